@@ -1,0 +1,48 @@
+# `make` alone lists what there is. Everything runs in .venv, made on first use.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fix check logs audit infra clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## run everything on this machine; Ctrl-C ends it
+	@exec $(BIN)/python -m infra.local
+
+test: $(READY) ## run all tests; they need nothing but Python
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## look for faults in form, types and imports; changes nothing
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: $(READY) ## put the form right
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+check: lint test ## lint and test: what CI runs
+
+logs: $(READY) ## follow the completions
+	@exec $(BIN)/python -m infra.logs
+
+audit: $(READY) ## prove from the completion log that the pace was kept
+	@exec $(BIN)/python -m infra.audit
+
+infra: $(READY) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
+	@exec $(BIN)/python -m infra.stack
+
+clean: ## remove what make made, and the local state and logs
+	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Paceline needs Python 3.10 or later; name it as in: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing what Paceline needs into .venv (once; about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,142 @@
+"""The embedded AWS emulator, MiniStack, as a process that keeps its state on disk.
+
+MiniStack saves only when it is stopped cleanly. Here a forked copy of the process saves about once a second as
+well if anything has changed, so that a crash or `kill -9` loses about the last second and not everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from infra.local.parent import end_with_parent
+
+HOST = "127.0.0.1"
+
+_SAVE_SECONDS = 1.0
+#: What the template uses; the keys under which MiniStack saves and loads them.
+_SERVICES = ("cloudformation", "dynamodb", "sqs")
+#: Operations that leave everything as it was begin like this. An empty receive changes nothing, and a full one is
+#: followed by a delete or a change of visibility.
+_READS = ("Get", "List", "Describe", "Query", "Scan", "ReceiveMessage")
+
+Scope = MutableMapping[str, Any]
+Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    port, state_dir = sys.argv[1:]
+    end_with_parent()
+    _set_environment(port, Path(state_dir))
+    asyncio.run(_serve(int(port)))
+
+
+def _set_environment(port: str, state_dir: Path) -> None:
+    """MiniStack reads variables whose names mean something else to Paceline (AUTH, STATE_DIR...): it gets its own."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept)
+    os.environ.update(
+        GATEWAY_PORT=port,
+        BIND_HOST=HOST,
+        PERSIST_STATE="1",
+        STATE_DIR=str(state_dir),
+        LOG_LEVEL="WARNING",
+        SFTP_ENABLED="0",
+        IOT_MTLS_ENABLED="0",
+    )
+
+
+async def _serve(port: int) -> None:
+    from hypercorn.asyncio import serve  # noqa: PLC0415 - MiniStack reads the environment when it is imported
+    from hypercorn.config import Config  # noqa: PLC0415
+    from ministack.app import app  # noqa: PLC0415
+
+    config = Config()
+    config.bind = [f"{HOST}:{port}"]
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 1
+    config.loglevel = "WARNING"
+    saver = _Saver(app)
+    task = asyncio.create_task(saver.run())
+    await serve(saver, config, mode="asgi")
+    task.cancel()
+
+
+class _Saver:
+    """MiniStack, watched for changes, which it saves from a forked copy of the process."""
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+        self._changed = False
+        self._child: int | None = None
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+        self._changed = self._changed or not _is_read(scope)
+
+    async def _lifespan(self, scope: Scope, receive: Any, send: Any) -> None:
+        async def receive_after_child() -> Any:
+            message = await receive()
+            # The last save is MiniStack's own; an older one must not end up on top of it.
+            if message["type"] == "lifespan.shutdown" and self._child is not None:
+                os.waitpid(self._child, 0)
+                self._child = None
+            return message
+
+        await self._app(scope, receive_after_child, send)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            if self._child is not None and os.waitpid(self._child, os.WNOHANG) != (0, 0):
+                self._child = None
+            if self._changed and self._child is None:
+                self._changed = False
+                self._child = _save_in_child()
+
+
+def _is_read(scope: Scope) -> bool:
+    headers: dict[bytes, bytes] = dict(scope.get("headers", ()))
+    operation = headers.get(b"x-amz-target", b"").decode("latin-1").rpartition(".")[2]
+    return operation.startswith(_READS)
+
+
+def _save_in_child() -> int:
+    """Fork, save in the child and return its process id: the parent goes on serving at once.
+
+    A fork happens between two requests, so what the child sees is one moment of all services together.
+    """
+    child = os.fork()
+    if child:
+        return child
+    try:
+        _save()
+    finally:
+        os._exit(0)
+
+
+def _save() -> None:
+    from ministack.core.persistence import save_all  # noqa: PLC0415
+    from ministack.services import cloudformation, dynamodb, sqs  # noqa: PLC0415
+
+    save_all(dict(zip(_SERVICES, (m.get_state for m in (cloudformation, dynamodb, sqs)), strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Ends a process when the one that started it is gone, so that `kill -9` of the runner leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+_LOOK_SECONDS = 0.5
+
+
+def end_with_parent() -> None:
+    """From now on this process gets a SIGTERM, as for a clean stop, soon after its parent has died."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    # An orphan gets a new parent. Polling for that works on Linux and macOS alike; PR_SET_PDEATHSIG only on one.
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

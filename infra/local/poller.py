@@ -1,0 +1,170 @@
+"""One worker process: polls the queue and calls the Chalice function, as Lambda's SQS event source mapping does.
+
+One message for each call (BatchSize 1), lanes side by side, each lane in order, `batchItemFailures` heeded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from infra.local.deletions import Deletions
+from infra.local.health import heartbeat_file
+from infra.local.invocation import Context, sqs_event
+from infra.local.lanes import Lanes
+from infra.local.parent import end_with_parent
+from infra.local.signals import StopSignals
+from infra.local.source import BATCH, VISIBILITY_SECONDS, Message, Source, SourceError
+from infra.local.wakeup import Alarm, wake_socket
+
+#: Short, because a stop waits for it: what a call abandoned would receive stays hidden from everybody.
+_WAIT_SECONDS = 1
+_EXTEND_SECONDS = 3.0
+_BUSY_SECONDS = 0.02
+_BACKOFF_SECONDS = 0.2
+_BACKOFF_SECONDS_LIMIT = 3.0
+#: Of virtual memory; a lane's thread mostly sleeps.
+_STACK_BYTES = 1024 * 1024
+
+log = logging.getLogger("worker")
+
+#: The Chalice function: event, context, answer.
+Function = Callable[[dict[str, Any], Context], Any]
+
+
+class Poller:
+    """The threads that move messages between the queue and the lanes."""
+
+    def __init__(self, source: Source, lanes: Lanes, alarm: Alarm, heartbeat: Path, batch: int) -> None:
+        self._source = source
+        self._lanes = lanes
+        self._alarm = alarm
+        self._heartbeat = heartbeat
+        self._batch = batch
+        self._stopping = threading.Event()
+        self._receivers = [threading.Thread(target=target) for target in (self._poll, self._answer_alarm)]
+        self._extender = threading.Thread(target=self._extend, daemon=True)
+
+    def start(self) -> None:
+        for thread in (*self._receivers, self._extender):
+            thread.start()
+
+    def stop(self) -> None:
+        """Begin no further receive; `join` waits for those under way."""
+        self._stopping.set()
+        self._alarm.ring()
+
+    def join(self) -> None:
+        for thread in self._receivers:
+            thread.join()
+
+    def _poll(self) -> None:
+        backoff = _Backoff()
+        while not self._stopping.is_set():
+            self._heartbeat.touch()
+            try:
+                if self._receive(_WAIT_SECONDS) is None:
+                    self._stopping.wait(_BUSY_SECONDS)
+                backoff.succeeded()
+            except SourceError as error:
+                self._stopping.wait(backoff.failed(error))
+
+    def _answer_alarm(self) -> None:
+        while not self._stopping.is_set():
+            if self._alarm.wait(_WAIT_SECONDS):
+                self._drain()
+
+    def _drain(self) -> None:
+        """Receive until there is nothing more. Errors are the long poll's to report."""
+        try:
+            while not self._stopping.is_set() and self._receive(0):
+                pass
+        except SourceError:
+            pass
+
+    def _receive(self, wait_seconds: int) -> int | None:
+        """How many came; None when there is no room for any."""
+        count = min(self._batch, self._lanes.room)
+        if not count:
+            return None
+        messages = self._source.receive(count, wait_seconds)
+        self._lanes.add(messages)
+        return len(messages)
+
+    def _extend(self) -> None:
+        while True:
+            time.sleep(_EXTEND_SECONDS / 3)
+            try:
+                self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
+            except SourceError as error:
+                log.warning("held messages may come back to another worker: %s", error)
+
+
+class _Backoff:
+    """Longer and longer pauses while the queue can't be reached; one line when it begins, one when it is over."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+
+    def failed(self, error: Exception) -> float:
+        if not self._pause:
+            log.warning("the queue can't be reached, trying again: %s", error)
+        self._pause = min(self._pause * 2 or _BACKOFF_SECONDS, _BACKOFF_SECONDS_LIMIT)
+        return self._pause
+
+    def succeeded(self) -> None:
+        if self._pause:
+            log.warning("the queue can be reached again")
+        self._pause = 0.0
+
+
+def handler(function: Function, name: str, queue_arn: str, timeout_seconds: float) -> Callable[[Message], bool]:
+    """Calls the function with one message; true when the message may be deleted."""
+
+    def handle(message: Message) -> bool:
+        context = Context(name, os.environ.get("PROCESS_NAME", "worker"), timeout_seconds)
+        answer = function(sqs_event(message, queue_arn), context)
+        failures = (answer or {}).get("batchItemFailures") or []
+        return not any(failure.get("itemIdentifier") == message.id for failure in failures)
+
+    return handle
+
+
+def main() -> None:
+    end_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    threading.stack_size(_STACK_BYTES)
+    signals = StopSignals()
+    # Importing the app reads the settings and can fail: after the log is set up.
+    import app  # noqa: PLC0415
+    from chalicelib import bootstrap  # noqa: PLC0415
+
+    run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
+    source = Source(os.environ["QUEUE_URL"])
+    alarm = Alarm(wake_socket(run_dir, name))
+    function_name = f"paceline-{os.environ.get('STAGE', 'dev')}-worker"
+    timeout_seconds = float(os.environ.get("WORKER_TIMEOUT") or 60)
+    handle = handler(app.worker, function_name, os.environ["QUEUE_ARN"], timeout_seconds)
+    lanes = Lanes(source, handle, lambda message: deletions.add(message))
+    deletions = Deletions(source, lanes.is_quiet, alarm.ring)
+    poller = Poller(source, lanes, alarm, heartbeat_file(run_dir, name), int(os.environ.get("RECEIVE_BATCH") or BATCH))
+    poller.start()
+    while not signals.wait(1.0):
+        pass
+    poller.stop()
+    lanes.stop()
+    # Handlers that only wait for their start give their messages back; those in a task finish it.
+    bootstrap.stopping.set()
+    poller.join()
+    lanes.join()
+    deletions.close()
+    alarm.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""One API process: serves the Chalice app on the listening socket that supervisord gives it as file descriptor 0.
+
+Beside it a private unix socket, so that this very process can be asked for its health.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher
+from waitress.wasyncore import loop
+
+from infra.local.gateway import MAX_BODY_BYTES, Gateway
+from infra.local.health import api_socket
+from infra.local.parent import end_with_parent
+from infra.local.wakeup import Waker
+
+_THREADS = 32
+#: For requests that are under way when the process is told to stop.
+_DRAIN_SECONDS = 30.0
+
+
+def main() -> None:
+    end_with_parent()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Requests that wait for a thread are no cause for a line each.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    run_dir = Path(os.environ["RUN_DIR"])
+    private = _bind(api_socket(run_dir, os.environ["PROCESS_NAME"]))
+    shared = socket.socket(fileno=os.dup(0))
+    from app import app  # noqa: PLC0415 - importing it reads the settings and can fail: after the log is set up
+
+    Server(Gateway(app, Waker(run_dir).wake), [shared, private]).serve()
+
+
+def _bind(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    return listener
+
+
+class Server:
+    """Waitress on several sockets with one pool of threads; SIGTERM lets requests under way finish."""
+
+    def __init__(self, application: Gateway, sockets: list[socket.socket]) -> None:
+        self._map: dict[int, Any] = {}
+        self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.set_thread_count(_THREADS)
+        self._servers = [self._listen(application, listener) for listener in sockets]
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+
+    def serve(self) -> None:
+        while not self._stopping:
+            loop(timeout=1.0, map=self._map, use_poll=True, count=1)
+        for server in self._servers:
+            # Only from our map: the socket itself is shared with the other API process.
+            server.accepting = False
+            server.del_channel()
+        self._drain()
+
+    def _listen(self, application: Gateway, listener: socket.socket) -> Any:
+        # Waitress takes TCP and unix sockets only in separate servers; they share the loop and the threads.
+        return create_server(
+            application,
+            map=self._map,
+            _dispatcher=self._dispatcher,
+            sockets=[listener],
+            ident="Paceline",
+            connection_limit=1000,
+            backlog=1024,
+            max_request_body_size=MAX_BODY_BYTES,
+            asyncore_use_poll=True,
+        )
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+        self._servers[0].pull_trigger()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        # A connection that has just been accepted gets the time to send what it came for.
+        settled_at = time.monotonic() + 0.1
+        while time.monotonic() < settled_at or (self._is_busy() and time.monotonic() < deadline):
+            loop(timeout=0.05, map=self._map, use_poll=True, count=1)
+        self._dispatcher.shutdown(timeout=1)
+
+    def _is_busy(self) -> bool:
+        channels = [channel for server in self._servers for channel in server.active_channels.values()]
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The CloudFormation stack: creates or updates what `infra/template.yaml` describes, on AWS or on an emulator.
+
+Needs nothing but boto3, so that the app itself can call `ensure_stack`. `python -m infra.stack` does it by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackEventTypeDef, StackTypeDef
+
+TEMPLATE = Path(__file__).with_name("template.yaml")
+
+#: Called with one line for each thing that happens to the stack.
+Progress = Callable[[str], None]
+
+#: Stacks in these states can only be deleted before they are created anew.
+_DEAD_STATES = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"})
+_GOOD_STATES = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE"})
+_POLL_SECONDS = 0.1
+_POLL_SECONDS_LIMIT = 3.0
+
+
+class StackError(Exception):
+    """The stack could not be brought to what the template says; the message has the first cause."""
+
+
+def stack_name(stage: str) -> str:
+    return f"paceline-{stage}"
+
+
+def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None = None) -> dict[str, str]:
+    """Bring the stack of this stage up to the template and return its outputs by name.
+
+    Does nothing where it is so already. Queue URLs name the endpoint given here: an emulator that kept its state
+    still answers with the port it had when the queue was made. Raises StackError.
+    """
+    client = _client(endpoint_url)
+    try:
+        outputs = deploy_stack(client, stack_name(stage), TEMPLATE.read_text(), {"Stage": stage}, progress=progress)
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
+    return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
+
+
+def deploy_stack(
+    client: CloudFormationClient,
+    name: str,
+    template: str,
+    parameters: Mapping[str, str],
+    *,
+    capabilities: Iterable[str] = (),
+    progress: Progress | None = None,
+    timeout_seconds: float = 900,
+) -> dict[str, str]:
+    """Create the stack, or update it, wait until that is done, and return its outputs by name.
+
+    A stack that needs no change is left alone; one whose creation failed before is deleted first. Raises StackError
+    with the first failed resource's reason, and whatever boto3 raises for a refused call.
+    """
+    say = progress or (lambda line: None)
+    request: dict[str, Any] = {
+        "StackName": name,
+        "TemplateBody": template,
+        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        "Capabilities": list(capabilities),
+    }
+    if _submit(client, name, request, say, timeout_seconds):
+        _wait(client, name, say, timeout_seconds)
+    return _outputs(_find(client, name))
+
+
+def delete_stack(client: CloudFormationClient, name: str, timeout_seconds: float = 900) -> None:
+    """Delete the stack and wait until it is gone; one that does not exist is fine."""
+    if _find(client, name) is None:
+        return
+    client.delete_stack(StackName=name)
+    state = _poll(client, name, timeout_seconds)
+    if state is not None:
+        raise StackError(f"stack {name} could not be deleted: {_first_failure(client, name) or state}")
+
+
+def at_endpoint(outputs: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
+    """The same outputs, with every queue URL at this endpoint."""
+    base = endpoint_url.rstrip("/")
+    return {
+        key: base + urlsplit(value).path if value.startswith(("http://", "https://")) else value
+        for key, value in outputs.items()
+    }
+
+
+def emulator_defaults(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that boto3 can't do without and an emulator does not look at, where the environment lacks them."""
+    defaults = {}
+    if "AWS_ACCESS_KEY_ID" not in env and "AWS_PROFILE" not in env:
+        defaults.update(AWS_ACCESS_KEY_ID="paceline", AWS_SECRET_ACCESS_KEY="paceline")
+    if "AWS_DEFAULT_REGION" not in env and "AWS_REGION" not in env and "AWS_PROFILE" not in env:
+        defaults["AWS_DEFAULT_REGION"] = "us-east-1"
+    return defaults
+
+
+def _client(endpoint_url: str | None) -> CloudFormationClient:
+    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
+    defaults = emulator_defaults(os.environ) if endpoint_url else {}
+    return boto3.client(
+        "cloudformation",
+        endpoint_url=endpoint_url,
+        config=config,
+        region_name=defaults.get("AWS_DEFAULT_REGION"),
+        aws_access_key_id=defaults.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=defaults.get("AWS_SECRET_ACCESS_KEY"),
+    )
+
+
+def _submit(
+    client: CloudFormationClient, name: str, request: dict[str, Any], say: Progress, timeout_seconds: float
+) -> bool:
+    """Ask for the creation or the update; false when there is nothing to do."""
+    stack = _find(client, name)
+    if stack is not None and stack["StackStatus"] in _DEAD_STATES:
+        say(f"deleting stack {name}, which is {stack['StackStatus']}")
+        delete_stack(client, name, timeout_seconds)
+        stack = None
+    if stack is None:
+        say(f"creating stack {name}")
+        client.create_stack(**request)
+        return True
+    if stack["StackStatus"].endswith("_IN_PROGRESS"):
+        _poll(client, name, timeout_seconds)
+    return _update(client, request, say)
+
+
+def _update(client: CloudFormationClient, request: dict[str, Any], say: Progress) -> bool:
+    try:
+        client.update_stack(**request)
+    except ClientError as error:
+        if "No updates are to be performed" in error.response["Error"]["Message"]:
+            return False
+        raise
+    say(f"updating stack {request['StackName']}")
+    return True
+
+
+def _wait(client: CloudFormationClient, name: str, say: Progress, timeout_seconds: float) -> None:
+    state = _poll(client, name, timeout_seconds)
+    if state not in _GOOD_STATES:
+        raise StackError(f"stack {name} is {state}: {_first_failure(client, name) or 'no reason given'}")
+    say(f"stack {name} is {state}")
+
+
+def _poll(client: CloudFormationClient, name: str, timeout_seconds: float) -> str | None:
+    """The state in which the stack comes to rest, None when it is gone."""
+    deadline = time.monotonic() + timeout_seconds
+    pause = _POLL_SECONDS
+    while True:
+        stack = _find(client, name)
+        if stack is None or not stack["StackStatus"].endswith("_IN_PROGRESS"):
+            return None if stack is None else stack["StackStatus"]
+        if time.monotonic() > deadline:
+            raise StackError(f"stack {name} is still {stack['StackStatus']} after {timeout_seconds:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, _POLL_SECONDS_LIMIT)
+
+
+def _find(client: CloudFormationClient, name: str) -> StackTypeDef | None:
+    try:
+        stacks = client.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        # AWS has no code of its own for a stack that is not there.
+        if error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error):
+            return None
+        raise
+    alive = [stack for stack in stacks if stack["StackStatus"] != "DELETE_COMPLETE"]
+    return alive[0] if alive else None
+
+
+def _first_failure(client: CloudFormationClient, name: str) -> str | None:
+    """What went wrong first: the rest of the failures in the events follow from it."""
+    events = client.describe_stack_events(StackName=name)["StackEvents"]
+    failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
+    return _describe(min(failed, key=lambda event: event["Timestamp"])) if failed else None
+
+
+def _describe(event: StackEventTypeDef) -> str:
+    return f"{event.get('LogicalResourceId')} {event.get('ResourceStatus')}: {event.get('ResourceStatusReason')}"
+
+
+def _outputs(stack: StackTypeDef | None) -> dict[str, str]:
+    outputs = stack.get("Outputs", []) if stack else []
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
+
+
+def main() -> int:
+    stage = os.environ.get("STAGE", "dev")
+    try:
+        outputs = ensure_stack(os.environ.get("AWS_ENDPOINT_URL"), stage, lambda line: print(line, flush=True))
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for key, value in outputs.items():
+        print(f"{key}={value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
