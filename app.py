@@ -1,0 +1,95 @@
+"""The map of what is deployed: every route, and the function that SQS triggers."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from chalice.app import Chalice, CORSConfig, Request, Response, SQSEvent
+
+from chalicelib import http
+from chalicelib.bootstrap import container
+from chalicelib.errors import UnavailableError
+from chalicelib.tasks import registry
+from chalicelib.worker import Deferred, Delivery
+
+app = Chalice(app_name="paceline")
+app.api.cors = CORSConfig(
+    allow_origin="*",
+    allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Prefer"],
+    expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After"],
+)
+
+#: `app.current_request` is one for the process, and locally a process serves many requests at a time.
+_request: ContextVar[Request] = ContextVar("request")
+#: Our own check answers in problem+json; Chalice's would not.
+ANY_TYPE = ["*/*"]
+
+
+@app.middleware("http")
+def remember_request(request: Request, get_response: Callable[[Request], Response]) -> Response:
+    _request.set(request)
+    return get_response(request)
+
+
+@app.route("/api/v1/task", methods=["POST"], content_types=ANY_TYPE)
+def submit_task() -> Response:
+    return http.answered(_submit)
+
+
+@app.route("/task", methods=["POST"], content_types=ANY_TYPE)
+def submit_task_short() -> Response:
+    return http.answered(_submit)
+
+
+def _submit() -> Response:
+    settings, request = container().settings, _request.get()
+    over_limit = http.preferences(request, settings.over_limit)
+    outcome = container().submitter.submit(http.read_submit(request, settings, registry), over_limit)
+    return http.submit_response(outcome, over_limit)
+
+
+@app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
+def get_task(user: str, task_id: str) -> Response:
+    return http.answered(lambda: http.task_response(container().submitter.view(http.path_user_id(user), task_id)))
+
+
+@app.route("/health-check", methods=["GET"])
+def health_check() -> Response:
+    return Response("OK", {"Content-Type": "text/plain"})
+
+
+@app.route("/health", methods=["GET"])
+def health() -> Response:
+    return http.health_response(container().check_health())
+
+
+@app.route("/kill", methods=["GET"])
+def kill() -> Response:
+    if not container().settings.allow_kill:
+        return http.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+@app.on_sqs_message(queue="paceline-dev.fifo", batch_size=1, name="worker")
+def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
+    """Runs messages at their time; those that wait, and those that AWS kept from it, are reported as not done."""
+    failures, stuck = [], set()
+    for record in event.to_dict()["Records"]:
+        user_id = record["attributes"]["MessageGroupId"]
+        if user_id in stuck or not _handled(record, user_id):
+            stuck.add(user_id)  # what comes after it in its lane waits behind it
+            failures.append({"itemIdentifier": record["messageId"]})
+    return {"batchItemFailures": failures}
+
+
+def _handled(record: dict[str, Any], user_id: str) -> bool:
+    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"])
+    try:
+        return not isinstance(container().worker.handle(delivery), Deferred)
+    except UnavailableError as error:
+        print(json.dumps({"event": "task_unavailable", "user_id": user_id, "error": str(error)}), flush=True)
+        return False

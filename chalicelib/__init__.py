@@ -1,0 +1,1 @@
+"""Paceline: a task queue that keeps every user to a pace."""

@@ -1,0 +1,239 @@
+"""A claimed task's attempt: run its function, keep its lease, log and note how it ended."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.errors import UnavailableError
+from chalicelib.lane import Lease, Start
+from chalicelib.limits import format_limits
+from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
+from chalicelib.settings import Settings
+from chalicelib.tasks import Ended, Json, Registry, Task, TaskState, describe
+
+#: A lease is renewed when the task has run for so long since it was claimed or renewed.
+RENEW_AFTER_MS = 3_000
+#: and is then good for so long.
+RENEWED_LEASE_MS = 10_000
+#: A failed log or note is tried so often, a second apart: running the task again would be worse.
+SETTLE_TRIES = 4
+LONGEST_BACKOFF_MS = 3_600_000
+METRICS_NAMESPACE = "Paceline"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The attempt failed; the next one may start at `at`, epoch ms."""
+
+    at: int
+
+
+@dataclass
+class _Ending:
+    """An end that is still to be logged and noted."""
+
+    task: Task
+    ended: Ended
+    event: dict[str, Any]
+    logged: bool = False
+
+
+class Attempts:
+    """Runs attempts. What ended and could not be logged or noted is kept, so that it need not run again."""
+
+    def __init__(
+        self,
+        lanes: LaneStore,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        log: CompletionLog,
+        registry: Registry,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
+        self._lanes = lanes
+        self._tasks = tasks
+        self._queue = queue
+        self._log = log
+        self._registry = registry
+        self._clock = clock
+        self._settings = settings
+        self._unsettled: dict[str, _Ending] = {}
+        self._keeper = LeaseKeeper(lanes, clock)
+
+    def run(self, task: Task, start: Start) -> Retry | None:
+        """Runs the task's function once; None when the task has ended, logged and noted.
+
+        UnavailableError when it ended but that could not be logged or noted; `settle` finishes it later.
+        """
+        lease = start.lane.running
+        assert lease is not None
+        with self._keeper.keeping(task.user_id, lease):
+            result, error, final = self._call(task)
+        now_ms = max(self._clock.now_ms(), start.at)
+        if error is None:
+            self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=result))
+            return None
+        if final or start.attempt >= self._settings.max_attempts:
+            self._fail(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+            return None
+        retry = Retry(now_ms + self._backoff_ms(start.attempt))
+        self._lanes.extend(task.user_id, lease, retry.at)
+        self._tasks.attempt_failed(task, start.attempt, error)
+        return retry
+
+    def give_up(self, task: Task, start: Start) -> None:
+        """Ends a task whose attempts are used up although none reported its end: its workers died."""
+        error = f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
+        last = start.lane.running.starts[-2] if start.lane.running else start.at
+        self._fail(task, start, Ended(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
+
+    def cancelled(self, task: Task) -> None:
+        """Ends a task that was cancelled before it started."""
+        ended = Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
+        self._settle(_Ending(task, ended, self._event(task, ended, None)))
+
+    def unsettled(self, task: Task) -> bool:
+        """The task has ended in this process, and that is not yet logged and noted."""
+        return task.task_id in self._unsettled
+
+    def settle(self, task: Task) -> None:
+        """Logs and notes what could not be before."""
+        self._settle(self._unsettled[task.task_id])
+
+    def _call(self, task: Task) -> tuple[Json, str | None, bool]:
+        """The function's result, else what went wrong and whether trying again is of no use."""
+        if task.name not in self._registry:
+            return None, f"there is no task {task.name!r} in this deployment", True
+        try:
+            result = self._registry[task.name](task.payload)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is a failed attempt
+            return None, describe(error), False
+        try:
+            json.dumps(result, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            return None, f"the result is not JSON: {describe(error)}", True
+        return result, None, False
+
+    def _backoff_ms(self, attempt: int) -> int:
+        return int(min(self._settings.backoff_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
+
+    def _fail(self, task: Task, start: Start, ended: Ended) -> None:
+        self._queue.send_dead(task.user_id, task.task_id, task.to_message(), ended.error or "")
+        self._end(task, start, ended)
+
+    def _end(self, task: Task, start: Start, ended: Ended) -> None:
+        self._settle(_Ending(task, ended, self._event(task, ended, start)))
+
+    def _settle(self, ending: _Ending) -> None:
+        """Logs, then notes: a crash between the two runs the task again rather than leaving its end unlogged."""
+        self._unsettled[ending.task.task_id] = ending
+        for last in [False] * (SETTLE_TRIES - 1) + [True]:
+            try:
+                if not ending.logged:
+                    self._log.write(ending.event)
+                    ending.logged = True
+                self._tasks.end(ending.task, ending.ended)
+                break
+            except (OSError, UnavailableError) as error:
+                if last:
+                    raise UnavailableError(f"the end of {ending.task.task_id} is not noted: {error}") from error
+                self._clock.sleep(1000)
+        del self._unsettled[ending.task.task_id]
+
+    def _event(self, task: Task, ended: Ended, start: Start | None) -> dict[str, Any]:
+        word = {TaskState.SUCCEEDED: "completed"}.get(ended.state, ended.state.value)
+        late_ms = None if ended.started_at is None else ended.started_at - task.planned_at
+        event: dict[str, Any] = {
+            "timestamp": ended.completed_at,
+            "event": f"task_{word}",
+            "user_id": task.user_id,
+            "task_id": task.task_id,
+            "seq": task.seq,
+            "task": task.name,
+            "planned_at": task.planned_at,
+            "started_at": ended.started_at,
+            "completed_at": ended.completed_at,
+            "late_ms": late_ms,
+            "attempt": ended.attempts,
+        }
+        if ended.state is TaskState.SUCCEEDED:
+            event["result"] = ended.result
+        elif ended.error:
+            event["error"] = ended.error
+        if start:
+            event |= _other_starts(start, ended) | _own_limits(start)
+        return event | self._metrics(event)
+
+    def _metrics(self, event: dict[str, Any]) -> dict[str, Any]:
+        """CloudWatch's embedded metric format: the metrics of this line, by stage. Never by user: each would cost."""
+        values = {event["event"]: 1}
+        if event["started_at"] is not None:
+            values |= {"run_ms": event["completed_at"] - event["started_at"]}
+        units = {"run_ms": "Milliseconds", "late_ms": "Milliseconds", event["event"]: "Count"}
+        names = [*values, "late_ms"] if event["late_ms"] is not None else list(values)
+        directive = {
+            "Namespace": METRICS_NAMESPACE,
+            "Dimensions": [["stage"]],
+            "Metrics": [{"Name": name, "Unit": units[name]} for name in names],
+        }
+        aws = {"Timestamp": event["timestamp"], "CloudWatchMetrics": [directive]}
+        return {"stage": self._settings.stage, **values, "_aws": aws}
+
+
+def _other_starts(start: Start, ended: Ended) -> dict[str, Any]:
+    """The starts of earlier attempts: they count against the pace too."""
+    lease = start.lane.running
+    earlier = [at for at in (lease.starts if lease else ()) if ended.started_at is None or at < ended.started_at]
+    return {"starts": earlier} if earlier else {}
+
+
+def _own_limits(start: Start) -> dict[str, Any]:
+    return {"limits": format_limits(start.lane.limits)} if start.lane.limits else {}
+
+
+class LeaseKeeper:
+    """Renews the leases of tasks that run for long, from one thread for the whole process."""
+
+    def __init__(self, lanes: LaneStore, clock: Clock) -> None:
+        self._lanes = lanes
+        self._clock = clock
+        self._held: dict[str, tuple[str, Lease, int]] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def keeping(self, user_id: str, lease: Lease) -> Iterator[None]:
+        with self._changed:
+            self._held[lease.token] = (user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._held[lease.token]
+
+    def renew_due(self) -> None:
+        """Renews each lease whose time has come; one that can't be renewed now is tried again next time."""
+        now_ms = self._clock.now_ms()
+        with self._changed:
+            due = [held for held in self._held.values() if held[2] <= now_ms]
+        for user_id, lease, _ in due:
+            try:
+                self._lanes.extend(user_id, lease, now_ms + RENEWED_LEASE_MS)
+            except UnavailableError:
+                continue
+            with self._changed:
+                if lease.token in self._held:
+                    self._held[lease.token] = (user_id, lease, now_ms + RENEW_AFTER_MS)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(1.0)
+            self.renew_due()

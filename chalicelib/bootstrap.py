@@ -1,0 +1,130 @@
+"""The composition root: the only place that knows the environment, the clock, chance and the adapters.
+
+Nothing here happens at import: Chalice imports the app also to package and deploy it, where no setting is there.
+"""
+
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache
+
+from uuid6 import uuid7
+
+from chalicelib.adapters.aws import client
+from chalicelib.adapters.dynamodb import DynamoDBLaneStore, DynamoDBTaskStore
+from chalicelib.adapters.sqs import SQSTaskQueue
+from chalicelib.attempt import Attempts
+from chalicelib.completion_log import FileLog, StandardOutputLog
+from chalicelib.errors import SettingError, UnavailableError
+from chalicelib.ports import CompletionLog
+from chalicelib.settings import Settings
+from chalicelib.submit import Submitter
+from chalicelib.tasks import registry
+from chalicelib.worker import Worker
+
+#: Set when the process is to stop: waits are cut short, and what waits goes back to the queue.
+stopping = threading.Event()
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep(self, milliseconds: int) -> bool:
+        return stopping.wait(milliseconds / 1000)
+
+    def sleep_until(self, at: int) -> None:
+        """Also ends once so much time has gone by as was to be waited at first, in case the clock is set back."""
+        patience = time.monotonic() + max(0, at - self.now_ms()) / 1000
+        while (left := min(at / 1000 - time.time(), patience - time.monotonic())) > 0:
+            time.sleep(left)
+
+
+class Container:
+    """The parts, each made once, when first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+
+    @cached_property
+    def dynamodb(self) -> object:
+        return client("dynamodb", self.settings.endpoint_url)
+
+    @cached_property
+    def sqs(self) -> object:
+        return client("sqs", self.settings.endpoint_url)
+
+    @cached_property
+    def lanes(self) -> DynamoDBLaneStore:
+        return DynamoDBLaneStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def tasks(self) -> DynamoDBTaskStore:
+        return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def queue(self) -> SQSTaskQueue:
+        queue_url = self._required("QUEUE_URL", self.settings.queue_url)
+        return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
+
+    @cached_property
+    def log(self) -> CompletionLog:
+        if not self.settings.log_dir:
+            return StandardOutputLog()
+        settings, stream_id = self.settings, secrets.token_hex(16)
+        return FileLog(self.settings.log_dir, settings.stage, settings.process_name, stream_id, self.clock.now_ms)
+
+    @cached_property
+    def submitter(self) -> Submitter:
+        return Submitter(self.lanes, self.tasks, self.queue, self.clock, new_task_id, random.random, self.settings)
+
+    @cached_property
+    def worker(self) -> Worker:
+        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, registry, self.clock, self.settings)
+        return Worker(
+            self.lanes, self.tasks, self.queue, attempts, self.clock, lambda: secrets.token_hex(8), self.settings
+        )
+
+    def check_health(self) -> Iterable[tuple[str, str | None]]:
+        """Each service with what is wrong with it, None when nothing is."""
+        yield "dynamodb", _wrong_with(self.lanes.check)
+        yield "sqs", _wrong_with(self.queue.check)
+
+    @staticmethod
+    def _required(variable: str, value: str) -> str:
+        if not value:
+            raise SettingError(variable, "is not set; `make run` and `make deploy` set it")
+        return value
+
+
+def _wrong_with(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except (UnavailableError, SettingError) as error:
+        return str(error)
+    return None
+
+
+def new_task_id() -> str:
+    """A UUID of version 7: ids sort by the time at which they were made."""
+    return str(uuid7())
+
+
+@lru_cache(maxsize=1)
+def container() -> Container:
+    """The parts of this process. SettingError when the environment is wrong.
+
+    Against an emulator whose infrastructure nobody named (`chalice local` by itself), it is made first.
+    """
+    settings = Settings.from_env(os.environ)
+    if settings.endpoint_url and not settings.table_name:
+        from infra.stack import ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
+
+        outputs = ensure_stack(settings.endpoint_url, settings.stage)
+        names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+        settings = Settings.from_env(os.environ | {name: outputs[output] for name, output in names.items()})
+    return Container(settings)

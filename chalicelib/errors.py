@@ -1,0 +1,76 @@
+"""What can go wrong, as one tree. Expected outcomes (a refusal, a deferral) are values, not errors.
+
+PacelineError
+├── SettingError            a setting of the deployment is wrong
+├── LimitsError             a text is no list of limits
+├── RequestError            a request that can't be served; one for each HTTP status in http.PROBLEMS
+│   ├── MalformedError
+│   ├── NotFoundError
+│   ├── ConflictError
+│   ├── TooLargeError
+│   ├── MediaTypeError
+│   └── InvalidError
+├── MessageError            a queue message that is no task of ours
+└── UnavailableError        AWS did not do what was asked, and may later
+"""
+
+
+class PacelineError(Exception):
+    """The root of all that Paceline raises on purpose."""
+
+
+class SettingError(PacelineError):
+    """A setting is wrong; the text names the variable and what is allowed."""
+
+    def __init__(self, variable: str, reason: str) -> None:
+        super().__init__(f"{variable}: {reason}")
+        self.variable = variable
+
+
+class LimitsError(PacelineError, ValueError):
+    """A text is no list of limits; the text says which part and what is allowed."""
+
+
+class RequestError(PacelineError):
+    """A request that can't be served as it is.
+
+    field: the JSON pointer or header that is wrong, None when it is the request as a whole.
+    """
+
+    def __init__(self, title: str, detail: str = "", field: str | None = None) -> None:
+        super().__init__(detail or title)
+        self.title = title
+        self.detail = detail
+        self.field = field
+
+
+class MalformedError(RequestError):
+    """400: what was sent can't be read, or lacks what every request needs."""
+
+
+class NotFoundError(RequestError):
+    """404: there is no such thing."""
+
+
+class ConflictError(RequestError):
+    """409: the thing is in a state that does not allow this."""
+
+
+class TooLargeError(RequestError):
+    """413: more than the deployment takes."""
+
+
+class MediaTypeError(RequestError):
+    """415: the body is not JSON."""
+
+
+class InvalidError(RequestError):
+    """422: well formed, but a value is not allowed."""
+
+
+class MessageError(PacelineError):
+    """A queue message that is no task of ours; it can never run."""
+
+
+class UnavailableError(PacelineError):
+    """AWS refused or did not answer; nothing was promised, trying later may work."""

@@ -1,0 +1,119 @@
+"""What the use cases need of the world outside. Adapters implement it; one contract test runs over each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chalicelib.lane import Admission, Cancelled, Lane, Lease, Start
+from chalicelib.limits import Limits
+from chalicelib.tasks import Ended, Task, TaskRecord
+
+
+@dataclass(frozen=True)
+class Written:
+    """The write happened (or had happened: its answer was lost); the lane as it is now."""
+
+    lane: Lane
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Nothing was written: the lane is not as it was taken to be; this is how it is."""
+
+    lane: Lane
+
+
+Write = Written | Stale
+
+
+class LaneStore(Protocol):
+    """Lanes; each write is one atomic conditional write. UnavailableError when the store does not do it."""
+
+    def get(self, user_id: str) -> Lane:
+        """The lane as it is after every write that was answered; the empty one when there is none."""
+        ...
+
+    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+        """Reserves now_ms as the planned start of one task, if the limits allow it and nothing is special.
+
+        Special are limits of the user's own, a pause, and a list of planned starts that wants trimming.
+        """
+        ...
+
+    def admit(self, seen: Lane, admission: Admission) -> Write:
+        """Reserves the admission if no other came between and nothing special changed."""
+        ...
+
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        """Takes the start for the first attempt of the lane's next task, if the real starts allow it.
+
+        Stale if the task is not next, or anything is special: paused, cancellations open, other limits of the
+        user's own than the start was decided on, a list of starts that wants trimming.
+        """
+        ...
+
+    def claim(self, seen: Lane, decision: Start | Cancelled) -> Write:
+        """Writes the decision if nothing that it rests on changed."""
+        ...
+
+    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
+        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost."""
+        ...
+
+
+class TaskStore(Protocol):
+    """Tasks, as a view for those who ask. UnavailableError when the store does not do it."""
+
+    def put(self, task: Task) -> None:
+        """Notes a queued task; does nothing when the task is known, for its worker may have been faster."""
+        ...
+
+    def get(self, user_id: str, task_id: str) -> TaskRecord | None: ...
+
+    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        """The newest tasks of the lane that have these seqs, by seq. It looks at the newest few hundred tasks only."""
+        ...
+
+    def end(self, task: Task, ended: Ended) -> None:
+        """Notes how the task ended, whether it was noted before or not; a task that has ended stays as it is."""
+        ...
+
+    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+        """Notes a failed attempt of a task that will be tried again."""
+        ...
+
+
+class TaskQueue(Protocol):
+    """The message groups, and the dead-letter queue. UnavailableError when the queue does not do it."""
+
+    def send(self, task: Task) -> None:
+        """Puts the task at the end of its user's lane; a repeat within 5 minutes changes nothing."""
+        ...
+
+    def defer(self, receipt: str, seconds: int) -> None:
+        """Hides the message for so many seconds, 0 to 43,000, the rest of its lane behind it."""
+        ...
+
+    def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
+        """Copies a message that can't succeed to the dead-letter queue; a repeat changes nothing for 5 minutes."""
+        ...
+
+
+class CompletionLog(Protocol):
+    def write(self, event: dict[str, Any]) -> None:
+        """Appends one event as one line, whole. OSError when it can't."""
+        ...
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int:
+        """Epoch milliseconds."""
+        ...
+
+    def sleep(self, milliseconds: int) -> bool:
+        """Waits; True when it was cut short because the process is to stop."""
+        ...
+
+    def sleep_until(self, at: int) -> None:
+        """Waits until that time, epoch ms, whatever else; returns at once when it is past."""
+        ...

@@ -1,0 +1,141 @@
+"""The settings of a deployment: read from the environment once, checked once, never changed."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from chalicelib.errors import LimitsError, SettingError
+from chalicelib.limits import Limits, parse_limits
+
+Value = TypeVar("Value")
+
+DEFAULT_LIMITS = "1/second; 20/minute"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class OverLimit(str, Enum):
+    """What a submit over the limit gets."""
+
+    #: 429, and the task waits in its lane
+    QUEUE = "queue"
+    #: 202, and the task waits in its lane
+    ACCEPT = "accept"
+    #: 429, and nothing is queued
+    REJECT = "reject"
+
+
+@dataclass(frozen=True)
+class Settings:
+    limits: Limits
+    over_limit: OverLimit
+    #: milliseconds; a submit that would start later is refused
+    max_delay_ms: int
+    #: starts that one task may take
+    max_attempts: int
+    #: milliseconds before the second attempt; doubles with each further one
+    backoff_ms: int
+    #: bytes of the payload as JSON
+    max_payload: int
+    allow_kill: bool
+    #: names of resources; empty when nobody said
+    table_name: str
+    queue_url: str
+    dead_letter_url: str
+    #: AWS's own endpoints when None
+    endpoint_url: str | None
+    #: where completion logs go as files; None for standard output
+    log_dir: str | None
+    stage: str
+    #: names the log stream of this process
+    process_name: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """Reads the settings; what is absent or blank has its default. SettingError names the variable."""
+        read = _Reader(env)
+        return cls(
+            limits=read("LIMITS", _limits, DEFAULT_LIMITS),
+            over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
+            max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
+            max_attempts=read("MAX_ATTEMPTS", _whole(1, 100), "3"),
+            backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
+            max_payload=read("MAX_PAYLOAD", _whole(2, 262_144), "65536"),
+            allow_kill=read("ALLOW_KILL", _truth, "false"),
+            table_name=read("TABLE_NAME", str, ""),
+            queue_url=read("QUEUE_URL", str, ""),
+            dead_letter_url=read("DEAD_LETTER_URL", str, ""),
+            endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
+            log_dir=read("LOG_DIR", str, "") or None,
+            stage=read("STAGE", _stage, "dev"),
+            process_name=read("PROCESS_NAME", str, "$LATEST"),
+        )
+
+
+class _Reader:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def __call__(self, variable: str, parse: Callable[[str], Value], default: str) -> Value:
+        text = self._env.get(variable, "").strip() or default
+        try:
+            return parse(text)
+        except (ValueError, LimitsError) as error:
+            raise SettingError(variable, str(error)) from error
+
+
+def _limits(text: str) -> Limits:
+    return parse_limits(text)
+
+
+def _over_limit(text: str) -> OverLimit:
+    allowed = [choice.value for choice in OverLimit]
+    if text not in allowed:
+        raise ValueError(f"{text!r} is not allowed; allowed: {', '.join(allowed)}")
+    return OverLimit(text)
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is not allowed; allowed: a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _duration(least_ms: int, most_ms: int) -> Callable[[str], int]:
+    """Milliseconds from `90` (seconds), `1.5s`, `10 minutes`, `1h`."""
+
+    def parse(text: str) -> int:
+        match = _DURATION.fullmatch(text.lower())
+        unit = (match and match[2]) or "s"
+        milliseconds = float(match[1]) * _UNIT_MS["ms" if unit.startswith(("ms", "mil")) else unit[0]] if match else -1
+        if not least_ms <= milliseconds <= most_ms:
+            raise ValueError(
+                f"{text!r} is not allowed; allowed: seconds, or a number with ms, s, m, h or d, such as 90 or 1h, "
+                f"at most {most_ms // 1000} seconds"
+            )
+        return round(milliseconds)
+
+    return parse
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        raise ValueError(f"{text!r} is not allowed; allowed: true, false")
+    return text.lower() in ("true", "1", "yes")
+
+
+def _url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s/]+.*", text):
+        raise ValueError(f"{text!r} is not allowed; allowed: an address such as http://127.0.0.1:4566")
+    return text
+
+
+def _stage(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", text):
+        raise ValueError(f"{text!r} is not allowed; allowed: 1 to 16 lower-case letters, digits and '-'")
+    return text

@@ -1,0 +1,179 @@
+"""A task, its states, the message that carries it, and the registry of task functions. Pure."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from chalicelib.errors import MessageError
+
+#: What a task carries and what it gives: any JSON value.
+Json = Any
+TaskFunction = Callable[[Json], Json]
+Function = TypeVar("Function", bound=TaskFunction)
+
+#: The task that runs when a submit names none.
+DEFAULT_TASK = "log"
+#: The form of the message; a worker refuses forms that it doesn't know.
+MESSAGE_VERSION = 1
+
+
+class TaskState(str, Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as it was admitted. Times are epoch milliseconds."""
+
+    user_id: str
+    task_id: str
+    seq: int
+    name: str
+    payload: Json
+    planned_at: int
+    submitted_at: int
+
+    def to_message(self) -> str:
+        """The body of its queue message, JSON."""
+        return json.dumps(
+            {
+                "v": MESSAGE_VERSION,
+                "user_id": self.user_id,
+                "task_id": self.task_id,
+                "seq": self.seq,
+                "task": self.name,
+                "planned_at": self.planned_at,
+                "submitted_at": self.submitted_at,
+                "payload": self.payload,
+            },
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_message(cls, body: str) -> "Task":
+        """Reads what `to_message` wrote; MessageError when it is anything else."""
+        try:
+            fields = json.loads(body)
+            if fields["v"] != MESSAGE_VERSION:
+                raise MessageError(f"message version {fields['v']!r}, this worker knows {MESSAGE_VERSION}")
+            return cls(
+                user_id=_text(fields["user_id"]),
+                task_id=_text(fields["task_id"]),
+                seq=_integer(fields["seq"]),
+                name=_text(fields["task"]),
+                payload=fields["payload"],
+                planned_at=_integer(fields["planned_at"]),
+                submitted_at=_integer(fields["submitted_at"]),
+            )
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no integer")
+    return value
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended. Times are epoch milliseconds."""
+
+    state: TaskState
+    #: the last attempt's start; None when it never started
+    started_at: int | None
+    completed_at: int
+    #: starts taken
+    attempts: int
+    result: Json = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task as the table has it: a view of the message, kept for those who ask."""
+
+    task: Task
+    state: TaskState = TaskState.QUEUED
+    ended: Ended | None = None
+    #: attempts that failed so far, while it is not ended
+    attempts: int = 0
+    #: what the last failed attempt said
+    error: str | None = None
+
+
+class Registry:
+    """The functions that tasks run, by name."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, TaskFunction] = {}
+
+    def task(self, name: str) -> Callable[[Function], Function]:
+        """Registers a plain function from payload to result, both JSON, under `name`.
+
+        The function may run again when its worker died, so it should be safe to repeat. Raising is a failed attempt.
+        ValueError when the name is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`.
+        """
+        if not is_task_name(name):
+            raise ValueError(f"{name!r} is no task name: 1 to 64 letters, digits, '.', '_' and '-'")
+
+        def register(function: Function) -> Function:
+            if name in self._functions:
+                raise ValueError(f"there is a task {name!r} already")
+            self._functions[name] = function
+            return function
+
+        return register
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
+    def __getitem__(self, name: str) -> TaskFunction:
+        return self._functions[name]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._functions)
+
+
+def is_task_name(name: str) -> bool:
+    return 1 <= len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
+
+
+#: The deployment's tasks: `@task("name")` above a function adds one.
+registry = Registry()
+task = registry.task
+
+
+@task(DEFAULT_TASK)
+def log_completion(payload: Json) -> None:
+    """Does nothing of its own: that it completed is logged, as for every task."""
+
+
+def describe(error: BaseException) -> str:
+    """A failure in one line for people: its type and text, at most 1,000 characters."""
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:1000]
+
+
+def as_mapping(payload: Json) -> Mapping[str, Json]:
+    """The payload as an object; a task that needs named values starts with it. ValueError when it is none."""
+    if not isinstance(payload, dict):
+        raise ValueError("the payload has to be a JSON object")
+    return payload

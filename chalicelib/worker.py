@@ -1,0 +1,211 @@
+"""One message's way: keep the lane's order, wait or defer, claim the start, run. Knows neither Lambda nor AWS.
+
+Pace, order and attempts rest on the claim alone, one conditional write; all that comes before it only saves writes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chalicelib.attempt import Attempts, Retry
+from chalicelib.errors import MessageError
+from chalicelib.lane import Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
+from chalicelib.ports import Clock, LaneStore, TaskQueue, TaskStore, Write, Written
+from chalicelib.settings import Settings
+from chalicelib.tasks import Task
+
+#: A start is claimed so long before its time, so that the write's own duration makes no start late.
+LEAD_MS = 150
+#: The longest wait that is slept; SQS hides a message for whole seconds only, so a longer one is deferred.
+LONGEST_SLEEP_MS = 1_200
+#: How long a claim keeps other workers off; renewed while the task runs.
+LEASE_MS = 10_000
+#: SQS hides a message for 12 hours at most, counted from its receive.
+LONGEST_DEFERRAL_SECONDS = 43_000
+#: How long a task waits for a predecessor that is not to be found, counted from its own submit.
+GAP_GRACE_MS = 2_000
+GAP_POLL_MS = 50
+#: Lanes that a worker remembers, so that most claims succeed with their first write.
+LANES_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as the queue gave it."""
+
+    body: str
+    receipt: str
+    user_id: str
+    message_id: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The message has served and is to be deleted."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """The message waits in the queue and must not be deleted. Hidden until then, epoch ms."""
+
+    until: int
+
+
+Outcome = Done | Deferred
+
+
+class Worker:
+    """Takes messages of many lanes, each lane's one after the other. Lanes may be handled by many threads."""
+
+    def __init__(
+        self,
+        lanes: LaneStore,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        attempts: Attempts,
+        clock: Clock,
+        new_token: Callable[[], str],
+        settings: Settings,
+    ) -> None:
+        self._lanes = lanes
+        self._tasks = tasks
+        self._queue = queue
+        self._attempts = attempts
+        self._clock = clock
+        self._new_token = new_token
+        self._settings = settings
+        self._seen: dict[str, Lane] = {}
+
+    def handle(self, delivery: Delivery) -> Outcome:
+        """Takes the message as far as it goes now. UnavailableError when AWS fails: the message comes back later."""
+        try:
+            task = _task_of(delivery)
+        except MessageError as error:
+            self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
+            return Done()
+        outcome = self._run_in_order(task)
+        if isinstance(outcome, Deferred):
+            self._queue.defer(delivery.receipt, self._hidden_seconds(outcome.until))
+        return outcome
+
+    def _hidden_seconds(self, until: int) -> int:
+        """Whole seconds that end before the lead to `until` begins; the rest of the wait is slept."""
+        return max(0, min((until - LEAD_MS - self._clock.now_ms()) // 1000, LONGEST_DEFERRAL_SECONDS))
+
+    def _run_in_order(self, task: Task) -> Outcome:
+        while True:
+            gap = self._gap_before(task)
+            if gap is None:
+                return self._run(task)
+            outcome = self._fill(task, gap)
+            if outcome is not None:
+                return outcome
+
+    # Two submits of one user at the same time can reach the queue in the other order; the lane's numbers show the gap.
+    # A submit that was answered is in the table, so its task is run from there; its message then finds it ended.
+
+    def _gap_before(self, task: Task) -> Gap | None:
+        lane = self._seen.get(task.user_id)
+        if lane is None and task.planned_at <= self._clock.now_ms():
+            return None  # the claim's condition tells, and costs no read when there is none
+        if lane is None or gap_before(lane, task.seq):
+            lane = self._remember(self._lanes.get(task.user_id))
+        return gap_before(lane, task.seq)
+
+    def _fill(self, task: Task, gap: Gap) -> Outcome | None:
+        """Runs what is missing before the task; None when that is settled and the lane is to be looked at again."""
+        records = self._tasks.between(task.user_id, gap.first, gap.last)
+        waiting = [record.task for record in records if not record.ended]
+        if not waiting and self._clock.now_ms() >= task.submitted_at + GAP_GRACE_MS:
+            return self._run(task)  # those submits were never answered: nobody was promised anything
+        if not waiting and self._clock.sleep(GAP_POLL_MS):
+            return Deferred(self._clock.now_ms())
+        for missing in waiting:
+            outcome = self._run(missing)
+            if isinstance(outcome, Deferred):
+                return outcome
+        return None
+
+    def _run(self, task: Task) -> Outcome:
+        if self._attempts.unsettled(task):
+            self._attempts.settle(task)
+            return Done()
+        start = self._take_start(task)
+        if not isinstance(start, Start):
+            return start
+        self._clock.sleep_until(start.at)
+        retry = self._attempts.run(task, start)
+        return Deferred(retry.at) if isinstance(retry, Retry) else Done()
+
+    def _take_start(self, task: Task) -> Start | Outcome:
+        """Claims the task's start shortly before its time; an outcome when it does not start now."""
+        lane, token, exact = self._seen.get(task.user_id), self._new_token(), False
+        while True:
+            if lane and task.seq <= lane.started_seq and self._has_ended(task):
+                return Done()
+            if exact and lane and gap_before(lane, task.seq) and self._gap_is_young(task):
+                return self._run_in_order(task)
+            decision = self._decide(lane, task, token)
+            if (wait_ms := _claimable_at(decision) - self._clock.now_ms()) > 0:
+                if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(wait_ms):
+                    return Deferred(_legal_at(decision))
+                if isinstance(decision, Wait):
+                    lane = self._remember(self._lanes.get(task.user_id))
+                continue  # the clock has moved on, and with it the start that may be claimed
+            if isinstance(decision, Start) and decision.attempt > self._settings.max_attempts:
+                self._attempts.give_up(task, decision)
+                return Done()
+            write = self._write(lane, decision, exact)
+            lane, exact = self._remember(write.lane), True
+            if isinstance(write, Written):
+                return decision if isinstance(decision, Start) else self._settle_cancelled(task)
+
+    def _decide(self, lane: Lane | None, task: Task, token: str) -> Decision:
+        """What the lane allows; one that is not known is taken to be idle with this task next."""
+        lane = lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
+        limits = lane.limits_or(self._settings.limits)
+        candidate = Candidate(task.task_id, task.seq, task.planned_at)
+        return claim(lane, candidate, limits, self._clock.now_ms(), LEASE_MS, token)
+
+    def _write(self, lane: Lane | None, decision: Decision, exact: bool) -> Write:
+        """Writes a Start or Cancelled: on the lane's own conditions first, which hold whatever else was admitted."""
+        if isinstance(decision, Start) and decision.attempt == 1 and not exact:
+            return self._lanes.claim_next(decision, decision.lane.limits_or(self._settings.limits))
+        assert lane is not None
+        assert not isinstance(decision, Wait)
+        return self._lanes.claim(lane, decision)
+
+    def _settle_cancelled(self, task: Task) -> Done:
+        self._attempts.cancelled(task)
+        return Done()
+
+    def _has_ended(self, task: Task) -> bool:
+        record = self._tasks.get(task.user_id, task.task_id)
+        return record is not None and record.ended is not None
+
+    def _gap_is_young(self, task: Task) -> bool:
+        return self._clock.now_ms() < task.submitted_at + GAP_GRACE_MS
+
+    def _remember(self, lane: Lane) -> Lane:
+        self._seen.pop(lane.user_id, None)
+        self._seen[lane.user_id] = lane
+        if len(self._seen) > LANES_REMEMBERED:
+            self._seen.pop(next(iter(self._seen)), None)
+        return lane
+
+
+def _task_of(delivery: Delivery) -> Task:
+    task = Task.from_message(delivery.body)
+    if task.user_id != delivery.user_id:
+        raise MessageError(f"the message names user {task.user_id!r} in the lane of {delivery.user_id!r}")
+    return task
+
+
+def _legal_at(decision: Decision) -> int:
+    """When what was decided may happen, epoch ms; 0 for a cancellation."""
+    if isinstance(decision, Wait):
+        return decision.until
+    return decision.at if isinstance(decision, Start) else 0
+
+
+def _claimable_at(decision: Decision) -> int:
+    return _legal_at(decision) - (LEAD_MS if isinstance(decision, Start) else 0)
