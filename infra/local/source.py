@@ -88,9 +88,7 @@ class Source:
 
 def _client() -> SQSClient:
     # Retries are the caller's, who also has to stop in time.
-    config = Config(
-        connect_timeout=2, read_timeout=12, retries={"total_max_attempts": 1}, max_pool_connections=64
-    )
+    config = Config(connect_timeout=2, read_timeout=12, retries={"total_max_attempts": 1}, max_pool_connections=64)
     return boto3.client("sqs", config=config)
 
 

@@ -173,20 +173,22 @@ class Supervisor:
         self._config.write_text("\n".join(sections))
 
     def _head(self) -> str:
-        return _ini(
-            "supervisord",
-            logfile=_escape(self.log),
-            logfile_maxbytes="5MB",
-            logfile_backups="2",
-            pidfile=_escape(self._run_dir / "supervisord.pid"),
-            childlogdir=_escape(self._log_dir),
-            # supervisord warns of running as root unless it is told to.
-            **({"user": "root"} if os.getuid() == 0 else {}),
-        ) + _ini(
-            "unix_http_server", file=_escape(self._socket), chmod="0700"
-        ) + _ini(
-            "rpcinterface:supervisor",
-            **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        return (
+            _ini(
+                "supervisord",
+                logfile=_escape(self.log),
+                logfile_maxbytes="5MB",
+                logfile_backups="2",
+                pidfile=_escape(self._run_dir / "supervisord.pid"),
+                childlogdir=_escape(self._log_dir),
+                # supervisord warns of running as root unless it is told to.
+                **({"user": "root"} if os.getuid() == 0 else {}),
+            )
+            + _ini("unix_http_server", file=_escape(self._socket), chmod="0700")
+            + _ini(
+                "rpcinterface:supervisor",
+                **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+            )
         )
 
     def _section(self, program: Program) -> str:
@@ -222,4 +224,3 @@ def _ini(section: str, **options: str) -> str:
 def _escape(value: object) -> str:
     """supervisord expands % in every value."""
     return str(value).replace("%", "%%")
-
