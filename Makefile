@@ -44,5 +44,6 @@ $(READY): requirements.txt requirements-dev.txt
 		{ echo "Paceline needs Python 3.10 or later; name it as in: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "Installing what Paceline needs into .venv (once; about a minute)"
+	@touch .venv/.begun
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@
+	@mv .venv/.begun $@

@@ -70,7 +70,7 @@ def deploy_stack(
     A stack that needs no change is left alone; one whose creation failed before is deleted first. Raises StackError
     with the first failed resource's reason, and whatever boto3 raises for a refused call.
     """
-    say = progress or (lambda line: None)
+    say = progress or _say_nothing
     request: dict[str, Any] = {
         "StackName": name,
         "TemplateBody": template,
@@ -80,6 +80,10 @@ def deploy_stack(
     if _submit(client, name, request, say, timeout_seconds):
         _wait(client, name, say, timeout_seconds)
     return _outputs(_find(client, name))
+
+
+def _say_nothing(_line: str) -> None:
+    pass
 
 
 def delete_stack(client: CloudFormationClient, name: str, timeout_seconds: float = 900) -> None:
@@ -103,9 +107,9 @@ def at_endpoint(outputs: Mapping[str, str], endpoint_url: str) -> dict[str, str]
 
 def emulator_defaults(env: Mapping[str, str]) -> dict[str, str]:
     """The variables that boto3 can't do without and an emulator does not look at, where the environment lacks them."""
-    defaults = {}
+    defaults: dict[str, str] = {}
     if "AWS_ACCESS_KEY_ID" not in env and "AWS_PROFILE" not in env:
-        defaults.update(AWS_ACCESS_KEY_ID="paceline", AWS_SECRET_ACCESS_KEY="paceline")
+        defaults |= {"AWS_ACCESS_KEY_ID": "paceline", "AWS_SECRET_ACCESS_KEY": "paceline"}
     if "AWS_DEFAULT_REGION" not in env and "AWS_REGION" not in env and "AWS_PROFILE" not in env:
         defaults["AWS_DEFAULT_REGION"] = "us-east-1"
     return defaults

@@ -23,13 +23,15 @@ log = logging.getLogger(__name__)
 class Deletions:
     """A thread that deletes in batches; a queue that can't be reached is tried again for a minute."""
 
-    def __init__(self, source: Source, is_quiet: Callable[[], bool], on_deleted: Callable[[], None]) -> None:
-        """is_quiet: nothing is being handled, so that waiting for more would be in vain."""
+    def __init__(self, source: Source, on_deleted: Callable[[], None]) -> None:
         self._source = source
-        self._is_quiet = is_quiet
         self._on_deleted = on_deleted
         self._queue: queue.Queue[Message | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="deletions")
+
+    def start(self, is_quiet: Callable[[], bool]) -> None:
+        """is_quiet: nothing is being handled, so that waiting for more would be in vain."""
+        self._is_quiet = is_quiet
         self._thread.start()
 
     def add(self, message: Message) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from infra.local.parent import end_with_parent
 
@@ -71,7 +71,7 @@ async def _serve(port: int) -> None:
     config.loglevel = "WARNING"
     saver = _Saver(app)
     task = asyncio.create_task(saver.run())
-    await serve(saver, config, mode="asgi")
+    await serve(cast("Any", saver), config, mode="asgi")
     task.cancel()
 
 

@@ -140,21 +140,21 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     threading.stack_size(_STACK_BYTES)
     signals = StopSignals()
-    # Importing the app reads the settings and can fail: after the log is set up.
+    # The app can fail to load: after the log is set up.
     import app  # noqa: PLC0415
     from chalicelib import bootstrap  # noqa: PLC0415
+    from infra.local.warmup import warm_up  # noqa: PLC0415
 
+    warm_up()
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
-    source = Source(os.environ["QUEUE_URL"])
-    alarm = Alarm(wake_socket(run_dir, name))
-    function_name = f"paceline-{os.environ.get('STAGE', 'dev')}-worker"
-    timeout_seconds = float(os.environ.get("WORKER_TIMEOUT") or 60)
-    handle = handler(app.worker, function_name, os.environ["QUEUE_ARN"], timeout_seconds)
-    lanes = Lanes(source, handle, lambda message: deletions.add(message))
-    deletions = Deletions(source, lanes.is_quiet, alarm.ring)
-    poller = Poller(source, lanes, alarm, heartbeat_file(run_dir, name), int(os.environ.get("RECEIVE_BATCH") or BATCH))
+    source, alarm = Source(os.environ["QUEUE_URL"]), Alarm(wake_socket(run_dir, name))
+    deletions = Deletions(source, alarm.ring)
+    lanes = Lanes(source, _handler(app.worker), deletions.add)
+    batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
+    poller = Poller(source, lanes, alarm, heartbeat_file(run_dir, name), batch)
+    deletions.start(lanes.is_quiet)
     poller.start()
-    while not signals.wait(1.0):
+    while not signals.wait(60.0):
         pass
     poller.stop()
     lanes.stop()
@@ -164,6 +164,15 @@ def main() -> None:
     lanes.join()
     deletions.close()
     alarm.close()
+
+
+def _handler(function: Function) -> Callable[[Message], bool]:
+    return handler(
+        function,
+        f"paceline-{os.environ.get('STAGE') or 'dev'}-worker",
+        os.environ["QUEUE_ARN"],
+        float(os.environ.get("WORKER_TIMEOUT") or 60),
+    )
 
 
 if __name__ == "__main__":

@@ -160,7 +160,8 @@ class Run:
             self._watch.stop()
         if not self._supervisor.alive:
             return
-        _say("Stopping: running tasks finish, waiting ones stay queued (again to hurry)")
+        if self._signals.count:
+            _say("Stopping: running tasks finish, waiting ones stay queued (once more to hurry)")
         pids = self._app_pids()
         asked = self._signals.count
         self._supervisor.stop()

@@ -35,8 +35,11 @@ def main() -> None:
     run_dir = Path(os.environ["RUN_DIR"])
     private = _bind(api_socket(run_dir, os.environ["PROCESS_NAME"]))
     shared = socket.socket(fileno=os.dup(0))
-    from app import app  # noqa: PLC0415 - importing it reads the settings and can fail: after the log is set up
+    # The app can fail to load: after the log is set up.
+    from app import app  # noqa: PLC0415
+    from infra.local.warmup import warm_up  # noqa: PLC0415
 
+    warm_up()
     Server(Gateway(app, Waker(run_dir).wake), [shared, private]).serve()
 
 
@@ -82,7 +85,7 @@ class Server:
             asyncore_use_poll=True,
         )
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
         self._servers[0].pull_trigger()
 

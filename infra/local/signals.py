@@ -26,5 +26,5 @@ class StopSignals:
             self._read.recv(64)
         return self.count > 0
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, _number: int, _frame: object) -> None:
         self.count += 1

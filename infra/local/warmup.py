@@ -1,0 +1,10 @@
+"""Makes clients and connections before the first request or message has to wait for them."""
+
+from chalicelib.bootstrap import container
+
+
+def warm_up() -> None:
+    """What is wrong with AWS is left to those who need it."""
+    parts = container()
+    _ = (parts.submitter, parts.worker)
+    list(parts.check_health())
