@@ -52,7 +52,7 @@ def main() -> int:
         _say(str(error), sys.stderr)
         return 2
     try:
-        Run(settings, env, signals).run(open_to_all=env.get("AUTH", "none") == "none")
+        Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
     except (RunError, SupervisorError, StackError) as error:
         _say(str(error), sys.stderr)
         return 1

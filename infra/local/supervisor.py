@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,24 +133,24 @@ class Supervisor:
 
     def end_leftover(self, timeout_seconds: float = STOP_SECONDS + 15) -> bool:
         """End cleanly a supervisord that a killed runner left behind; false when there was none."""
-        try:
-            pid = cast("int", self._call("getPID"))
-        except SupervisorError:
+        if not self._listens():
             self._socket.unlink(missing_ok=True)
             return False
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        # One that is stopping already refuses the call.
+        with suppress(SupervisorError, ProcessLookupError):
+            os.kill(cast("int", self._call("getPID")), signal.SIGTERM)
         deadline = time.monotonic() + timeout_seconds
         # Its socket tells better than its process id, which stays when nobody collects dead orphans.
         while self._listens():
             if time.monotonic() > deadline:
-                raise SupervisorError(f"process {pid}, left from an earlier run, does not end")
+                raise SupervisorError("the processes left from an earlier run do not end")
             time.sleep(0.1)
         return True
 
     def _listens(self) -> bool:
-        with suppress(SupervisorError):
-            self._call("getPID")
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            probe.connect(str(self._socket))
             return True
         return False
 

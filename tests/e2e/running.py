@@ -1,0 +1,162 @@
+"""A Paceline as `make run` starts it, in processes of its own, for tests to use and to break."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from infra.local.emulator import free_port
+from infra.local.settings import LocalSettings
+from infra.local.supervisor import ProcessInfo, Supervisor
+
+ROOT = Path(__file__).parents[2]
+APP = Path(__file__).with_name("slow_app")
+
+#: Set to nothing, so that neither the machine's environment nor its `.env` has a say.
+SETTINGS = (
+    *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "MAX_PAYLOAD", "ALLOW_KILL", "AUTH", "STAGE"),
+    *("TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL", "HOST", "HEALTH_INTERVAL"),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.text)
+
+
+class Paceline:
+    """Starts with `start`; what it is told in `settings` are environment variables."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.port = int(settings.pop("PORT", "") or free_port())
+        self._output = directory / "output"
+        self.env = {
+            **os.environ,
+            **dict.fromkeys(SETTINGS, ""),
+            "HEALTH_INTERVAL": "2",
+            "PORT": str(self.port),
+            "STATE_DIR": str(directory / "state"),
+            "LOG_DIR": str(directory / "logs"),
+            "PYTHONPATH": str(ROOT),
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        local = LocalSettings.from_env(self.env)
+        self._supervisor = Supervisor(local.run_dir, local.process_log_dir)
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def start(self) -> None:
+        self.spawn()
+        self.wait_for(lambda: "Paceline is ready" in self.output, 60, "it is ready")
+
+    def spawn(self) -> None:
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "infra.local"], cwd=APP, env=self.env, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def run(self) -> int:
+        """Start what will end by itself; returns its exit code."""
+        self.spawn()
+        return self._ended(30)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ask the runner to stop; returns its exit code."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+        return self._ended(90)
+
+    def _ended(self, timeout_seconds: float) -> int:
+        assert self._process
+        return self._process.wait(timeout_seconds)
+
+    def wait_for(self, condition: Callable[[], object], timeout_seconds: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_seconds} s: {what}\n{self.output}"
+            assert self._process is None or self._process.poll() is None, self.output
+            time.sleep(0.05)
+
+    # What a client does.
+
+    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers), response.read().decode())
+        finally:
+            connection.close()
+
+    def submit(self, user: str, payload: Any = None, task: str = "log") -> Answer:
+        body = {"user_id": user, "task": task, "payload": payload or {}}
+        return self.request("POST", "/api/v1/task", body)
+
+    def submit_all(self, users: Sequence[str]) -> list[Answer]:
+        """One submit for each entry, all at once."""
+        with ThreadPoolExecutor(len(users)) as pool:
+            return list(pool.map(self.submit, users))
+
+    # What happened.
+
+    def completions(self, *users: str) -> list[dict[str, Any]]:
+        """The log's lines about these users, by start."""
+        lines = [line for path in Path(self.env["LOG_DIR"]).rglob("*.log") for line in path.read_text().splitlines()]
+        found = [entry for entry in map(json.loads, lines) if entry["user_id"] in users]
+        return sorted(found, key=lambda entry: (entry["started_at"], entry["seq"]))
+
+    def wait_for_completions(self, count: int, *users: str, timeout_seconds: float = 40) -> list[dict[str, Any]]:
+        self.wait_for(lambda: len(self.completions(*users)) >= count, timeout_seconds, f"{count} completions")
+        return self.completions(*users)
+
+    # What breaks it.
+
+    def process(self, name: str) -> ProcessInfo:
+        return self._supervisor.processes()[name]
+
+    def kill(self, name: str) -> int:
+        """kill -9; returns the process id that is no more."""
+        pid = self.process(name).pid
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def is_replaced(self, name: str, pid: int) -> bool:
+        info = self.process(name)
+        return info.pid not in (0, pid) and info.state in ("STARTING", "RUNNING")
+
+
+@contextmanager
+def running(directory: Path, **settings: str) -> Iterator[Paceline]:
+    """A started Paceline that is stopped at the end."""
+    paceline = Paceline(directory, **settings)
+    try:
+        paceline.start()
+        yield paceline
+    finally:
+        paceline.stop()
+
+
+def most_in_any_window(starts: Sequence[int], window_ms: int) -> int:
+    """The most starts in any half-open window: the fullest one begins at a start, so those are all to be looked at."""
+    return max((sum(begin <= start < begin + window_ms for start in starts) for begin in starts), default=0)

@@ -1,0 +1,95 @@
+"""Starting, stopping, and what the runner says when it can't."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import Paceline, most_in_any_window, running
+from tests.e2e.test_pace import SHORT_LIMITS
+
+LIMITS = "3/second; 10/4 seconds"
+
+
+def test_a_backlog_survives_a_stop_and_a_start_without_an_early_start(tmp_path: Path) -> None:
+    paceline = Paceline(tmp_path, LIMITS=LIMITS)
+    paceline.start()
+    users = ["left-a", "left-b"]
+    paceline.submit_all([user for user in users for _ in range(16)])
+    running_task = paceline.submit("busy", {"seconds": 3}, task="sleep").headers["Location"]
+    paceline.wait_for(lambda: paceline.request("GET", running_task).body["state"] == "running", 5, "the task runs")
+    assert paceline.stop(signal.SIGTERM) == 0
+    assert paceline.output.rstrip().endswith("Paceline stopped")
+    assert "Traceback" not in paceline.output
+    assert [entry["attempt"] for entry in paceline.completions("busy")] == [1]
+    assert len(paceline.completions(*users)) < 32
+
+    with running(tmp_path, LIMITS=LIMITS, PORT=str(paceline.port)) as again:
+        again.wait_for_completions(32, *users)
+        for user in users:
+            entries = again.completions(user)
+            assert [entry["seq"] for entry in entries] == list(range(1, 17))
+            assert {entry["attempt"] for entry in entries} == {1}
+            for quota, window_ms in SHORT_LIMITS:
+                assert most_in_any_window([entry["started_at"] for entry in entries], window_ms) <= quota
+
+
+def test_a_killed_runner_leaves_nothing_and_the_next_start_has_everything(tmp_path: Path) -> None:
+    paceline = Paceline(tmp_path, LIMITS="1/3 seconds")
+    paceline.start()
+    paceline.submit_all(["orphan"] * 3)
+    pids = [paceline.process(name).pid for name in ("emulator", "api-1", "api-2", "worker-1", "worker-2")]
+    assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
+    with running(tmp_path, LIMITS="1/3 seconds", PORT=str(paceline.port)) as again:
+        assert not [pid for pid in pids if _is_alive(pid)]
+        again.wait_for_completions(3, "orphan")
+
+
+def test_a_second_run_on_the_same_state_is_refused(paceline: Paceline, tmp_path: Path) -> None:
+    second = Paceline(tmp_path, STATE_DIR=paceline.env["STATE_DIR"])
+    assert second.run() == 1
+    assert second.output.startswith("Paceline runs already with its state in ")
+    assert len(second.output.splitlines()) == 1
+
+
+def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        paceline = Paceline(tmp_path, PORT=str(port))
+        assert paceline.run() == 1
+    assert paceline.output == f"Port {port} on 127.0.0.1 is taken: choose another one, as in PORT=8001 make run\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LIMITS", "often"), ("LIMITS", "101/second"), ("PORT", "http"), ("HEALTH_INTERVAL", "0"), ("OVER_LIMIT", "no")],
+)
+def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, name: str, value: str) -> None:
+    paceline = Paceline(tmp_path)
+    paceline.env[name] = value
+    assert paceline.run() == 2
+    assert paceline.output.startswith(name)
+    assert len(paceline.output.splitlines()) == 1
+
+
+def test_an_endpoint_that_does_not_answer_is_named_in_one_line(tmp_path: Path) -> None:
+    paceline = Paceline(tmp_path, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert paceline.run() == 1
+    assert paceline.output.startswith("AWS_ENDPOINT_URL http://127.0.0.1:9 does not answer")
+    assert len(paceline.output.splitlines()) == 1
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process runs; one that is dead and only waits to be collected does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path("/proc/self").exists()
