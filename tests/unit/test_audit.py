@@ -1,0 +1,323 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.limits import Limit, earliest_start, parse_limits
+from infra.audit import audit, main
+from infra.completions import LogLine, completions_folder, read_completions
+from infra.report import Breach, Lateness, Report
+from infra.windows import Start, busiest_windows, trailing_windows
+from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
+
+LIMITS = parse_limits("1/second; 20/minute")
+times = st.lists(st.integers(0, 60), max_size=25).map(sorted)
+
+
+def audited(*texts: str, limits: str = "1/second; 20/minute") -> Report:
+    return audit(read_completions(LogLine(STREAM, text) for text in texts), parse_limits(limits))
+
+
+def kinds(report: Report) -> list[str]:
+    return [breach.kind for breach in report.breaches]
+
+
+def most_by_brute_force(starts: Sequence[int], window_ms: int) -> int:
+    begins = range(min(starts, default=0) - window_ms, max(starts, default=0) + 1)
+    return max(sum(begin <= start < begin + window_ms for start in starts) for begin in begins)
+
+
+@given(times, st.integers(1, 30))
+def test_fullest_window_is_that_of_brute_force(starts: list[int], window_ms: int) -> None:
+    found = max((count for _, count in trailing_windows(starts, window_ms)), default=0)
+
+    assert found == most_by_brute_force(starts, window_ms)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["1/second", "2/second; 3/minute"])), max_size=20))
+def test_each_start_is_held_against_its_own_limits(chosen: list[tuple[int, str]]) -> None:
+    chosen.sort(key=lambda start: start[0])
+    starts = [Start(at * 500, seq, parse_limits(limits)) for seq, (at, limits) in enumerate(chosen)]
+
+    found = busiest_windows(starts)
+
+    for limit in {limit for start in starts for limit in start.limits}:
+        counts = [
+            sum(start.at - limit.window_ms < earlier.at for earlier in starts[: place + 1])
+            for place, start in enumerate(starts)
+            if limit in start.limits
+        ]
+        assert found[limit].starts == max(counts)
+        assert found[limit].examined == len(counts)
+        assert found[limit].too_early == sum(count > limit.quota for count in counts)
+
+
+@given(st.lists(st.integers(0, 5_000), min_size=1, max_size=40))
+def test_starts_at_their_earliest_are_clean_and_one_ms_sooner_is_not(gaps: list[int]) -> None:
+    starts: list[int] = []
+    now = NOW
+    for gap in gaps:
+        now = earliest_start(starts, LIMITS, now + gap)
+        starts.insert(0, now)
+    too_early = earliest_start(starts, LIMITS, starts[0]) - 1
+    texts = [completion_text(seq, at) for seq, at in enumerate(reversed(starts), 1)]
+
+    assert audited(*texts).clean
+    assert set(kinds(audited(*texts, completion_text(99, too_early)))) == {"pace"}
+
+
+def test_window_is_half_open() -> None:
+    assert audited(completion_text(1, NOW), completion_text(2, NOW + 1000)).clean
+    assert kinds(audited(completion_text(1, NOW), completion_text(2, NOW + 999))) == ["pace"]
+
+
+def test_broken_pace_names_user_time_and_limit() -> None:
+    report = audited(
+        *(completion_text(seq, NOW + seq * 1000, user_id="calm") for seq in range(5)),
+        *(completion_text(seq, NOW + 10_000 + seq * 400, user_id="hasty") for seq in range(3)),
+    )
+
+    row = report.limits[0]
+    assert (row.starts, row.most, row.user_id) == (8, 3, "hasty")
+    assert (row.first_at, row.last_at) == (NOW + 10_000, NOW + 10_800)
+    assert report.breaches == [
+        Breach("pace", "hasty", NOW + 10_000, "1/second: 3 starts within 800 ms; 2 of 3 starts too early")
+    ]
+
+
+def test_longer_window_is_checked_too() -> None:
+    texts = [completion_text(seq, NOW + seq * 1000) for seq in range(21)]
+
+    assert audited(*texts[:20]).clean
+    assert [breach.what[:9] for breach in audited(*texts).breaches] == ["20/minute"]
+
+
+def test_starts_of_earlier_attempts_count() -> None:
+    assert kinds(audited(completion_text(1, NOW, starts=[NOW - 999], planned_at=NOW - 999))) == ["pace"]
+    assert audited(completion_text(1, NOW, starts=[NOW - 1000], planned_at=NOW - 1000)).clean
+
+
+def test_users_do_not_share_a_window() -> None:
+    assert audited(*(completion_text(1, NOW, user_id=user) for user in "abc")).clean
+
+
+def test_own_limits_replace_the_default_ones() -> None:
+    texts = [completion_text(seq, NOW + seq * 200, limits="5/second") for seq in range(10)]
+
+    report = audited(*texts)
+
+    assert report.clean
+    assert [(str(row.limit), row.starts, row.most) for row in report.limits] == [
+        ("1/second", 0, 0),
+        ("20/minute", 0, 0),
+        ("5/second", 10, 5),
+    ]
+    assert kinds(audited(*texts, completion_text(10, NOW + 1_900, limits="5/second"))) == ["pace"]
+
+
+def test_lower_limit_looks_back_on_what_a_higher_one_allowed() -> None:
+    fast = [completion_text(seq, NOW + seq * 200, limits="5/second") for seq in range(5)]
+
+    assert kinds(audited(*fast, completion_text(5, NOW + 1_799))) == ["pace"]
+    assert audited(*fast, completion_text(5, NOW + 1_800)).clean
+
+
+def test_start_out_of_order_is_found() -> None:
+    report = audited(completion_text(1, NOW + 2000), completion_text(2, NOW), completion_text(3, NOW + 4000))
+
+    assert report.breaches == [Breach("order", "user123", NOW, "task task-2 with seq 2 started 2000 ms before seq 1")]
+
+
+def test_order_is_that_of_first_starts() -> None:
+    retried = completion_text(1, NOW + 5000, starts=[NOW], planned_at=NOW)
+
+    assert kinds(audited(retried, completion_text(2, NOW + 2000))) == []
+
+
+def test_two_tasks_in_one_place_are_found() -> None:
+    report = audited(completion_text(1, NOW), completion_text(1, NOW + 2000, task_id="other"))
+
+    assert kinds(report) == ["order"]
+    assert "task task-1" in report.breaches[0].what
+
+
+def test_task_that_ended_twice_is_found_and_its_start_counted_once() -> None:
+    report = audited(completion_text(1, NOW), completion_text(1, NOW, event="task_failed", completed_at=NOW + 9))
+
+    assert report.breaches == [
+        Breach("ended", "user123", NOW + 9, "task task-1 failed, but had completed before"),
+    ]
+    assert report.starts == 1
+
+
+def test_same_task_id_of_two_users_is_two_tasks() -> None:
+    assert audited(completion_text(1, user_id="a"), completion_text(1, user_id="b")).clean
+
+
+def test_start_before_its_planned_start_is_found() -> None:
+    report = audited(completion_text(1, NOW, planned_at=NOW + 1))
+
+    assert report.breaches == [Breach("early", "user123", NOW, "task task-1 started 1 ms before its planned start")]
+    assert kinds(audited(completion_text(1, NOW, starts=[NOW - 3000], planned_at=NOW - 1000))) == ["early"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        completion_text(started_at=None),
+        completion_text(started_at=NOW, attempt=0),
+        completion_text(started_at=NOW, starts=[NOW - 2000], attempt=1, planned_at=NOW - 2000),
+        completion_text(started_at=NOW, starts=[NOW + 2000]),
+        completion_text(started_at=NOW, starts=[NOW - 2000, NOW - 4000], planned_at=NOW - 4000),
+    ],
+    ids=["no start", "no attempt", "more starts than attempts", "retry first", "attempts swapped"],
+)
+def test_impossible_attempts_are_found(text: str) -> None:
+    assert kinds(audited(text)) == ["attempts"]
+
+
+def test_starts_of_dead_workers_and_missing_ends_are_told_but_break_nothing() -> None:
+    report = audited(completion_text(1, NOW, attempt=3), completion_text(4, NOW + 1000))
+
+    assert (report.clean, report.unknown_starts, report.missing_ends) == (True, 2, 2)
+
+
+def test_cancelled_task_takes_no_start() -> None:
+    cancelled = completion_text(
+        2, None, event="task_cancelled", attempt=0, planned_at=NOW + 1000, late_ms=None, completed_at=NOW + 100
+    )
+
+    report = audited(completion_text(1, NOW), cancelled, completion_text(3, NOW + 1000))
+
+    assert (report.clean, report.starts, report.events) == (True, 2, {"completed": 2, "cancelled": 1})
+
+
+def test_lateness_is_by_nearest_rank() -> None:
+    texts = [completion_text(seq, NOW + seq * 60_000, late_ms=seq) for seq in range(1, 201)]
+
+    assert audited(*texts).lateness == Lateness(100, 198, 200)
+    assert audited(completion_text(1, late_ms=7)).lateness == Lateness(7, 7, 7)
+
+
+def test_backoff_of_a_retry_is_no_lateness() -> None:
+    retried = completion_text(2, NOW + 5000, starts=[NOW + 2000], planned_at=NOW + 2000, late_ms=3000)
+
+    assert audited(completion_text(1, late_ms=7), retried).lateness == Lateness(7, 7, 7)
+    assert audited(retried).lateness is None
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIMITS", raising=False)
+    monkeypatch.delenv("STAGE", raising=False)
+    monkeypatch.setenv("LOG_DIR", str(tmp_path / "logs"))
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+def write_log(log_dir: Path, *texts: str) -> None:
+    write_stream(completions_folder(log_dir, "dev"), *texts)
+
+
+def test_clean_log_exits_0(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(log_dir, *(completion_text(seq, NOW + seq * 1000, late_ms=seq) for seq in range(20)), "no completion")
+
+    assert main([]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "20 completed; 20 starts of 1 user",
+        "",
+        "limit      starts  most in a window  user     from                     to",
+        "1/second   20      1 of 1            user123  2026-11-22 05:20:29.123  2026-11-22 05:20:29.123",
+        "20/minute  20      20 of 20          user123  2026-11-22 05:20:29.123  2026-11-22 05:20:48.123",
+        "",
+        "late: p50 9 ms, p99 19 ms, most 19 ms",
+        "skipped: 1 line, not JSON",
+        "audit: clean",
+    ]
+
+
+def test_broken_log_exits_1_and_says_who_and_when(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(log_dir, completion_text(1, NOW), completion_text(2, NOW + 999))
+
+    assert main(["--log-dir", str(log_dir)]) == 1
+
+    out = capsys.readouterr().out
+    assert "2 of 1  BROKEN" in out
+    assert out.splitlines()[-2:] == [
+        f"broken: pace: user user123 at 2026-11-22 05:20:29.123 ({NOW}): "
+        "1/second: 2 starts within 999 ms; 1 of 2 starts too early",
+        "audit: broken, 1 finding",
+    ]
+
+
+def test_empty_log_is_nothing_to_audit(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("audit: nothing to audit in ")
+    assert log_dir.is_dir()
+
+
+@pytest.mark.parametrize("words", [["--limits", "often"], ["--log-dir", "nowhere"], ["--what"]])
+def test_bad_usage_exits_2(log_dir: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert log_dir.is_dir()
+
+
+def test_limits_come_from_option_then_environment_then_env_file(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(log_dir, *(completion_text(seq, NOW + seq * 200) for seq in range(5)))
+    assert main([]) == 1
+    Path(".env").write_text("LIMITS=5/second\n")
+    assert main([]) == 0
+    monkeypatch.setenv("LIMITS", "4/second")
+    assert main([]) == 1
+    assert main(["--limits", "5/second"]) == 0
+
+
+def test_stage_chooses_the_log(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = [completion_text(seq, NOW + seq) for seq in range(2)]
+    write_stream(completions_folder(log_dir, "soak"), *hasty)
+
+    assert (main([]), main(["--stage", "soak"])) == (0, 1)
+    monkeypatch.setenv("STAGE", "soak")
+    assert main([]) == 1
+
+
+def test_one_user_can_be_chosen(log_dir: Path) -> None:
+    hasty = [completion_text(seq, NOW + seq, user_id="hasty") for seq in range(2)]
+    write_log(log_dir, *hasty, completion_text(1, user_id="calm"))
+
+    assert (main(["--user", "calm"]), main(["--user", "hasty"])) == (0, 1)
+
+
+def test_json_holds_the_whole_report(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(log_dir, *(completion_text(seq, NOW + seq * 500) for seq in range(60)))
+
+    assert main(["--json"]) == 1
+
+    report = json.loads(capsys.readouterr().out)
+    assert (report["clean"], report["starts"], report["events"]) == (False, 60, {"completed": 60})
+    assert [(row["limit"], row["most"], row["allowed"]) for row in report["limits"]] == [
+        ("1/second", 2, 1),
+        ("20/minute", 60, 20),
+    ]
+    assert {breach["kind"] for breach in report["breaches"]} == {"pace"}
+
+
+def test_long_list_of_findings_is_cut_and_says_so(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(log_dir, *(completion_text(seq, NOW, planned_at=NOW + 1, user_id=f"u{seq}") for seq in range(25)))
+
+    assert main([]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["broken: 5 more (--json has them all)", "audit: broken, 25 findings"]
+
+
+def test_limit_with_no_starts_is_shown_as_such() -> None:
+    assert audited().limits[0].limit == Limit(1, 1000)
+    assert audited().empty
