@@ -108,6 +108,7 @@ class Run:
         emulator = self._start_emulator()
         outputs = ensure_stack(self._endpoint_url, self._settings.stage, self._note)
         programs = app_programs(self._settings, outputs)
+        self._watch = self._make_watch()
         self._supervisor.add(emulator, programs)
         names = [name for program in programs for name in program.process_names]
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
@@ -132,15 +133,13 @@ class Run:
             _say("AUTH=none: whoever reaches this port can submit tasks as anyone")
         _say(f"Paceline is ready at {self._settings.url}")
 
+    def _make_watch(self) -> Watch:
+        interval_seconds = self._settings.health_interval_seconds
+        return Watch(self._supervisor, self._settings.run_dir, interval_seconds, _say, self._restore_stack)
+
     def _stay(self) -> None:
-        self._watch = Watch(
-            self._supervisor,
-            self._settings.run_dir,
-            self._settings.health_interval_seconds,
-            _say,
-            self._restore_stack,
-        )
-        self._watch.start()
+        if self._watch:
+            self._watch.start()
         while not self._signals.wait(0.5):
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and everything with it")

@@ -23,7 +23,7 @@ _SPAWNED = re.compile(r"spawned: '([^']+)' with pid")
 
 
 class Watch:
-    """Runs in a thread of its own from `start` to `stop`; says what it finds, one line each."""
+    """Runs in a thread of its own from `start` to `stop`; says, one line each, what happened since it was made."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Watch:
         self._on_emulator_restart = on_emulator_restart
         self._stopping = threading.Event()
         self._ended: dict[str, str] = {}
-        self._log_lines = _follow(supervisor.log)
+        self._log_lines = _follow(supervisor.log, supervisor.log.stat().st_size)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -83,9 +83,8 @@ class Watch:
         return process.name != "emulator" and process.state == "RUNNING" and not is_new
 
 
-def _follow(path: Path) -> Iterator[list[str]]:
-    """Each time, the whole lines added to the file since the time before; begins at its present end."""
-    position = path.stat().st_size if path.exists() else 0
+def _follow(path: Path, position: int) -> Iterator[list[str]]:
+    """Each time, the whole lines added to the file since the time before, beginning at this byte."""
     while True:
         with suppress(FileNotFoundError):
             position = 0 if path.stat().st_size < position else position  # rotated
