@@ -10,7 +10,7 @@ from typing import Any
 from chalice.app import Chalice, CORSConfig, Request, Response, SQSEvent
 
 from chalicelib import http
-from chalicelib.bootstrap import container
+from chalicelib.bootstrap import container, queue_name
 from chalicelib.errors import UnavailableError
 from chalicelib.tasks import registry
 from chalicelib.worker import Deferred, Delivery
@@ -74,7 +74,7 @@ def kill() -> Response:
     raise AssertionError("unreachable")
 
 
-@app.on_sqs_message(queue="paceline-dev.fifo", batch_size=1, name="worker")
+@app.on_sqs_message(queue=queue_name(), batch_size=1, name="worker")
 def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
     """Runs messages at their time; those that wait, and those that AWS kept from it, are reported as not done."""
     failures, stuck = [], set()

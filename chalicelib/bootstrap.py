@@ -109,6 +109,11 @@ def _wrong_with(check: Callable[[], None]) -> str | None:
     return None
 
 
+def queue_name() -> str:
+    """The queue that triggers the worker. Chalice knows STAGE from its own configuration before it loads the app."""
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
+
+
 def new_task_id() -> str:
     """A UUID of version 7: ids sort by the time at which they were made."""
     return str(uuid7())
