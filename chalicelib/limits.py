@@ -19,7 +19,12 @@ MAX_WINDOW_SECONDS = 7 * 24 * 3600
 MAX_LIMITS = 5
 
 _UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_SHORT_UNITS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
+_SHORT_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs"), "second"),
+    **dict.fromkeys(("m", "min", "mins"), "minute"),
+    "h": "hour",
+    "d": "day",
+}
 _LIMIT = re.compile(r"(?P<quota>\d{1,9})\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)")
 _ALLOWED = (
     f"allowed: up to {MAX_LIMITS} limits such as '1/second; 20/minute' or '5/10 seconds', each a quota from 1 to "
@@ -62,7 +67,7 @@ Limits = tuple[Limit, ...]
 def parse_limits(text: str) -> Limits:
     """The limits that a text such as `1/second; 20/minute` names, shortest window first.
 
-    Units are second, minute, hour and day, also s, min, h and d and their plurals; `20/5 minutes` and
+    Units are second, minute, hour and day, also s, sec, m, min, h and d, with or without plural; `20/5 minutes` and
     `20 per 5 minutes` are the same. Raises LimitsError for anything else, a quota over MAX_QUOTA and a window
     named twice among them.
     """
