@@ -1,0 +1,266 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.lane import (
+    FOREVER_MS,
+    Cancelled,
+    Candidate,
+    Gap,
+    Lane,
+    Lease,
+    Start,
+    Wait,
+    admit,
+    claim,
+    estimated_starts,
+    gap_before,
+)
+from chalicelib.limits import Limits, memory_needed, parse_limits
+from tests.factories import make_lane
+from tests.strategies import Step, any_limits, steps
+from tests.windows import assert_pace_kept, breaks_a_limit
+
+DEFAULT = parse_limits("1/second; 20/minute")
+LEASE_MS = 10_000
+
+
+def make_candidate(seq: int = 1, planned_at: int = 0) -> Candidate:
+    return Candidate(f"t{seq}", seq, planned_at)
+
+
+def make_lease(task_id: str = "t1", attempt: int = 1, until: int = 15_000, starts: Sequence[int] = (5_000,)) -> Lease:
+    return Lease(task_id, attempt, until, "other", tuple(starts))
+
+
+def claimed(lane: Lane, task: Candidate, now_ms: int = 5_000, limits: Limits = DEFAULT) -> Start:
+    decision = claim(lane, task, limits, now_ms, LEASE_MS, "mine")
+    assert isinstance(decision, Start)
+    return decision
+
+
+def waits_until(lane: Lane, task: Candidate, now_ms: int = 5_000) -> int:
+    decision = claim(lane, task, DEFAULT, now_ms, LEASE_MS, "mine")
+    assert isinstance(decision, Wait)
+    return decision.until
+
+
+# --- admit
+
+
+def test_first_submit_starts_now_as_number_one() -> None:
+    admission = admit(make_lane(), DEFAULT, 5_000, "t1")
+    assert (admission.planned, admission.first_seq) == ((5_000,), 1)
+    assert admission.lane == make_lane(admitted=1, planned=(5_000,), newest="t1")
+
+
+def test_second_submit_within_a_second_is_delayed() -> None:
+    lane = admit(make_lane(), DEFAULT, 5_000, "t1").lane
+    assert admit(lane, DEFAULT, 5_400, "t2").planned == (6_000,)
+
+
+def test_twenty_first_submit_within_a_minute_waits_for_the_first_to_leave_it() -> None:
+    admission = admit(make_lane(), DEFAULT, 0, "t41", count=41)
+    assert admission.planned[:21] == (*range(0, 20_000, 1_000), 60_000)
+    assert admission.planned[40] == 120_000
+
+
+def test_admission_keeps_what_it_does_not_decide_on() -> None:
+    lane = make_lane(started_seq=3, started=4, starts=(1, 2), cancelled=frozenset({"x"}), revision=7, admitted=3)
+    after = admit(lane, DEFAULT, 5_000, "t4").lane
+    assert replace(after, admitted=3, planned=(), newest="") == lane
+
+
+def test_pause_and_late_starts_do_not_move_what_is_planned() -> None:
+    lane = make_lane(starts=(99_000,), started=1, started_seq=1, admitted=1, planned=(5_000,), paused_until=FOREVER_MS)
+    assert admit(lane, DEFAULT, 7_000, "t2").planned == (7_000,)
+
+
+@given(any_limits(), st.lists(steps(back_ms=1_000), max_size=60))
+def test_planned_starts_are_legal_in_order_and_as_early_as_can_be(limits: Limits, taken: list[Step]) -> None:
+    lane, now_ms, planned = make_lane(), 100_000, list[int]()
+    for step in taken:
+        now_ms += step.milliseconds
+        admission = admit(lane, limits, now_ms, f"t{len(planned) + 1}")
+        (at,), lane = admission.planned, admission.lane
+        assert admission.first_seq == len(planned) + 1
+        assert at == max([now_ms, *planned]) or breaks_a_limit(planned, at - 1, limits)
+        planned.append(at)
+    assert planned == sorted(planned)
+    assert_pace_kept(planned, limits)
+    assert len(lane.planned) <= memory_needed(limits)
+
+
+@given(any_limits(), st.lists(steps(), max_size=30), st.integers(1, 100))
+def test_submitting_many_plans_the_same_as_one_after_the_other(limits: Limits, taken: list[Step], many: int) -> None:
+    lane, now_ms = make_lane(), 100_000
+    for step in taken:
+        now_ms += step.milliseconds
+        lane = admit(lane, limits, now_ms, "before").lane
+    bulk, singles, one_by_one = admit(lane, limits, now_ms, "last", many), list[int](), lane
+    for number in range(many):
+        single = admit(one_by_one, limits, now_ms, "last" if number == many - 1 else f"t{number}")
+        singles.extend(single.planned)
+        one_by_one = single.lane
+    assert bulk.planned == tuple(singles)
+    assert bulk.lane == one_by_one
+    assert bulk.first_seq == lane.admitted + 1
+
+
+# --- gap_before
+
+
+@pytest.mark.parametrize(
+    ("started_seq", "seq", "expected"),
+    [(0, 1, None), (0, 2, Gap(1, 1)), (3, 4, None), (3, 7, Gap(4, 6)), (3, 3, None), (3, 1, None)],
+)
+def test_gap_is_what_was_admitted_earlier_and_has_not_started(started_seq: int, seq: int, expected: Gap | None) -> None:
+    assert gap_before(make_lane(started_seq=started_seq, admitted=9), seq) == expected
+
+
+# --- claim
+
+
+def test_start_is_taken_with_lease_attempt_and_number() -> None:
+    start = claimed(make_lane(admitted=1, planned=(5_000,)), make_candidate(planned_at=5_000))
+    lease = Lease("t1", 1, 5_000 + LEASE_MS, "mine", (5_000,))
+    assert (start.at, start.attempt) == (5_000, 1)
+    assert start.lane == make_lane(
+        admitted=1, planned=(5_000,), started_seq=1, started=1, starts=(5_000,), running=lease
+    )
+
+
+@pytest.mark.parametrize(
+    ("situation", "starts", "planned_at", "now_ms", "expected"),
+    [
+        ("on time", (), 5_000, 5_000, 5_000),
+        ("before its time", (), 6_000, 5_000, 6_000),
+        ("long after its time", (), 1_000, 5_000, 5_000),
+        ("a late start before it makes it wait, whatever was planned", (4_600,), 4_500, 5_000, 5_600),
+        ("catching up after an outage goes at the pace", (5_000, 4_000, 3_000), 1_000, 5_001, 6_000),
+        ("20 in the minute, whatever was planned", tuple(range(24_000, 4_000, -1_000)), 20_000, 26_000, 65_000),
+        ("the clock stepped back", (9_000,), 5_000, 1_000, 10_000),
+    ],
+)
+def test_claim_allows_the_earliest_start_that_real_starts_allow(
+    situation: str, starts: tuple[int, ...], planned_at: int, now_ms: int, expected: int
+) -> None:
+    lane = make_lane(admitted=99, starts=starts, started=len(starts), started_seq=len(starts))
+    assert claimed(lane, make_candidate(len(starts) + 1, planned_at), now_ms).at == expected
+
+
+def test_lease_runs_from_the_start_also_when_that_lies_ahead() -> None:
+    start = claimed(make_lane(), make_candidate(planned_at=7_000), now_ms=5_000)
+    assert start.lane.running
+    assert start.lane.running.until == 7_000 + LEASE_MS
+
+
+def test_task_that_runs_elsewhere_waits_for_the_lease_to_end() -> None:
+    lane = make_lane(running=make_lease(until=15_000), started=1, starts=(5_000,), started_seq=1)
+    assert waits_until(lane, make_candidate(), now_ms=14_999) == 15_000
+
+
+def test_ended_lease_gives_the_next_attempt_and_remembers_the_starts_before() -> None:
+    lane = make_lane(running=make_lease(attempt=2, starts=(5_000, 8_000)), started=2, starts=(8_000, 5_000))
+    start = claimed(lane, make_candidate(), now_ms=15_000)
+    assert start.attempt == 3
+    assert start.lane.running
+    assert start.lane.running.starts == (5_000, 8_000, 15_000)
+
+
+def test_retry_counts_against_the_pace() -> None:
+    lane = make_lane(running=make_lease(until=5_100), started=1, starts=(5_000,), started_seq=1)
+    assert claimed(lane, make_candidate(), now_ms=5_100).at == 6_000
+
+
+def test_lease_of_the_task_before_holds_nothing_up() -> None:
+    lane = make_lane(running=make_lease("t1", until=99_000), started=1, starts=(5_000,), started_seq=1)
+    assert claimed(lane, make_candidate(2), now_ms=6_000).attempt == 1
+
+
+def test_paused_lane_waits_until_the_pause_ends() -> None:
+    assert waits_until(make_lane(paused_until=9_000), make_candidate(), now_ms=8_999) == 9_000
+    assert claimed(make_lane(paused_until=9_000), make_candidate(), now_ms=9_000).at == 9_000
+
+
+def test_cancelled_task_takes_no_start_and_is_passed_over() -> None:
+    lane = make_lane(cancelled=frozenset({"t1", "t5"}), admitted=5, paused_until=FOREVER_MS, revision=3)
+    decision = claim(lane, make_candidate(), DEFAULT, 5_000, LEASE_MS, "mine")
+    assert isinstance(decision, Cancelled)
+    assert (decision.lane.started_seq, decision.lane.started) == (1, 0)
+    assert (decision.lane.cancelled, decision.lane.revision) == (frozenset({"t5"}), 4)
+
+
+def test_task_after_a_hole_moves_the_lane_past_it() -> None:
+    assert claimed(make_lane(admitted=3, started_seq=1), make_candidate(3)).lane.started_seq == 3
+
+
+def test_late_copy_of_an_earlier_task_does_not_move_the_lane_back() -> None:
+    assert claimed(make_lane(admitted=3, started_seq=3), make_candidate(2)).lane.started_seq == 3
+
+
+def test_lane_that_was_deleted_counts_on_from_the_task() -> None:
+    assert claimed(make_lane(), make_candidate(17)).lane.admitted == 17
+
+
+@given(any_limits(), st.lists(st.tuples(steps(), steps(), st.integers(1, 3)), max_size=40))
+def test_real_starts_are_legal_whatever_delays_and_retries_do(
+    limits: Limits, tasks: list[tuple[Step, Step, int]]
+) -> None:
+    """Submits come at any time; workers are late by anything, their clocks wrong; some tasks need several starts."""
+    lane, submitted_ms, now_ms, starts = make_lane(), 100_000, 100_000, list[int]()
+    for seq, (gap, late, attempts) in enumerate(tasks, start=1):
+        submitted_ms += gap.milliseconds
+        admission = admit(lane, limits, submitted_ms, f"t{seq}")
+        lane = admission.lane
+        for _ in range(attempts):
+            now_ms = max(now_ms, submitted_ms) + late.milliseconds - 100
+            if lane.running and lane.running.task_id == f"t{seq}":
+                now_ms = max(now_ms, lane.running.until)
+            start = claimed(lane, make_candidate(seq, admission.planned[0]), now_ms, limits)
+            assert start.at >= admission.planned[0]
+            assert start.at >= now_ms
+            starts.append(start.at)
+            lane = start.lane
+    assert starts == sorted(starts)
+    assert_pace_kept(starts, limits)
+
+
+@given(st.lists(st.tuples(any_limits(), steps(), st.integers(0, 5)), max_size=40))
+def test_limit_in_force_at_a_claim_holds_for_that_start(claims: list[tuple[Limits, Step, int]]) -> None:
+    """Limits change between any two claims, and lists are at times longer than needed, as quick writes leave them."""
+    lane, now_ms, starts = make_lane(), 100_000, list[int]()
+    for seq, (limits, step, longer) in enumerate(claims, start=1):
+        now_ms += step.milliseconds
+        start = claimed(lane, make_candidate(seq), now_ms, limits)
+        assert not breaks_a_limit(starts, start.at, limits)
+        starts.insert(0, start.at)
+        lane = replace(start.lane, starts=tuple(starts[: memory_needed(limits) + longer]))
+
+
+# --- estimated_starts
+
+
+@given(any_limits(), st.lists(steps(), min_size=1, max_size=40), st.integers(0, 30))
+def test_estimates_come_true_when_nothing_else_is_late(limits: Limits, taken: list[Step], done: int) -> None:
+    lane, now_ms, planned = make_lane(), 100_000, list[int]()
+    for step in taken:
+        now_ms += step.milliseconds
+        admission = admit(lane, limits, now_ms, "t")
+        lane, planned = admission.lane, [*planned, *admission.planned]
+    for seq, at in enumerate(planned[:done], start=1):
+        lane = claimed(lane, make_candidate(seq, at), at + 70, limits).lane
+    waiting, estimates = planned[done:], estimated_starts(lane, limits, now_ms, planned[done:])
+    for seq, (at, estimate) in enumerate(zip(waiting, estimates, strict=True), start=done + 1):
+        start = claimed(lane, make_candidate(seq, at), now_ms, limits)
+        assert start.at == estimate
+        lane = start.lane
+
+
+@pytest.mark.parametrize(("paused_until", "expected"), [(9_000, [9_000, 10_000]), (FOREVER_MS, [5_000, 6_000])])
+def test_estimates_begin_when_a_pause_ends_and_now_when_it_has_no_end(paused_until: int, expected: list[int]) -> None:
+    lane = make_lane(paused_until=paused_until, admitted=2)
+    assert estimated_starts(lane, DEFAULT, 5_000, [3_000, 4_000]) == expected
