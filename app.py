@@ -9,8 +9,9 @@ from typing import Any
 
 from chalice.app import Chalice, CORSConfig, Request, Response, SQSEvent
 
-from chalicelib import http
+from chalicelib import answers, http, requests
 from chalicelib.bootstrap import container, queue_name
+from chalicelib.control import Control
 from chalicelib.errors import UnavailableError
 from chalicelib.tasks import registry
 from chalicelib.worker import Deferred, Delivery
@@ -36,24 +37,85 @@ def remember_request(request: Request, get_response: Callable[[Request], Respons
 
 @app.route("/api/v1/task", methods=["POST"], content_types=ANY_TYPE)
 def submit_task() -> Response:
-    return http.answered(_submit)
+    return http.answered(_submit_one)
 
 
 @app.route("/task", methods=["POST"], content_types=ANY_TYPE)
 def submit_task_short() -> Response:
-    return http.answered(_submit)
+    return http.answered(_submit_one)
 
 
-def _submit() -> Response:
-    settings, request = container().settings, _request.get()
-    over_limit = http.preferences(request, settings.over_limit)
-    outcome = container().submitter.submit(http.read_submit(request, settings, registry), over_limit)
-    return http.submit_response(outcome, over_limit)
+def _submit_one() -> Response:
+    request, parts = _request.get(), container()
+    user_id, new = requests.read_submit(request, parts.settings, registry)
+    return parts.intake.submit_one(request, requests.required_user(user_id), new)
+
+
+@app.route("/api/v1/tasks", methods=["POST"], content_types=ANY_TYPE)
+def submit_tasks() -> Response:
+    return http.answered(_submit_many)
+
+
+def _submit_many() -> Response:
+    request, parts = _request.get(), container()
+    user_id, new = requests.read_bulk(request, parts.settings, registry)
+    return parts.intake.submit_many(request, requests.required_user(user_id), new)
 
 
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
 def get_task(user: str, task_id: str) -> Response:
-    return http.answered(lambda: http.task_response(container().submitter.view(http.path_user_id(user), task_id)))
+    return _for(user, lambda user_id, control: answers.task_answer(control.task(user_id, task_id)))
+
+
+@app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["DELETE"])
+def cancel_task(user: str, task_id: str) -> Response:
+    return _for(user, lambda user_id, control: answers.task_answer(control.cancel(user_id, task_id)))
+
+
+@app.route("/api/v1/users/{user}/tasks", methods=["GET"])
+def list_tasks(user: str) -> Response:
+    return _for(
+        user,
+        lambda user_id, control: answers.tasks_answer(*control.tasks(user_id, *requests.read_listing(_request.get()))),
+    )
+
+
+@app.route("/api/v1/users/{user}", methods=["GET"])
+def get_lane(user: str) -> Response:
+    return _for(user, lambda user_id, control: answers.lane_answer(control.lane(user_id)))
+
+
+@app.route("/api/v1/users/{user}/limits", methods=["PUT"], content_types=ANY_TYPE)
+def put_limits(user: str) -> Response:
+    return _for(
+        user,
+        lambda user_id, control: answers.lane_answer(control.set_limits(user_id, requests.read_limits(_request.get()))),
+    )
+
+
+@app.route("/api/v1/users/{user}/limits", methods=["DELETE"])
+def delete_limits(user: str) -> Response:
+    return _for(user, lambda user_id, control: answers.lane_answer(control.set_limits(user_id, None)))
+
+
+@app.route("/api/v1/users/{user}/pause", methods=["POST"], content_types=ANY_TYPE)
+def pause_lane(user: str) -> Response:
+    now_ms = container().clock.now_ms()
+    return _for(
+        user,
+        lambda user_id, control: answers.lane_answer(
+            control.pause(user_id, requests.read_pause(_request.get(), now_ms))
+        ),
+    )
+
+
+@app.route("/api/v1/users/{user}/resume", methods=["POST"], content_types=ANY_TYPE)
+def resume_lane(user: str) -> Response:
+    return _for(user, lambda user_id, control: answers.lane_answer(control.resume(user_id)))
+
+
+def _for(user: str, view: Callable[[str, Control], Response]) -> Response:
+    return http.answered(lambda: view(requests.path_user_id(user), container().control))
 
 
 @app.route("/health-check", methods=["GET"])
@@ -63,7 +125,7 @@ def health_check() -> Response:
 
 @app.route("/health", methods=["GET"])
 def health() -> Response:
-    return http.health_response(container().check_health())
+    return answers.health_answer(container().check_health())
 
 
 @app.route("/kill", methods=["GET"])

@@ -146,7 +146,9 @@ class Attempts:
 
     def _event(self, task: Task, ended: Ended, start: Start | None) -> dict[str, Any]:
         word = {TaskState.SUCCEEDED: "completed"}.get(ended.state, ended.state.value)
-        late_ms = None if ended.started_at is None else ended.started_at - task.planned_at
+        planned_at = start.planned_at if start else task.planned_at
+        first = start.lane.running.starts[0] if start and start.lane.running else ended.started_at
+        late_ms = None if first is None or ended.started_at is None else first - planned_at
         event: dict[str, Any] = {
             "timestamp": ended.completed_at,
             "event": f"task_{word}",
@@ -154,7 +156,7 @@ class Attempts:
             "task_id": task.task_id,
             "seq": task.seq,
             "task": task.name,
-            "planned_at": task.planned_at,
+            "planned_at": planned_at,
             "started_at": ended.started_at,
             "completed_at": ended.completed_at,
             "late_ms": late_ms,

@@ -14,14 +14,19 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib.adapters.aws import client
-from chalicelib.adapters.dynamodb import DynamoDBLaneStore, DynamoDBTaskStore
+from chalicelib.adapters.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.adapters.dynamodb_requests import DynamoDBRequestStore
+from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.adapters.sqs import SQSTaskQueue
 from chalicelib.attempt import Attempts
 from chalicelib.completion_log import FileLog, StandardOutputLog
+from chalicelib.control import Control
 from chalicelib.errors import SettingError, UnavailableError
+from chalicelib.idempotency import Idempotency
+from chalicelib.intake import Intake
 from chalicelib.ports import CompletionLog
 from chalicelib.settings import Settings
-from chalicelib.submit import Submitter
+from chalicelib.submit import Races, Submitter
 from chalicelib.tasks import registry
 from chalicelib.worker import Worker
 
@@ -79,8 +84,18 @@ class Container:
         return FileLog(self.settings.log_dir, settings.stage, settings.process_name, stream_id, self.clock.now_ms)
 
     @cached_property
-    def submitter(self) -> Submitter:
-        return Submitter(self.lanes, self.tasks, self.queue, self.clock, new_task_id, random.random, self.settings)
+    def intake(self) -> Intake:
+        requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+        return Intake(submitter, Idempotency(requests, self.clock, new_id), new_id, self.settings.over_limit)
+
+    @cached_property
+    def control(self) -> Control:
+        return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+
+    @property
+    def _races(self) -> Races:
+        return Races(self.clock, random.random)
 
     @cached_property
     def worker(self) -> Worker:
@@ -114,7 +129,7 @@ def queue_name() -> str:
     return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
 
 
-def new_task_id() -> str:
+def new_id() -> str:
     """A UUID of version 7: ids sort by the time at which they were made."""
     return str(uuid7())
 

@@ -5,6 +5,8 @@ PacelineError
 ├── LimitsError             a text is no list of limits
 ├── RequestError            a request that can't be served; one for each HTTP status in http.PROBLEMS
 │   ├── MalformedError
+│   ├── UnauthenticatedError
+│   ├── ForbiddenError
 │   ├── NotFoundError
 │   ├── ConflictError
 │   ├── TooLargeError
@@ -46,6 +48,18 @@ class RequestError(PacelineError):
 
 class MalformedError(RequestError):
     """400: what was sent can't be read, or lacks what every request needs."""
+
+
+class UnauthenticatedError(RequestError):
+    """401: nothing in the request shows who sends it. token_sent: whether it tried to."""
+
+    def __init__(self, title: str, detail: str = "", token_sent: bool = True) -> None:
+        super().__init__(title, detail, "Authorization")
+        self.token_sent = token_sent
+
+
+class ForbiddenError(RequestError):
+    """403: who sends the request may not do this."""
 
 
 class NotFoundError(RequestError):

@@ -46,14 +46,23 @@ class Lane:
     limits: Limits | None = None
     #: epoch ms until which no task starts; None when not paused
     paused_until: int | None = None
+    #: tasks up to this seq were planned under other limits or before a pause: they start as soon as is legal now
+    replanned_seq: int = 0
+    #: epoch ms; and from this time on
+    replanned_at: int = 0
+    #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
+    parked: str = ""
     cancelled: frozenset[str] = frozenset()
     #: moves with each change that a decision must not overlook: limits, pause, cancellations
     revision: int = 0
 
     @property
     def waiting(self) -> int:
-        """Tasks admitted and not started."""
-        return max(0, self.admitted - self.started_seq)
+        """Tasks admitted, not started and not cancelled."""
+        return max(0, self.admitted - self.started_seq - len(self.cancelled))
+
+    def is_paused(self, now_ms: int) -> bool:
+        return self.paused_until is not None and self.paused_until > now_ms
 
     def limits_or(self, default: Limits) -> Limits:
         return self.limits or default
@@ -85,8 +94,9 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     """
     planned = list(lane.planned)
     remember = memory_needed(limits)
+    begin = max(now_ms, _end_of_pause(lane, now_ms))
     for _ in range(count):
-        planned.insert(0, earliest_start(planned, limits, now_ms, forgotten=lane.admitted > len(lane.planned)))
+        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
     after = replace(
         lane,
         admitted=lane.admitted + count,
@@ -111,6 +121,8 @@ class Start:
 
     at: int
     attempt: int
+    #: when it was to start, epoch ms: as planned at its submit, or anew when limits or a pause changed that
+    planned_at: int
     lane: Lane = field(repr=False)
 
 
@@ -162,17 +174,23 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     """
     if task.task_id in lane.cancelled:
         return Cancelled(_pass_over(lane, task))
-    if lane.paused_until is not None and lane.paused_until > now_ms:
-        return Wait(lane.paused_until)
+    if lane.is_paused(now_ms):
+        return Wait(lane.paused_until or now_ms)
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
     if mine and mine.until > now_ms:
         return Wait(mine.until)
-    earliest = max(now_ms, task.planned_at)
-    at = earliest_start(lane.starts, limits, earliest, forgotten=lane.started > len(lane.starts))
-    return _start(lane, task, limits, at, lease_ms, token)
+    planned_at = task.planned_at
+    if task.seq <= lane.replanned_seq:
+        planned_at = _next_start(lane, limits, lane.replanned_at)
+    at = _next_start(lane, limits, max(now_ms, planned_at))
+    return _start(lane, task, limits, at, planned_at, lease_ms, token)
 
 
-def _start(lane: Lane, task: Candidate, limits: Limits, at: int, lease_ms: int, token: str) -> Start:
+def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
+    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.started > len(lane.starts))
+
+
+def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
     attempt = mine.attempt + 1 if mine else 1
     lease = Lease(task.task_id, attempt, at + lease_ms, token, (*(mine.starts if mine else ()), at))
@@ -184,7 +202,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, lease_ms: int, 
         starts=(at, *lane.starts)[: memory_needed(limits)],
         running=lease,
     )
-    return Start(at, attempt, after)
+    return Start(at, attempt, planned_at, after)
 
 
 def _pass_over(lane: Lane, task: Candidate) -> Lane:
@@ -197,18 +215,58 @@ def _pass_over(lane: Lane, task: Candidate) -> Lane:
 
 
 def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
-    """When the lane's waiting tasks will start if nothing else is late, from its real starts, in order.
+    """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
 
-    planned: the planned starts of the waiting tasks, in order, epoch ms. A pause without an end counts as ended now.
+    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as ended now.
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
-    begin = max(now_ms, lane.paused_until or 0) if (lane.paused_until or 0) < FOREVER_MS else now_ms
+    begin = max(now_ms, _end_of_pause(lane, now_ms))
     for at in planned:
         starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
         estimates.append(starts[0])
         del starts[memory_needed(limits) :]
     return estimates
+
+
+def _end_of_pause(lane: Lane, now_ms: int) -> int:
+    """When the pause ends, epoch ms; now when there is none or nobody knows."""
+    return now_ms if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
+
+
+# What changes the whole lane: each gives the lane as it is to be; `LaneStore.change` writes it if nothing came between.
+
+
+def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
+    """The lane under limits of its own, or under the default again; its backlog is planned anew."""
+    return _replanned(replace(lane, limits=own), own or default, now_ms)
+
+
+def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
+    """The lane held until that time, epoch ms, FOREVER_MS for no end."""
+    return _replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
+
+
+def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
+    return _replanned(replace(lane, paused_until=None), lane.limits_or(default), now_ms)
+
+
+def without(lane: Lane, task_ids: Sequence[str]) -> Lane:
+    """The lane with these waiting tasks cancelled; those behind them keep their planned starts."""
+    return replace(lane, cancelled=lane.cancelled | set(task_ids), revision=lane.revision + 1)
+
+
+def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+    """Plans the backlog from the real starts on: what waits starts as soon as is legal now, not as once planned."""
+    backlog = max(0, lane.admitted - lane.started_seq)
+    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * backlog)
+    return replace(
+        lane,
+        planned=(*reversed(estimates), *lane.starts)[: memory_needed(limits)],
+        replanned_seq=lane.admitted,
+        replanned_at=max(now_ms, _end_of_pause(lane, now_ms)),
+        revision=lane.revision + 1,
+    )
 
 
 #: A pause without an end: the year 9999, epoch ms.

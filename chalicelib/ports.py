@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from chalicelib.lane import Admission, Cancelled, Lane, Lease, Start
+from chalicelib.lane import Admission, Lane, Lease, Start
 from chalicelib.limits import Limits
-from chalicelib.tasks import Ended, Task, TaskRecord
+from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,16 @@ class LaneStore(Protocol):
         """
         ...
 
-    def claim(self, seen: Lane, decision: Start | Cancelled) -> Write:
-        """Writes the decision if nothing that it rests on changed."""
+    def claim(self, seen: Lane, start: Start) -> Write:
+        """Takes the start if nothing that it rests on changed."""
+        ...
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        """Writes all but the lease if nothing at all was admitted, started or changed since it was seen."""
+        ...
+
+    def park(self, seen: Lane, receipt: str) -> Write:
+        """Notes the hidden head's handle if the lane was not changed since it was seen, so that a change wakes it."""
         ...
 
     def extend(self, user_id: str, lease: Lease, until: int) -> bool:
@@ -68,7 +76,20 @@ class TaskStore(Protocol):
         """Notes a queued task; does nothing when the task is known, for its worker may have been faster."""
         ...
 
+    def put_many(self, tasks: Sequence[Task]) -> None:
+        """Notes queued tasks that no worker can know yet, before they are sent."""
+        ...
+
     def get(self, user_id: str, task_id: str) -> TaskRecord | None: ...
+
+    def newest(
+        self, user_id: str, state: TaskState | None, most: int, before: str | None
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Tasks by id, newest first, those in that state only if one is given, and where to go on, None at the end.
+
+        It looks at a bounded number of tasks a call, so it may find fewer than there are, and yet not be at the end.
+        """
+        ...
 
     def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
         """The newest tasks of the lane that have these seqs, by seq. It looks at the newest few hundred tasks only."""
@@ -88,6 +109,10 @@ class TaskQueue(Protocol):
 
     def send(self, task: Task) -> None:
         """Puts the task at the end of its user's lane; a repeat within 5 minutes changes nothing."""
+        ...
+
+    def send_many(self, tasks: Sequence[Task]) -> None:
+        """Sends tasks of one user in order, again those that were not taken. UnavailableError if some never were."""
         ...
 
     def defer(self, receipt: str, seconds: int) -> None:

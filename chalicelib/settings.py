@@ -1,10 +1,12 @@
 """The settings of a deployment: read from the environment once, checked once, never changed."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from chalicelib.errors import LimitsError, SettingError
 from chalicelib.limits import Limits, parse_limits
@@ -27,6 +29,35 @@ class OverLimit(str, Enum):
     REJECT = "reject"
 
 
+class Auth(str, Enum):
+    """How callers show who they are."""
+
+    #: not at all: everyone may do everything
+    NONE = "none"
+    #: with a signed token
+    JWT = "jwt"
+
+
+#: Of these, AUTH=jwt needs one.
+JWT_KEYS = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS", "JWT_JWKS_URL")
+
+
+@dataclass(frozen=True)
+class JwtSettings:
+    """What tokens are checked with. One of the keys is set, the others are empty."""
+
+    #: HS256
+    secret: str = field(repr=False)
+    #: PEM
+    public_key: str
+    #: a JWK set as JSON, or where there is one
+    jwks: str
+    jwks_url: str
+    #: what tokens have to name; None when that is left open
+    audience: str | None
+    issuer: str | None
+
+
 @dataclass(frozen=True)
 class Settings:
     limits: Limits
@@ -40,6 +71,8 @@ class Settings:
     #: bytes of the payload as JSON
     max_payload: int
     allow_kill: bool
+    #: None with AUTH=none
+    jwt: JwtSettings | None
     #: names of resources; empty when nobody said
     table_name: str
     queue_url: str
@@ -64,6 +97,7 @@ class Settings:
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             max_payload=read("MAX_PAYLOAD", _whole(2, 262_144), "65536"),
             allow_kill=read("ALLOW_KILL", _truth, "false"),
+            jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
             table_name=read("TABLE_NAME", str, ""),
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
@@ -84,6 +118,51 @@ class _Reader:
             return parse(text)
         except (ValueError, LimitsError) as error:
             raise SettingError(variable, str(error)) from error
+
+
+def auth_of(env: Mapping[str, str]) -> Auth:
+    """What AUTH says. SettingError when that is nothing that there is."""
+    return _Reader(env)("AUTH", _auth, Auth.NONE.value)
+
+
+def _auth(text: str) -> Auth:
+    allowed = [choice.value for choice in Auth]
+    if text not in allowed:
+        raise ValueError(f"{text!r} is not allowed; allowed: {', '.join(allowed)}")
+    return Auth(text)
+
+
+def _jwt(read: _Reader) -> JwtSettings:
+    keys = {variable: read(variable, str, "") for variable in JWT_KEYS}
+    if len([text for text in keys.values() if text]) != 1:
+        given = ", ".join(variable for variable, text in keys.items() if text) or "none"
+        raise SettingError("AUTH", f"jwt needs exactly one of {', '.join(JWT_KEYS)}; set: {given}")
+    return JwtSettings(
+        secret=read("JWT_SECRET", _secret, ""),
+        public_key=keys["JWT_PUBLIC_KEY"],
+        jwks=keys["JWT_JWKS"],
+        jwks_url=read("JWT_JWKS_URL", _https, ""),
+        audience=read("JWT_AUDIENCE", str, "") or None,
+        issuer=read("JWT_ISSUER", str, "") or None,
+    )
+
+
+def _secret(text: str) -> str:
+    # RFC 7518, 3.2. The text itself must not get into a message.
+    if text and len(text.encode()) < 32:
+        raise ValueError(
+            f"it has {len(text.encode())} bytes; allowed: at least 32, such as from `openssl rand -hex 32`"
+        )
+    return text
+
+
+def _https(text: str) -> str:
+    parts = urlsplit(text)
+    if text and not (
+        parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)))
+    ):
+        raise ValueError(f"{text!r} is not allowed; allowed: an https address, or http on this machine")
+    return text
 
 
 def _limits(text: str) -> Limits:
@@ -133,6 +212,13 @@ def _url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^\s/]+.*", text):
         raise ValueError(f"{text!r} is not allowed; allowed: an address such as http://127.0.0.1:4566")
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _stage(text: str) -> str:

@@ -1,44 +1,60 @@
-"""The use cases of the API: submit a task, look at one. Knows neither HTTP nor AWS."""
+"""The use case that the rest is for: submit tasks and get their places. Knows neither HTTP nor AWS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chalicelib.errors import NotFoundError
-from chalicelib.lane import Admission, Lane, admit, estimated_starts
+from chalicelib.errors import UnavailableError
+from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, without
 from chalicelib.limits import Limits, earliest_start
 from chalicelib.ports import Clock, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import OverLimit, Settings
-from chalicelib.tasks import Json, Task, TaskRecord, TaskState
+from chalicelib.tasks import Json, Task
 
-#: How often a reservation is tried while other submits of the same user come between.
-RESERVE_TRIES = 30
+#: How often a write is tried while others of the same user come between.
+RACE_TRIES = 30
 #: The first wait between two tries; it grows up to ten times this, and each is drawn at random below it.
-RESERVE_JITTER_MS = 10
+RACE_JITTER_MS = 10
+#: Tasks of one bulk submit.
+MOST_TASKS = 100
 
 
 @dataclass(frozen=True)
 class NewTask:
-    user_id: str
     name: str
     payload: Json
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """A task that got its place. Times are epoch milliseconds."""
+class Place:
+    """A task that got its place in its lane. Times are epoch milliseconds."""
 
     task: Task
     #: tasks ahead; 0 when it may start now
     position: int
-    #: over the limit: it waits in its lane
-    queued: bool
-    limits: Limits
-    #: planned starts, newest first, this one among them
-    planned: tuple[int, ...]
 
     @property
     def delay_ms(self) -> int:
-        return self.task.planned_at - self.task.submitted_at
+        return max(0, self.task.planned_at - self.task.submitted_at)
+
+    @property
+    def queued(self) -> bool:
+        """Over the limit: it waits in its lane."""
+        return self.position > 0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Tasks that got their places, in order."""
+
+    places: tuple[Place, ...]
+    limits: Limits
+    #: planned starts, newest first, these among them
+    planned: tuple[int, ...]
+    is_paused: bool = False
+
+    @property
+    def queued(self) -> bool:
+        return any(place.queued for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -55,77 +71,112 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class TaskView:
-    """A task as its user sees it."""
+class Races:
+    """Tries again, with jitter, what lost a race against other writes of the same lane."""
 
-    record: TaskRecord
-    state: TaskState
-    position: int
-    #: epoch ms; None once it has started or ended
-    estimated_at: int | None
-    #: epoch ms; None before it starts
-    started_at: int | None
-    attempts: int
+    clock: Clock
+    #: in [0, 1)
+    random: Callable[[], float]
+
+    def tries(self) -> Sequence[int]:
+        return range(RACE_TRIES)
+
+    def pause(self, tries: int) -> None:
+        """Waits before the next try; not before the first."""
+        if tries:
+            self.clock.sleep(round(self.random() * RACE_JITTER_MS * min(tries, 10)))
 
 
 class Submitter:
-    """Admits tasks: reserve the planned start, send to the lane, note the task, in this order.
+    """Admits tasks: reserve the planned starts, send to the lane, note for those who ask.
 
-    The message is the truth. A crash after the reservation wastes a planned start; a crash after the send loses
-    nothing, for the worker notes the task if it is not there.
+    The message is the truth. A crash after the reservation wastes planned starts; a crash after the send of a single
+    task loses nothing, for the worker notes the task if it is not there.
     """
 
     def __init__(
-        self,
-        lanes: LaneStore,
-        tasks: TaskStore,
-        queue: TaskQueue,
-        clock: Clock,
-        new_id: Callable[[], str],
-        random: Callable[[], float],
-        settings: Settings,
+        self, lanes: LaneStore, tasks: TaskStore, queue: TaskQueue, clock: Clock, races: Races, settings: Settings
     ) -> None:
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
         self._clock = clock
-        self._new_id = new_id
-        self._random = random
+        self._races = races
         self._settings = settings
 
-    def submit(self, new: NewTask, over_limit: OverLimit) -> Submitted | Refused:
-        """Admits one task, or refuses it with nothing queued. UnavailableError when AWS fails: nothing was promised."""
-        now_ms, task_id = self._clock.now_ms(), self._new_id()
-        reserved = self._reserve(new.user_id, task_id, now_ms, over_limit)
+    def submit(
+        self,
+        user_id: str,
+        new: Sequence[NewTask],
+        ids: Sequence[str],
+        over_limit: OverLimit,
+        is_repeat: bool = False,
+    ) -> Submitted | Refused:
+        """Admits all the tasks in this order, or none. UnavailableError when AWS fails: nothing was promised.
+
+        ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
+        """
+        now_ms = self._clock.now_ms()
+        reserved = self._reserve(user_id, ids, now_ms, over_limit)
         if isinstance(reserved, Refused):
             return reserved
-        planned_at = reserved.planned[0]
-        task = Task(new.user_id, task_id, reserved.admitted, new.name, new.payload, planned_at, now_ms)
-        self._queue.send(task)
-        self._tasks.put(task)
-        queued = planned_at > now_ms
-        position = max(1, reserved.waiting - 1) if queued else 0
-        return Submitted(task, position, queued, reserved.limits_or(self._settings.limits), reserved.planned)
+        lane, planned = reserved
+        first_seq = lane.admitted - len(new) + 1
+        tasks = [
+            Task(user_id, ids[n], first_seq + n, one.name, one.payload, planned[n], now_ms, is_repeat)
+            for n, one in enumerate(new)
+        ]
+        if len(tasks) == 1:
+            self._queue.send(tasks[0])
+            self._tasks.put(tasks[0])
+        else:
+            self._send_all(lane, tasks)
+        limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
+        return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused)
 
-    def _reserve(self, user_id: str, task_id: str, now_ms: int, over_limit: OverLimit) -> Lane | Refused:
-        """The lane right after this task's planned start was reserved in it."""
-        write: Write = self._lanes.admit_within(user_id, self._settings.limits, now_ms, task_id)
-        for tries in range(RESERVE_TRIES):
+    def _send_all(self, lane: Lane, tasks: Sequence[Task]) -> None:
+        """Sends all or, when AWS fails in between, cancels what was sent. Noted first, since notes of many at once
+        can't be conditional and must not come after their workers'."""
+        self._tasks.put_many(tasks)
+        try:
+            self._queue.send_many(tasks)
+        except UnavailableError:
+            self._cancel(lane, [task.task_id for task in tasks])
+            raise
+
+    def _cancel(self, lane: Lane, task_ids: Sequence[str]) -> None:
+        for tries in self._races.tries():
+            self._races.pause(tries)
+            write = self._lanes.change(lane, without(lane, task_ids))
             if isinstance(write, Written):
-                return write.lane
-            if tries:
-                self._clock.sleep(round(self._random() * RESERVE_JITTER_MS * min(tries, 10)))
-            limits = write.lane.limits_or(self._settings.limits)
-            admission = admit(write.lane, limits, now_ms, task_id)
+                return
+            lane = write.lane
+
+    def _reserve(
+        self, user_id: str, ids: Sequence[str], now_ms: int, over_limit: OverLimit
+    ) -> tuple[Lane, tuple[int, ...]] | Refused:
+        """The lane right after these planned starts were reserved in it."""
+        write: Write = Stale(Lane(user_id))  # the first guess: a user's first submit costs no failed write
+        planned: tuple[int, ...] = (now_ms,)
+        if len(ids) == 1:
+            write = self._lanes.admit_within(user_id, self._settings.limits, now_ms, ids[0])
+        for tries in self._races.tries():
+            if isinstance(write, Written):
+                return write.lane, planned
+            self._races.pause(tries)
+            admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
             if refused := self._refusal(write, admission, now_ms, over_limit):
                 return refused
+            planned = admission.planned
             write = self._lanes.admit(write.lane, admission)
         if isinstance(write, Written):
-            return write.lane
+            return write.lane, planned
         return self._refused(write, "Too many submits of this user at the same time.", now_ms + 1000, now_ms)
 
     def _refusal(self, stale: Stale, admission: Admission, now_ms: int, over_limit: OverLimit) -> Refused | None:
         planned_at, longest_ms = admission.planned[-1], self._settings.max_delay_ms
+        if over_limit is OverLimit.REJECT and stale.lane.paused_until == FOREVER_MS:
+            return self._refused(stale, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
         if over_limit is OverLimit.REJECT and planned_at > now_ms:
             return self._refused(stale, "The limit is reached, and waiting was not wanted.", planned_at, now_ms)
         if planned_at - now_ms > longest_ms:
@@ -137,36 +188,14 @@ class Submitter:
         lane = stale.lane
         return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
 
-    def view(self, user_id: str, task_id: str) -> TaskView:
-        """The task and where it stands. NotFoundError when this user has no such task."""
-        record = self._tasks.get(user_id, task_id)
-        if record is None:
-            raise NotFoundError("No such task", f"User {user_id!r} has no task {task_id!r}.", "task_id")
-        if record.ended:
-            ended = record.ended
-            return TaskView(record, record.state, 0, None, ended.started_at, ended.attempts)
-        return self._live_view(record, self._lanes.get(user_id))
 
-    def _live_view(self, record: TaskRecord, lane: Lane) -> TaskView:
-        task, now_ms = record.task, self._clock.now_ms()
-        lease = lane.running if lane.running and lane.running.task_id == task.task_id else None
-        if lease and lease.until > now_ms and record.attempts < lease.attempt:
-            return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)
-        if task.task_id in lane.cancelled:
-            return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
-        ahead = max(0, task.seq - 1 - lane.started_seq)
-        estimated = _estimate(lane, lane.limits_or(self._settings.limits), now_ms, task, ahead)
-        return TaskView(record, TaskState.QUEUED, ahead, estimated, None, record.attempts)
+def _place(lane: Lane, task: Task, now_ms: int) -> Place:
+    if task.planned_at <= now_ms and not lane.is_paused(now_ms):
+        return Place(task, 0)
+    behind = lane.admitted - task.seq
+    return Place(task, max(1, lane.waiting - 1 - behind))
 
 
-def _estimate(lane: Lane, limits: Limits, now_ms: int, task: Task, ahead: int) -> int:
-    """When the task will start if nothing else is late, given the real starts and the tasks ahead."""
-    known = lane.planned[: lane.waiting][::-1]
-    missing = max(0, ahead + 1 - len(known))
-    planned = [now_ms] * missing + list(known)
-    return max(task.planned_at, estimated_starts(lane, limits, now_ms, planned[: ahead + 1])[-1])
-
-
-def next_within_limits(limits: Limits, planned: tuple[int, ...], now_ms: int) -> int:
+def next_within_limits(limits: Limits, planned: Sequence[int], now_ms: int) -> int:
     """When a further submit would be within the limits, epoch ms."""
     return earliest_start(planned, limits, now_ms)

@@ -42,6 +42,8 @@ class Task:
     payload: Json
     planned_at: int
     submitted_at: int
+    #: the same task may have been sent before, so it may have ended although it is new to its lane
+    is_repeat: bool = False
 
     def to_message(self) -> str:
         """The body of its queue message, JSON."""
@@ -55,9 +57,9 @@ class Task:
                 "planned_at": self.planned_at,
                 "submitted_at": self.submitted_at,
                 "payload": self.payload,
+                **({"repeat": True} if self.is_repeat else {}),
             },
-            separators=(",", ":"),
-            ensure_ascii=False,
+            separators=(",", ":"),  # and ASCII only, since SQS does not take every character
         )
 
     @classmethod
@@ -75,6 +77,7 @@ class Task:
                 payload=fields["payload"],
                 planned_at=_integer(fields["planned_at"]),
                 submitted_at=_integer(fields["submitted_at"]),
+                is_repeat=fields.get("repeat") is True,
             )
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error

@@ -19,8 +19,11 @@ LEAD_MS = 150
 LONGEST_SLEEP_MS = 1_200
 #: How long a claim keeps other workers off; renewed while the task runs.
 LEASE_MS = 10_000
-#: SQS hides a message for 12 hours at most, counted from its receive.
-LONGEST_DEFERRAL_SECONDS = 43_000
+#: A longer wait is deferred again: 24 receives a day stay below the 1,000 at which SQS gives a message up, and a pause
+#: whose end was missed because a worker died at that very moment is noticed.
+LONGEST_DEFERRAL_SECONDS = 3_600
+#: A wait longer than this is noted in the lane, so that a resume or new limits end it.
+PARKED_AFTER_MS = 3_000
 #: How long a task waits for a predecessor that is not to be found, counted from its own submit.
 GAP_GRACE_MS = 2_000
 GAP_POLL_MS = 50
@@ -48,6 +51,8 @@ class Deferred:
     """The message waits in the queue and must not be deleted. Hidden until then, epoch ms."""
 
     until: int
+    #: what the wait rests on, None when no change of the lane ends it
+    lane: Lane | None = None
 
 
 Outcome = Done | Deferred
@@ -82,10 +87,24 @@ class Worker:
         except MessageError as error:
             self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
             return Done()
-        outcome = self._run_in_order(task)
-        if isinstance(outcome, Deferred):
+        while True:
+            outcome = self._run_in_order(task)
+            if isinstance(outcome, Done):
+                return outcome
             self._queue.defer(delivery.receipt, self._hidden_seconds(outcome.until))
-        return outcome
+            if self._parked(delivery, outcome):
+                return outcome
+
+    def _parked(self, delivery: Delivery, deferred: Deferred) -> bool:
+        """Leaves word in the lane of a long wait; False when what it rests on has changed meanwhile.
+
+        Only after the message was hidden: whoever changes the lane later finds the word and wakes it.
+        """
+        if deferred.lane is None or deferred.until - self._clock.now_ms() < PARKED_AFTER_MS:
+            return True
+        write = self._lanes.park(deferred.lane, delivery.receipt)
+        self._remember(write.lane)
+        return isinstance(write, Written)
 
     def _hidden_seconds(self, until: int) -> int:
         """Whole seconds that end before the lead to `until` begins; the rest of the wait is slept."""
@@ -139,6 +158,8 @@ class Worker:
     def _take_start(self, task: Task) -> Start | Outcome:
         """Claims the task's start shortly before its time; an outcome when it does not start now."""
         lane, token, exact = self._seen.get(task.user_id), self._new_token(), False
+        if task.is_repeat and self._has_ended(task):
+            return Done()
         while True:
             if lane and task.seq <= lane.started_seq and self._has_ended(task):
                 return Done()
@@ -147,7 +168,7 @@ class Worker:
             decision = self._decide(lane, task, token)
             if (wait_ms := _claimable_at(decision) - self._clock.now_ms()) > 0:
                 if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(wait_ms):
-                    return Deferred(_legal_at(decision))
+                    return Deferred(_legal_at(decision), lane)
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))
                 continue  # the clock has moved on, and with it the start that may be claimed
@@ -172,7 +193,11 @@ class Worker:
             return self._lanes.claim_next(decision, decision.lane.limits_or(self._settings.limits))
         assert lane is not None
         assert not isinstance(decision, Wait)
-        return self._lanes.claim(lane, decision)
+        return (
+            self._lanes.claim(lane, decision)
+            if isinstance(decision, Start)
+            else self._lanes.change(lane, decision.lane)
+        )
 
     def _settle_cancelled(self, task: Task) -> Done:
         self._attempts.cancelled(task)

@@ -6,5 +6,5 @@ from chalicelib.bootstrap import container
 def warm_up() -> None:
     """What is wrong with AWS is left to those who need it."""
     parts = container()
-    _ = (parts.submitter, parts.worker)
+    _ = (parts.intake, parts.worker)
     list(parts.check_health())

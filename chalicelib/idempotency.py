@@ -1,0 +1,117 @@
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header): the same request gets the same answer, and runs once.
+
+A record of the request, kept for days, decides who serves it; the tasks' ids are in it, so that serving it again after
+a crash sends nothing that SQS or the worker would take for new.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from chalicelib.errors import ConflictError, InvalidError
+from chalicelib.ports import Clock
+from chalicelib.submit import NewTask
+
+#: Milliseconds after which a request that was never answered may be served again: longer than any request lives.
+ABANDONED_AFTER_MS = 30_000
+#: How long a repeat waits for the first one's answer before it gets a 409.
+WAIT_MS = 5_000
+POLL_MS = 100
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """A request that came with a key."""
+
+    user_id: str
+    #: a hash of the key
+    key: str
+    #: a hash of what was asked for
+    fingerprint: str
+    #: the first task's id; those of further ones follow from it
+    first_id: str
+    #: epoch ms of when it was begun last
+    begun_at: int
+    #: names who serves it
+    owner: str
+    #: None while it is being served
+    answer: dict[str, Any] | None = None
+    #: it was begun before and never answered: its tasks may have been sent
+    is_repeat: bool = False
+
+
+class RequestStore(Protocol):
+    def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
+        """Writes the record if there is none, or one begun before that time (epoch ms) and never answered.
+
+        Gives what is there then: with the owner of this record when it was written, and with the first one's ids.
+        """
+        ...
+
+    def finish(self, record: RequestRecord, answer: dict[str, Any]) -> None: ...
+
+    def abandon(self, record: RequestRecord) -> None:
+        """Lets a repeat serve the request at once."""
+        ...
+
+    def forget(self, record: RequestRecord) -> None:
+        """Nothing came of the request: a repeat is as good as new."""
+        ...
+
+
+@dataclass(frozen=True)
+class Serve:
+    """The request is to be served now, with these ids."""
+
+    record: RequestRecord
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The request was served; this was the answer."""
+
+    answer: dict[str, Any]
+
+
+class Idempotency:
+    def __init__(self, requests: RequestStore, clock: Clock, new_id: Callable[[], str]) -> None:
+        self.requests = requests
+        self._clock = clock
+        self._new_id = new_id
+
+    def begin(self, user_id: str, key: str, new: Sequence[NewTask]) -> Serve | Replay:
+        """Whether to serve the request, or to repeat its answer.
+
+        InvalidError when the key came with another request, ConflictError when the first one takes long.
+        """
+        patience = self._clock.now_ms() + WAIT_MS
+        while True:
+            now_ms = self._clock.now_ms()
+            mine = RequestRecord(user_id, _hash(key), _fingerprint(new), self._new_id(), now_ms, self._new_id())
+            found = self.requests.begin(mine, now_ms - ABANDONED_AFTER_MS)
+            if found.fingerprint != mine.fingerprint:
+                detail = "This key came with another request before; take a new key for a new request."
+                raise InvalidError("The Idempotency-Key was used before", detail, "Idempotency-Key")
+            if found.answer is not None:
+                return Replay(found.answer)
+            if found.owner == mine.owner:
+                return Serve(found)
+            if now_ms >= patience or self._clock.sleep(POLL_MS):
+                raise ConflictError("The first request is being served", "Try again shortly.", "Idempotency-Key")
+
+
+def ids_from(first_id: str, count: int) -> list[str]:
+    """Ids of so many tasks, the first one given; they sort in order and are as unique as the first."""
+    first = int(first_id.replace("-", ""), 16)
+    return [str(UUID(int=(first + n) % 2**128)) for n in range(count)]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fingerprint(new: Sequence[NewTask]) -> str:
+    return _hash(json.dumps([[task.name, task.payload] for task in new], sort_keys=True))

@@ -1,0 +1,64 @@
+"""A submit from request to answer: who, which tasks, whether it was served before, and the answer kept for repeats."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from chalice.app import Request, Response
+
+from chalicelib.answers import bulk_answer, submit_answer
+from chalicelib.errors import UnavailableError
+from chalicelib.idempotency import Idempotency, Replay, RequestRecord, ids_from
+from chalicelib.requests import preferences, read_idempotency_key
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Refused, Submitted, Submitter
+
+ToAnswer = Callable[[Submitted | Refused, OverLimit], Response]
+
+
+class Intake:
+    def __init__(
+        self, submitter: Submitter, idempotency: Idempotency, new_id: Callable[[], str], over_limit: OverLimit
+    ) -> None:
+        self._submitter = submitter
+        self._idempotency = idempotency
+        self._new_id = new_id
+        self._over_limit = over_limit
+
+    def submit_one(self, request: Request, user_id: str, new: Sequence[NewTask]) -> Response:
+        return self._serve(request, user_id, new, submit_answer)
+
+    def submit_many(self, request: Request, user_id: str, new: Sequence[NewTask]) -> Response:
+        return self._serve(request, user_id, new, bulk_answer)
+
+    def _serve(self, request: Request, user_id: str, new: Sequence[NewTask], to_answer: ToAnswer) -> Response:
+        over_limit = preferences(request, self._over_limit)
+        key = read_idempotency_key(request)
+        if key is None:
+            ids = ids_from(self._new_id(), len(new))
+            return to_answer(self._submitter.submit(user_id, new, ids, over_limit), over_limit)
+        begun = self._idempotency.begin(user_id, key, new)
+        if isinstance(begun, Replay):
+            return _replayed(begun)
+        return self._serve_once(begun.record, new, over_limit, to_answer)
+
+    def _serve_once(
+        self, record: RequestRecord, new: Sequence[NewTask], over_limit: OverLimit, to_answer: ToAnswer
+    ) -> Response:
+        ids = ids_from(record.first_id, len(new))
+        try:
+            outcome = self._submitter.submit(record.user_id, new, ids, over_limit, record.is_repeat)
+        except UnavailableError:
+            self._idempotency.requests.abandon(record)
+            raise
+        response = to_answer(outcome, over_limit)
+        if isinstance(outcome, Refused):
+            self._idempotency.requests.forget(record)
+        else:
+            kept = {"status": response.status_code, "headers": response.headers, "body": json.loads(response.body)}
+            self._idempotency.requests.finish(record, kept)
+        return response
+
+
+def _replayed(replay: Replay) -> Response:
+    kept = replay.answer
+    return Response(json.dumps(kept["body"]), {**kept["headers"], "Idempotency-Replayed": "true"}, kept["status"])

@@ -1,0 +1,168 @@
+"""What goes in and out over HTTP, as types: requests are checked against them, and the OpenAPI page is made of them.
+
+Times are epoch milliseconds, an optional one is null until it is known.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from chalicelib.submit import MOST_TASKS
+
+#: Characters of a user id: those that SQS allows in a message group id.
+USER_PATTERN = r"^[a-zA-Z0-9!\"#$%&'()*+,./:;<=>?@\[\\\]^_`{|}~-]{1,128}$"
+
+UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="Whoever a limit is for.")]
+TaskName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="One of the deployment's tasks.")
+]
+Payload = Annotated[Any, Meta(description="Any JSON value; the task's function gets it.")]
+LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/second; 100/minute"])]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class TaskOrder(Struct, forbid_unknown_fields=True):
+    """One task to be run."""
+
+    task: TaskName = "log"
+    payload: Payload = None
+
+
+class SubmitRequest(Struct, forbid_unknown_fields=True):
+    """One task for one user."""
+
+    user_id: UserId | UnsetType = UNSET
+    task: TaskName = "log"
+    payload: Payload = None
+
+
+class BulkRequest(Struct, forbid_unknown_fields=True):
+    """Several tasks for one user, in order, all or none."""
+
+    tasks: Annotated[list[TaskOrder], Meta(min_length=1, max_length=MOST_TASKS)]
+    user_id: UserId | UnsetType = UNSET
+
+
+class LimitsRequest(Struct, forbid_unknown_fields=True):
+    """A user's own limits."""
+
+    limits: LimitsText
+
+
+class PauseRequest(Struct, forbid_unknown_fields=True):
+    """Until when the lane is held, epoch milliseconds; null for no end."""
+
+    until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
+
+
+class PlaceAnswer(Struct):
+    """A task's place in its lane."""
+
+    task_id: str
+    user_id: str
+    seq: int
+    #: tasks ahead, 0 when it may start now
+    position: int
+    planned_at: int
+    delay_ms: int
+    queued: bool
+    state: State
+
+
+class BulkAnswer(Struct):
+    user_id: str
+    #: some of them wait
+    queued: bool
+    tasks: list[PlaceAnswer]
+
+
+class TaskAnswer(Struct):
+    task_id: str
+    user_id: str
+    seq: int
+    task: str
+    state: State
+    position: int
+    planned_at: int
+    estimated_at: int | None
+    submitted_at: int
+    started_at: int | None
+    completed_at: int | None
+    attempts: int
+    result: Any
+    error: str | None
+
+
+class TaskListAnswer(Struct):
+    tasks: list[TaskAnswer]
+    #: give it as `before` for the next page; null on the last
+    next: str | None
+
+
+class LimitAnswer(Struct):
+    name: str
+    quota: int
+    window_seconds: int
+    #: what a submit could still use now
+    remaining: int
+    #: seconds until there is more
+    reset_seconds: int
+
+
+class LaneAnswer(Struct):
+    user_id: str
+    limits: str
+    #: the user has limits of its own
+    own_limits: bool
+    policies: list[LimitAnswer]
+    #: tasks waiting
+    backlog: int
+    #: the task that runs now
+    running: str | None
+    next_start_at: int | None
+    #: when a further submit would start at once
+    open_at: int | None
+    paused: bool
+    #: null when not paused, or paused without an end
+    paused_until: int | None
+    #: the newest starts, newest first
+    starts: list[int]
+    #: all tasks ever admitted
+    admitted: int
+    now: int
+
+
+class HealthAnswer(Struct):
+    status: Literal["ok", "unavailable"]
+    dynamodb: str
+    sqs: str
+
+
+class Problem(Struct):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    #: a JSON pointer, a header or a parameter
+    field: str | UnsetType = UNSET
+
+
+class QuotaProblem(Struct):
+    """The limit is reached. `queued` says whether the task waits all the same."""
+
+    type: str
+    title: str
+    status: Literal[429]
+    detail: str
+    violated_policies: Annotated[list[str], Meta(description="names of limits")] = field(name="violated-policies")
+    user_id: str
+    queued: bool
+    task_id: str | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+    position: int | UnsetType = UNSET
+    planned_at: int | UnsetType = UNSET
+    delay_ms: int | UnsetType = UNSET
+    state: State | UnsetType = UNSET
+    tasks: list[PlaceAnswer] | UnsetType = UNSET
