@@ -1,0 +1,181 @@
+"""`make deploy`, `make destroy` and `make package`: the steps in order, a line for each, one for what fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from dotenv import dotenv_values
+
+from infra.deploy.deployed import (
+    Account,
+    chalice_state,
+    find_account,
+    leftovers,
+    rest_api_ids,
+    state_json,
+    sweep,
+    wait_for_triggers,
+)
+from infra.deploy.errors import DeployError, explained
+from infra.deploy.front_door import set_up_front_door
+from infra.deploy.package import package
+from infra.deploy.project import project_folder, with_names
+from infra.deploy.run_chalice import run_chalice
+from infra.deploy.stages import GUARDED_STAGES, ROOT, Stage, function_settings, read_stage
+from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, emulator_defaults, stack_name
+
+#: A new API and a cold function take a while to answer for the first time.
+_ANSWER_SECONDS = 60
+
+
+def main(words: Sequence[str]) -> int:
+    """0 when it is done, 1 when a step failed, 2 (as SystemExit) for bad usage."""
+    parser = argparse.ArgumentParser("infra.deploy", description="Deploy a stage, take it away, or package it.")
+    parser.add_argument("action", choices=["up", "down", "package"])
+    parser.add_argument("--stage", default="dev", help="a stage of .chalice/config.json (default: dev)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package", help="where the package goes to")
+    arguments = parser.parse_args(words)
+    env = _environment()
+    try:
+        stage = read_stage(arguments.stage)
+        if arguments.action == "package":
+            package(stage, function_settings(env, stage.name), arguments.out)
+            _say(f"{arguments.out / 'sam.json'} and {arguments.out / 'deployment.zip'} are ready")
+        else:
+            {"up": up, "down": down}[arguments.action](stage, env)
+    except DeployError as error:
+        print(f"{arguments.action}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    """What is set, and below it what `.env` says; boto3 and Chalice see it too."""
+    from_file = {key: value for key, value in dotenv_values(ROOT / ".env").items() if value is not None}
+    env = {**from_file, **os.environ}
+    if env.get("AWS_ENDPOINT_URL"):
+        env |= emulator_defaults(env)
+    else:
+        env.pop("AWS_ENDPOINT_URL", None)
+        os.environ.pop("AWS_ENDPOINT_URL", None)
+    os.environ.update({name: value for name, value in env.items() if name.startswith("AWS_")})
+    return env
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def up(stage: Stage, env: Mapping[str, str]) -> None:
+    """Bring the stage to what the template and the app say; run again, it changes what has changed."""
+    settings = function_settings(env, stage.name)
+    account = _account(env)
+    _say(f"Deploying stage {stage.name} to {account}")
+    with _step("the stack", account):
+        outputs = deploy_stack(
+            account.client("cloudformation"),
+            stack_name(stage.name),
+            TEMPLATE.read_text(),
+            {"Stage": stage.name, "LogRetentionDays": str(stage.log_retention_days), "LateMs": str(stage.late_ms)}
+            | ({"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {}),
+            progress=_say,
+        )
+    names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+    settings |= {name: outputs[output] for name, output in names.items()}
+    with _step("the functions", account):
+        state = chalice_state(account, stage)
+        with project_folder(stage.name, settings, with_names(account.names(stage.name)), state) as folder:
+            deployed = run_chalice("deploy", stage.name, folder, stage.maximum_concurrency)
+        wait_for_triggers(account, deployed)
+    _remember(stage, deployed)
+    rest_api = next(resource for resource in deployed["resources"] if resource["resource_type"] == "rest_api")
+    with _step("the API's throttling and error answers", account):
+        set_up_front_door(account, stage, rest_api["rest_api_id"])
+    url = _url(account, stage, rest_api)
+    _wait_for_answer(url)
+    _say(f"Stage {stage.name} answers at {url}")
+
+
+def down(stage: Stage, env: Mapping[str, str]) -> None:
+    """Take everything of the stage away, what is queued and stored included, and check that nothing is left."""
+    if stage.name in GUARDED_STAGES and env.get("DESTROY") != stage.name:
+        raise DeployError(f"this deletes all tasks of stage {stage.name}", f"say so with DESTROY={stage.name}")
+    account = _account(env)
+    _say(f"Destroying stage {stage.name} in {account}")
+    with _step("the functions", account):
+        _delete_functions(account, stage)
+    _remember(stage, None)
+    with _step("the stack", account):
+        delete_stack(account.client("cloudformation"), stack_name(stage.name))
+        _say(f"stack {stack_name(stage.name)} is gone")
+        for name in sweep(account, stage):
+            _say(f"deleted {name}, which the stack had left")
+        left = leftovers(account, stage)
+    if left:
+        raise DeployError(f"still there: {', '.join(left)}")
+    _say(f"Nothing of stage {stage.name} is left")
+
+
+def _account(env: Mapping[str, str]) -> Account:
+    endpoint_url = env.get("AWS_ENDPOINT_URL")
+    try:
+        return find_account(endpoint_url)
+    except (BotoCoreError, ClientError) as error:
+        raise explained(f"asking {endpoint_url or 'AWS'} who I am", error, endpoint_url) from error
+
+
+@contextmanager
+def _step(what: str, account: Account) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError, StackError) as error:
+        raise explained(what, error, account.endpoint_url) from error
+
+
+def _delete_functions(account: Account, stage: Stage) -> None:
+    # Chalice knows one API and one trigger; a deployment that was cut short may have left another.
+    for extra in rest_api_ids(account, stage)[1:]:
+        account.client("apigateway").delete_rest_api(restApiId=extra)
+    state = chalice_state(account, stage)
+    if state["resources"]:
+        with project_folder(stage.name, {}, with_names(account.names(stage.name)), state) as folder:
+            run_chalice("delete", stage.name, folder)
+
+
+def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
+    """Leave Chalice's state file for `chalice url` and `chalice logs`; nothing here reads it."""
+    path = ROOT / ".chalice" / "deployed" / f"{stage.name}.json"
+    if deployed is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(state_json(deployed))
+
+
+def _url(account: Account, stage: Stage, rest_api: Mapping[str, str]) -> str:
+    """The one that answers: LocalStack has no host name for each API."""
+    if account.endpoint_url:
+        endpoint = account.endpoint_url.rstrip("/")
+        return f"{endpoint}/restapis/{rest_api['rest_api_id']}/{stage.api_gateway_stage}/_user_request_"
+    return rest_api["rest_api_url"].rstrip("/")
+
+
+def _wait_for_answer(url: str) -> None:
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=30):  # noqa: S310 - our own URL
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise DeployError(f"{url}/health does not answer: {error}", "see the API function's log") from error
+        time.sleep(1)

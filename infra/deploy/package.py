@@ -1,0 +1,97 @@
+"""The whole stage as one SAM template, for those who deploy from a pipeline: Chalice's functions merged with the stack.
+
+Who deploys a stage this way stays with it: CloudFormation takes over nothing that `make deploy` has made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chalice.package import YAMLTemplateSerializer
+
+from infra.deploy.errors import DeployError
+from infra.deploy.front_door import packaged_front_door
+from infra.deploy.project import project_folder
+from infra.deploy.run_chalice import event_source_mapping
+from infra.deploy.stages import Stage
+from infra.stack import TEMPLATE
+
+#: Chalice's command line; the package has no `__main__`.
+_CHALICE = "import sys; from chalice.cli import main; sys.exit(main())"
+
+
+def package(stage: Stage, settings: Mapping[str, str], out: Path) -> Path:
+    """Write `sam.json` and `deployment.zip` to `out` and return the template's path. DeployError when Chalice fails.
+
+    It names no account and no region, so one package does for all of them.
+    """
+    with project_folder(stage.name, settings, _as_intrinsic) as folder:
+        merge = folder / "merge-template.json"
+        merge.write_text(json.dumps(merge_template(stage)))
+        command = [sys.executable, "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
+        # Chalice asks for a region although nothing of it comes into the template.
+        env = {"AWS_DEFAULT_REGION": "us-east-1", **os.environ}
+        ran = subprocess.run(
+            [*command, "--merge-template", str(merge), str(out.absolute())],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise DeployError(f"chalice package: {ran.stderr or ran.stdout}")
+    return out / "sam.json"
+
+
+def read_stack_template() -> dict[str, Any]:
+    """The stack's template with `!Ref` and its like in their long form."""
+    template: dict[str, Any] = YAMLTemplateSerializer().load_template(TEMPLATE.read_text(), str(TEMPLATE))
+    return template
+
+
+def merge_template(stage: Stage) -> dict[str, Any]:
+    """What is merged over Chalice's template: the stack, and what the two need of each other.
+
+    The names of Chalice's resources are not promised to anyone; a test holds them.
+    """
+    template = read_stack_template()
+    template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
+    template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
+    template["Parameters"]["LateMs"]["Default"] = stage.late_ms
+    template["Resources"] |= {
+        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"]),
+        "Worker": _worker(stage),
+        "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
+    }
+    return template
+
+
+def _function(name: str, depends_on: list[str]) -> dict[str, Any]:
+    # A log group that Lambda had made by itself would stand in the stack's way. Table and queues come first because
+    # the variables name them; the trigger, in which Chalice puts the queue's name only, comes after its function.
+    variables = {
+        "TABLE_NAME": {"Ref": "Table"},
+        "QUEUE_URL": {"Ref": "Queue"},
+        "DEAD_LETTER_URL": {"Ref": "DeadLetterQueue"},
+    }
+    properties = {"FunctionName": {"Fn::Sub": name}, "Environment": {"Variables": variables}}
+    return {"DependsOn": depends_on, "Properties": properties}
+
+
+def _worker(stage: Stage) -> dict[str, Any]:
+    worker = _function("paceline-${Stage}-worker", ["WorkerLogGroup"])
+    trigger = {"Properties": event_source_mapping(stage.maximum_concurrency)}
+    worker["Properties"]["Events"] = {"WorkerSqsEventSource": trigger}
+    return worker
+
+
+def _as_intrinsic(resource: str) -> Any:
+    """CloudFormation puts the names in itself."""
+    return {"Fn::Sub": resource} if "${" in resource else resource
