@@ -1,0 +1,27 @@
+"""What a client gets from a deployed stage, through API Gateway."""
+
+from tests.deployed.deployment import Deployment
+
+
+def test_the_stage_reaches_its_table_and_queue(deployment: Deployment) -> None:
+    assert deployment.request("GET", "/health-check").text == "OK"
+    assert deployment.request("GET", "/health").status == 200
+
+
+def test_the_second_submit_is_told_to_wait(deployment: Deployment) -> None:
+    user = deployment.user("quick")
+    first, second = deployment.submit(user), deployment.submit(user)
+    assert (first.status, first.body["queued"]) == (202, False)
+    assert (second.status, second.body["queued"]) == (429, True)
+    assert int(second.headers["Retry-After"]) >= 1
+
+
+def test_errors_are_problems(deployment: Deployment) -> None:
+    answer = deployment.request("POST", "/api/v1/task", {"payload": {}})
+    assert answer.status == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.body["title"] == "User ID is required"
+
+
+def test_an_unknown_path_is_not_found(deployment: Deployment) -> None:
+    assert deployment.request("GET", "/no-such-path").status == 404
