@@ -1,13 +1,14 @@
 # `make` alone lists what there is. Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fix check logs audit infra clean
+.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack clean
 
 PYTHON ?= python3
+STAGE ?= dev
 BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m infra.local
@@ -35,6 +36,22 @@ audit: $(READY) ## prove from the completion log that the pace was kept
 
 infra: $(READY) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
+
+deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
+	@exec $(BIN)/python -m infra.deploy up --stage $(STAGE)
+
+destroy: $(READY) ## take everything of STAGE away again
+	@exec $(BIN)/python -m infra.deploy down --stage $(STAGE)
+
+package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
+	@exec $(BIN)/python -m infra.deploy package --stage $(STAGE)
+
+e2e: $(READY) ## test the deployed STAGE that answers at URL
+	@test -n "$(URL)" || { echo "say where it answers: make e2e URL=https://..." >&2; exit 2; }
+	@E2E_URL=$(URL) STAGE=$(STAGE) $(BIN)/python -m pytest tests/deployed
+
+localstack: ## start LocalStack in Docker
+	@docker compose --file infra/docker-compose.yml up --detach --wait
 
 clean: ## remove what make made, and the local state and logs
 	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
