@@ -12,10 +12,11 @@ from chalice.app import Request
 
 from chalicelib.errors import InvalidError, LimitsError, MalformedError, MediaTypeError, TooLargeError
 from chalicelib.limits import Limits, parse_limits
-from chalicelib.schema import USER_PATTERN, BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
+from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit import MOST_TASKS, NewTask
 from chalicelib.tasks import Registry, TaskState
+from chalicelib.users import is_user_id
 
 #: What a body may hold beside its payloads.
 ENVELOPE_BYTES = 8_192
@@ -82,13 +83,13 @@ def path_user_id(user: str) -> str:
 
 def checked_user_id(user_id: Any) -> str:
     """The user id if it is one; MalformedError says what is allowed."""
-    if not isinstance(user_id, str) or not re.fullmatch(USER_PATTERN, user_id):
+    if not is_user_id(user_id):
         raise MalformedError(
             "Invalid user ID",
             "A user id is 1 to 128 characters: letters, digits and !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
             "/user_id",
         )
-    return user_id
+    return str(user_id)
 
 
 def preferences(request: Request, default: OverLimit) -> OverLimit:
@@ -105,7 +106,7 @@ def read_idempotency_key(request: Request) -> str | None:
     header = request.headers.get("idempotency-key")
     if header is None:
         return None
-    key = header.strip()
+    key = str(header).strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = re.sub(r"\\(.)", r"\1", key[1:-1])
     if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
@@ -173,7 +174,7 @@ def _finite(text: str) -> float:
 
 def _user_id(request: Request, named: Any) -> str | None:
     """The user that body and query name, None when neither does."""
-    query: str | None = dict(request.query_params or {}).get("userId") or None
+    query = str(dict(request.query_params or {}).get("userId") or "") or None
     body = None if named is msgspec.UNSET else str(named)
     if query is not None:
         checked_user_id(query)
