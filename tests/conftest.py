@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -17,3 +18,11 @@ os.environ.update(
     AWS_DEFAULT_REGION="us-east-1",
     AWS_EC2_METADATA_DISABLED="true",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ports",
+        default=os.environ.get("PORTS", "memory,moto,ministack,endpoint"),
+        help="which adapters the contract tests run over: of memory, moto, ministack, endpoint (AWS_ENDPOINT_URL)",
+    )

@@ -52,10 +52,15 @@ def make_settings(**env: str) -> Settings:
     return Settings.from_env(env)
 
 
+def task_id_of(seq: int) -> str:
+    """An id such as tasks have: hexadecimal, in the order of the submits."""
+    return f"0198-{seq:04}"
+
+
 def make_task(seq: int = 1, user_id: str = "ann", **changed: Any) -> Task:
     fields: dict[str, Any] = {
         "user_id": user_id,
-        "task_id": f"task-{seq:04}",
+        "task_id": task_id_of(seq),
         "seq": seq,
         "name": "log",
         "payload": None,

@@ -1,0 +1,68 @@
+"""What `infra/template.yaml` describes, made on whatever a client reaches."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from infra.stack import TEMPLATE
+
+
+@dataclass(frozen=True)
+class Aws:
+    """A client, and the table and queues made for one run of the tests; all within AWS itself without an endpoint."""
+
+    sqs: Any
+    table: str
+    queue_url: str
+    dead_letter_url: str
+    endpoint_url: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Paceline has to be told to find them."""
+        return {
+            "TABLE_NAME": self.table,
+            "QUEUE_URL": self.queue_url,
+            "DEAD_LETTER_URL": self.dead_letter_url,
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+        }
+
+
+#: in the account that moto makes up
+DEAD_LETTER_ARN = "arn:aws:sqs:us-east-1:123456789012:paceline-test-dead.fifo"
+
+
+class _TemplateLoader(yaml.SafeLoader):
+    pass
+
+
+_TemplateLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
+_TemplateLoader.add_constructor("!Sub", lambda loader, node: loader.construct_scalar(node).replace("${Stage}", "test"))
+_TemplateLoader.add_constructor("!GetAtt", lambda loader, node: DEAD_LETTER_ARN)
+_TemplateLoader.add_constructor("!Ref", lambda loader, node: loader.construct_scalar(node))
+
+
+#: What of the table's properties CreateTable takes as it is.
+TABLE_PROPERTIES = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
+
+
+def make_resources(dynamodb: Any, sqs: Any) -> Aws:
+    """The template's table and queues by direct calls: moto's CloudFormation wants a heavy extra of its own."""
+    resources = yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
+    table = {name: resources["Table"]["Properties"][name] for name in TABLE_PROPERTIES}
+    dynamodb.create_table(**table)
+    dead = _make_queue(sqs, resources["DeadLetterQueue"]["Properties"])
+    return Aws(sqs, table["TableName"], _make_queue(sqs, resources["Queue"]["Properties"]), dead)
+
+
+def _make_queue(sqs: Any, properties: dict[str, Any]) -> str:
+    attributes = {name: _text(value) for name, value in properties.items() if name not in ("QueueName", "Tags")}
+    return str(sqs.create_queue(QueueName=properties["QueueName"], Attributes=attributes)["QueueUrl"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,129 @@
+"""The same contract over every adapter: memory, moto in this process, the embedded MiniStack, and LocalStack.
+
+MiniStack is started once, on a free port. LocalStack (or anything else that speaks AWS) takes part when
+AWS_ENDPOINT_URL names it; `--ports memory,moto` leaves the others out.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from moto import mock_aws
+
+from chalicelib.adapters.aws import client
+from infra.stack import ensure_stack
+from tests.integration.aws import Aws, make_resources
+from tests.integration.ports import AwsPorts, MemoryPorts, Ports
+
+#: moto checks a condition and writes in two steps: nothing about concurrency can be learnt from it.
+ATOMIC = ("memory", "ministack", "endpoint")
+EVERY = ("memory", "moto", "ministack", "endpoint")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = set(metafunc.config.getoption("--ports").split(","))
+    if not os.environ.get("AWS_ENDPOINT_URL"):
+        chosen -= {"endpoint"}
+    for fixture, kinds in (("ports", EVERY), ("atomic_ports", ATOMIC)):
+        if fixture in metafunc.fixturenames:
+            kinds_chosen = [kind for kind in kinds if kind in chosen]
+            metafunc.parametrize(fixture, kinds_chosen, indirect=True)
+
+
+@pytest.fixture
+def ports(request: pytest.FixtureRequest) -> Ports:
+    return ports_of(request)
+
+
+@pytest.fixture
+def atomic_ports(request: pytest.FixtureRequest) -> Ports:
+    return ports_of(request)
+
+
+def ports_of(request: pytest.FixtureRequest) -> Ports:
+    if request.param == "memory":
+        return MemoryPorts()
+    return AwsPorts(request.getfixturevalue(request.param), forgets_duplicates=request.param == "moto")
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Aws]:
+    with mock_aws():
+        yield make_resources(client("dynamodb", None), client("sqs", None))
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("ministack")
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env |= {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING", "SFTP_ENABLED": "0"}
+    output = folder / "output.txt"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ministack"], env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_up(f"{url}/_ministack/health", process, output)
+            yield at_endpoint(url)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def wait_until_up(url: str, process: "subprocess.Popen[bytes]", output: Path) -> None:
+    give_up_at = time.monotonic() + 30
+    while time.monotonic() < give_up_at and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)  # an emulator that starts has nothing else to wait on
+    raise RuntimeError(f"MiniStack did not come up: {output.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Aws:
+    return at_endpoint(os.environ["AWS_ENDPOINT_URL"])
+
+
+def at_endpoint(url: str) -> Aws:
+    outputs = ensure_stack(url, f"t{uuid4().hex[:8]}")
+    names = ("TableName", "QueueUrl", "DeadLetterUrl")
+    return Aws(client("sqs", url), *(outputs[name] for name in names), url)
+
+
+@pytest.fixture
+def user() -> str:
+    """A user that no other test has."""
+    return f"ann-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def in_threads() -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """Calls a function that many times at once, with 0, 1, 2…; what each call gave."""
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    def run(count: int, call: Callable[[int], Any]) -> list[Any]:
+        together = Barrier(count)
+
+        def one(number: int) -> Any:
+            together.wait()
+            return call(number)
+
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(one, range(count)))
+
+    return run

@@ -1,0 +1,409 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
+from chalicelib.limits import memory_needed, parse_limits
+from chalicelib.ports import Stale, Write, Written
+from tests.factories import NOW
+from tests.integration.ports import Ports
+from tests.windows import assert_pace_kept
+
+LIMITS = parse_limits("1/second; 5/10 seconds")
+InThreads = Callable[[int, Callable[[int], Any]], list[Any]]
+
+
+def reserve(ports: Ports, user: str, task_id: str, now_ms: int = NOW) -> Lane:
+    """Admits as a submit does: quickly if that works, else from what the lane is."""
+    write = ports.lanes.admit_within(user, LIMITS, now_ms, task_id)
+    while isinstance(write, Stale):
+        write = ports.lanes.admit(write.lane, admit(write.lane, LIMITS, now_ms, task_id))
+    return write.lane
+
+
+def decide(lane: Lane, seq: int, now_ms: int, token: str = "mine", task_id: str = "") -> Start:
+    decision = claim(lane, Candidate(task_id or f"t{seq}", seq, 0), LIMITS, now_ms, 10_000, token)
+    assert isinstance(decision, Start)
+    return decision
+
+
+def start_in_turn(ports: Ports, user: str, seq: int, now_ms: int = NOW) -> Lane:
+    return written(ports.lanes.claim_next(decide(ports.lanes.get(user), seq, now_ms, f"token-{seq}"), LIMITS))
+
+
+def written(write: Write) -> Lane:
+    assert isinstance(write, Written)
+    return write.lane
+
+
+def stale(write: Write) -> Lane:
+    assert isinstance(write, Stale)
+    return write.lane
+
+
+def set_limits(ports: Ports, user: str, text: str) -> Lane:
+    lane = ports.lanes.get(user)
+    return written(ports.lanes.change(lane, with_limits(lane, parse_limits(text), LIMITS, NOW)))
+
+
+def pause(ports: Ports, user: str, until: int) -> Lane:
+    lane = ports.lanes.get(user)
+    return written(ports.lanes.change(lane, paused(lane, until, LIMITS, NOW)))
+
+
+def cancel(ports: Ports, user: str, *task_ids: str) -> Lane:
+    lane = ports.lanes.get(user)
+    return written(ports.lanes.change(lane, without(lane, task_ids)))
+
+
+def test_unknown_user_has_the_empty_lane(ports: Ports, user: str) -> None:
+    assert ports.lanes.get(user) == Lane(user)
+
+
+# --- admit_within
+
+
+def test_first_admission_reserves_now(ports: Ports, user: str) -> None:
+    lane = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
+    assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1")
+    assert ports.lanes.get(user) == lane
+
+
+def test_admission_a_millisecond_too_early_writes_nothing(ports: Ports, user: str) -> None:
+    before = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
+    assert stale(ports.lanes.admit_within(user, LIMITS, NOW + 999, "t2")) == before
+    assert ports.lanes.get(user) == before
+
+
+def test_admission_a_window_later_reserves_now(ports: Ports, user: str) -> None:
+    ports.lanes.admit_within(user, LIMITS, NOW, "t1")
+    assert written(ports.lanes.admit_within(user, LIMITS, NOW + 1_000, "t2")).planned == (NOW + 1_000, NOW)
+
+
+def test_longer_window_counts_too(ports: Ports, user: str) -> None:
+    for second in range(5):
+        written(ports.lanes.admit_within(user, LIMITS, NOW + second * 1_000, f"t{second}"))
+    assert stale(ports.lanes.admit_within(user, LIMITS, NOW + 9_999, "early")).admitted == 5
+    assert written(ports.lanes.admit_within(user, LIMITS, NOW + 10_000, "on time")).admitted == 6
+
+
+def test_admission_never_lies_before_an_earlier_one(ports: Ports, user: str) -> None:
+    loose = parse_limits("100/second")
+    ports.lanes.admit_within(user, loose, NOW, "t1")
+    assert stale(ports.lanes.admit_within(user, loose, NOW - 1, "t2")).admitted == 1
+
+
+def test_limits_that_grew_are_not_decided_from_a_list_too_short_to_show_it(ports: Ports, user: str) -> None:
+    lane = ports.lanes.get(user)
+    written(ports.lanes.admit(lane, admit(lane, parse_limits("1/second"), NOW, "t9", count=9)))
+    late = NOW + 60_000
+    assert stale(ports.lanes.admit_within(user, parse_limits("9/day"), late, "t10")).admitted == 9
+
+
+def test_pause_and_limits_of_the_user_s_own_are_left_to_the_exact_way(ports: Ports, user: str) -> None:
+    set_limits(ports, user, "1/minute")
+    assert stale(ports.lanes.admit_within(user, LIMITS, NOW, "t1")).limits == parse_limits("1/minute")
+    pause(ports, f"{user}-2", NOW + 1)
+    assert stale(ports.lanes.admit_within(f"{user}-2", LIMITS, NOW, "t1")).paused_until == NOW + 1
+
+
+def test_list_of_planned_starts_stays_short(ports: Ports, user: str) -> None:
+    for number in range(100):
+        lane = reserve(ports, user, f"t{number}", NOW + number * 10_000)
+        assert len(lane.planned) <= memory_needed(LIMITS) + 25
+    assert lane.admitted == 100
+
+
+def test_repeated_admission_whose_answer_was_lost_is_recognised(ports: Ports, user: str) -> None:
+    first = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
+    assert written(ports.lanes.admit_within(user, LIMITS, NOW, "t1")) == first
+    admission = admit(first, LIMITS, NOW, "t2")
+    second = written(ports.lanes.admit(first, admission))
+    assert written(ports.lanes.admit(first, admission)) == second
+    assert second.admitted == 2
+
+
+# --- admit
+
+
+def test_admission_is_refused_when_another_came_between(ports: Ports, user: str) -> None:
+    seen = ports.lanes.get(user)
+    reserve(ports, user, "t1")
+    assert stale(ports.lanes.admit(seen, admit(seen, LIMITS, NOW, "t2"))).admitted == 1
+
+
+def test_admission_is_refused_when_limits_changed_in_between(ports: Ports, user: str) -> None:
+    seen = ports.lanes.get(user)
+    set_limits(ports, user, "1/minute")
+    assert stale(ports.lanes.admit(seen, admit(seen, LIMITS, NOW, "t1"))).admitted == 0
+
+
+def test_admission_of_many_takes_one_write(ports: Ports, user: str) -> None:
+    seen = reserve(ports, user, "t1")
+    lane = written(ports.lanes.admit(seen, admit(seen, LIMITS, NOW, "t4", count=3)))
+    assert (lane.admitted, lane.newest) == (4, "t4")
+    assert lane.planned == tuple(NOW + second * 1_000 for second in (3, 2, 1, 0))
+
+
+def test_admission_leaves_claims_alone(ports: Ports, user: str) -> None:
+    seen = reserve(ports, user, "t1")
+    started = start_in_turn(ports, user, 1)
+    lane = written(ports.lanes.admit(seen, admit(seen, LIMITS, NOW, "t2")))
+    assert (lane.starts, lane.running, lane.started_seq) == (started.starts, started.running, 1)
+
+
+# --- claim_next
+
+
+def test_first_claim_takes_start_lease_and_number(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    start = decide(ports.lanes.get(user), 1, NOW + 5)
+    lane = written(ports.lanes.claim_next(start, LIMITS))
+    assert (lane.starts, lane.started, lane.started_seq) == ((NOW + 5,), 1, 1)
+    assert lane.running == Lease("t1", 1, NOW + 5 + 10_000, "mine", (NOW + 5,))
+    assert ports.lanes.get(user) == lane
+
+
+def test_claim_of_a_worker_that_knows_nothing_succeeds_when_the_task_is_next(ports: Ports, user: str) -> None:
+    for seq in (1, 2, 3):
+        reserve(ports, user, f"t{seq}")
+    start_in_turn(ports, user, 1)
+    guess = decide(Lane(user, admitted=2, started_seq=1), 2, NOW + 1_000)
+    assert written(ports.lanes.claim_next(guess, LIMITS)).started_seq == 2
+
+
+def test_claim_of_a_worker_that_knows_nothing_is_stopped_by_the_real_starts(ports: Ports, user: str) -> None:
+    for seq in (1, 2):
+        reserve(ports, user, f"t{seq}")
+    start_in_turn(ports, user, 1)
+    guess = decide(Lane(user, admitted=2, started_seq=1), 2, NOW + 999)
+    assert stale(ports.lanes.claim_next(guess, LIMITS)).started == 1
+
+
+def test_claim_out_of_turn_is_stopped(ports: Ports, user: str) -> None:
+    for seq in (1, 2, 3):
+        reserve(ports, user, f"t{seq}")
+    guess = decide(Lane(user, admitted=3, started_seq=2), 3, NOW)
+    assert stale(ports.lanes.claim_next(guess, LIMITS)).started == 0
+    start_in_turn(ports, user, 1)
+    again = decide(Lane(user, admitted=3, started_seq=0), 1, NOW + 5_000, "another")
+    assert stale(ports.lanes.claim_next(again, LIMITS)).started == 1
+
+
+def test_claim_is_left_to_the_exact_way_when_anything_is_special(ports: Ports, user: str) -> None:
+    guess = decide(Lane(user), 1, NOW)
+    pause(ports, user, NOW - 1)
+    assert stale(ports.lanes.claim_next(guess, LIMITS)).paused_until == NOW - 1
+    other, third = f"{user}-2", f"{user}-3"
+    cancel(ports, other, "t9")
+    assert stale(ports.lanes.claim_next(decide(Lane(other), 1, NOW), LIMITS)).cancelled == {"t9"}
+    set_limits(ports, third, "1/minute")
+    assert stale(ports.lanes.claim_next(decide(Lane(third), 1, NOW), LIMITS)).limits == parse_limits("1/minute")
+
+
+def test_claim_on_the_user_s_own_limits_needs_them_to_be_the_same(ports: Ports, user: str) -> None:
+    set_limits(ports, user, "1/minute")
+    lane = ports.lanes.get(user)
+    assert lane.limits
+    decision = claim(lane, Candidate("t1", 1, 0), lane.limits, NOW, 10_000, "mine")
+    assert isinstance(decision, Start)
+    set_limits(ports, user, "1/hour")
+    assert stale(ports.lanes.claim_next(decision, lane.limits)).started == 0
+    set_limits(ports, user, "1/minute")
+    assert written(ports.lanes.claim_next(decision, lane.limits)).started == 1
+
+
+def test_list_of_real_starts_stays_short(ports: Ports, user: str) -> None:
+    for seq in range(1, 101):
+        lane = ports.lanes.get(user)
+        start = decide(lane, seq, NOW + seq * 10_000, f"token-{seq}")
+        write = ports.lanes.claim_next(start, LIMITS)
+        lane = written(write if isinstance(write, Written) else ports.lanes.claim(write.lane, start))
+        assert len(lane.starts) <= memory_needed(LIMITS) + 25
+    assert lane.started == 100
+
+
+def test_repeated_claim_whose_answer_was_lost_is_recognised(ports: Ports, user: str) -> None:
+    start = decide(Lane(user), 1, NOW)
+    first = written(ports.lanes.claim_next(start, LIMITS))
+    assert written(ports.lanes.claim_next(start, LIMITS)) == first
+    assert written(ports.lanes.claim(Lane(user), start)) == first
+    assert first.started == 1
+
+
+# --- claim
+
+
+def test_next_attempt_is_written_when_the_lease_is_as_it_was(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    seen = start_in_turn(ports, user, 1)
+    lane = written(ports.lanes.claim(seen, decide(seen, 1, NOW + 20_000)))
+    assert lane.running
+    assert (lane.running.attempt, lane.running.starts) == (2, (NOW, NOW + 20_000))
+    assert (lane.started, lane.started_seq, lane.starts) == (2, 1, (NOW + 20_000, NOW))
+
+
+def test_next_attempt_is_refused_when_the_lease_was_renewed(ports: Ports, user: str) -> None:
+    seen = start_in_turn(ports, user, 1)
+    assert seen.running
+    assert ports.lanes.extend(user, seen.running, NOW + 40_000)
+    assert stale(ports.lanes.claim(seen, decide(seen, 1, NOW + 20_000))).started == 1
+
+
+def test_claim_is_refused_when_another_start_came_between(ports: Ports, user: str) -> None:
+    seen = ports.lanes.get(user)
+    start_in_turn(ports, user, 1)
+    assert stale(ports.lanes.claim(seen, decide(seen, 2, NOW, "other"))).started == 1
+
+
+def test_claim_is_refused_when_limits_changed_in_between(ports: Ports, user: str) -> None:
+    seen = ports.lanes.get(user)
+    set_limits(ports, user, "1/minute")
+    assert stale(ports.lanes.claim(seen, decide(seen, 1, NOW))).started == 0
+
+
+def test_claim_after_a_pause_ends_it(ports: Ports, user: str) -> None:
+    pause(ports, user, NOW)
+    seen = ports.lanes.get(user)
+    assert written(ports.lanes.claim(seen, decide(seen, 1, NOW))).paused_until is None
+
+
+def test_claim_leaves_admissions_alone(ports: Ports, user: str) -> None:
+    seen = reserve(ports, user, "t1")
+    reserve(ports, user, "t2")
+    lane = written(ports.lanes.claim(seen, decide(seen, 1, NOW)))
+    assert (lane.admitted, lane.planned, lane.newest) == (2, (NOW + 1_000, NOW), "t2")
+
+
+def test_claim_in_a_lane_that_was_deleted_counts_on(ports: Ports, user: str) -> None:
+    seen = ports.lanes.get(user)
+    lane = written(ports.lanes.claim(seen, decide(seen, 17, NOW)))
+    assert (lane.admitted, lane.started_seq) == (17, 17)
+    assert reserve(ports, user, "t18", NOW + 30_000).admitted == 18
+
+
+# --- change
+
+
+def test_change_writes_all_of_the_lane_but_what_runs(ports: Ports, user: str) -> None:
+    for seq in (1, 2, 3):
+        reserve(ports, user, f"t{seq}")
+    seen = start_in_turn(ports, user, 1)
+    changed = without(with_limits(seen, parse_limits("1/5 seconds"), LIMITS, NOW), ["t3"])
+    changed = paused(changed, NOW + 99_000, LIMITS, NOW)
+    assert written(ports.lanes.change(seen, changed)) == changed
+    assert ports.lanes.get(user) == changed
+    assert (changed.limits, changed.paused_until) == (parse_limits("1/5 seconds"), NOW + 99_000)
+    assert (changed.cancelled, changed.running) == ({"t3"}, seen.running)
+
+
+def test_change_can_take_back_what_is_special(ports: Ports, user: str) -> None:
+    pause(ports, user, NOW + 5_000)
+    set_limits(ports, user, "1/minute")
+    seen = cancel(ports, user, "t9")
+    plain = replace(seen, limits=None, paused_until=None, cancelled=frozenset(), revision=seen.revision + 1)
+    assert written(ports.lanes.change(seen, plain)) == plain
+    assert ports.lanes.get(user) == plain
+
+
+@pytest.mark.parametrize("meanwhile", ["admitted", "started", "changed"])
+def test_change_is_refused_when_anything_came_between(ports: Ports, user: str, meanwhile: str) -> None:
+    seen = reserve(ports, user, "t1")
+    if meanwhile == "admitted":
+        reserve(ports, user, "t2", NOW + 5_000)
+    elif meanwhile == "started":
+        start_in_turn(ports, user, 1)
+    else:
+        cancel(ports, user, "t1")
+    now = ports.lanes.get(user)
+    assert stale(ports.lanes.change(seen, paused(seen, NOW + 1, LIMITS, NOW))) == now
+    assert ports.lanes.get(user) == now
+
+
+def test_cancelled_task_is_passed_over_once(ports: Ports, user: str) -> None:
+    for seq in (1, 2):
+        reserve(ports, user, f"t{seq}")
+    seen = cancel(ports, user, "t1", "t2")
+    decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
+    assert isinstance(decision, Cancelled)
+    lane = written(ports.lanes.change(seen, decision.lane))
+    assert (lane.started_seq, lane.started, lane.starts, lane.cancelled) == (1, 0, (), {"t2"})
+    assert stale(ports.lanes.change(seen, decision.lane)) == lane
+
+
+def test_last_cancellation_leaves_nothing_special_behind(ports: Ports, user: str) -> None:
+    seen = cancel(ports, user, "t1")
+    decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
+    assert isinstance(decision, Cancelled)
+    assert written(ports.lanes.change(seen, decision.lane)).cancelled == frozenset()
+    assert start_in_turn(ports, user, 2).started_seq == 2
+
+
+# --- park
+
+
+def test_handle_of_the_hidden_head_is_kept(ports: Ports, user: str) -> None:
+    seen = pause(ports, user, NOW + 99_000)
+    assert written(ports.lanes.park(seen, "receipt-1")) == replace(seen, parked="receipt-1")
+    assert ports.lanes.get(user).parked == "receipt-1"
+
+
+def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) -> None:
+    seen = pause(ports, user, NOW + 99_000)
+    resumed = set_limits(ports, user, "1/minute")
+    assert stale(ports.lanes.park(seen, "receipt-1")) == resumed
+    assert ports.lanes.get(user).parked == ""
+
+
+# --- extend
+
+
+def test_lease_is_moved_by_who_holds_it_only(ports: Ports, user: str) -> None:
+    held = start_in_turn(ports, user, 1).running
+    assert held
+    assert ports.lanes.extend(user, held, NOW + 40_000)
+    assert not ports.lanes.extend(user, replace(held, token="other"), NOW + 99_000)
+    assert not ports.lanes.extend(f"{user}-2", held, NOW + 99_000)
+    running = ports.lanes.get(user).running
+    assert running == replace(held, until=NOW + 40_000)
+
+
+# --- at the same time
+
+
+def test_forty_submits_at_once_get_forty_numbers_and_legal_planned_starts(
+    atomic_ports: Ports, user: str, in_threads: InThreads
+) -> None:
+    lanes = in_threads(40, lambda number: reserve(atomic_ports, user, f"t{number}"))
+    assert sorted(lane.admitted for lane in lanes) == list(range(1, 41))
+    planned = [lane.planned[0] for lane in sorted(lanes, key=lambda lane: lane.admitted)]
+    assert planned == sorted(planned)
+    assert len(set(planned)) == 40
+    assert_pace_kept(planned, LIMITS)
+
+
+def test_twenty_quick_admissions_at_once_have_one_winner(atomic_ports: Ports, user: str, in_threads: InThreads) -> None:
+    writes = in_threads(20, lambda number: atomic_ports.lanes.admit_within(user, LIMITS, NOW, f"t{number}"))
+    assert sum(isinstance(write, Written) for write in writes) == 1
+    assert atomic_ports.lanes.get(user).admitted == 1
+
+
+def test_twenty_workers_at_once_take_one_start(atomic_ports: Ports, user: str, in_threads: InThreads) -> None:
+    reserve(atomic_ports, user, "t1")
+    seen = atomic_ports.lanes.get(user)
+    writes = in_threads(
+        20, lambda number: atomic_ports.lanes.claim_next(decide(seen, 1, NOW, f"token-{number}"), LIMITS)
+    )
+    assert sum(isinstance(write, Written) for write in writes) == 1
+    assert atomic_ports.lanes.get(user).started == 1
+
+
+def test_twenty_workers_at_once_take_one_next_attempt(atomic_ports: Ports, user: str, in_threads: InThreads) -> None:
+    seen = start_in_turn(atomic_ports, user, 1)
+    writes = in_threads(
+        20, lambda number: atomic_ports.lanes.claim(seen, decide(seen, 1, NOW + 20_000, f"again-{number}"))
+    )
+    assert sum(isinstance(write, Written) for write in writes) == 1
+    assert atomic_ports.lanes.get(user).started == 2

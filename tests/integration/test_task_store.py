@@ -1,0 +1,160 @@
+import pytest
+
+from chalicelib.limits import parse_limits
+from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
+from tests.factories import NOW, make_task, task_id_of
+from tests.integration.ports import Ports
+
+PAYLOAD = {
+    "text": "Grüße \u2028\n\x00 😀",
+    "numbers": [1, -2.5, 1e300, 12345678901234567890],
+    "none": None,
+    "deep": [[[]]],
+}
+
+
+def succeeded(**changed: object) -> Ended:
+    fields: dict[str, object] = {
+        "state": TaskState.SUCCEEDED,
+        "started_at": NOW + 1,
+        "completed_at": NOW + 9,
+        "attempts": 1,
+        "result": {"sum": 3},
+    }
+    return Ended(**{**fields, **changed})  # type: ignore[arg-type]
+
+
+FAILED = Ended(TaskState.FAILED, NOW + 1, NOW + 9, 3, error="ValueError: no")
+CANCELLED = Ended(TaskState.CANCELLED, None, NOW + 9, 0)
+
+
+def test_unknown_task_is_none(ports: Ports, user: str) -> None:
+    assert ports.tasks.get(user, task_id_of(1)) is None
+
+
+def test_lane_is_no_task(ports: Ports, user: str) -> None:
+    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(1))
+    assert ports.tasks.get(user, "lane") is None
+
+
+def test_noted_task_reads_back_the_same(ports: Ports, user: str) -> None:
+    task = make_task(3, user, payload=PAYLOAD)
+    ports.tasks.put(task)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task)
+
+
+def test_task_is_its_own_user_s_only(ports: Ports, user: str) -> None:
+    ports.tasks.put(make_task(1, user))
+    assert ports.tasks.get(f"{user}-2", task_id_of(1)) is None
+
+
+@pytest.mark.parametrize("ended", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value)
+def test_end_reads_back_the_same(ports: Ports, user: str, ended: Ended) -> None:
+    task = make_task(1, user, payload=PAYLOAD)
+    ports.tasks.put(task)
+    ports.tasks.end(task, ended)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, ended.state, ended, ended.attempts, ended.error)
+
+
+def test_end_of_a_task_that_was_never_noted_notes_it(ports: Ports, user: str) -> None:
+    task = make_task(1, user, payload=PAYLOAD)
+    ports.tasks.end(task, succeeded())
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.ended) == (task, succeeded())
+
+
+def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:
+    task = make_task(1, user)
+    ports.tasks.end(task, succeeded())
+    ports.tasks.put(task)
+    ports.tasks.attempt_failed(task, 1, "too late")
+    ports.tasks.end(task, FAILED)
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.state, record.ended, record.error) == (TaskState.SUCCEEDED, succeeded(), None)
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted before", "not noted before"])
+def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user: str, noted: bool) -> None:
+    task = make_task(1, user)
+    if noted:
+        ports.tasks.put(task)
+    ports.tasks.attempt_failed(task, 2, "ValueError: no")
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.QUEUED, None, 2, "ValueError: no")
+
+
+def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) -> None:
+    task = make_task(1, user)
+    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    ports.tasks.end(task, succeeded(attempts=2))
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(
+        task, TaskState.SUCCEEDED, succeeded(attempts=2), attempts=2, error=None
+    )
+
+
+def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, user: str) -> None:
+    tasks = [make_task(seq, user) for seq in (5, 2, 4, 1, 3)]
+    for task in (*tasks, make_task(3, f"{user}-2")):
+        ports.tasks.put(task)
+    ports.tasks.end(tasks[1], succeeded())
+    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(9))
+    found = ports.tasks.between(user, 2, 4)
+    assert [(record.task.seq, record.state) for record in found] == [
+        (2, TaskState.SUCCEEDED),
+        (3, TaskState.QUEUED),
+        (4, TaskState.QUEUED),
+    ]
+    assert {record.task.user_id for record in found} == {user}
+
+
+def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> None:
+    for seq in range(1, 321):
+        ports.tasks.put(make_task(seq, user))
+    assert [record.task.seq for record in ports.tasks.between(user, 310, 312)] == [310, 311, 312]
+    assert ports.tasks.between(user, 1, 2) == []
+
+
+def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> None:
+    task = make_task(1, user, payload=PAYLOAD)
+    ports.tasks.put(task)
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert Task.from_message(task.to_message()) == record.task
+
+
+def test_tasks_noted_at_once_read_back_the_same(ports: Ports, user: str) -> None:
+    tasks = [make_task(seq, user, payload=PAYLOAD) for seq in range(1, 61)]
+    ports.tasks.put_many(tasks)
+    assert [record.task for record in ports.tasks.between(user, 1, 60)] == tasks
+
+
+def pages(ports: Ports, user: str, state: TaskState | None, most: int) -> list[list[int]]:
+    """The numbers of the tasks of each page, until there is no further one."""
+    found, before = [], None
+    for _ in range(50):
+        records, before = ports.tasks.newest(user, state, most, before)
+        found.append([record.task.seq for record in records])
+        if before is None:
+            break
+    return found
+
+
+def test_newest_tasks_come_first_in_pages(ports: Ports, user: str) -> None:
+    ports.tasks.put_many([make_task(seq, user) for seq in range(1, 8)])
+    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(9))
+    found = [page for page in pages(ports, user, None, 3) if page]
+    assert found == [[7, 6, 5], [4, 3, 2], [1]]
+
+
+def test_tasks_in_one_state_are_found_page_by_page(ports: Ports, user: str) -> None:
+    for seq in range(1, 11):
+        ports.tasks.put(make_task(seq, user))
+        if seq % 2:
+            ports.tasks.end(make_task(seq, user), succeeded())
+    assert [page for page in pages(ports, user, TaskState.SUCCEEDED, 2) if page] == [[9, 7], [5, 3], [1]]
+    assert [page for page in pages(ports, user, TaskState.FAILED, 2) if page] == []
+
+
+def test_user_without_tasks_has_one_empty_page(ports: Ports, user: str) -> None:
+    assert ports.tasks.newest(user, None, 3, None) == ([], None)
