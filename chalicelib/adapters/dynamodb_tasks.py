@@ -113,8 +113,8 @@ class DynamoDBTaskStore:
             update.set("started_at", number(ended.started_at))
         if ended.state is TaskState.SUCCEEDED:
             update.set("result", {"S": json.dumps(ended.result, ensure_ascii=False)})
-        if ended.error is not None:
-            update.set("error", {"S": ended.error})
+        # An earlier attempt may have left its error, which is not the end's.
+        update.set_or_remove("error", {"S": ended.error} if ended.error is not None else None)
         self._update(task, update)
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
