@@ -105,7 +105,7 @@ class MemoryTaskQueue:
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
         with self._lock:
-            if self._is_new(self._sent_dead, (user_id, task_id)):
+            if self._is_new(self._sent_dead, ("", task_id)):  # the dead-letter queue looks at ids alone
                 self._dead.append(DeadLetter(user_id, task_id, body, reason))
 
     def receive(self, most: int = 1) -> list[Message]:
