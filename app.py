@@ -7,31 +7,46 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from chalice.app import Chalice, CORSConfig, Request, Response, SQSEvent
+from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request, Response, SQSEvent
 
 from chalicelib import answers, http, requests
-from chalicelib.bootstrap import container, queue_name
+from chalicelib.auth import Caller
+from chalicelib.bootstrap import authenticates, container, queue_name
 from chalicelib.control import Control
-from chalicelib.errors import UnavailableError
+from chalicelib.errors import UnauthenticatedError, UnavailableError
 from chalicelib.tasks import registry
 from chalicelib.worker import Deferred, Delivery
 
 app = Chalice(app_name="paceline")
-app.api.cors = CORSConfig(
+CORS = CORSConfig(
     allow_origin="*",
     allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Prefer"],
-    expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"],
 )
+app.api.cors = CORS
 
 #: `app.current_request` is one for the process, and locally a process serves many requests at a time.
 _request: ContextVar[Request] = ContextVar("request")
 #: Our own check answers in problem+json; Chalice's would not.
 ANY_TYPE = ["*/*"]
+#: Who asks, on every route that is not public.
+_caller: ContextVar[Caller] = ContextVar("caller")
+#: With AUTH=jwt all other routes need a token, those still to come included.
+PUBLIC = frozenset({"/", "/health-check", "/openapi.json"})
 
 
 @app.middleware("http")
-def remember_request(request: Request, get_response: Callable[[Request], Response]) -> Response:
+def know_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
+    """The view relies on this, not on the authorizer: that one only keeps requests away from it."""
     _request.set(request)
+    if request.path in PUBLIC:
+        return get_response(request)
+    try:
+        _caller.set(http.identify(request, container().authenticator))
+    except (UnauthenticatedError, UnavailableError) as error:
+        response = http.problem_of(error)
+        response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
+        return response
     return get_response(request)
 
 
@@ -48,7 +63,7 @@ def submit_task_short() -> Response:
 def _submit_one() -> Response:
     request, parts = _request.get(), container()
     user_id, new = requests.read_submit(request, parts.settings, registry)
-    return parts.intake.submit_one(request, requests.required_user(user_id), new)
+    return parts.intake.submit_one(request, _user_to_act_for(user_id), new)
 
 
 @app.route("/api/v1/tasks", methods=["POST"], content_types=ANY_TYPE)
@@ -59,7 +74,15 @@ def submit_tasks() -> Response:
 def _submit_many() -> Response:
     request, parts = _request.get(), container()
     user_id, new = requests.read_bulk(request, parts.settings, registry)
-    return parts.intake.submit_many(request, requests.required_user(user_id), new)
+    return parts.intake.submit_many(request, _user_to_act_for(user_id), new)
+
+
+def _user_to_act_for(named: str | None) -> str:
+    """Whom the request names, else who sends it."""
+    caller = _caller.get()
+    user_id = requests.required_user(named or caller.user_id)
+    caller.require_may_act_for(user_id)
+    return user_id
 
 
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
@@ -87,7 +110,7 @@ def get_lane(user: str) -> Response:
 
 @app.route("/api/v1/users/{user}/limits", methods=["PUT"], content_types=ANY_TYPE)
 def put_limits(user: str) -> Response:
-    return _for(
+    return _for_admin(
         user,
         lambda user_id, control: answers.lane_answer(control.set_limits(user_id, requests.read_limits(_request.get()))),
     )
@@ -95,13 +118,13 @@ def put_limits(user: str) -> Response:
 
 @app.route("/api/v1/users/{user}/limits", methods=["DELETE"])
 def delete_limits(user: str) -> Response:
-    return _for(user, lambda user_id, control: answers.lane_answer(control.set_limits(user_id, None)))
+    return _for_admin(user, lambda user_id, control: answers.lane_answer(control.set_limits(user_id, None)))
 
 
 @app.route("/api/v1/users/{user}/pause", methods=["POST"], content_types=ANY_TYPE)
 def pause_lane(user: str) -> Response:
     now_ms = container().clock.now_ms()
-    return _for(
+    return _for_admin(
         user,
         lambda user_id, control: answers.lane_answer(
             control.pause(user_id, requests.read_pause(_request.get(), now_ms))
@@ -111,11 +134,28 @@ def pause_lane(user: str) -> Response:
 
 @app.route("/api/v1/users/{user}/resume", methods=["POST"], content_types=ANY_TYPE)
 def resume_lane(user: str) -> Response:
-    return _for(user, lambda user_id, control: answers.lane_answer(control.resume(user_id)))
+    return _for_admin(user, lambda user_id, control: answers.lane_answer(control.resume(user_id)))
 
 
 def _for(user: str, view: Callable[[str, Control], Response]) -> Response:
-    return http.answered(lambda: view(requests.path_user_id(user), container().control))
+    def answer() -> Response:
+        user_id = requests.path_user_id(user)
+        _caller.get().require_may_act_for(user_id)
+        return view(user_id, container().control)
+
+    return http.answered(answer)
+
+
+def _for_admin(user: str, view: Callable[[str, Control], Response]) -> Response:
+    return _to_admin(lambda: _for(user, view))
+
+
+def _to_admin(view: Callable[[], Response]) -> Response:
+    def answer() -> Response:
+        _caller.get().require_admin()
+        return view()
+
+    return http.answered(answer)
 
 
 @app.route("/health-check", methods=["GET"])
@@ -125,11 +165,15 @@ def health_check() -> Response:
 
 @app.route("/health", methods=["GET"])
 def health() -> Response:
-    return answers.health_answer(container().check_health())
+    return _to_admin(lambda: answers.health_answer(container().check_health()))
 
 
 @app.route("/kill", methods=["GET"])
 def kill() -> Response:
+    return _to_admin(_kill)
+
+
+def _kill() -> Response:
     if not container().settings.allow_kill:
         return http.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -155,3 +199,15 @@ def _handled(record: dict[str, Any], user_id: str) -> bool:
     except UnavailableError as error:
         print(json.dumps({"event": "task_unavailable", "user_id": user_id, "error": str(error)}), flush=True)
         return False
+
+
+if authenticates():
+
+    @app.authorizer(ttl_seconds=60)
+    def authorizer(request: AuthRequest) -> AuthResponse | dict[str, Any] | None:
+        """Asked by API Gateway, which itself refuses requests without a token; so it is there with AUTH=jwt only."""
+        return http.authorizer_answer(request.token, container().authenticator)
+
+    for path in app.routes.keys() - PUBLIC:
+        for route in app.routes[path].values():
+            route.authorizer = authorizer

@@ -19,13 +19,14 @@ from chalicelib.adapters.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.adapters.sqs import SQSTaskQueue
 from chalicelib.attempt import Attempts
+from chalicelib.auth import Authenticator, NoAuthentication
 from chalicelib.completion_log import FileLog, StandardOutputLog
 from chalicelib.control import Control
 from chalicelib.errors import SettingError, UnavailableError
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
 from chalicelib.ports import CompletionLog
-from chalicelib.settings import Settings
+from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit import Races, Submitter
 from chalicelib.tasks import registry
 from chalicelib.worker import Worker
@@ -84,6 +85,16 @@ class Container:
         return FileLog(self.settings.log_dir, settings.stage, settings.process_name, stream_id, self.clock.now_ms)
 
     @cached_property
+    def authenticator(self) -> Authenticator:
+        if self.settings.jwt is None:
+            return NoAuthentication()
+        # They load PyJWT and cryptography, which takes 0.1 s: with AUTH=none nobody pays for that.
+        from chalicelib.adapters.jwks import fetch_jwks  # noqa: PLC0415
+        from chalicelib.tokens import token_authentication  # noqa: PLC0415
+
+        return token_authentication(self.settings.jwt, fetch_jwks, self.clock.now_ms)
+
+    @cached_property
     def intake(self) -> Intake:
         requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
         submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
@@ -127,6 +138,11 @@ def _wrong_with(check: Callable[[], None]) -> str | None:
 def queue_name() -> str:
     """The queue that triggers the worker. Chalice knows STAGE from its own configuration before it loads the app."""
     return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
+
+
+def authenticates() -> bool:
+    """Whether callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
+    return auth_of(os.environ) is Auth.JWT
 
 
 def new_id() -> str:

@@ -1,19 +1,22 @@
-"""Problems over HTTP (RFC 9457): the one table of errors and their statuses."""
+"""Problems over HTTP (RFC 9457): the one table of errors and their statuses; and who it is that asks."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chalice.app import Response
+from chalice.app import AuthResponse, Request, Response
 
+from chalicelib.auth import ADMIN_SCOPE, Authenticator, Caller
 from chalicelib.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidError,
     MalformedError,
     MediaTypeError,
     NotFoundError,
     RequestError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -26,6 +29,8 @@ RETRY_UNAVAILABLE = "1"
 #: The status of each error. The first class that fits decides.
 PROBLEMS: tuple[tuple[type[Exception], int], ...] = (
     (MalformedError, 400),
+    (UnauthenticatedError, 401),
+    (ForbiddenError, 403),
     (NotFoundError, 404),
     (ConflictError, 409),
     (TooLargeError, 413),
@@ -54,10 +59,21 @@ def problem_of(error: Exception) -> Response:
     for kind, status in PROBLEMS:
         if isinstance(error, kind):
             if isinstance(error, RequestError):
-                return problem(status, error.title, error.detail, error.field)
+                return problem(status, error.title, error.detail, error.field, **_challenge(error))
             detail = "A service behind Paceline did not answer. Nothing was promised; try again."
             return problem(status, "Service unavailable", detail, Retry_After=RETRY_UNAVAILABLE)
     raise error
+
+
+def _challenge(error: RequestError) -> dict[str, str]:
+    """What RFC 6750, 3, wants beside a 401 and a 403; API Gateway passes it on as x-amzn-Remapped-WWW-Authenticate."""
+    if isinstance(error, ForbiddenError):
+        return {"WWW_Authenticate": f'Bearer error="insufficient_scope", scope="{ADMIN_SCOPE}"'}
+    if isinstance(error, UnauthenticatedError):
+        description = error.title.replace('"', "'")
+        sent = f' error="invalid_token", error_description="{description}"' if error.token_sent else ""
+        return {"WWW_Authenticate": f"Bearer{sent}"}
+    return {}
 
 
 def answered(view: Callable[[], Response]) -> Response:
@@ -66,3 +82,29 @@ def answered(view: Callable[[], Response]) -> Response:
         return view()
     except tuple(kind for kind, _ in PROBLEMS) as error:
         return problem_of(error)
+
+
+def identify(request: Request, authenticator: Authenticator) -> Caller:
+    """Who sends the request. UnauthenticatedError, or UnavailableError when nobody can tell at present."""
+    # Of a header that came twice, API Gateway has only the last one in `headers`.
+    every: Mapping[str, list[str]] = request.to_original_event().get("multiValueHeaders") or {}
+    values = [value for name, several in every.items() if name.lower() == "authorization" for value in several]
+    one = request.headers.get("authorization")
+    return authenticator.identify(values or ([] if one is None else [one]))
+
+
+def authorizer_answer(token: str, authenticator: Authenticator) -> AuthResponse | Body | None:
+    """What API Gateway's authorizer says of an Authorization header: whether it is good, for whatever route.
+
+    A gateway response can show the title as `$context.authorizer.title`. None, on which API Gateway answers 500 and
+    does not remember it, when nobody can tell at present.
+    """
+    try:
+        caller = authenticator.identify([token])
+    except UnauthenticatedError as error:
+        denied = {"Action": "execute-api:Invoke", "Effect": "Deny", "Resource": "*"}
+        policy = {"Version": "2012-10-17", "Statement": [denied]}
+        return {"principalId": "nobody", "policyDocument": policy, "context": {"title": error.title}}
+    except UnavailableError:
+        return None
+    return AuthResponse(routes=["*"], principal_id=caller.user_id or "anyone")

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chalicelib.submit import MOST_TASKS
-
-#: Characters of a user id: those that SQS allows in a message group id.
-USER_PATTERN = r"^[a-zA-Z0-9!\"#$%&'()*+,./:;<=>?@\[\\\]^_`{|}~-]{1,128}$"
+from chalicelib.users import USER_PATTERN
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="Whoever a limit is for.")]
 TaskName = Annotated[

@@ -16,6 +16,10 @@ from chalice.app import Chalice
 from chalice.config import Config
 from chalice.local import LocalChalice, LocalGateway, LocalGatewayException, RouteMatcher
 
+from chalicelib.bootstrap import container
+from chalicelib.errors import UnauthenticatedError, UnavailableError
+from chalicelib.http import problem_of
+
 #: API Gateway's own limit for a request's body.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
@@ -59,11 +63,11 @@ class Gateway:
 
     def _call(self, method: str, path: str, environ: Environ) -> Answer:
         # No body is null in API Gateway's event.
-        body = environ["wsgi.input"].read() or None
+        body, headers = environ["wsgi.input"].read() or None, _request_headers(environ)
         try:
-            response = self._gateway.handle_request(method, path, _request_headers(environ), body)
+            response = self._gateway.handle_request(method, path, headers, body)
         except LocalGatewayException as error:
-            return _problem(error.CODE, "The authorizer does not let this request through")
+            return _refused(error, headers)
         return response["statusCode"], _response_headers(response), _response_body(response)
 
 
@@ -103,6 +107,17 @@ def _response_body(response: Mapping[str, Any]) -> bytes:
 def _problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
     problem = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
     return status, [("Content-Type", "application/problem+json"), *headers], json.dumps(problem).encode()
+
+
+def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer:
+    """The authorizer only says no, so the reason is asked for once more."""
+    authorization = headers.get("authorization")
+    try:
+        container().authenticator.identify([] if authorization is None else [authorization])
+    except (UnauthenticatedError, UnavailableError) as reason:
+        answer = problem_of(reason).to_dict()
+        return answer["statusCode"], _response_headers(answer), _response_body(answer)
+    return _problem(error.CODE, "The authorizer does not let this request through")
 
 
 def _phrase(status: int) -> str:
