@@ -66,7 +66,9 @@ def _environment() -> dict[str, str]:
 
 
 def _say(line: str, stream: IO[str] | None = None) -> None:
-    print(line, file=stream or sys.stdout, flush=True)
+    # The terminal may be gone; what runs has to be stopped all the same.
+    with suppress(OSError):
+        print(line, file=stream or sys.stdout, flush=True)
 
 
 class Run:
