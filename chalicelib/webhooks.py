@@ -1,0 +1,34 @@
+"""The Standard Webhooks signature (standardwebhooks.com, version 1): the receiver can tell that a call is ours. Pure."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+#: How a secret is written: this, then base64.
+SECRET_PREFIX = "whsec_"
+#: Bytes that the scheme allows for a secret.
+SHORTEST_SECRET, LONGEST_SECRET = 24, 64
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The secret's bytes, from `whsec_` and base64. ValueError when it is not 24 to 64 bytes so written."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError("is no base64 after `whsec_`") from error
+    if not SHORTEST_SECRET <= len(key) <= LONGEST_SECRET:
+        raise ValueError(f"has {len(key)} bytes; allowed: {SHORTEST_SECRET} to {LONGEST_SECRET}")
+    return key
+
+
+def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
+    """The three headers. message_id: the same for each try of one call. timestamp: epoch seconds of this try."""
+    content = f"{message_id}.{timestamp}.".encode() + body
+    signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": f"v1,{signature}",
+    }
