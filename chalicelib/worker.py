@@ -166,6 +166,9 @@ class Worker:
             if exact and lane and gap_before(lane, task.seq) and self._gap_is_young(task):
                 return self._run_in_order(task)
             decision = self._decide(lane, task, token)
+            if isinstance(decision, Wait) and not exact:
+                lane, exact = self._remember(self._lanes.get(task.user_id)), True  # it may have ended sooner
+                continue
             if (wait_ms := _claimable_at(decision) - self._clock.now_ms()) > 0:
                 if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(wait_ms):
                     return Deferred(_legal_at(decision), lane)
