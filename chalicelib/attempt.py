@@ -38,6 +38,7 @@ class _Ending:
     task: Task
     ended: Ended
     event: dict[str, Any]
+    buried: bool = False
     logged: bool = False
 
 
@@ -78,7 +79,7 @@ class Attempts:
             self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=result))
             return None
         if final or start.attempt >= self._settings.max_attempts:
-            self._fail(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+            self._end(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
             return None
         retry = Retry(now_ms + self._backoff_ms(start.attempt))
         self._lanes.extend(task.user_id, lease, retry.at)
@@ -89,7 +90,7 @@ class Attempts:
         """Ends a task whose attempts are used up although none reported its end: its workers died."""
         error = f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
         last = start.lane.running.starts[-2] if start.lane.running else start.at
-        self._fail(task, start, Ended(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
+        self._end(task, start, Ended(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
 
     def cancelled(self, task: Task) -> None:
         """Ends a task that was cancelled before it started."""
@@ -121,18 +122,19 @@ class Attempts:
     def _backoff_ms(self, attempt: int) -> int:
         return int(min(self._settings.backoff_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
 
-    def _fail(self, task: Task, start: Start, ended: Ended) -> None:
-        self._queue.send_dead(task.user_id, task.task_id, task.to_message(), ended.error or "")
-        self._end(task, start, ended)
-
     def _end(self, task: Task, start: Start, ended: Ended) -> None:
         self._settle(_Ending(task, ended, self._event(task, ended, start)))
 
     def _settle(self, ending: _Ending) -> None:
-        """Logs, then notes: a crash between the two runs the task again rather than leaving its end unlogged."""
+        """Logs, then notes: a crash between the two runs the task again rather than leaving its end unlogged.
+
+        A failed task is copied to the dead-letter queue first, for the same reason.
+        """
         self._unsettled[ending.task.task_id] = ending
         for last in [False] * (SETTLE_TRIES - 1) + [True]:
             try:
+                if ending.ended.state is TaskState.FAILED and not ending.buried:
+                    self._bury(ending)
                 if not ending.logged:
                     self._log.write(ending.event)
                     ending.logged = True
@@ -143,6 +145,11 @@ class Attempts:
                     raise UnavailableError(f"the end of {ending.task.task_id} is not noted: {error}") from error
                 self._clock.sleep(1000)
         del self._unsettled[ending.task.task_id]
+
+    def _bury(self, ending: _Ending) -> None:
+        task = ending.task
+        self._queue.send_dead(task.user_id, task.task_id, task.to_message(), ending.ended.error or "")
+        ending.buried = True
 
     def _event(self, task: Task, ended: Ended, start: Start | None) -> dict[str, Any]:
         word = {TaskState.SUCCEEDED: "completed"}.get(ended.state, ended.state.value)
