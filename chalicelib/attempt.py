@@ -21,6 +21,8 @@ RENEWED_LEASE_MS = 10_000
 #: A failed log or note is tried so often, a second apart: running the task again would be worse.
 SETTLE_TRIES = 4
 LONGEST_BACKOFF_MS = 3_600_000
+#: Bytes of a result as JSON; with the largest payload it stays below the 400 KB of a DynamoDB item.
+MAX_RESULT = 131_072
 METRICS_NAMESPACE = "Paceline"
 
 
@@ -114,9 +116,11 @@ class Attempts:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is a failed attempt
             return None, describe(error), False
         try:
-            json.dumps(result, allow_nan=False)
+            size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
         except (ValueError, TypeError, RecursionError) as error:
             return None, f"the result is not JSON: {describe(error)}", True
+        if size > MAX_RESULT:
+            return None, f"the result has {size} bytes as JSON; at most {MAX_RESULT} are kept", True
         return result, None, False
 
     def _backoff_ms(self, attempt: int) -> int:

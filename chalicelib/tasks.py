@@ -171,8 +171,12 @@ def log_completion(payload: Json) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """A failure in one line for people: its type and text, at most 1,000 characters."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:1000]
+    """A failure in one line for people: its type and text, at most 1,000 characters.
+
+    SQS and DynamoDB refuse some of the characters that an error's text may hold, so only printable ones stay.
+    """
+    text = f"{type(error).__name__}: {error}"[:1000]
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def as_mapping(payload: Json) -> Mapping[str, Json]:
