@@ -1,0 +1,142 @@
+"""A whole Paceline in memory under a virtual clock: submits, the queue, and workers that can be many."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
+from chalicelib.attempt import Attempts
+from chalicelib.errors import UnavailableError
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Races, Refused, Submitted, Submitter
+from chalicelib.tasks import Json, Registry, Task, TaskRecord
+from chalicelib.worker import Deferred, Delivery, Done, Outcome, Worker
+from tests.factories import NOW, VirtualClock, make_settings, task_id_of
+
+
+class Failing:
+    """Stands before a port: the calls named fail as often as said, before or after they are done."""
+
+    def __init__(self, port: Any, error: Exception | None = None) -> None:
+        self._port = port
+        self._error = error or UnavailableError("AWS is away")
+        self._failures: dict[str, int] = {}
+        self._after = False
+
+    def fail(self, *calls: str, times: int = 1, after: bool = False) -> None:
+        self._failures = dict.fromkeys(calls, times)
+        self._after = after
+
+    def __len__(self) -> int:
+        return len(self._port)
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._port, name)
+
+        def call(*arguments: Any) -> Any:
+            if not self._failures.get(name):
+                return real(*arguments)
+            self._failures[name] -= 1
+            if self._after:
+                real(*arguments)
+            raise self._error
+
+        return call if callable(real) else real
+
+
+class Workshop:
+    def __init__(self, **env: str) -> None:
+        self.settings = make_settings(**env)
+        self.clock = VirtualClock()
+        self.lanes = Failing(MemoryLaneStore())
+        self.tasks = Failing(MemoryTaskStore())
+        self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
+        self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
+        self.registry = Registry()
+        self.register("log", lambda payload: None)
+        #: what ran: the time in ms since the beginning, and the payload
+        self.ran: list[tuple[int, Json]] = []
+        self.handled: list[tuple[int, Outcome]] = []
+        self._numbers = count(1)
+        self._tokens = count(1)
+        self._worker = self.new_worker()
+
+    def register(self, name: str, function: Callable[[Json], Json]) -> None:
+        def recorded(payload: Json) -> Json:
+            self.ran.append((self.clock.now_ms() - NOW, payload))
+            return function(payload)
+
+        self.registry.task(name)(recorded)
+
+    def new_worker(self) -> Worker:
+        """A worker of a new process: it knows no lane and no unsettled end."""
+        clock, settings = self.clock, self.settings
+        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, self.registry, clock, settings)
+        token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
+        return Worker(self.lanes, self.tasks, self.queue, attempts, clock, token, settings)
+
+    def replace_worker(self) -> None:
+        """The process died; another takes its place."""
+        self._worker = self.new_worker()
+
+    def submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Task:
+        outcome = self.try_submit(user_id, payload, name)
+        assert isinstance(outcome, Submitted)
+        return outcome.places[0].task
+
+    def try_submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Submitted | Refused:
+        races = Races(self.clock, lambda: 0.5)
+        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, races, self.settings)
+        ids = [task_id_of(next(self._numbers))]
+        return submitter.submit(user_id, [NewTask(name, payload)], ids, OverLimit.QUEUE)
+
+    def deliver(self, message: Message, worker: Worker | None = None) -> Outcome:
+        """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        outcome = (worker or self._worker).handle(delivery)
+        self.handled.append((self.clock.now_ms() - NOW, outcome))
+        if isinstance(outcome, Done):
+            self.queue.delete(message.receipt)
+        return outcome
+
+    def receive(self) -> Message:
+        [message] = self.queue.receive()
+        return message
+
+    def handle_next(self) -> Outcome:
+        return self.deliver(self.receive())
+
+    def run(self, until_ms: int | None = None) -> None:
+        """Handles what comes until the queue is empty, or until that time; an AWS failure leaves the message hidden."""
+        while (next_at := self.queue.next_available_at()) is not None:
+            if until_ms is not None and max(next_at, self.clock.now_ms()) >= NOW + until_ms:
+                return
+            self.clock.sleep_until(next_at)
+            for message in self.queue.receive():
+                try:
+                    self.deliver(message)
+                except UnavailableError:
+                    continue
+
+    @property
+    def started_ms(self) -> list[int]:
+        return [at for at, _ in self.ran]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return list(self.log.events)
+
+    def event_of(self, task: Task) -> dict[str, Any]:
+        [event] = [event for event in self.log.events if event["task_id"] == task.task_id]
+        return event
+
+    def record(self, task: Task) -> TaskRecord:
+        record = self.tasks.get(task.user_id, task.task_id)
+        assert record is not None
+        return record
+
+    @property
+    def deferrals(self) -> list[int]:
+        """When each deferral was made, ms since the beginning."""
+        return [at for at, outcome in self.handled if isinstance(outcome, Deferred)]
