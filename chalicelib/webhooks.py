@@ -1,4 +1,4 @@
-"""The Standard Webhooks signature (standardwebhooks.com, version 1): the receiver can tell that a call is ours. Pure."""
+"""The Standard Webhooks signature (standardwebhooks.com): the receiver can tell that a call is ours. Pure."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping
 
 #: How a secret is written: this, then base64.
-SECRET_PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the form of one, not one
 #: Bytes that the scheme allows for a secret.
 SHORTEST_SECRET, LONGEST_SECRET = 24, 64
 

@@ -136,7 +136,7 @@ def _matches(host: str, port: int | None, allowed: str) -> bool:
     name, _, allowed_port = allowed.lower().partition(":")
     if allowed_port and str(port) != allowed_port:
         return False
-    return name == "*" or host == name or (name.startswith("*.") and host.endswith(name[1:]))
+    return name in {"*", host} or (name.startswith("*.") and host.endswith(name[1:]))
 
 
 def _for_other_host(url: str, target: str, headers: Mapping[str, str]) -> Mapping[str, str]:
