@@ -1,0 +1,306 @@
+"""The functions' policies against MiniStack, which enforces them: enough for all that a function does, and no action
+more. Each function's part is played as Lambda plays it, its role's credentials being all it has.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from chalice.test import Client
+
+from chalicelib import bootstrap
+from infra.deploy.project import substituted, with_names
+from infra.deploy.stages import ROOT
+from infra.stack import ensure_stack
+from tests.integration.conftest import wait_until_up
+
+FUNCTIONS = ("api", "worker")
+ACCOUNT, REGION = "000000000000", "us-east-1"
+NAMES = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": "dev"}
+#: Used by Lambda itself, outside of what an emulator of the other services can see.
+BY_LAMBDA = {"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+#: What AWS knows no resource for.
+WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+ROOT_KEY = {"aws_access_key_id": "root", "aws_secret_access_key": "rootsecret"}
+#: With these a second task waits for longer than a worker sleeps, and does not run out of time here.
+SETTINGS = {"LIMITS": "100/second; 2/minute", "MAX_DELAY": "1h", "STAGE": "dev", "AUTH": "none", "OVER_LIMIT": "queue"}
+
+
+def read_policy(function: str) -> dict[str, Any]:
+    policy = json.loads((ROOT / ".chalice" / f"policy-{function}.json").read_text())
+    return substituted(policy, with_names(NAMES))
+
+
+def granted() -> list[tuple[str, str, str]]:
+    """Each function with each statement and action of its policy."""
+    return [
+        (function, statement["Sid"], action)
+        for function in FUNCTIONS
+        for statement in read_policy(function)["Statement"]
+        for action in statement["Action"]
+    ]
+
+
+def as_ministack_asks(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """For a batch AWS asks for sqs:SendMessage, MiniStack for sqs:SendMessageBatch, which AWS does not know."""
+    statements = [
+        {**part, "Action": [name for action in part["Action"] for name in {action, f"{action}{_batch(action)}"}]}
+        for part in policy["Statement"]
+    ]
+    return {**policy, "Statement": statements}
+
+
+def _batch(action: str) -> str:
+    return "Batch" if action.startswith("sqs:") else ""
+
+
+def without(policy: Mapping[str, Any], sid: str, action: str) -> dict[str, Any]:
+    kept = [
+        {**part, "Action": [name for name in part["Action"] if (part["Sid"], name) != (sid, action)]}
+        for part in policy["Statement"]
+    ]
+    return {**policy, "Statement": [part for part in kept if part["Action"]]}
+
+
+@dataclass(frozen=True)
+class Enforcing:
+    """A MiniStack that lets nobody but its root do what no policy allows."""
+
+    url: str
+    outputs: Mapping[str, str]
+
+    def client(self, service: str, **key: str) -> Any:
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **(key or ROOT_KEY))  # type: ignore[call-overload]
+
+    def role(self, name: str, policy: Mapping[str, Any]) -> dict[str, str]:
+        """Credentials of a role that has this policy alone."""
+        iam = self.client("iam")
+        trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+        iam.put_role_policy(RoleName=name, PolicyName="policy", PolicyDocument=json.dumps(as_ministack_asks(policy)))
+        key = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": key["SessionToken"],
+        }
+
+    @contextmanager
+    def app(self, monkeypatch: pytest.MonkeyPatch, credentials: Mapping[str, str]) -> Iterator[Client]:
+        """The app as it finds itself on Lambda, with these credentials."""
+        names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+        env = {name: self.outputs[output] for name, output in names.items()} | SETTINGS | credentials
+        with monkeypatch.context() as patch:
+            for name, value in (env | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION}).items():
+                patch.setenv(name, value)
+            patch.delenv("LOG_DIR", raising=False)
+            patch.setattr(boto3, "DEFAULT_SESSION", None)
+            bootstrap.container.cache_clear()
+            import app
+
+            with Client(app.app, project_dir=str(ROOT)) as client:
+                yield client
+            bootstrap.container.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enforcing]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("enforcing")
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env |= {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING", "SFTP_ENABLED": "0"}
+    env |= {"AUTH": "true", "AWS_ACCESS_KEY_ID": "root", "AWS_SECRET_ACCESS_KEY": "rootsecret"}
+    output = folder / "output.txt"
+    with output.open("wb") as out, pytest.MonkeyPatch.context() as patch:
+        command = [sys.executable, "-m", "ministack"]
+        process = subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_up(f"{url}/_ministack/health", process, output)
+            for name, value in (("AWS_ACCESS_KEY_ID", "root"), ("AWS_SECRET_ACCESS_KEY", "rootsecret")):
+                patch.setenv(name, value)
+            patch.delenv("AWS_SESSION_TOKEN", raising=False)
+            patch.setattr(boto3, "DEFAULT_SESSION", None)
+            yield Enforcing(url, ensure_stack(url, "dev"))
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+class BreaksError(Exception):
+    """The part could not be played to its end."""
+
+
+def played(answer: Any, *expected: int) -> Any:
+    if answer.status_code not in expected:
+        raise BreaksError(f"{answer.status_code}: {answer.body!r:.300}")
+    return answer.json_body
+
+
+def post(client: Client, path: str, body: Any, **headers: str) -> Any:
+    content = {"Content-Type": "application/json", **headers}
+    return client.http.post(path, body=json.dumps(body).encode(), headers=content)
+
+
+def play_api(system: Enforcing, client: Client, user: str) -> None:
+    """Every route, and those of their branches that ask something else of AWS."""
+    http = client.http
+    played(http.get("/health"), 200)
+    task = played(post(client, "/api/v1/task", {"user_id": user}), 202)
+    played(post(client, "/api/v1/tasks", {"user_id": user, "tasks": [{}, {}, {}]}), 202, 429)
+    played(http.get(f"/api/v1/users/{user}/tasks/{task['task_id']}"), 200)
+    listed = played(http.get(f"/api/v1/users/{user}/tasks"), 200)
+    assert len(listed["tasks"]) == 4
+    # A refused submit leaves its key free.
+    refused = {"Idempotency-Key": "again", "Prefer": "handling=strict"}
+    played(post(client, "/api/v1/task", {"user_id": user}, **refused), 429)
+    played(post(client, "/api/v1/task", {"user_id": user}, **{"Idempotency-Key": "again"}), 429)
+    played(http.delete(f"/api/v1/users/{user}/tasks/{listed['tasks'][0]['task_id']}"), 200)
+    park_head(system, user)
+    played(post(client, f"/api/v1/users/{user}/pause", {}), 200)
+    played(post(client, f"/api/v1/users/{user}/resume", {}), 200)
+
+
+def park_head(system: Enforcing, user: str) -> None:
+    """What a worker leaves behind that has deferred the head of a lane for long: its receipt, for whoever wakes it."""
+    sqs = system.client("sqs")
+    received = sqs.receive_message(QueueUrl=system.outputs["QueueUrl"], VisibilityTimeout=600)
+    system.client("dynamodb").update_item(
+        TableName=system.outputs["TableName"],
+        Key={"user_id": {"S": user}, "item": {"S": "lane"}},
+        UpdateExpression="SET parked = :receipt",
+        ExpressionAttributeValues={":receipt": {"S": received["Messages"][0]["ReceiptHandle"]}},
+    )
+
+
+def put_messages(system: Enforcing, client: Client, user: str) -> None:
+    """A lane whose first two messages come in the other order and whose third has to wait, and one message of none."""
+    sqs, queue_url = system.client("sqs"), system.outputs["QueueUrl"]
+    played(post(client, "/api/v1/tasks", {"user_id": user, "tasks": [{}, {}]}), 202, 429)
+    first = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=1)["Messages"][0]
+    sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=first["ReceiptHandle"])
+    send = {"QueueUrl": queue_url, "MessageDeduplicationId": f"again-{user}"}
+    sqs.send_message(MessageBody=first["Body"], MessageGroupId=user, **send)
+    played(post(client, "/api/v1/task", {"user_id": user}), 429)
+    sqs.send_message(MessageBody="no task", MessageGroupId=f"stranger-of-{user}", **send)
+
+
+def play_worker(system: Enforcing, client: Client, user: str, source: Any, output: Callable[[], str]) -> None:
+    """Everything in the queue, once. `source` stands for the event source mapping, which has the same role."""
+    queue_url = system.outputs["QueueUrl"]
+    source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
+    deferred = []
+    while message := source.receive_message(QueueUrl=queue_url, AttributeNames=["All"]).get("Messages"):
+        record = as_record(message[0])
+        answer = client.lambda_.invoke("worker", {"Records": [record]}).payload
+        deferred += answer["batchItemFailures"]
+        if not answer["batchItemFailures"]:
+            source.delete_message(QueueUrl=queue_url, ReceiptHandle=record["receiptHandle"])
+    dead = system.client("sqs").receive_message(QueueUrl=system.outputs["DeadLetterUrl"]).get("Messages", [])
+    found = (task_states(system, user), len(deferred), len(dead))
+    if found != (["queued", "succeeded", "succeeded"], 1, 1) or "task_unavailable" in output():
+        raise BreaksError(f"states, deferred, dead: {found}")
+
+
+def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+    }
+
+
+def task_states(system: Enforcing, user: str) -> list[str]:
+    answer = system.client("dynamodb").query(
+        TableName=system.outputs["TableName"],
+        KeyConditionExpression="user_id = :user",
+        ExpressionAttributeValues={":user": {"S": user}},
+    )
+    return sorted(item["state"]["S"] for item in answer["Items"] if "state" in item)
+
+
+@pytest.fixture
+def play(
+    enforcing: Enforcing, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, Mapping[str, Any]], None]:
+    """Plays a function's part with a policy; BreaksError or ClientError when the policy is not enough."""
+
+    def play(function: str, policy: Mapping[str, Any]) -> None:
+        for queue in ("QueueUrl", "DeadLetterUrl"):
+            enforcing.client("sqs").purge_queue(QueueUrl=enforcing.outputs[queue])
+        user = f"{function}-{uuid4().hex[:8]}"
+        key = enforcing.role(user, policy)
+        if function == "api":
+            with enforcing.app(monkeypatch, key) as client:
+                play_api(enforcing, client, user)
+            return
+        with enforcing.app(monkeypatch, {name.upper(): value for name, value in ROOT_KEY.items()}) as client:
+            put_messages(enforcing, client, user)
+        source = enforcing.client("sqs", **{name.lower(): value for name, value in key.items()})
+        with enforcing.app(monkeypatch, key) as client:
+            play_worker(enforcing, client, user, source, lambda: capsys.readouterr().out)
+
+    return play
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_does_all_it_does_with_its_policy(
+    play: Callable[[str, Mapping[str, Any]], None], function: str
+) -> None:
+    play(function, read_policy(function))
+
+
+@pytest.mark.parametrize(("function", "sid", "action"), [c for c in granted() if c[2] not in BY_LAMBDA])
+def test_without_any_one_action_something_breaks(
+    play: Callable[[str, Mapping[str, Any]], None], function: str, sid: str, action: str
+) -> None:
+    with pytest.raises((BreaksError, ClientError)):
+        play(function, without(read_policy(function), sid, action))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_lambda_itself_needs_is_granted(function: str) -> None:
+    assert {action for named, _, action in granted() if named == function} >= BY_LAMBDA
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_resources_are_the_stages_own(function: str) -> None:
+    for statement in read_policy(function)["Statement"]:
+        if set(statement["Action"]) <= WITHOUT_RESOURCE:
+            assert statement["Resource"] == "*"
+        else:
+            assert "*" not in statement["Resource"].removesuffix(":*")
+            assert "paceline-dev" in statement["Resource"]
+
+
+def test_every_call_in_the_adapters_is_granted_to_a_function() -> None:
+    calls = {
+        node.func.attr
+        for path in (ROOT / "chalicelib" / "adapters").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_client(node.func.value)
+    }
+    assert calls
+    known = {action.partition(":")[2].lower() for _, _, action in granted()}
+    assert {call.replace("_", "").removesuffix("batch") for call in calls} <= known
+
+
+def is_client(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "_client"
