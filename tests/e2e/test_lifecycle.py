@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,16 @@ LIMITS = "3/second; 10/4 seconds"
 
 
 def test_a_backlog_survives_a_stop_and_a_start_without_an_early_start(tmp_path: Path) -> None:
-    paceline = Paceline(tmp_path, LIMITS=LIMITS)
-    paceline.start()
     users = ["left-a", "left-b"]
-    paceline.submit_all([user for user in users for _ in range(16)])
-    running_task = paceline.submit("busy", {"seconds": 3}, task="sleep").headers["Location"]
-    paceline.wait_for(lambda: paceline.request("GET", running_task).body["state"] == "running", 5, "the task runs")
-    assert paceline.stop(signal.SIGTERM) == 0
-    assert paceline.output.rstrip().endswith("Paceline stopped")
-    assert "Traceback" not in paceline.output
-    assert [entry["attempt"] for entry in paceline.completions("busy")] == [1]
-    assert len(paceline.completions(*users)) < 32
+    with running(tmp_path, LIMITS=LIMITS) as paceline:
+        paceline.submit_all([user for user in users for _ in range(16)])
+        location = paceline.submit("busy", {"seconds": 3}, task="sleep").headers["Location"]
+        paceline.wait_for(lambda: paceline.request("GET", location).body["state"] == "running", 5, "the task runs")
+        assert paceline.stop(signal.SIGTERM) == 0
+        assert paceline.output.rstrip().endswith("Paceline stopped")
+        assert "Traceback" not in paceline.output
+        assert [entry["attempt"] for entry in paceline.completions("busy")] == [1]
+        assert len(paceline.completions(*users)) < 32
 
     with running(tmp_path, LIMITS=LIMITS, PORT=str(paceline.port)) as again:
         again.wait_for_completions(32, *users)
@@ -39,11 +38,10 @@ def test_a_backlog_survives_a_stop_and_a_start_without_an_early_start(tmp_path: 
 
 
 def test_a_killed_runner_leaves_nothing_and_the_next_start_has_everything(tmp_path: Path) -> None:
-    paceline = Paceline(tmp_path, LIMITS="1/3 seconds")
-    paceline.start()
-    paceline.submit_all(["orphan"] * 3)
-    pids = [paceline.process(name).pid for name in ("emulator", "api-1", "api-2", "worker-1", "worker-2")]
-    assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
+    with running(tmp_path, LIMITS="1/3 seconds") as paceline:
+        paceline.submit_all(["orphan"] * 3)
+        pids = [paceline.process(name).pid for name in ("emulator", "api-1", "api-2", "worker-1", "worker-2")]
+        assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
     with running(tmp_path, LIMITS="1/3 seconds", PORT=str(paceline.port)) as again:
         assert not [pid for pid in pids if _is_alive(pid)]
         again.wait_for_completions(3, "orphan")
@@ -85,11 +83,5 @@ def test_an_endpoint_that_does_not_answer_is_named_in_one_line(tmp_path: Path) -
 
 def _is_alive(pid: int) -> bool:
     """Whether the process runs; one that is dead and only waits to be collected does not."""
-    stat = Path(f"/proc/{pid}/stat")
-    if stat.exists():
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return not Path("/proc/self").exists()
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
