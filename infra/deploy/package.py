@@ -26,12 +26,15 @@ from infra.stack import TEMPLATE
 _CHALICE = "import sys; from chalice.cli import main; sys.exit(main())"
 
 
-def package(stage: Stage, settings: Mapping[str, str], out: Path) -> Path:
+def package(stage: Stage, settings: Mapping[str, str], out: Path, *, with_requirements: bool = True) -> Path:
     """Write `sam.json` and `deployment.zip` to `out` and return the template's path. DeployError when Chalice fails.
 
-    It names no account and no region, so one package does for all of them.
+    It names no account and no region, so one package does for all of them. Without requirements nothing is
+    downloaded, and what is packaged can be looked at but does not run.
     """
     with project_folder(stage.name, settings, _as_intrinsic) as folder:
+        if not with_requirements:
+            (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
         merge.write_text(json.dumps(merge_template(stage)))
         command = [sys.executable, "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]

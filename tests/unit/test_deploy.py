@@ -1,0 +1,103 @@
+"""What a deployment is made of, before anything is called."""
+
+import json
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+
+from infra.deploy.errors import DeployError, explained
+from infra.deploy.project import project_folder, with_names
+from infra.deploy.run_chalice import event_source_mapping
+from infra.deploy.stages import ROOT, function_settings, read_stage
+
+NAMES = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012", "Stage": "dev"}
+ENDPOINT = "http://127.0.0.1:4566"
+
+
+def test_functions_get_the_settings_that_are_theirs() -> None:
+    env = {"LIMITS": "5/second", "AUTH": "none", "LOG_DIR": "logs", "PORT": "8000", "AWS_ENDPOINT_URL": ENDPOINT}
+    assert function_settings(env, "dev") == {"LIMITS": "5/second", "AUTH": "none"}
+
+
+def test_keys_of_the_authentication_go_along() -> None:
+    env = {"AUTH": "jwt", "JWT_SECRET": "s" * 64}
+    assert function_settings(env, "prod") == env
+
+
+def test_a_wrong_setting_is_named_before_anything_is_deployed() -> None:
+    with pytest.raises(DeployError, match="LIMITS"):
+        function_settings({"LIMITS": "many"}, "dev")
+
+
+@pytest.mark.parametrize("env", [{}, {"AUTH": "none"}, {"AUTH": ""}, {"ALLOW_NO_AUTH": "false"}])
+def test_prod_refuses_to_be_open_to_all(env: dict[str, str]) -> None:
+    with pytest.raises(DeployError, match="ALLOW_NO_AUTH=true"):
+        function_settings(env, "prod")
+
+
+def test_prod_is_open_to_all_when_told_so() -> None:
+    assert function_settings({"ALLOW_NO_AUTH": "true"}, "prod") == {}
+
+
+def test_a_stage_that_is_not_configured_is_refused_with_those_that_are() -> None:
+    with pytest.raises(DeployError, match="dev, prod"):
+        read_stage("staging")
+
+
+def test_the_project_folder_names_the_account_and_leaves_the_tree_alone() -> None:
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / ".chalice").glob("*.json")}
+    with project_folder("dev", {"TABLE_NAME": "t"}, with_names(NAMES), {"resources": []}) as folder:
+        policy = json.loads((folder / ".chalice" / "policy-worker.json").read_text())
+        config = json.loads((folder / ".chalice" / "config.json").read_text())
+        assert (folder / ".chalice" / "deployed" / "dev.json").exists()
+        requirements = (folder / "requirements.txt").read_text()
+    assert not folder.exists()
+    assert policy["Statement"][0]["Resource"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/paceline-dev"
+    assert config["stages"]["dev"]["environment_variables"] == {"STAGE": "dev", "TABLE_NAME": "t"}
+    assert "log_retention_in_days" not in config["stages"]["dev"]
+    assert "boto3==" in requirements
+    assert "chalice" not in requirements
+    assert before == {path: path.stat().st_mtime_ns for path in (ROOT / ".chalice").glob("*.json")}
+
+
+def test_a_policy_with_an_unknown_name_is_not_deployed() -> None:
+    with pytest.raises(KeyError):
+        with_names(NAMES)("arn:aws:sqs:::${Queue}")
+
+
+def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
+    assert event_source_mapping(20) == {
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": 20},
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "endpoint_url", "remedy"),
+    [
+        (EndpointConnectionError(endpoint_url=ENDPOINT), ENDPOINT, "make localstack"),
+        (EndpointConnectionError(endpoint_url="https://sts"), None, "network"),
+        (NoCredentialsError(), None, "AWS_ENDPOINT_URL"),
+        (NoRegionError(), None, "AWS_DEFAULT_REGION"),
+        (ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "CreateRole"), None, "docs/deploy.md"),
+        (ClientError({"Error": {"Code": "Other", "Message": "two\nlines"}}, "CreateRole"), None, "again"),
+    ],
+)
+def test_errors_are_one_line_that_says_how_to_mend_it(error: Exception, endpoint_url: str | None, remedy: str) -> None:
+    text = str(explained("the stack", error, endpoint_url))
+    assert text.startswith("the stack: ")
+    assert remedy in text
+    assert "\n" not in text
+
+
+def test_stages_differ_in_nothing_but_size() -> None:
+    dev, prod = read_stage("dev"), read_stage("prod")
+    assert dev.functions == prod.functions == ("api_handler", "worker")
+    assert dev.maximum_concurrency < prod.maximum_concurrency
+    assert (dev.function_name("api_handler"), dev.function_name("worker")) == ("paceline-dev", "paceline-dev-worker")
+
+
+def test_the_compose_file_pins_its_image() -> None:
+    text = (Path(ROOT) / "infra" / "docker-compose.yml").read_text()
+    assert "image: localstack/localstack:4.14" in text
