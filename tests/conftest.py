@@ -11,13 +11,15 @@ settings.register_profile(
 settings.register_profile("thorough", parent=settings.get_profile("paceline"), derandomize=False, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "paceline"))
 
-os.environ.update(
-    AWS_ACCESS_KEY_ID="testing",
-    AWS_SECRET_ACCESS_KEY="testing",
-    AWS_SESSION_TOKEN="",
-    AWS_DEFAULT_REGION="us-east-1",
-    AWS_EC2_METADATA_DISABLED="true",
-)
+# Only the tests of a deployed stage (`make e2e URL=…`) may use the credentials at hand, to read its log.
+if not os.environ.get("E2E_URL"):
+    os.environ.update(
+        AWS_ACCESS_KEY_ID="testing",
+        AWS_SECRET_ACCESS_KEY="testing",
+        AWS_SESSION_TOKEN="",
+        AWS_DEFAULT_REGION="us-east-1",
+        AWS_EC2_METADATA_DISABLED="true",
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
