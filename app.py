@@ -9,12 +9,12 @@ from typing import Any
 
 from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request, Response, SQSEvent
 
-from chalicelib import answers, http, requests
+from chalicelib import answers, http, pages, requests
 from chalicelib.auth import Caller
 from chalicelib.bootstrap import authenticates, container, queue_name
 from chalicelib.control import Control
 from chalicelib.errors import UnauthenticatedError, UnavailableError
-from chalicelib.tasks import registry
+from chalicelib.registry import registry
 from chalicelib.worker import Deferred, Delivery
 
 app = Chalice(app_name="paceline")
@@ -32,7 +32,7 @@ ANY_TYPE = ["*/*"]
 #: Who asks, on every route that is not public.
 _caller: ContextVar[Caller] = ContextVar("caller")
 #: With AUTH=jwt all other routes need a token, those still to come included.
-PUBLIC = frozenset({"/", "/health-check", "/openapi.json"})
+PUBLIC = frozenset({"/", "/web/{name}", "/health-check", "/openapi.json"})
 
 
 @app.middleware("http")
@@ -156,6 +156,26 @@ def _to_admin(view: Callable[[], Response]) -> Response:
         return view()
 
     return http.answered(answer)
+
+
+@app.route("/api/v1/lanes", methods=["GET"])
+def list_lanes() -> Response:
+    return http.answered(_list_lanes)
+
+
+def _list_lanes() -> Response:
+    _caller.get().require_admin()
+    return answers.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))
+
+
+@app.route("/", methods=["GET"])
+def dashboard() -> Response:
+    return pages.file_response(_request.get(), pages.INDEX)
+
+
+@app.route("/web/{name}", methods=["GET"])
+def dashboard_file(name: str) -> Response:
+    return http.answered(lambda: pages.file_response(_request.get(), name))
 
 
 @app.route("/health-check", methods=["GET"])

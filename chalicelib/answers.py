@@ -12,17 +12,22 @@ from chalicelib.control import LaneView, TaskView
 from chalicelib.http import JSON, PROBLEM, Headers
 from chalicelib.lane import FOREVER_MS
 from chalicelib.limits import Limit, Limits, format_limits, used
+from chalicelib.overview import LanePage
 from chalicelib.schema import (
     BulkAnswer,
+    CompletionAnswer,
     HealthAnswer,
     LaneAnswer,
+    LanesAnswer,
     LimitAnswer,
     PlaceAnswer,
     TaskAnswer,
     TaskListAnswer,
+    TotalsAnswer,
 )
 from chalicelib.settings import OverLimit
 from chalicelib.submit import Place, Refused, Submitted, next_within_limits
+from chalicelib.tasks import TaskRecord
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -162,24 +167,52 @@ def _task_answer(view: TaskView) -> TaskAnswer:
 
 
 def lane_answer(view: LaneView) -> Response:
+    return answer(_lane_answer(view))
+
+
+def lanes_answer(page: LanePage) -> Response:
+    lanes = [_lane_answer(view) for view in page.lanes]
+    completions = [_completion_answer(one.record, one.late_ms) for one in page.completions]
+    totals = msgspec.convert(page.totals, TotalsAnswer, from_attributes=True)
+    return answer(LanesAnswer(lanes, totals, completions, page.further, page.now_ms))
+
+
+def _completion_answer(record: TaskRecord, late_ms: int | None) -> CompletionAnswer:
+    task, ended = record.task, record.ended
+    assert ended is not None
+    return CompletionAnswer(
+        user_id=task.user_id,
+        task_id=task.task_id,
+        seq=task.seq,
+        task=task.name,
+        state=ended.state.value,
+        started_at=ended.started_at,
+        completed_at=ended.completed_at,
+        late_ms=late_ms,
+        error=ended.error,
+    )
+
+
+def _lane_answer(view: LaneView) -> LaneAnswer:
     lane, now_ms = view.lane, view.now_ms
     is_paused, is_endless = lane.is_paused(now_ms), lane.paused_until == FOREVER_MS
-    return answer(
-        LaneAnswer(
-            user_id=lane.user_id,
-            limits=format_limits(view.limits),
-            own_limits=lane.limits is not None,
-            policies=[_limit_answer(limit, lane.planned, now_ms) for limit in view.limits],
-            backlog=lane.waiting,
-            running=view.running,
-            next_start_at=view.next_start_at,
-            open_at=None if is_endless else next_within_limits(view.limits, lane.planned, now_ms),
-            paused=is_paused,
-            paused_until=lane.paused_until if is_paused and not is_endless else None,
-            starts=list(lane.starts),
-            admitted=lane.admitted,
-            now=now_ms,
-        )
+    return LaneAnswer(
+        user_id=lane.user_id,
+        limits=format_limits(view.limits),
+        own_limits=lane.limits is not None,
+        policies=[_limit_answer(limit, lane.planned, now_ms) for limit in view.limits],
+        backlog=lane.waiting,
+        running=view.running,
+        next_start_at=view.next_start_at,
+        next_starts=list(view.next_starts),
+        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, now_ms),
+        paused=is_paused,
+        paused_until=lane.paused_until if is_paused and not is_endless else None,
+        held_until=lane.held_until if lane.held_until > now_ms else None,
+        held_reason=lane.held_reason if lane.held_until > now_ms else None,
+        starts=list(lane.starts),
+        admitted=lane.admitted,
+        now=now_ms,
     )
 
 

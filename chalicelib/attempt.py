@@ -1,6 +1,7 @@
 """A claimed task's attempt: run its function, keep its lease, log and note how it ended."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from chalicelib.errors import UnavailableError
 from chalicelib.lane import Lease, Start
 from chalicelib.limits import format_limits
 from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
+from chalicelib.registry import Context, PayloadError, PermanentError, Registry, RetryAfter
 from chalicelib.settings import Settings
-from chalicelib.tasks import Ended, Json, Registry, Task, TaskState, describe
+from chalicelib.tasks import Ended, Json, Task, TaskState, describe
 
 #: A lease is renewed when the task has run for so long since it was claimed or renewed.
 RENEW_AFTER_MS = 3_000
@@ -31,6 +33,18 @@ class Retry:
     """The attempt failed; the next one may start at `at`, epoch ms."""
 
     at: int
+
+
+@dataclass(frozen=True)
+class _Result:
+    value: Json
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: str
+    #: trying again is of no use
+    is_final: bool = False
 
 
 @dataclass
@@ -75,18 +89,31 @@ class Attempts:
         lease = start.lane.running
         assert lease is not None
         with self._keeper.keeping(task.user_id, lease):
-            result, error, final = self._call(task)
+            outcome = self._call(task, start)
         now_ms = max(self._clock.now_ms(), start.at)
-        if error is None:
-            self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=result))
+        if isinstance(outcome, _Result):
+            self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))
             return None
-        if final or start.attempt >= self._settings.max_attempts:
-            self._end(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+        if isinstance(outcome, RetryAfter):
+            return self._hold(task, lease, outcome, now_ms)
+        if outcome.is_final or start.attempt >= self.most(task):
+            self._end(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=outcome.error))
             return None
-        retry = Retry(now_ms + self._backoff_ms(start.attempt))
+        retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
         self._lanes.extend(task.user_id, lease, retry.at)
-        self._tasks.attempt_failed(task, start.attempt, error)
+        self._tasks.attempt_failed(task, start.attempt, outcome.error)
         return retry
+
+    def most(self, task: Task) -> int:
+        """How many attempts the task has."""
+        definition = self._registry.get(task.name)
+        return (definition and definition.max_attempts) or self._settings.max_attempts
+
+    def _hold(self, task: Task, lease: Lease, told: RetryAfter, now_ms: int) -> Retry:
+        """Keeps the whole lane back, for whoever told this task to slow down means all of its user's."""
+        until = now_ms + round(told.seconds * 1000)
+        self._lanes.hold(task.user_id, lease, until, told.reason[:200])
+        return Retry(until)
 
     def give_up(self, task: Task, start: Start) -> None:
         """Ends a task whose attempts are used up although none reported its end: its workers died."""
@@ -107,24 +134,29 @@ class Attempts:
         """Logs and notes what could not be before."""
         self._settle(self._unsettled[task.task_id])
 
-    def _call(self, task: Task) -> tuple[Json, str | None, bool]:
-        """The function's result, else what went wrong and whether trying again is of no use."""
+    def _call(self, task: Task, start: Start) -> _Result | _Failure | RetryAfter:
         if task.name not in self._registry:
-            return None, f"there is no task {task.name!r} in this deployment", True
+            return _Failure(f"there is no task {task.name!r} in this deployment", is_final=True)
         try:
-            result = self._registry[task.name](task.payload)
+            result = self._registry[task.name].run(task.payload, self._context(task, start))
+        except RetryAfter as told:
+            return told
+        except (PayloadError, PermanentError) as error:
+            return _Failure(describe(error), is_final=True)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is a failed attempt
-            return None, describe(error), False
-        try:
-            size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
-        except (ValueError, TypeError, RecursionError) as error:
-            return None, f"the result is not JSON: {describe(error)}", True
-        if size > MAX_RESULT:
-            return None, f"the result has {size} bytes as JSON; at most {MAX_RESULT} are kept", True
-        return result, None, False
+            return _Failure(describe(error))
+        return _checked(result)
 
-    def _backoff_ms(self, attempt: int) -> int:
-        return int(min(self._settings.backoff_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
+    def _context(self, task: Task, start: Start) -> Context:
+        definition = self._registry[task.name]
+        deadline_at = start.at + (definition.deadline_ms or self._settings.deadline_ms)
+        logger = logging.getLogger(f"paceline.{task.name}")
+        return Context(task.user_id, task.task_id, task.name, task.seq, start.attempt, deadline_at, logger)
+
+    def _backoff_ms(self, task: Task, attempt: int) -> int:
+        definition = self._registry[task.name]
+        first_ms = self._settings.backoff_ms if definition.backoff_ms is None else definition.backoff_ms
+        return int(min(first_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
 
     def _end(self, task: Task, start: Start, ended: Ended) -> None:
         self._settle(_Ending(task, ended, self._event(task, ended, start)))
@@ -195,6 +227,17 @@ class Attempts:
         }
         aws = {"Timestamp": event["timestamp"], "CloudWatchMetrics": [directive]}
         return {"stage": self._settings.stage, **values, "_aws": aws}
+
+
+def _checked(result: Json) -> _Result | _Failure:
+    """The result if it can be kept."""
+    try:
+        size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        return _Failure(f"the result is not JSON: {describe(error)}", is_final=True)
+    if size > MAX_RESULT:
+        return _Failure(f"the result has {size} bytes as JSON; at most {MAX_RESULT} are kept", is_final=True)
+    return _Result(result)
 
 
 def _other_starts(start: Start, ended: Ended) -> dict[str, Any]:

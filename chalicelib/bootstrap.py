@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib.adapters.aws import client
+from chalicelib.adapters.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.adapters.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.adapters.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
@@ -25,10 +26,11 @@ from chalicelib.control import Control
 from chalicelib.errors import SettingError, UnavailableError
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
+from chalicelib.overview import Overview
 from chalicelib.ports import CompletionLog
+from chalicelib.registry import registry
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit import Races, Submitter
-from chalicelib.tasks import registry
 from chalicelib.worker import Worker
 
 #: Set when the process is to stop: waits are cut short, and what waits goes back to the queue.
@@ -104,6 +106,11 @@ class Container:
     def control(self) -> Control:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
 
+    @cached_property
+    def overview(self) -> Overview:
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return Overview(DynamoDBLaneDirectory(self.dynamodb, table_name), self.clock, self.settings)
+
     @property
     def _races(self) -> Races:
         return Races(self.clock, random.random)
@@ -117,8 +124,8 @@ class Container:
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with what is wrong with it, None when nothing is."""
-        yield "dynamodb", _wrong_with(self.lanes.check)
-        yield "sqs", _wrong_with(self.queue.check)
+        yield "dynamodb", _wrong_with(lambda: self.lanes.check())
+        yield "sqs", _wrong_with(lambda: self.queue.check())
 
     @staticmethod
     def _required(variable: str, value: str) -> str:

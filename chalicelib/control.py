@@ -15,6 +15,9 @@ from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 MOST_CANCELLED = 100
 #: The longest that a start claimed ahead of its time can lie ahead, with some room for clocks that differ.
 CLAIMED_AHEAD_MS = 500
+#: How far a lane's view looks ahead: so many waiting tasks, and so long, milliseconds.
+FORESEEN = 60
+FORESEEN_MS = 75_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class LaneView:
     next_start_at: int | None
     #: the task that runs now
     running: str | None
+    #: when the tasks that wait will start, soonest first: those of the next minute or so, FORESEEN at most
+    next_starts: Sequence[int] = ()
 
 
 class Control:
@@ -161,10 +166,8 @@ class Control:
         return estimated_at if is_replanned else max(task.planned_at, estimated_at)
 
     def _lane_view(self, lane: Lane) -> LaneView:
-        now_ms, limits = self._clock.now_ms(), lane.limits_or(self._settings.limits)
-        waits = lane.waiting and lane.paused_until != FOREVER_MS
-        next_start_at = estimated_starts(lane, limits, now_ms, self._known_plans(lane, now_ms))[0] if waits else None
-        return LaneView(lane, limits, now_ms, next_start_at, self._running(lane, now_ms))
+        now_ms = self._clock.now_ms()
+        return view_of_lane(lane, self._settings.limits, now_ms, self._running(lane, now_ms))
 
     def _running(self, lane: Lane, now_ms: int) -> str | None:
         """The task that runs; a lease outlives its task by some seconds, so the task has a say."""
@@ -174,11 +177,21 @@ class Control:
         has_ended = record is not None and (record.ended is not None or record.attempts >= lane.running.attempt)
         return None if has_ended else lane.running.task_id
 
-    @staticmethod
-    def _known_plans(lane: Lane, now_ms: int) -> Sequence[int]:
-        """The planned start of the lane's next task, as far as the lane remembers."""
-        is_remembered = lane.admitted - lane.started_seq <= len(lane.planned)
-        is_replanned = lane.started_seq < lane.replanned_seq
-        if not is_remembered or is_replanned:
-            return [now_ms]
-        return [lane.planned[lane.admitted - lane.started_seq - 1]]
+
+def view_of_lane(lane: Lane, default: Limits, now_ms: int, running: str | None) -> LaneView:
+    limits, starts = lane.limits_or(default), list[int]()
+    if lane.waiting and lane.paused_until != FOREVER_MS:
+        starts = estimated_starts(lane, limits, now_ms, _known_plans(lane, now_ms, min(lane.waiting, FORESEEN)))
+    near = [at for at in starts if at < now_ms + FORESEEN_MS]
+    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
+
+
+def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:
+    """The planned starts of the lane's next tasks, as far as the lane remembers; now for the others."""
+    seqs = range(lane.started_seq + 1, lane.started_seq + 1 + count)
+    return [_known_plan(lane, seq) or now_ms for seq in seqs]
+
+
+def _known_plan(lane: Lane, seq: int) -> int | None:
+    place = lane.admitted - seq
+    return lane.planned[place] if lane.replanned_seq < seq and place < len(lane.planned) else None

@@ -52,6 +52,9 @@ class Lane:
     replanned_at: int = 0
     #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
     parked: str = ""
+    #: epoch ms until which no task starts because one of them was told to slow down; 0 when none was
+    held_until: int = 0
+    held_reason: str = ""
     cancelled: frozenset[str] = frozenset()
     #: moves with each change that a decision must not overlook: limits, pause, cancellations
     revision: int = 0
@@ -94,7 +97,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     """
     planned = list(lane.planned)
     remember = memory_needed(limits)
-    begin = max(now_ms, _end_of_pause(lane, now_ms))
+    begin = _opens_at(lane, now_ms)
     for _ in range(count):
         planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
     after = replace(
@@ -176,6 +179,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
         return Cancelled(_pass_over(lane, task))
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
+    if lane.held_until > now_ms:
+        return Wait(lane.held_until)
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
     if mine and mine.until > now_ms:
         return Wait(mine.until)
@@ -221,7 +226,7 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
-    begin = max(now_ms, _end_of_pause(lane, now_ms))
+    begin = _opens_at(lane, now_ms)
     for at in planned:
         starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
         estimates.append(starts[0])
@@ -229,9 +234,10 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
     return estimates
 
 
-def _end_of_pause(lane: Lane, now_ms: int) -> int:
-    """When the pause ends, epoch ms; now when there is none or nobody knows."""
-    return now_ms if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
+def _opens_at(lane: Lane, now_ms: int) -> int:
+    """When pause and hold end, epoch ms; now when there is neither, or nobody knows."""
+    end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
+    return max(now_ms, end, lane.held_until)
 
 
 # What changes the whole lane: each gives the lane as it is to be; `LaneStore.change` writes it if nothing came between.
@@ -264,7 +270,7 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
         lane,
         planned=(*reversed(estimates), *lane.starts)[: memory_needed(limits)],
         replanned_seq=lane.admitted,
-        replanned_at=max(now_ms, _end_of_pause(lane, now_ms)),
+        replanned_at=_opens_at(lane, now_ms),
         revision=lane.revision + 1,
     )
 

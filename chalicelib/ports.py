@@ -64,6 +64,13 @@ class LaneStore(Protocol):
         """Notes the hidden head's handle if the lane was not changed since it was seen, so that a change wakes it."""
         ...
 
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
+
+        False when the lease was lost.
+        """
+        ...
+
     def extend(self, user_id: str, lease: Lease, until: int) -> bool:
         """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost."""
         ...
@@ -101,6 +108,25 @@ class TaskStore(Protocol):
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Notes a failed attempt of a task that will be tried again."""
+        ...
+
+
+class LaneDirectory(Protocol):
+    """Which lanes there are, and many things in few calls. What it says may be some moments old.
+
+    UnavailableError when it can't.
+    """
+
+    def user_ids(self, prefix: str, most: int) -> list[str]:
+        """The users that have a lane and whose id begins so, by id, at most so many."""
+        ...
+
+    def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
+        """Those of these lanes that there are, in any order."""
+        ...
+
+    def tasks(self, keys: Sequence[tuple[str, str]]) -> list[TaskRecord]:
+        """Those of these tasks, each a user id and a task id, that there are, in any order."""
         ...
 
 

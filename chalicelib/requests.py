@@ -12,10 +12,11 @@ from chalice.app import Request
 
 from chalicelib.errors import InvalidError, LimitsError, MalformedError, MediaTypeError, TooLargeError
 from chalicelib.limits import Limits, parse_limits
+from chalicelib.registry import PayloadError, Registry
 from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit import MOST_TASKS, NewTask
-from chalicelib.tasks import Registry, TaskState
+from chalicelib.tasks import TaskState
 from chalicelib.users import is_user_id
 
 #: What a body may hold beside its payloads.
@@ -26,6 +27,8 @@ BULK_BYTES = 4_000_000
 MOST_LEVELS = 32
 #: Tasks on one page of a list.
 MOST_LISTED = 100
+#: Lanes on one page of the overview.
+MOST_LANES_LISTED = 50
 
 Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
@@ -74,6 +77,19 @@ def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     if before is not None and not _TASK_ID.fullmatch(before):
         raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
     return TaskState(state) if state else None, int(most), before
+
+
+def read_lanes(request: Request) -> tuple[str, int, int]:
+    """How the user ids are to begin, how many lanes to skip, and how many to give at most."""
+    query = dict(request.query_params or {})
+    search, skip, most = query.get("search", ""), query.get("before", "0"), query.get("limit", "25")
+    if search and not is_user_id(search):
+        raise InvalidError("No such search", "It has to be what a user id begins with.", "search")
+    if not re.fullmatch(r"[0-9]{1,6}", skip):
+        raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
+    if not re.fullmatch(r"[0-9]{1,2}", most) or not 1 <= int(most) <= MOST_LANES_LISTED:
+        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MOST_LANES_LISTED}.", "limit")
+    return search, int(skip), int(most)
 
 
 def path_user_id(user: str) -> str:
@@ -199,6 +215,11 @@ def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Regist
             f"The payload has {size} bytes as JSON; at most {settings.max_payload} are allowed.",
             f"{place}/payload",
         )
+    try:
+        registry[order.task].arguments(order.payload)
+    except PayloadError as error:
+        title = f"The payload does not fit the task {order.task!r}"
+        raise InvalidError(title, str(error), f"{place}/payload{error.pointer}") from error
     return NewTask(order.task, order.payload)
 
 

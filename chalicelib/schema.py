@@ -118,15 +118,61 @@ class LaneAnswer(Struct):
     #: the task that runs now
     running: str | None
     next_start_at: int | None
+    #: when waiting tasks will start, soonest first: at most 60, those of the next 75 seconds
+    next_starts: list[int]
     #: when a further submit would start at once
     open_at: int | None
     paused: bool
     #: null when not paused, or paused without an end
     paused_until: int | None
+    #: a task was told to slow down, so the lane waits until then
+    held_until: int | None
+    held_reason: str | None
     #: the newest starts, newest first
     starts: list[int]
     #: all tasks ever admitted
     admitted: int
+    now: int
+
+
+class CompletionAnswer(Struct):
+    """A task that ended."""
+
+    user_id: str
+    task_id: str
+    seq: int
+    task: str
+    state: State
+    started_at: int | None
+    completed_at: int
+    #: milliseconds after its planned start; null when that was planned anew, or a retry started it
+    late_ms: int | None
+    error: str | None
+
+
+class TotalsAnswer(Struct):
+    """What the lanes found add up to."""
+
+    lanes: int
+    #: whether all of them are in the sums
+    complete: bool
+    waiting: int
+    running: int
+    paused: int
+    starts_per_second: float
+    #: the middle and the worst of the newest completions; null when there are none
+    late_ms: int | None
+    worst_late_ms: int | None
+
+
+class LanesAnswer(Struct):
+    #: those that move first, and then by user id
+    lanes: list[LaneAnswer]
+    totals: TotalsAnswer
+    #: of the lanes' newest tasks those that ended, newest first
+    completions: list[CompletionAnswer]
+    #: give it as `before` for the next page; null on the last
+    next: str | None
     now: int
 
 

@@ -68,6 +68,8 @@ class Settings:
     max_attempts: int
     #: milliseconds before the second attempt; doubles with each further one
     backoff_ms: int
+    #: milliseconds after its start at which a worker gives up on a task
+    deadline_ms: int
     #: bytes of the payload as JSON
     max_payload: int
     allow_kill: bool
@@ -95,6 +97,7 @@ class Settings:
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
             max_attempts=read("MAX_ATTEMPTS", _whole(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
+            deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
             max_payload=read("MAX_PAYLOAD", _whole(2, 262_144), "65536"),
             allow_kill=read("ALLOW_KILL", _truth, "false"),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,

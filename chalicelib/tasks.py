@@ -1,17 +1,14 @@
-"""A task, its states, the message that carries it, and the registry of task functions. Pure."""
+"""A task, its states, and the message that carries it. Pure."""
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from chalicelib.errors import MessageError
 
 #: What a task carries and what it gives: any JSON value.
 Json = Any
-TaskFunction = Callable[[Json], Json]
-Function = TypeVar("Function", bound=TaskFunction)
 
 #: The task that runs when a submit names none.
 DEFAULT_TASK = "log"
@@ -122,54 +119,6 @@ class TaskRecord:
     error: str | None = None
 
 
-class Registry:
-    """The functions that tasks run, by name."""
-
-    def __init__(self) -> None:
-        self._functions: dict[str, TaskFunction] = {}
-
-    def task(self, name: str) -> Callable[[Function], Function]:
-        """Registers a plain function from payload to result, both JSON, under `name`.
-
-        The function may run again when its worker died, so it should be safe to repeat. Raising is a failed attempt.
-        ValueError when the name is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`.
-        """
-        if not is_task_name(name):
-            raise ValueError(f"{name!r} is no task name: 1 to 64 letters, digits, '.', '_' and '-'")
-
-        def register(function: Function) -> Function:
-            if name in self._functions:
-                raise ValueError(f"there is a task {name!r} already")
-            self._functions[name] = function
-            return function
-
-        return register
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._functions
-
-    def __getitem__(self, name: str) -> TaskFunction:
-        return self._functions[name]
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self._functions)
-
-
-def is_task_name(name: str) -> bool:
-    return 1 <= len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
-
-
-#: The deployment's tasks: `@task("name")` above a function adds one.
-registry = Registry()
-task = registry.task
-
-
-@task(DEFAULT_TASK)
-def log_completion(payload: Json) -> None:
-    """Does nothing of its own: that it completed is logged, as for every task."""
-
-
 def describe(error: BaseException) -> str:
     """A failure in one line for people: its type and text, at most 1,000 characters.
 
@@ -177,10 +126,3 @@ def describe(error: BaseException) -> str:
     """
     text = f"{type(error).__name__}: {error}"[:1000]
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-def as_mapping(payload: Json) -> Mapping[str, Json]:
-    """The payload as an object; a task that needs named values starts with it. ValueError when it is none."""
-    if not isinstance(payload, dict):
-        raise ValueError("the payload has to be a JSON object")
-    return payload

@@ -175,7 +175,7 @@ class Worker:
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))
                 continue  # the clock has moved on, and with it the start that may be claimed
-            if isinstance(decision, Start) and decision.attempt > self._settings.max_attempts:
+            if isinstance(decision, Start) and decision.attempt > self._attempts.most(task):
                 self._attempts.give_up(task, decision)
                 return Done()
             write = self._write(lane, decision, exact)

@@ -9,6 +9,9 @@ from typing import Any
 from chalicelib.limits import Limits, memory_needed
 
 LANE_ITEM = "lane"
+#: Only lanes have this attribute, always with this value: it puts their keys into the index of lanes.
+LISTED = "listed"
+LISTED_LANE = {"S": "lane"}
 #: Task ids are hexadecimal and sort before this; the items that are no tasks sort after it.
 AFTER_TASK_IDS = "g"
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.

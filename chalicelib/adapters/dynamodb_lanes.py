@@ -5,7 +5,18 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.adapters.aws import error_code, unavailable
-from chalicelib.adapters.dynamodb_items import LANE_ITEM, Expression, Item, integer, integers, key, number, numbers
+from chalicelib.adapters.dynamodb_items import (
+    LANE_ITEM,
+    LISTED,
+    LISTED_LANE,
+    Expression,
+    Item,
+    integer,
+    integers,
+    key,
+    number,
+    numbers,
+)
 from chalicelib.lane import Admission, Lane, Lease, Start
 from chalicelib.limits import Limits, format_limits, parse_limits
 from chalicelib.ports import Stale, Write, Written
@@ -49,6 +60,9 @@ class DynamoDBLaneStore:
     def park(self, seen: Lane, receipt: str) -> Write:
         return self._update(seen.user_id, park_expression(seen, receipt))
 
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        return isinstance(self._update(user_id, hold_expression(lease, until, reason)), Written)
+
     def extend(self, user_id: str, lease: Lease, until: int) -> bool:
         return isinstance(self._update(user_id, extend_expression(lease, until)), Written)
 
@@ -86,10 +100,12 @@ def admit_within_expression(limits: Limits, now_ms: int, task_id: str) -> Expres
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
+    update.set(LISTED, LISTED_LANE)
     update.set("expires_at", number(now_ms // 1000 + LANE_KEPT_SECONDS))
     update.increment("admitted")
     update.absent("limits")
     update.absent("paused_until")
+    update.absent("held_until")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -98,6 +114,7 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update, lane = Expression(), admission.lane
     update.set("planned", numbers(lane.planned))
     update.set("newest", {"S": lane.newest})
+    update.set(LISTED, LISTED_LANE)
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
         update.set("expires_at", number(lane.planned[0] // 1000 + LANE_KEPT_SECONDS))
@@ -114,6 +131,7 @@ def claim_next_expression(start: Start, limits: Limits) -> Expression:
     update.increment("started")
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
+    update.absent("held_until")
     update.absent("cancelled")
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
@@ -134,6 +152,9 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         update.equals("admitted", seen.admitted)
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
+    if seen.held_until:
+        update.remove("held_until")
+        update.remove("held_reason")
     update.equals("started", seen.started)
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
@@ -147,6 +168,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set("replanned_seq", number(changed.replanned_seq))
     update.set("replanned_at", number(changed.replanned_at))
     update.set("revision", number(changed.revision))
+    update.set(LISTED, LISTED_LANE)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", {"SS": sorted(changed.cancelled)} if changed.cancelled else None)
@@ -171,6 +193,15 @@ def extend_expression(lease: Lease, until: int) -> Expression:
     running, field = update.name("running"), update.name("until")
     update.sets.append(f"{running}.{field} = {update.value(number(until))}")
     update.conditions.append(f"{running}.{update.name('token')} = {update.value({'S': lease.token})}")
+    return update
+
+
+def hold_expression(lease: Lease, until: int, reason: str) -> Expression:
+    update = extend_expression(lease, until)
+    update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
+    update.set("held_until", number(until))
+    update.set("held_reason", {"S": reason})
+    update.increment("revision")
     return update
 
 
@@ -213,6 +244,8 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         cancelled=frozenset(item.get("cancelled", {}).get("SS", ())),
         replanned_seq=integer(item, "replanned_seq"),
         replanned_at=integer(item, "replanned_at"),
+        held_until=integer(item, "held_until"),
+        held_reason=item.get("held_reason", {}).get("S", ""),
         parked=item.get("parked", {}).get("S", ""),
         revision=integer(item, "revision"),
     )

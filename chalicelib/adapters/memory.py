@@ -35,7 +35,7 @@ class MemoryLaneStore:
 
     def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
         def fits(lane: Lane) -> bool:
-            special = lane.limits is not None or lane.paused_until is not None
+            special = lane.limits is not None or lane.paused_until is not None or lane.held_until
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
@@ -58,7 +58,7 @@ class MemoryLaneStore:
         after = start.lane
 
         def fits(lane: Lane) -> bool:
-            special = lane.limits != after.limits or lane.paused_until is not None or bool(lane.cancelled)
+            special = lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.held_until
             following = lane.started_seq == after.started_seq - 1
             return following and not special and _within(lane.starts, lane.started, limits, start.at)
 
@@ -102,9 +102,22 @@ class MemoryLaneStore:
                 starts=after.starts,
                 running=after.running,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
+                held_until=0 if seen.held_until else lane.held_until,
+                held_reason="" if seen.held_until else lane.held_reason,
             )
 
         return self._write(seen.user_id, unmoved, taken)
+
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        def held(lane: Lane) -> bool:
+            return lane.running is not None and lane.running.token == lease.token
+
+        def holding(lane: Lane) -> Lane:
+            running = replace(lease, attempt=lease.attempt - 1, until=until)
+            revision = lane.revision + 1
+            return replace(lane, running=running, held_until=until, held_reason=reason, revision=revision)
+
+        return isinstance(self._write(user_id, held, holding), Written)
 
     def extend(self, user_id: str, lease: Lease, until: int) -> bool:
         def held(lane: Lane) -> bool:

@@ -10,7 +10,8 @@ from chalicelib.attempt import Attempts
 from chalicelib.errors import UnavailableError
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Races, Refused, Submitted, Submitter
-from chalicelib.tasks import Json, Registry, Task, TaskRecord
+from chalicelib.registry import Registry
+from chalicelib.tasks import Json, Task, TaskRecord
 from chalicelib.worker import Deferred, Delivery, Done, Outcome, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 
