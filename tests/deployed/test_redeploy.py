@@ -1,0 +1,63 @@
+"""Deploying again while work waits, from a clone that knows nothing of the deployment: nothing is lost or hurried.
+
+`make e2e URL=… REDEPLOY=true` runs it; it deploys this tree with this machine's settings, so never by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from infra.deploy.stages import ROOT
+from tests.deployed.deployment import Deployment, audited, aws_client
+
+TASKS = 18
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("REDEPLOY") != "true", reason="it deploys to the stage: REDEPLOY=true allows it"
+)
+
+
+def deploy(stage: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "infra.deploy", "up", "--stage", stage]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def triggers(stage: str) -> list[Any]:
+    mappings = aws_client("lambda").list_event_source_mappings(FunctionName=f"paceline-{stage}-worker")
+    return list(mappings["EventSourceMappings"])
+
+
+def apis() -> list[str]:
+    return [api["id"] for api in aws_client("apigateway").get_rest_apis(limit=500)["items"]]
+
+
+def test_a_backlog_outlives_a_deployment_from_another_clone(deployment: Deployment) -> None:
+    before = ([mapping["UUID"] for mapping in triggers(deployment.stage)], apis())
+    (ROOT / ".chalice" / "deployed" / f"{deployment.stage}.json").unlink(missing_ok=True)
+    user, late = deployment.user("redeployed"), deployment.user("meanwhile")
+    answers = deployment.submit_all([user] * TASKS)
+    with ThreadPoolExecutor(1) as pool:
+        deploying = pool.submit(deploy, deployment.stage)
+        while not deploying.done():
+            answers.append(deployment.submit(late))
+            time.sleep(1)
+        result = deploying.result(timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert deployment.url in result.stdout
+    assert before == ([mapping["UUID"] for mapping in triggers(deployment.stage)], apis())
+    assert all(
+        mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for mapping in triggers(deployment.stage)
+    )
+
+    assert {answer.status for answer in answers} <= {202, 429}
+    ends = deployment.wait_for_completions([user, late], len(answers), timeout_seconds=300)
+    report = audited(ends)
+    assert report.clean, report.breaches
+    assert report.events == {"completed": len(answers)}
