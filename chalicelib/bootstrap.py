@@ -124,8 +124,8 @@ class Container:
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with what is wrong with it, None when nothing is."""
-        yield "dynamodb", _wrong_with(lambda: self.lanes.check())
-        yield "sqs", _wrong_with(lambda: self.queue.check())
+        yield "dynamodb", _wrong_with(lambda: self.lanes)
+        yield "sqs", _wrong_with(lambda: self.queue)
 
     @staticmethod
     def _required(variable: str, value: str) -> str:
@@ -134,9 +134,9 @@ class Container:
         return value
 
 
-def _wrong_with(check: Callable[[], None]) -> str | None:
+def _wrong_with(service: Callable[[], DynamoDBLaneStore | SQSTaskQueue]) -> str | None:
     try:
-        check()
+        service().check()
     except (UnavailableError, SettingError) as error:
         return str(error)
     return None
