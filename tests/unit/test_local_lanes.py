@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import pytest
+
+from infra.local.invocation import Context, sqs_event
+from infra.local.lanes import Lanes
+from infra.local.poller import handler
+from infra.local.source import Message, Source, SourceError
+
+WAIT_SECONDS = 5
+QUEUE_ARN = "arn:aws:sqs:eu-central-1:000000000000:paceline-dev.fifo"
+
+
+def message(lane: str, sequence: int) -> Message:
+    name = f"{lane}{sequence}"
+    raw = {
+        "Body": "{}",
+        "MD5OfBody": "99914b932bd37a50b983c5e7c90ae93b",
+        "Attributes": {"MessageGroupId": lane, "SequenceNumber": str(sequence)},
+        "MessageAttributes": {"trace": {"DataType": "String", "StringValue": "t"}},
+    }
+    return Message(name, f"receipt-{name}", lane, sequence, raw)
+
+
+class FakeSource:
+    """Notes for how long each message is hidden."""
+
+    def __init__(self) -> None:
+        self.hidden: list[tuple[str, int]] = []
+        self.is_down = False
+
+    def hide(self, messages: Sequence[Message], seconds: int) -> None:
+        if self.is_down:
+            raise SourceError("down")
+        self.hidden += [(message.id, seconds) for message in messages]
+
+
+class Bench:
+    """Lanes over a fake queue; `handle` decides what becomes of a message."""
+
+    def __init__(self, handle: Callable[[Message], bool]) -> None:
+        self.source = FakeSource()
+        self.seen: list[str] = []
+        self.done: list[str] = []
+        self._handle = handle
+        self.lanes = Lanes(cast("Source", self.source), self._note, lambda message: self.done.append(message.id))
+
+    def _note(self, message: Message) -> bool:
+        self.seen.append(message.id)
+        return self._handle(message)
+
+    def run(self, *messages: Message) -> None:
+        self.lanes.add(messages)
+        self.lanes.join()
+
+
+def test_a_lane_runs_in_the_order_of_its_sequence() -> None:
+    bench = Bench(lambda _: True)
+    bench.run(message("a", 3), message("a", 1), message("a", 2))
+    assert bench.seen == sorted(bench.seen)
+    assert bench.done == bench.seen
+
+
+def test_lanes_run_side_by_side() -> None:
+    both = threading.Barrier(2)
+    bench = Bench(lambda _: both.wait(WAIT_SECONDS) >= 0)
+    bench.run(message("a", 1), message("b", 1))
+    assert sorted(bench.done) == ["a1", "b1"]
+
+
+def test_what_follows_a_deferred_message_is_given_back_unseen() -> None:
+    bench = Bench(lambda message: message.id != "a2")
+    bench.run(*(message("a", sequence) for sequence in (1, 2, 3, 4)))
+    assert bench.seen == ["a1", "a2"]
+    assert bench.done == ["a1"]
+    assert bench.source.hidden == [("a3", 0), ("a4", 0)]
+
+
+def test_a_message_whose_handler_raises_is_not_deleted(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Message) -> bool:
+        raise RuntimeError("broken")
+
+    bench = Bench(fail)
+    bench.run(message("a", 1), message("b", 1))
+    assert sorted(bench.seen) == ["a1", "b1"]
+    assert bench.done == []
+    assert "message a1 of a failed and comes back" in caplog.text
+
+
+def test_held_messages_stay_hidden_until_the_handler_is_through() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(_: Message) -> bool:
+        entered.set()
+        return leave.wait(WAIT_SECONDS)
+
+    bench = Bench(wait)
+    bench.lanes.add([message("a", 1), message("a", 2)])
+    assert entered.wait(WAIT_SECONDS)
+    bench.lanes.extend(0, 10)
+    assert bench.source.hidden == [("a1", 10), ("a2", 10)]
+    leave.set()
+    bench.lanes.join()
+    bench.lanes.extend(0, 10)
+    assert len(bench.source.hidden) == 2
+
+
+def test_a_stop_gives_back_what_has_not_begun_and_lets_the_rest_finish() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(_: Message) -> bool:
+        entered.set()
+        return leave.wait(WAIT_SECONDS)
+
+    bench = Bench(wait)
+    bench.lanes.add([message("a", 1), message("a", 2)])
+    assert entered.wait(WAIT_SECONDS)
+    bench.lanes.stop()
+    bench.lanes.add([message("b", 1)])
+    assert bench.source.hidden == [("a2", 0), ("b1", 0)]
+    leave.set()
+    bench.lanes.join()
+    assert bench.seen == bench.done == ["a1"]
+
+
+def test_a_queue_that_is_down_does_not_end_a_lane() -> None:
+    bench = Bench(lambda message: message.lane == "b")
+    bench.source.is_down = True
+    bench.run(message("a", 1), message("a", 2), message("b", 1))
+    assert bench.done == ["b1"]
+
+
+def test_there_is_no_room_while_too_much_is_held() -> None:
+    leave = threading.Event()
+    bench = Bench(lambda _: leave.wait(WAIT_SECONDS))
+    empty = bench.lanes.room
+    bench.lanes.add([message("a", sequence) for sequence in range(empty)])
+    assert bench.lanes.room == 0
+    leave.set()
+    bench.lanes.stop()
+    bench.lanes.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_done"),
+    [
+        (None, True),
+        ({}, True),
+        ({"batchItemFailures": []}, True),
+        ({"batchItemFailures": [{"itemIdentifier": "a1"}]}, False),
+        ({"batchItemFailures": [{"itemIdentifier": "other"}]}, True),
+    ],
+)
+def test_a_message_is_done_unless_it_is_reported_as_failed(answer: object, is_done: bool) -> None:
+    handle = handler(lambda _event, _context: answer, "paceline-dev-worker", QUEUE_ARN, 60)
+    assert handle(message("a", 1)) is is_done
+
+
+def test_the_event_has_the_form_that_lambda_gives_it() -> None:
+    (record,) = sqs_event(message("a", 1), QUEUE_ARN)["Records"]
+    assert record == {
+        "messageId": "a1",
+        "receiptHandle": "receipt-a1",
+        "body": "{}",
+        "attributes": {"MessageGroupId": "a", "SequenceNumber": "1"},
+        "messageAttributes": {
+            "trace": {"dataType": "String", "stringValue": "t", "stringListValues": [], "binaryListValues": []}
+        },
+        "md5OfBody": "99914b932bd37a50b983c5e7c90ae93b",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": QUEUE_ARN,
+        "awsRegion": "eu-central-1",
+    }
+
+
+def test_the_context_counts_down_from_the_time_out() -> None:
+    assert 59_000 < Context("paceline-dev-worker", "worker-1", 60).get_remaining_time_in_millis() <= 60_000
+    assert Context("paceline-dev-worker", "worker-1", 0).get_remaining_time_in_millis() == 0

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chalicelib.errors import SettingError
+from infra.local.settings import LocalSettings
+from infra.stack import at_endpoint, emulator_defaults
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    settings = LocalSettings.from_env({})
+    assert settings.url == "http://127.0.0.1:8000"
+    assert settings.state_dir == Path.cwd() / ".paceline"
+    assert settings.log_dir == Path.cwd() / "logs"
+    assert settings.endpoint_url is None
+    assert settings.health_interval_seconds == 10
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert LocalSettings.from_env({"PORT": "", "AWS_ENDPOINT_URL": ""}) == LocalSettings.from_env({})
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "80.0", "٣"])
+def test_a_port_out_of_range_is_refused(port: str) -> None:
+    with pytest.raises(SettingError, match=r"^PORT: must be a whole number from 1 to 65535"):
+        LocalSettings.from_env({"PORT": port})
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "often", "nan", "1e9"])
+def test_a_health_interval_out_of_range_is_refused(seconds: str) -> None:
+    with pytest.raises(SettingError, match=r"^HEALTH_INTERVAL"):
+        LocalSettings.from_env({"HEALTH_INTERVAL": seconds})
+
+
+def test_an_endpoint_without_a_scheme_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^AWS_ENDPOINT_URL"):
+        LocalSettings.from_env({"AWS_ENDPOINT_URL": "127.0.0.1:4566"})
+
+
+def test_sockets_go_where_their_paths_are_short_enough() -> None:
+    assert LocalSettings.from_env({"STATE_DIR": "/var/p"}).run_dir == Path("/var/p/run")
+    long = LocalSettings.from_env({"STATE_DIR": "/" + "long/" * 30}).run_dir
+    assert len(str(long)) < 80
+    assert long != LocalSettings.from_env({"STATE_DIR": "/" + "other/" * 30}).run_dir
+
+
+def test_queue_urls_are_put_at_the_endpoint_in_use() -> None:
+    outputs = {"QueueUrl": "http://localhost:1/000/q.fifo", "TableName": "t"}
+    assert at_endpoint(outputs, "http://127.0.0.1:2/") == {
+        "QueueUrl": "http://127.0.0.1:2/000/q.fifo",
+        "TableName": "t",
+    }
+
+
+def test_credentials_that_are_there_are_left_alone() -> None:
+    assert emulator_defaults({"AWS_PROFILE": "mine"}) == {}
+    assert set(emulator_defaults({})) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
