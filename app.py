@@ -14,7 +14,6 @@ from chalicelib.auth import Caller
 from chalicelib.bootstrap import authenticates, container, queue_name
 from chalicelib.control import Control
 from chalicelib.errors import UnauthenticatedError, UnavailableError
-from chalicelib.registry import registry
 from chalicelib.worker import Deferred, Delivery
 
 app = Chalice(app_name="paceline")
@@ -62,7 +61,7 @@ def submit_task_short() -> Response:
 
 def _submit_one() -> Response:
     request, parts = _request.get(), container()
-    user_id, new = requests.read_submit(request, parts.settings, registry)
+    user_id, new = requests.read_submit(request, parts.settings, parts.registry)
     return parts.intake.submit_one(request, _user_to_act_for(user_id), new)
 
 
@@ -73,7 +72,7 @@ def submit_tasks() -> Response:
 
 def _submit_many() -> Response:
     request, parts = _request.get(), container()
-    user_id, new = requests.read_bulk(request, parts.settings, registry)
+    user_id, new = requests.read_bulk(request, parts.settings, parts.registry)
     return parts.intake.submit_many(request, _user_to_act_for(user_id), new)
 
 

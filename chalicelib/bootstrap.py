@@ -3,7 +3,9 @@
 Nothing here happens at import: Chalice imports the app also to package and deploy it, where no setting is there.
 """
 
+import importlib
 import os
+import pkgutil
 import random
 import secrets
 import threading
@@ -13,6 +15,7 @@ from functools import cached_property, lru_cache
 
 from uuid6 import uuid7
 
+from chalicelib import own_tasks
 from chalicelib.adapters.aws import client
 from chalicelib.adapters.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.adapters.dynamodb_lanes import DynamoDBLaneStore
@@ -28,7 +31,8 @@ from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
 from chalicelib.overview import Overview
 from chalicelib.ports import CompletionLog
-from chalicelib.registry import registry
+from chalicelib.registry import Registry
+from chalicelib.registry import registry as registered
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit import Races, Submitter
 from chalicelib.worker import Worker
@@ -116,8 +120,21 @@ class Container:
         return Races(self.clock, random.random)
 
     @cached_property
+    def registry(self) -> Registry:
+        """The tasks built in and the project's own."""
+        load_own_tasks()
+        # urllib3 is there for boto3 anyway.
+        from chalicelib.adapters.outbound import Outbound  # noqa: PLC0415
+        from chalicelib.http_task import HttpTask  # noqa: PLC0415
+
+        registry, settings = Registry(registered), self.settings
+        outbound = Outbound(settings.http_allowed_hosts, settings.http_allow_private)
+        registry.task("http")(HttpTask(outbound.call, settings.webhook_key).__call__)
+        return registry
+
+    @cached_property
     def worker(self) -> Worker:
-        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, registry, self.clock, self.settings)
+        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, self.registry, self.clock, self.settings)
         return Worker(
             self.lanes, self.tasks, self.queue, attempts, self.clock, lambda: secrets.token_hex(8), self.settings
         )
@@ -140,6 +157,12 @@ def _wrong_with(service: Callable[[], DynamoDBLaneStore | SQSTaskQueue]) -> str 
     except (UnavailableError, SettingError) as error:
         return str(error)
     return None
+
+
+def load_own_tasks() -> None:
+    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+    for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
+        importlib.import_module(module.name)
 
 
 def queue_name() -> str:

@@ -86,7 +86,7 @@ class TaskDefinition:
             value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.form)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at `$")
-            raise PayloadError(text, re.sub(r"\[(\d+)\]", r"/\1", path.rstrip("`")).replace(".", "/")) from error
+            raise PayloadError(text, _pointer(path.rstrip("`"))) from error
         return {WHOLE: value} if self.takes_whole else msgspec.structs.asdict(value)
 
     def run(self, payload: Json, context: Context) -> Json:
@@ -98,8 +98,8 @@ class TaskDefinition:
 class Registry:
     """The deployment's tasks, by name."""
 
-    def __init__(self) -> None:
-        self._definitions: dict[str, TaskDefinition] = {}
+    def __init__(self, others: "Registry | None" = None) -> None:
+        self._definitions: dict[str, TaskDefinition] = dict(others._definitions) if others else {}
 
     def task(
         self,
@@ -152,6 +152,11 @@ class Registry:
     @property
     def names(self) -> list[str]:
         return sorted(self._definitions)
+
+
+def _pointer(path: str) -> str:
+    """msgspec's `.headers[3].name` as a JSON pointer; it names no key of a mapping (`[...]`), so neither does this."""
+    return re.sub(r"\[(\d+)\]", r"/\1", path.replace("[...]", "")).replace(".", "/")
 
 
 def _form_of(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:

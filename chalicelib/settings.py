@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.errors import LimitsError, SettingError
 from chalicelib.limits import Limits, parse_limits
+from chalicelib.webhooks import secret_bytes
 
 Value = TypeVar("Value")
 
@@ -72,6 +73,12 @@ class Settings:
     deadline_ms: int
     #: bytes of the payload as JSON
     max_payload: int
+    #: hosts that the task `http` may call; `*.example.com` for all below one, with or without a port, `*` for all
+    http_allowed_hosts: tuple[str, ...]
+    #: it may also call private, loopback and link-local addresses: for one machine and tests
+    http_allow_private: bool
+    #: signs the calls of the task `http`; None signs none
+    webhook_key: bytes | None = field(repr=False)
     allow_kill: bool
     #: None with AUTH=none
     jwt: JwtSettings | None
@@ -99,6 +106,9 @@ class Settings:
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
             max_payload=read("MAX_PAYLOAD", _whole(2, 262_144), "65536"),
+            http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
+            http_allow_private=read("HTTP_ALLOW_PRIVATE", _truth, "false"),
+            webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
             allow_kill=read("ALLOW_KILL", _truth, "false"),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
             table_name=read("TABLE_NAME", str, ""),
@@ -177,6 +187,23 @@ def _over_limit(text: str) -> OverLimit:
     if text not in allowed:
         raise ValueError(f"{text!r} is not allowed; allowed: {', '.join(allowed)}")
     return OverLimit(text)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip() for host in text.split(",") if host.strip())
+    for host in hosts:
+        if not re.fullmatch(r"(\*|(\*\.)?[A-Za-z0-9.-]+)(:[0-9]{1,5})?", host):
+            raise ValueError(
+                f"{host!r} is not allowed; allowed: hosts such as api.example.com, *.example.com:8443 or *"
+            )
+    return hosts
+
+
+def _webhook_key(text: str) -> bytes | None:
+    try:
+        return secret_bytes(text) if text else None
+    except ValueError as error:
+        raise ValueError(f"{error}; write it as whsec_ and base64") from error
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

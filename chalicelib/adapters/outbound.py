@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from chalicelib.registry import PermanentError
+
 MOST_REDIRECTS = 3
 #: Bytes of an answer that are kept; the rest is not read.
 MOST_KEPT = 16_384
@@ -20,7 +22,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class NotAllowedError(Exception):
+class NotAllowedError(PermanentError):
     """The call may not be made; trying again is of no use. The text says why."""
 
 
