@@ -138,6 +138,8 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
         checked_user_id(body["user_id"])  # says more than the pattern would
     try:
         return msgspec.convert(body, form)
+    except UnicodeEncodeError as error:
+        raise InvalidError("The body is no text", "It has half of a surrogate pair.") from error
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$")
         pointer = _pointer(path.rstrip("`"))
