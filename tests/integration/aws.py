@@ -45,13 +45,13 @@ _TemplateLoader.add_constructor("!Ref", lambda loader, node: loader.construct_sc
 
 
 #: What of the table's properties CreateTable takes as it is.
-TABLE_PROPERTIES = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
+TABLE_PROPERTIES = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 
 
 def make_resources(dynamodb: Any, sqs: Any) -> Aws:
     """The template's table and queues by direct calls: moto's CloudFormation wants a heavy extra of its own."""
     resources = yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
-    table = {name: resources["Table"]["Properties"][name] for name in TABLE_PROPERTIES}
+    table = {name: value for name, value in resources["Table"]["Properties"].items() if name in TABLE_PROPERTIES}
     dynamodb.create_table(**table)
     dead = _make_queue(sqs, resources["DeadLetterQueue"]["Properties"])
     return Aws(sqs, table["TableName"], _make_queue(sqs, resources["Queue"]["Properties"]), dead)

@@ -1,0 +1,83 @@
+import json
+
+import pytest
+
+from tests.factories import NOW
+from tests.functional.conftest import Deploy, Paceline
+
+
+def task_path(user: str, task_id: str) -> str:
+    return f"/api/v1/users/{user}/tasks/{task_id}"
+
+
+def test_task_is_shown_from_queued_to_succeeded(paceline: Paceline, user: str) -> None:
+    first, second = (paceline.submit(user).json_body for _ in range(2))
+    waiting = paceline.get(task_path(user, second["task_id"])).json_body
+    assert (waiting["state"], waiting["position"], waiting["estimated_at"]) == ("queued", 1, NOW + 1_000)
+    record, _ = paceline.receive(user)
+    assert paceline.work(record) == []
+    done = paceline.get(task_path(user, first["task_id"])).json_body
+    assert (done["state"], done["started_at"], done["completed_at"], done["attempts"]) == ("succeeded", NOW, NOW, 1)
+    assert done["error"] is None
+
+
+@pytest.mark.parametrize(
+    "task_id", ["0198", "lane", "nope", "x" * 2_000, "%00", "%F0%9F%98%80", "%ud800", "..", "%2e%2e"]
+)
+def test_unknown_task_is_not_found(paceline: Paceline, user: str, task_id: str) -> None:
+    paceline.submit(user)
+    response = paceline.get(task_path(user, task_id))
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json_body["status"] == 404
+
+
+def test_task_of_another_user_is_not_found(paceline: Paceline, user: str) -> None:
+    task_id = paceline.submit(user).json_body["task_id"]
+    assert paceline.get(task_path(f"{user}-2", task_id)).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "%20", "%00", "é", "%E9"])
+def test_path_with_no_user_id_is_refused(paceline: Paceline, name: str) -> None:
+    response = paceline.get(task_path(name, "0198"))
+    assert response.status_code == 400
+    assert response.json_body["field"] == "/user_id"
+
+
+def test_health_check_answers_ok(paceline: Paceline) -> None:
+    response = paceline.get("/health-check")
+    assert (response.status_code, response.body) == (200, b"OK")
+
+
+def test_health_names_each_service(paceline: Paceline) -> None:
+    response = paceline.get("/health")
+    assert response.status_code == 200
+    assert (response.json_body["status"], response.json_body["dynamodb"], response.json_body["sqs"]) == (
+        "ok",
+        "ok",
+        "ok",
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "sick", "well"),
+    [
+        ({"TABLE_NAME": "none"}, "dynamodb", "sqs"),
+        ({"QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/none.fifo"}, "sqs", "dynamodb"),
+        ({"QUEUE_URL": ""}, "sqs", "dynamodb"),
+    ],
+)
+def test_health_says_what_is_wrong(deploy: Deploy, env: dict[str, str], sick: str, well: str) -> None:
+    response = deploy(**env).get("/health")
+    assert response.status_code == 503
+    body = response.json_body
+    assert (body["status"], body[well]) == ("unavailable", "ok")
+    assert body[sick] not in ("ok", "")
+    assert deploy(**env).get("/health-check").status_code == 200
+
+
+@pytest.mark.parametrize("allow", ["", "false", "no"])
+def test_kill_is_not_there_unless_it_is_allowed(deploy: Deploy, allow: str) -> None:
+    response = deploy(ALLOW_KILL=allow).get("/kill")
+    assert response.status_code == 404
+    assert json.loads(response.body)["status"] == 404
