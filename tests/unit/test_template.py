@@ -132,6 +132,27 @@ def test_packaged_functions_know_their_stage_and_settings(packaged: Path, stage:
         assert variables["TABLE_NAME"] == {"Ref": "Table"}
 
 
+def test_package_with_tokens_has_an_authorizer_before_all_but_public_routes(stage: Stage, tmp_path: Path) -> None:
+    settings = {"AUTH": "jwt", "JWT_SECRET": "s" * 32}
+    template = package(stage, settings, tmp_path, with_requirements=False)
+    assert faults(template) == []
+    resources = json.loads(template.read_text())["Resources"]
+    authorizer = resources["Authorizer"]["Properties"]
+    assert authorizer["Handler"] == "app.authorizer"
+    assert authorizer["FunctionName"] == {"Fn::Sub": "paceline-${Stage}-authorizer"}
+    assert authorizer["Environment"]["Variables"]["AUTH"] == "jwt"
+    (policy,) = resources[authorizer["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]
+    assert {part["Sid"] for part in policy["PolicyDocument"]["Statement"]} == {"Log", "Trace"}
+    paths = resources["RestAPI"]["Properties"]["DefinitionBody"]["paths"]
+    open_to_all = {
+        path
+        for path, methods in paths.items()
+        if any("authorizer" not in str(route.get("security")) for method, route in methods.items() if method != "options")
+    }
+    assert "/health-check" in open_to_all
+    assert open_to_all <= {"/", "/health-check", "/openapi.json"}
+
+
 def test_packaged_functions_have_roles_of_their_own(packaged: Path) -> None:
     resources = json.loads(packaged.read_text())["Resources"]
     roles = [resources[function]["Properties"]["Role"]["Fn::GetAtt"][0] for function in ("APIHandler", "Worker")]
