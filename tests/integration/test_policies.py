@@ -167,6 +167,7 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
     played(http.get(f"/api/v1/users/{user}/tasks/{task['task_id']}"), 200)
     listed = played(http.get(f"/api/v1/users/{user}/tasks"), 200)
     assert len(listed["tasks"]) == 4
+    played(http.get(f"/api/v1/lanes?search={user}"), 200)
     # A refused submit leaves its key free.
     refused = {"Idempotency-Key": "again", "Prefer": "handling=strict"}
     played(post(client, "/api/v1/task", {"user_id": user}, **refused), 429)
