@@ -1,0 +1,43 @@
+"""A client for Paceline: submit tasks, wait for them, and look after their lanes."""
+
+from paceline_client.client import Paceline
+from paceline_client.errors import (
+    AnswerError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    PacelineError,
+    ProblemError,
+    Refused,
+    UnauthenticatedError,
+    UnavailableError,
+    WaitTimeoutError,
+)
+from paceline_client.sender import Clock
+from paceline_client.values import Health, Lane, Limit, Place, State, Task, TaskOrder
+from paceline_client.version import __version__
+
+__all__ = [
+    "AnswerError",
+    "Clock",
+    "ConflictError",
+    "ForbiddenError",
+    "Health",
+    "InvalidError",
+    "Lane",
+    "Limit",
+    "NotFoundError",
+    "Paceline",
+    "PacelineError",
+    "Place",
+    "ProblemError",
+    "Refused",
+    "State",
+    "Task",
+    "TaskOrder",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "WaitTimeoutError",
+    "__version__",
+]

@@ -1,0 +1,84 @@
+"""Requests, ready to be sent: paths, bodies, and the parts that many tasks go in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from paceline_client.values import TaskOrder
+
+#: What the API takes in one request: tasks, and bytes of JSON with some room for the rest of the body.
+MOST_TASKS = 100
+MOST_BYTES = 3_900_000
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    path: str
+    #: JSON, the same bytes for each try
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_call(method: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Call:
+    content = _json(body).encode()
+    return Call(method, path, content, {"Content-Type": "application/json", **(headers or {})})
+
+
+def submit_call(path: str, body: Mapping[str, Any], key: str, strict: bool) -> Call:
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    headers = {"Idempotency-Key": f'"{escaped}"'} | ({"Prefer": "handling=strict"} if strict else {})
+    return json_call("POST", path, body, headers)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def order_body(order: TaskOrder) -> dict[str, Any]:
+    return {"task": order.task, "payload": order.payload}
+
+
+def parts(orders: Sequence[TaskOrder]) -> list[list[TaskOrder]]:
+    """The orders in pieces that one request can hold; the same orders always give the same pieces."""
+    found: list[list[TaskOrder]] = []
+    size = 0
+    for order in orders:
+        order_size = len(_json(order_body(order)).encode()) + 1
+        if not found or len(found[-1]) == MOST_TASKS or size + order_size > MOST_BYTES:
+            found.append([])
+            size = 0
+        found[-1].append(order)
+        size += order_size
+    return found
+
+
+def field_of_all(field: str | None, first: int) -> str | None:
+    """A pointer into one part as a pointer into all tasks."""
+    match = re.fullmatch(r"/tasks/(\d+)(.*)", field or "", re.DOTALL)
+    return f"/tasks/{int(match[1]) + first}{match[2]}" if match else field
+
+
+def user_path(user_id: str, rest: str = "") -> str:
+    """Dots are legal in a user id, but a path made of them would lead elsewhere."""
+    quoted = quote(user_id, safe="")
+    return f"/api/v1/users/{quoted if quoted.strip('.') else quoted.replace('.', '%2E')}{rest}"
+
+
+def task_path(user_id: str, task_id: str) -> str:
+    return user_path(user_id, f"/tasks/{quote(task_id, safe='')}")
+
+
+def epoch_ms(at: int | datetime) -> int:
+    if isinstance(at, int):
+        return at
+    if at.tzinfo is None:
+        raise ValueError("`until` needs a time zone, as in datetime.now(timezone.utc)")
+    return round(at.timestamp() * 1000)

@@ -1,0 +1,96 @@
+"""What a call can raise, as one tree. A task that waits or that failed is a value, not an error.
+
+PacelineError
+├── ProblemError            Paceline answered, and said no
+│   ├── InvalidError            400, 413, 415, 422: the request is wrong; `field` names where
+│   ├── UnauthenticatedError    401
+│   ├── ForbiddenError          403
+│   ├── NotFoundError           404
+│   ├── ConflictError           409: the task's state does not allow it
+│   └── Refused                 429, and nothing was queued
+├── UnavailableError        no answer in the time that the call had
+├── AnswerError             an answer that is none of Paceline's
+└── WaitTimeoutError        the task has not ended in the time that `wait` had
+"""
+
+from __future__ import annotations
+
+from paceline_client.values import Place, Task
+
+
+class PacelineError(Exception):
+    """The root of all that this package raises, but for the ValueError of an argument that can't be sent."""
+
+    #: The key of the submit that raised this: submitting the same again with it is safe. None for other calls.
+    idempotency_key: str | None = None
+    #: From `submit_many`: the places of the tasks that were taken before this happened.
+    accepted: tuple[Place, ...] = ()
+
+
+class ProblemError(PacelineError):
+    """Paceline said no, and coming again with the same request changes nothing, unless `retry_after` is given."""
+
+    def __init__(
+        self, status: int, title: str, detail: str = "", field: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{status} {title}" + (f" ({field})" if field else "") + (f": {detail}" if detail else ""))
+        #: the HTTP status
+        self.status = status
+        self.title = title
+        #: what was wrong and what is allowed
+        self.detail = detail
+        #: a JSON pointer, a header or a parameter; None when it is the request as a whole
+        self.field = field
+        #: seconds after which to come again; None when the answer did not say
+        self.retry_after = retry_after
+
+
+class InvalidError(ProblemError):
+    """The request is wrong."""
+
+
+class UnauthenticatedError(ProblemError):
+    """The token is missing, wrong or over."""
+
+
+class ForbiddenError(ProblemError):
+    """The token does not allow this."""
+
+
+class NotFoundError(ProblemError):
+    """There is no such thing."""
+
+
+class ConflictError(ProblemError):
+    """The task is in a state that does not allow this."""
+
+
+class Refused(ProblemError):  # noqa: N818 - the word that Paceline has for it
+    """Over the limit, and nothing was queued; `retry_after` says when there is room."""
+
+
+class UnavailableError(PacelineError):
+    """No answer in the time that the call had, all tries included.
+
+    Whether a submit was taken is not known then: submit the same again with the error's `idempotency_key`.
+    """
+
+    def __init__(self, reason: str, tries: int, status: int | None = None) -> None:
+        super().__init__(f"{reason}; gave up after {tries} {'try' if tries == 1 else 'tries'}")
+        self.tries = tries
+        #: the last answer's HTTP status; None when there was none
+        self.status = status
+
+
+class AnswerError(PacelineError):
+    """What answered is no Paceline, or one that speaks differently."""
+
+
+class WaitTimeoutError(PacelineError, TimeoutError):
+    """The task has not ended yet; it goes its way all the same."""
+
+    def __init__(self, task: Task | None, reason: str = "") -> None:
+        known = f"task {task.task_id} is {task.state}" if task else "nothing is known of the task"
+        super().__init__(f"{known}; {reason}" if reason else known)
+        #: how it stood when looked at last; None when no look succeeded
+        self.task = task

@@ -1,0 +1,78 @@
+"""Waiting for a task's end: asleep until it should start, then with a look now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+
+from paceline_client.answers import http_date, read_answer
+from paceline_client.calls import Call
+from paceline_client.errors import UnavailableError, WaitTimeoutError
+from paceline_client.sender import Clock, Sender
+from paceline_client.values import Task
+
+#: Seconds between two looks at a task that should have started; they grow from the first to the last.
+FIRST_LOOK_SECONDS = 0.1
+LAST_LOOK_SECONDS = 5.0
+LOOK_GROWTH = 1.5
+#: A longer sleep would notice too late that the task was cancelled or the lane's limits were changed.
+LONGEST_SLEEP_SECONDS = 60.0
+#: What a look may take even when the time is over, so that the last one has a chance.
+SHORTEST_TRY_SECONDS = 1.0
+#: A server's clock that differs by less may as well be right: the Date header has whole seconds.
+CLOCK_DOUBT_SECONDS = 2.0
+
+
+class Waiting:
+    """One wait for one task, until `deadline` by the monotonic clock, None for no end."""
+
+    def __init__(
+        self, sender: Sender, clock: Clock, random: Callable[[], float], call: Call, timeout: float | None
+    ) -> None:
+        self._sender = sender
+        self._clock = clock
+        self._random = random
+        self._call = call
+        self._deadline = None if timeout is None else clock.monotonic() + timeout
+        self._seen: Task | None = None
+
+    def ended(self) -> Task:
+        """The task once it has ended; WaitTimeoutError when it has not in time."""
+        look = FIRST_LOOK_SECONDS
+        while True:
+            task, until_start = self._look()
+            if task.has_ended:
+                return task
+            pause = max(until_start, 0.0) + look * (0.75 + self._random() / 2)
+            self._sleep(min(pause, LONGEST_SLEEP_SECONDS))
+            if until_start < look:
+                look = min(look * LOOK_GROWTH, LAST_LOOK_SECONDS)
+
+    def _look(self) -> tuple[Task, float]:
+        """The task, and the seconds until it should start, 0 when that is not known."""
+        left = self._left()
+        try:
+            response = self._sender.send(self._call, None if left is None else max(left, SHORTEST_TRY_SECONDS))
+        except UnavailableError as error:
+            if left is None or left > self._sender.total_seconds:
+                raise
+            raise WaitTimeoutError(self._seen, str(error)) from error
+        task = self._seen = read_answer(Task, self._sender.body_of(response))
+        if task.estimated_at is None:
+            return task, 0.0
+        return task, task.estimated_at / 1000 - self._server_now(response)
+
+    def _sleep(self, seconds: float) -> None:
+        left = self._left()
+        if left is not None and left <= 0:
+            raise WaitTimeoutError(self._seen)
+        self._clock.sleep(seconds if left is None else min(seconds, left))
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - self._clock.monotonic()
+
+    def _server_now(self, response: httpx.Response) -> float:
+        """Epoch seconds by the server's clock where this machine's is off, else by this machine's, which is finer."""
+        here, there = self._clock.now(), http_date(response.headers.get("Date", ""))
+        return here if there is None or abs(there - here) <= CLOCK_DOUBT_SECONDS else there
