@@ -188,9 +188,14 @@ def container() -> Container:
     """
     settings = Settings.from_env(os.environ)
     if settings.endpoint_url and not settings.table_name:
-        from infra.stack import ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
-
-        outputs = ensure_stack(settings.endpoint_url, settings.stage)
-        names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
-        settings = Settings.from_env(os.environ | {name: outputs[output] for name, output in names.items()})
+        settings = _prepared(settings.endpoint_url, settings.stage)
     return Container(settings)
+
+
+def _prepared(endpoint_url: str, stage: str) -> Settings:
+    from infra.stack import emulator_defaults, ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
+
+    outputs = ensure_stack(endpoint_url, stage)
+    names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+    os.environ.update(emulator_defaults(os.environ) | {name: outputs[output] for name, output in names.items()})
+    return Settings.from_env(os.environ)

@@ -15,6 +15,7 @@ from chalicelib.errors import (
     MediaTypeError,
     NotFoundError,
     RequestError,
+    SettingError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -37,6 +38,7 @@ PROBLEMS: tuple[tuple[type[Exception], int], ...] = (
     (MediaTypeError, 415),
     (InvalidError, 422),
     (UnavailableError, 503),
+    (SettingError, 503),
 )
 
 Body = dict[str, Any]
@@ -60,6 +62,8 @@ def problem_of(error: Exception) -> Response:
         if isinstance(error, kind):
             if isinstance(error, RequestError):
                 return problem(status, error.title, error.detail, error.field, **_challenge(error))
+            if isinstance(error, SettingError):
+                return problem(status, "Not set up", f"The setting {error.variable} is missing or wrong.")
             detail = "A service behind Paceline did not answer. Nothing was promised; try again."
             return problem(status, "Service unavailable", detail, Retry_After=RETRY_UNAVAILABLE)
     raise error

@@ -14,7 +14,7 @@ from chalicelib.settings import Settings
 from chalicelib.tasks import TaskRecord
 
 #: Lanes that one survey reads; of more, the first by name.
-MOST_SURVEYED = 5_000
+MOST_SURVEYED = 2_000
 #: Surveys kept, each for one search.
 MOST_SURVEYS = 8
 #: A survey is good for so long at least,

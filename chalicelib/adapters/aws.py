@@ -59,7 +59,8 @@ def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TI
         tcp_keepalive=True,
         parameter_validation=False,
     )
-    return boto3.client(service, endpoint_url=endpoint_url, config=config)
+    with unavailable(f"making a client for {service}"):
+        return boto3.client(service, endpoint_url=endpoint_url, config=config)
 
 
 def error_code(error: ClientError) -> str:
