@@ -1,0 +1,91 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.errors import MessageError
+from chalicelib.tasks import Task, TaskState, describe
+from tests.factories import make_task
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES)
+def test_message_reads_back_as_the_task(payload: Any) -> None:
+    task = make_task(7, payload=payload)
+    assert Task.from_message(task.to_message()) == task
+
+
+@given(JSON_VALUES)
+def test_message_holds_only_characters_that_sqs_takes(payload: Any) -> None:
+    """#x9, #xA, #xD, #x20 to #xD7FF, #xE000 to #xFFFD and #x10000 to #x10FFFF (SQS SendMessage)."""
+    for character in make_task(payload=payload).to_message():
+        assert (
+            character in "\t\n\r"
+            or " " <= character <= "\ud7ff"
+            or "\ue000" <= character <= "\ufffd"
+            or character >= "\U00010000"
+        )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"v": 2},
+        {"v": None},
+        {"user_id": ""},
+        {"user_id": None},
+        {"task_id": 5},
+        {"seq": "1"},
+        {"seq": 1.0},
+        {"seq": True},
+        {"task": ""},
+        {"planned_at": None},
+        {"submitted_at": "now"},
+    ],
+)
+def test_message_with_a_wrong_field_is_no_task(changed: dict[str, Any]) -> None:
+    body = json.dumps(json.loads(make_task().to_message()) | changed)
+    with pytest.raises(MessageError):
+        Task.from_message(body)
+
+
+@pytest.mark.parametrize("missing", ["v", "user_id", "task_id", "seq", "task", "planned_at", "submitted_at", "payload"])
+def test_message_without_a_field_is_no_task(missing: str) -> None:
+    fields = json.loads(make_task().to_message())
+    del fields[missing]
+    with pytest.raises(MessageError):
+        Task.from_message(json.dumps(fields))
+
+
+@given(st.text() | JSON_VALUES.map(json.dumps))
+def test_any_other_text_is_no_task(body: str) -> None:
+    with pytest.raises(MessageError):
+        Task.from_message(body)
+
+
+def test_message_of_a_later_version_says_which() -> None:
+    with pytest.raises(MessageError, match="message version 9, this worker knows"):
+        Task.from_message('{"v": 9}')
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [("queued", False), ("running", False), ("succeeded", True), ("failed", True), ("cancelled", True)],
+)
+def test_state_knows_whether_it_is_the_end(state: str, ended: bool) -> None:
+    assert TaskState(state).ended is ended
+
+
+@given(st.text())
+def test_failure_is_described_in_one_printable_line(text: str) -> None:
+    described = describe(ValueError(text))
+    assert described.startswith("ValueError: ")
+    assert described.isprintable()
+    assert len(described) <= 1_000
