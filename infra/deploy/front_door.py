@@ -41,6 +41,8 @@ class GatewayResponse:
             "Access-Control-Expose-Headers": "'Retry-After'",
             "Content-Type": "'application/problem+json'",
         }
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "'Bearer'"
         return headers | ({"Retry-After": f"'{self.retry_after}'"} if self.retry_after else {})
 
 
@@ -52,8 +54,12 @@ GATEWAY_RESPONSES = (
     GatewayResponse("BAD_REQUEST_PARAMETERS", 400, "Bad request"),
     GatewayResponse("REQUEST_TOO_LARGE", 413, "Request too large"),
     GatewayResponse("UNSUPPORTED_MEDIA_TYPE", 415, "Unsupported media type"),
-    GatewayResponse("UNAUTHORIZED", 401, "Unauthorized"),
-    GatewayResponse("ACCESS_DENIED", 403, "Forbidden"),
+    GatewayResponse("UNAUTHORIZED", 401, "A token is required"),
+    # What the authorizer says is wrong with the token; that a good one does not suffice, the app itself says.
+    GatewayResponse("ACCESS_DENIED", 401, "$context.authorizer.title"),
+    # The authorizer could not get the keys.
+    GatewayResponse("AUTHORIZER_CONFIGURATION_ERROR", 503, "Service unavailable", retry_after=1),
+    GatewayResponse("AUTHORIZER_FAILURE", 503, "Service unavailable", retry_after=1),
     GatewayResponse("THROTTLED", 429, "Too many requests to this deployment", retry_after=1),
     GatewayResponse("QUOTA_EXCEEDED", 429, "Too many requests to this deployment", retry_after=1),
     GatewayResponse("INTEGRATION_FAILURE", 503, "Service unavailable", retry_after=1),

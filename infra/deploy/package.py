@@ -36,7 +36,7 @@ def package(stage: Stage, settings: Mapping[str, str], out: Path, *, with_requir
         if not with_requirements:
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
-        merge.write_text(json.dumps(merge_template(stage)))
+        merge.write_text(json.dumps(merge_template(stage, has_authorizer=settings.get("AUTH") == "jwt")))
         command = [sys.executable, "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
         # Chalice asks for a region although nothing of it comes into the template.
         env = {"AWS_DEFAULT_REGION": "us-east-1", **os.environ}
@@ -59,7 +59,7 @@ def read_stack_template() -> dict[str, Any]:
     return template
 
 
-def merge_template(stage: Stage) -> dict[str, Any]:
+def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, Any]:
     """What is merged over Chalice's template: the stack, and what the two need of each other.
 
     The names of Chalice's resources are not promised to anyone; a test holds them.
@@ -73,6 +73,11 @@ def merge_template(stage: Stage) -> dict[str, Any]:
         "Worker": _worker(stage),
         "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
     }
+    if has_authorizer:
+        template["Resources"]["Authorizer"] = {
+            "DependsOn": ["AuthorizerLogGroup"],
+            "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},
+        }
     return template
 
 

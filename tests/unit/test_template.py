@@ -147,10 +147,12 @@ def test_package_with_tokens_has_an_authorizer_before_all_but_public_routes(stag
     open_to_all = {
         path
         for path, methods in paths.items()
-        if any("authorizer" not in str(route.get("security")) for method, route in methods.items() if method != "options")
+        if any(
+            "authorizer" not in str(route.get("security")) for method, route in methods.items() if method != "options"
+        )
     }
     assert "/health-check" in open_to_all
-    assert open_to_all <= {"/", "/health-check", "/openapi.json"}
+    assert open_to_all <= {"/", "/web/{name}", "/health-check", "/openapi.json"}
 
 
 def test_packaged_functions_have_roles_of_their_own(packaged: Path) -> None:
