@@ -70,6 +70,7 @@ class Attempts:
         registry: Registry,
         clock: Clock,
         settings: Settings,
+        keeper: "LeaseKeeper | None" = None,
     ) -> None:
         self._lanes = lanes
         self._tasks = tasks
@@ -79,7 +80,7 @@ class Attempts:
         self._clock = clock
         self._settings = settings
         self._unsettled: dict[str, _Ending] = {}
-        self._keeper = LeaseKeeper(lanes, clock)
+        self._keeper = keeper or LeaseKeeper(lanes, clock)
 
     def run(self, task: Task, start: Start) -> Retry | None:
         """Runs the task's function once; None when the task has ended, logged and noted.
@@ -265,14 +266,17 @@ class LeaseKeeper:
     def keeping(self, user_id: str, lease: Lease) -> Iterator[None]:
         with self._changed:
             self._held[lease.token] = (user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
-                self._thread.start()
+            self._ensure_running()
         try:
             yield
         finally:
             with self._changed:
                 del self._held[lease.token]
+
+    def _ensure_running(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+            self._thread.start()
 
     def renew_due(self) -> None:
         """Renews each lease whose time has come; one that can't be renewed now is tried again next time."""
