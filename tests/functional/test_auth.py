@@ -311,7 +311,7 @@ class Issuer:
                     self.send_header("Location", "/keys")
                 self.end_headers()
                 if status == 200:
-                    self.wfile.write(b"x" * 300_000 if self.path == "/huge" else issuer.text.encode())
+                    self.wfile.write(issuer.text.encode() + b" " * (300_000 if self.path == "/huge" else 0))
 
             def log_message(self, *_: Any) -> None:
                 pass
