@@ -34,7 +34,8 @@ def read_list(body: Mapping[str, Any]) -> list[Any]:
 def _read(kind: type[Value], body: Mapping[str, Any]) -> Value:
     known = {field.name: body[field.name] for field in fields(kind) if field.name in body}
     if kind is Lane:
-        known |= {"policies": tuple(_read(Limit, one) for one in body["policies"]), "starts": tuple(body["starts"])}
+        known["policies"] = tuple(_read(Limit, one) for one in body["policies"])
+        known |= {name: tuple(body[name]) for name in ("starts", "next_starts")}
     return kind(**known)
 
 

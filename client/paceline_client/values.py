@@ -108,11 +108,17 @@ class Lane:
     running: str | None
     #: None when no task waits, or the lane is paused without an end
     next_start_at: int | None
+    #: when waiting tasks will start, soonest first: those of about the next minute
+    next_starts: tuple[int, ...]
     #: when a further submit would start at once; None when the lane is paused without an end
     open_at: int | None
     paused: bool
     #: None when not paused, or paused without an end
     paused_until: int | None
+    #: a task was told to slow down, so the lane waits until then; None when it does not
+    held_until: int | None
+    #: why; None when it is not held
+    held_reason: str | None
     #: the newest starts, newest first
     starts: tuple[int, ...]
     #: all tasks ever admitted

@@ -4,22 +4,30 @@ import json
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from datetime import datetime, timezone
 from email.utils import formatdate
 from typing import Any
 
 import httpx
 import pytest
+from msgspec import Struct
 
+from chalicelib import schema
 from paceline_client import (
     AnswerError,
     ConflictError,
+    Health,
     InvalidError,
+    Lane,
+    Limit,
     NotFoundError,
     Paceline,
     PacelineError,
+    Place,
     ProblemError,
     Refused,
+    Task,
     TaskOrder,
     UnauthenticatedError,
     UnavailableError,
@@ -102,7 +110,12 @@ def lane(**changes: Any) -> dict[str, Any]:
     limit = {"name": "1s", "quota": 1, "window_seconds": 1, "remaining": 1, "reset_seconds": 0}
     body = {"user_id": "ann", "limits": "1/second", "own_limits": False, "policies": [limit], "backlog": 0}
     times = {"running": None, "next_start_at": None, "open_at": NOW_MS, "paused": False, "paused_until": None}
-    return body | times | {"starts": [NOW_MS], "admitted": 1, "now": NOW_MS} | changes
+    return (
+        body
+        | times
+        | {"held_until": None, "held_reason": None, "next_starts": [], "starts": [NOW_MS], "admitted": 1, "now": NOW_MS}
+        | changes
+    )
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> httpx.Response:
@@ -259,6 +272,20 @@ def test_fields_of_a_newer_server_are_ignored() -> None:
     assert client(Server(answer(place(mood="good"), 202))).submit("ann").seq == 1
     newer = answer(lane(mood="good", policies=[lane()["policies"][0] | {"mood": "good"}]))
     assert client(Server(newer)).lane("ann").policies[0].quota == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (Place, schema.PlaceAnswer),
+        (Task, schema.TaskAnswer),
+        (Limit, schema.LimitAnswer),
+        (Lane, schema.LaneAnswer),
+        (Health, schema.HealthAnswer),
+    ],
+)
+def test_values_have_the_fields_of_the_api(value: Any, form: type[Struct]) -> None:
+    assert {field.name for field in fields(value)} == set(form.__struct_fields__)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "ключ", "a\nb"])
