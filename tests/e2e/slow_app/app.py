@@ -5,7 +5,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from chalicelib.tasks import task
+from chalicelib.registry import task
 
 
 @task("sleep")
