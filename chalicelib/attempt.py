@@ -2,24 +2,19 @@
 
 import json
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import Lease, Start
+from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import format_limits
 from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
 from chalicelib.registry import Context, PayloadError, PermanentError, Registry, RetryAfter
 from chalicelib.settings import Settings
 from chalicelib.tasks import Ended, Json, Task, TaskState, describe
 
-#: A lease is renewed when the task has run for so long since it was claimed or renewed.
-RENEW_AFTER_MS = 3_000
-#: and is then good for so long.
-RENEWED_LEASE_MS = 10_000
 #: A failed log or note is tried so often, a second apart: running the task again would be worse.
 SETTLE_TRIES = 4
 LONGEST_BACKOFF_MS = 3_600_000
@@ -70,8 +65,10 @@ class Attempts:
         registry: Registry,
         clock: Clock,
         settings: Settings,
-        keeper: "LeaseKeeper | None" = None,
+        keeper: LeaseKeeper,
+        end_process: Callable[[], None],
     ) -> None:
+        """end_process: called when a task did not end by its deadline, since nothing else stops a function."""
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -80,7 +77,8 @@ class Attempts:
         self._clock = clock
         self._settings = settings
         self._unsettled: dict[str, _Ending] = {}
-        self._keeper = keeper or LeaseKeeper(lanes, clock)
+        self._keeper = keeper
+        self._end_process = end_process
 
     def run(self, task: Task, start: Start) -> Retry | None:
         """Runs the task's function once; None when the task has ended, logged and noted.
@@ -89,8 +87,11 @@ class Attempts:
         """
         lease = start.lane.running
         assert lease is not None
-        with self._keeper.keeping(task.user_id, lease):
+        deadline_at = start.at + self._deadline_ms(task)
+        with self._keeper.keeping(task.user_id, lease, deadline_at, lambda: self._expire(task, start)) as kept:
             outcome = self._call(task, start)
+        if kept.is_expired:
+            return None
         now_ms = max(self._clock.now_ms(), start.at)
         if isinstance(outcome, _Result):
             self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))
@@ -149,10 +150,22 @@ class Attempts:
         return _checked(result)
 
     def _context(self, task: Task, start: Start) -> Context:
-        definition = self._registry[task.name]
-        deadline_at = start.at + (definition.deadline_ms or self._settings.deadline_ms)
-        logger = logging.getLogger(f"paceline.{task.name}")
+        deadline_at, logger = start.at + self._deadline_ms(task), logging.getLogger(f"paceline.{task.name}")
         return Context(task.user_id, task.task_id, task.name, task.seq, start.attempt, deadline_at, logger)
+
+    def _deadline_ms(self, task: Task) -> int:
+        definition = self._registry.get(task.name)
+        return (definition and definition.deadline_ms) or self._settings.deadline_ms
+
+    def _expire(self, task: Task, start: Start) -> None:
+        """Fails a task that did not end, for good: its function may still be running until the process is gone."""
+        error = f"it did not end within {self._deadline_ms(task) / 1000:g} s"
+        try:
+            self._end(task, start, Ended(TaskState.FAILED, start.at, self._clock.now_ms(), start.attempt, error=error))
+        except UnavailableError:
+            pass  # the next attempt will tell
+        finally:
+            self._end_process()
 
     def _backoff_ms(self, task: Task, attempt: int) -> int:
         definition = self._registry[task.name]
@@ -250,50 +263,3 @@ def _other_starts(start: Start, ended: Ended) -> dict[str, Any]:
 
 def _own_limits(start: Start) -> dict[str, Any]:
     return {"limits": format_limits(start.lane.limits)} if start.lane.limits else {}
-
-
-class LeaseKeeper:
-    """Renews the leases of tasks that run for long, from one thread for the whole process."""
-
-    def __init__(self, lanes: LaneStore, clock: Clock) -> None:
-        self._lanes = lanes
-        self._clock = clock
-        self._held: dict[str, tuple[str, Lease, int]] = {}
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    @contextmanager
-    def keeping(self, user_id: str, lease: Lease) -> Iterator[None]:
-        with self._changed:
-            self._held[lease.token] = (user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS)
-            self._ensure_running()
-        try:
-            yield
-        finally:
-            with self._changed:
-                del self._held[lease.token]
-
-    def _ensure_running(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
-            self._thread.start()
-
-    def renew_due(self) -> None:
-        """Renews each lease whose time has come; one that can't be renewed now is tried again next time."""
-        now_ms = self._clock.now_ms()
-        with self._changed:
-            due = [held for held in self._held.values() if held[2] <= now_ms]
-        for user_id, lease, _ in due:
-            try:
-                self._lanes.extend(user_id, lease, now_ms + RENEWED_LEASE_MS)
-            except UnavailableError:
-                continue
-            with self._changed:
-                if lease.token in self._held:
-                    self._held[lease.token] = (user_id, lease, now_ms + RENEW_AFTER_MS)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait(1.0)
-            self.renew_due()

@@ -8,6 +8,7 @@ import os
 import pkgutil
 import random
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from chalicelib.control import Control
 from chalicelib.errors import SettingError, UnavailableError
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
+from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.overview import Overview
 from chalicelib.ports import CompletionLog
 from chalicelib.registry import Registry
@@ -36,6 +38,10 @@ from chalicelib.registry import registry as registered
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit import Races, Submitter
 from chalicelib.worker import Worker
+
+#: For other tasks to end when a process has to, because one of its tasks did not.
+LEAVING_SECONDS = 5
+EXIT_EXPIRED = 70
 
 #: Set when the process is to stop: waits are cut short, and what waits goes back to the queue.
 stopping = threading.Event()
@@ -134,7 +140,18 @@ class Container:
 
     @cached_property
     def worker(self) -> Worker:
-        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, self.registry, self.clock, self.settings)
+        keeper = LeaseKeeper(self.lanes, self.clock)
+        attempts = Attempts(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self.log,
+            self.registry,
+            self.clock,
+            self.settings,
+            keeper,
+            end_process,
+        )
         return Worker(
             self.lanes, self.tasks, self.queue, attempts, self.clock, lambda: secrets.token_hex(8), self.settings
         )
@@ -157,6 +174,14 @@ def _wrong_with(service: Callable[[], DynamoDBLaneStore | SQSTaskQueue]) -> str 
     except (UnavailableError, SettingError) as error:
         return str(error)
     return None
+
+
+def end_process() -> None:
+    """Ends this process within seconds; what it holds goes or comes back to the queue. On Lambda, at once."""
+    if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LEAVING_SECONDS)
+    os._exit(EXIT_EXPIRED)
 
 
 def load_own_tasks() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.attempt import LeaseKeeper
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import Lease
 from chalicelib.limits import parse_limits
+from chalicelib.registry import RetryAfter
 from chalicelib.tasks import Json, TaskState
 from chalicelib.worker import GAP_GRACE_MS, LEASE_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
@@ -546,23 +546,94 @@ def make_lease(token: str = "mine") -> Lease:
 def test_lease_of_a_long_task_is_renewed_before_it_ends_and_not_after_the_task() -> None:
     shop = Workshop()
     shop.lanes.prepare("ann", lambda lane: replace(lane, running=make_lease()))
-    keeper = LeaseKeeper(shop.lanes, shop.clock)
+    keeper = shop.keeper
 
     def until() -> int:
         return shop.lanes.get("ann").running.until - NOW
 
-    with keeper.keeping("ann", make_lease()):
+    with keeper.keeping("ann", make_lease(), NOW + 60_000, lambda: None):
         shop.clock.advance(2_999)
-        keeper.renew_due()
+        keeper.look()
         assert until() == LEASE_MS
         shop.clock.advance(1)
-        keeper.renew_due()
+        keeper.look()
         assert until() == 13_000
         shop.clock.advance(3_000)
         shop.lanes.fail("extend")
-        keeper.renew_due()
-        keeper.renew_due()
+        keeper.look()
+        keeper.look()
         assert until() == 16_000
     shop.clock.advance(9_000)
-    keeper.renew_due()
+    keeper.look()
     assert until() == 16_000
+
+
+# --- a task that never ends
+
+
+def test_task_past_its_deadline_fails_for_good_and_its_lane_goes_on() -> None:
+    shop = Workshop(DEADLINE="5")
+
+    def hang(payload: Json) -> None:
+        shop.clock.advance(6_000)
+        shop.keeper.look()  # as the keeper's thread does while the function runs
+
+    shop.register("hang", hang)
+    task = shop.submit(name="hang")
+    after = shop.submit()
+    shop.run()
+    assert shop.record(task).state is TaskState.FAILED
+    assert shop.record(task).ended.error == "it did not end within 5 s"
+    assert [letter.reason for letter in shop.queue.dead_letters] == ["it did not end within 5 s"]
+    assert shop.processes_ended == 1
+    assert len(shop.ran) == 2
+    assert shop.record(after).state is TaskState.SUCCEEDED
+
+
+def test_task_that_ends_in_time_is_not_expired() -> None:
+    shop = Workshop(DEADLINE="5")
+
+    def work(payload: Json) -> None:
+        shop.clock.advance(4_999)
+        shop.keeper.look()
+
+    shop.register("work", work)
+    task = shop.submit(name="work")
+    shop.run()
+    assert shop.record(task).state is TaskState.SUCCEEDED
+    assert shop.processes_ended == 0
+
+
+# --- told to slow down
+
+
+def test_task_told_to_slow_down_holds_its_lane_and_uses_no_attempt() -> None:
+    shop = Workshop(MAX_ATTEMPTS="1")
+    told = iter([7, 3])
+
+    def call(payload: Json) -> None:
+        if seconds := next(told, None):
+            raise RetryAfter(seconds, "the API said so")
+
+    shop.register("call", call)
+    task, after, other = shop.submit(name="call"), shop.submit(), shop.submit("bob")
+    shop.run()
+    assert shop.record(task).state is TaskState.SUCCEEDED
+    assert shop.record(task).ended.attempts == 1
+    assert sorted(shop.started_ms) == [0, 0, 7_000, 10_000, 11_000]
+    assert shop.record(after).ended.started_at == NOW + 11_000
+    assert shop.record(other).ended.started_at == NOW
+    assert shop.lanes.get("ann").held_until == 0
+
+
+def test_lane_told_to_slow_down_shows_until_when_and_why() -> None:
+    shop = Workshop()
+
+    def call(payload: Json) -> None:
+        raise RetryAfter(7, "the API said so")
+
+    shop.register("call", call)
+    shop.submit(name="call")
+    shop.handle_next()
+    lane = shop.lanes.get("ann")
+    assert (lane.held_until, lane.held_reason) == (NOW + 7_000, "the API said so")

@@ -8,9 +8,10 @@ from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, Mem
 from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from chalicelib.attempt import Attempts
 from chalicelib.errors import UnavailableError
+from chalicelib.lease_keeper import LeaseKeeper
+from chalicelib.registry import Registry
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Races, Refused, Submitted, Submitter
-from chalicelib.registry import Registry
 from chalicelib.tasks import Json, Task, TaskRecord
 from chalicelib.worker import Deferred, Delivery, Done, Outcome, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
@@ -61,6 +62,7 @@ class Workshop:
         self.handled: list[tuple[int, Outcome]] = []
         self._numbers = count(1)
         self._tokens = count(1)
+        self.processes_ended = 0
         self._worker = self.new_worker()
 
     def register(self, name: str, function: Callable[[Json], Json]) -> None:
@@ -73,9 +75,15 @@ class Workshop:
     def new_worker(self) -> Worker:
         """A worker of a new process: it knows no lane and no unsettled end."""
         clock, settings = self.clock, self.settings
-        attempts = Attempts(self.lanes, self.tasks, self.queue, self.log, self.registry, clock, settings)
+        self.keeper = LeaseKeeper(self.lanes, clock)
+        attempts = Attempts(
+            self.lanes, self.tasks, self.queue, self.log, self.registry, clock, settings, self.keeper, self._end_process
+        )
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         return Worker(self.lanes, self.tasks, self.queue, attempts, clock, token, settings)
+
+    def _end_process(self) -> None:
+        self.processes_ended += 1
 
     def replace_worker(self) -> None:
         """The process died; another takes its place."""
