@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +24,10 @@ from infra.local.health import is_healthy
 from infra.local.programs import app_programs, emulator_program
 from infra.local.settings import LocalSettings
 from infra.local.signals import StopSignals
+from infra.local.startup import START_SECONDS, StartError, Startup
 from infra.local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from infra.local.watch import Watch
 from infra.stack import StackError, emulator_defaults, ensure_stack
-
-_START_SECONDS = 60.0
-_LOG_TAIL_LINES = 15
 
 
 class RunError(Exception):
@@ -53,7 +50,7 @@ def main() -> int:
         return 2
     try:
         Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
-    except (RunError, SupervisorError, StackError) as error:
+    except (RunError, StartError, SupervisorError, StackError) as error:
         _say(str(error), sys.stderr)
         return 1
     return 0
@@ -148,7 +145,7 @@ class Run:
 
     def _restore_stack(self) -> None:
         """An emulator that crashed early may have come back without its table and queues."""
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not _listens(self._endpoint_url) and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
@@ -178,17 +175,8 @@ class Run:
         return []
 
     def _wait_for(self, is_ready: Callable[[], bool], names: list[str]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not is_ready():
-            if self._signals.wait(0.05):
-                raise StopRequestedError
-            self._check_start(names, time.monotonic() > deadline)
-
-    def _check_start(self, names: list[str], is_late: bool) -> None:
-        for info in self._supervisor.processes().values():
-            if info.name in names and (info.state == "BACKOFF" or is_late):
-                tail = "".join(f"\n  {line}" for line in _tail(info.log))
-                raise RunError(f"{info.name} did not start; the end of {info.log}:{tail}")
+        if not Startup(self._supervisor, names).wait(is_ready, self._signals.wait):
+            raise StopRequestedError
 
     def _note(self, line: str) -> None:
         with (self._settings.process_log_dir / "stack.log").open("a") as log:
@@ -239,12 +227,6 @@ def _listens(endpoint_url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _tail(path: Path) -> list[str]:
-    with suppress(FileNotFoundError), path.open(errors="replace") as log:
-        return [line.rstrip("\n") for line in deque(log, _LOG_TAIL_LINES)]
-    return []
 
 
 def _kill(pids: list[int]) -> None:

@@ -67,7 +67,7 @@ class Paceline:
 
     def start(self) -> None:
         self.spawn()
-        self.wait_for(lambda: "Paceline is ready" in self.output, 60, "it is ready")
+        self.wait_for(lambda: "Paceline is ready" in self.output, 130, "it is ready")
 
     def spawn(self) -> None:
         with self._output.open("wb") as output:
