@@ -107,10 +107,17 @@ class Container:
         return token_authentication(self.settings.jwt, fetch_jwks, self.clock.now_ms)
 
     @cached_property
-    def intake(self) -> Intake:
+    def submitter(self) -> Submitter:
+        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+
+    @cached_property
+    def idempotency(self) -> Idempotency:
         requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
-        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
-        return Intake(submitter, Idempotency(requests, self.clock, new_id), new_id, self.settings.over_limit)
+        return Idempotency(requests, self.clock, new_id)
+
+    @cached_property
+    def intake(self) -> Intake:
+        return Intake(self.submitter, self.idempotency, new_id, self.settings.over_limit)
 
     @cached_property
     def control(self) -> Control:
