@@ -1,0 +1,66 @@
+// The API: every request of the page goes through here. Addresses are relative, since a stage may come before them.
+
+const TOKEN = "paceline.token";
+const PATIENCE_MS = 20_000;
+
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN) ?? "",
+  set: (text) => (text ? sessionStorage.setItem(TOKEN, text) : sessionStorage.removeItem(TOKEN)),
+  /** Whose it says it is; the API alone decides whether that is so. */
+  subject() {
+    try {
+      const claims = this.get().split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+      return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(claims), (c) => c.charCodeAt(0)))).sub ?? "");
+    } catch {
+      return "";
+    }
+  },
+};
+
+/** An answer that is an error (RFC 9457), or no answer at all: then `status` is 0. */
+export class Problem extends Error {
+  constructor(status, title, detail = "") {
+    super(detail && detail !== title ? `${title}: ${detail}` : title);
+    this.status = status;
+  }
+}
+
+/** The JSON that the API answers. Throws Problem; over the limit (429) is an answer where the task is queued. */
+export async function call(method, path, body, signal) {
+  const headers = { Accept: "application/json" };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+  const patience = AbortSignal.timeout(PATIENCE_MS);
+  let response, content;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: signal ? AbortSignal.any([signal, patience]) : patience,
+      cache: "no-store",
+      credentials: "same-origin",
+    });
+    content = await response.json();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Problem(response && !response.ok ? response.status : 0, "The API does not answer");
+  }
+  if (response.ok || (response.status === 429 && content.queued)) return content;
+  throw new Problem(response.status, content.title ?? content.message ?? `Status ${response.status}`, content.detail);
+}
+
+const lane = (user) => `api/v1/users/${encodeURIComponent(user)}`;
+
+export const api = {
+  lanes: (search, before, limit, signal) =>
+    call("GET", `api/v1/lanes?${new URLSearchParams({ search, before, limit })}`, undefined, signal),
+  lane: (user, signal) => call("GET", lane(user), undefined, signal),
+  tasks: (user, query, signal) => call("GET", `${lane(user)}/tasks?${new URLSearchParams(query)}`, undefined, signal),
+  submit: (user, tasks) => call("POST", "api/v1/tasks", { user_id: user, tasks }),
+  cancel: (user, id) => call("DELETE", `${lane(user)}/tasks/${encodeURIComponent(id)}`),
+  pause: (user, until) => call("POST", `${lane(user)}/pause`, { until }),
+  resume: (user) => call("POST", `${lane(user)}/resume`, {}),
+  setLimits: (user, limits) => call("PUT", `${lane(user)}/limits`, { limits }),
+  resetLimits: (user) => call("DELETE", `${lane(user)}/limits`),
+};

@@ -1,0 +1,81 @@
+// Building and changing the page. Whatever comes from the API gets in as text only: nothing here parses markup.
+
+/** An element. `props`: attributes; `text`; `on` with listeners by event. Strings among the children become text. */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "text") node.textContent = value;
+    else if (name === "on") Object.entries(value).forEach(([event, listener]) => node.addEventListener(event, listener));
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Changes text only where it differs, so that selections and screen readers are left alone. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function setAttribute(node, name, value) {
+  if (value === null || value === false) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
+/** Makes `parent` show one child per entry, kept by key: nodes are changed, not made anew, and keep their focus. */
+export function keyed(parent, entries, key, make) {
+  const kept = (parent.entries ??= new Map());
+  const rows = entries.map((entry) => {
+    const id = key(entry);
+    if (!kept.has(id)) kept.set(id, make(entry));
+    const row = kept.get(id);
+    row.update(entry);
+    return [id, row];
+  });
+  const wanted = new Set(rows.map(([id]) => id));
+  for (const [id, row] of kept) {
+    if (wanted.has(id)) continue;
+    row.node.remove();
+    kept.delete(id);
+  }
+  let place = parent.firstElementChild;
+  for (const [, { node }] of rows) {
+    if (node === place) place = place.nextElementSibling;
+    else parent.insertBefore(node, place);
+  }
+  return rows.map(([, row]) => row);
+}
+
+/** Tells those who do not see the page. */
+export function announce(text) {
+  setText(document.getElementById("live"), text);
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false });
+
+export const timeOf = (at) => clock.format(at);
+export const dayOf = (at) => day.format(at);
+export const numberOf = (value) => value.toLocaleString();
+
+/** `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`: milliseconds for people. */
+export function spanOf(milliseconds) {
+  const seconds = Math.max(0, milliseconds) / 1000;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 100) return `${minutes} min`;
+  const hours = Math.round(minutes / 60);
+  return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} days`;
+}
+
+export function lateOf(milliseconds) {
+  if (milliseconds === null) return "–";
+  return milliseconds < 1000 ? `${Math.max(0, milliseconds)} ms` : spanOf(milliseconds);
+}
+
+/** `20 a minute`, `5 in 10 seconds`. */
+export function limitOf({ name, quota }) {
+  return name.includes("-") ? `${quota} in ${name.replace("-", " ")}` : `${quota} a ${name}`;
+}

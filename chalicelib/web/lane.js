@@ -1,0 +1,344 @@
+// One lane: its limits and how full they are, what can be done to it, its tasks.
+
+import { api, Problem } from "./api.js";
+import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
+import { describe, pill, stateOf } from "./overview.js";
+
+const PER_PAGE = 25;
+const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
+const CLIPPED = 60;
+
+export function lanePage(user, frame) {
+  const line = new Line();
+  let lane = null;
+  let turn = 0;
+
+  const state = el("p", { class: "state" });
+  const pause = el("button", { type: "button", text: "Pause" });
+  const resume = el("button", { type: "button", text: "Resume", hidden: true });
+  const laneStatus = el("p", { class: "status", role: "status" });
+  const picture = el("div", { class: "picture", role: "img", "aria-label": `Lane of ${user}` });
+  const axis = el("canvas", { class: "axis" });
+  const bands = el("div");
+  const track = el("canvas", { class: "track" });
+  picture.append(el("div", { class: "band head" }, el("span"), axis), bands, el("div", { class: "band" }, el("span", { class: "limit", text: "Starts" }), track));
+
+  const facts = el("dl", { class: "totals small" });
+  const fact = (name) => {
+    const value = el("dd", { text: "–" });
+    facts.append(el("div", {}, el("dt", { text: name }), value));
+    return value;
+  };
+  const waiting = fact("Waiting");
+  const running = fact("Running");
+  const nextStart = fact("Next start");
+  const open = fact("Free for a new task");
+
+  pause.addEventListener("click", () => act(() => api.pause(user, null), "Paused"));
+  resume.addEventListener("click", () => act(() => api.resume(user), "Resumed"));
+
+  async function act(work, done) {
+    const answer = await frame.ask(work, laneStatus, done);
+    if (!answer) return;
+    const hadFocus = [pause, resume].includes(document.activeElement);
+    showLane(answer);
+    if (hadFocus) (pause.hidden ? resume : pause).focus();
+  }
+
+  const tasks = taskList(user, frame);
+  const node = el(
+    "div",
+    { class: "page" },
+    el(
+      "div",
+      { class: "title" },
+      el("div", {}, el("a", { href: "#/", class: "back", text: "All lanes" }), el("h1", { text: user }), state),
+      el("div", { class: "actions" }, pause, resume, pauseUntil((at) => act(() => api.pause(user, at), `Paused until ${dayOf(at)}`))),
+      laneStatus,
+    ),
+    facts,
+    el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), picture),
+    el("div", { class: "two" }, submitForm(user, frame), limitsForm(user, frame, () => lane, showLane)),
+    tasks.node,
+  );
+
+  function showLane(newest) {
+    lane = newest;
+    clock.set(lane.now);
+    line.update(lane);
+    keyed(bands, lane.policies, (policy) => policy.name, () => bandRow(line));
+    setAttribute(picture, "aria-label", describe(lane, line, clock.now()));
+    setText(waiting, numberOf(lane.backlog));
+    setText(running, lane.running ? "1" : "0");
+    pause.hidden = lane.paused && !lane.paused_until;
+    resume.hidden = !lane.paused;
+    node.querySelector("#limits-form").update(lane);
+  }
+
+  /** The lane and its tasks in turn: one request at a time, one a second. */
+  async function refresh(signal) {
+    if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
+    else await tasks.refresh(signal);
+    if (turn === 1) return 0;
+    return lane.backlog || lane.running ? 1000 : 1500;
+  }
+
+  const stop = animate(() => {
+    const now = clock.now();
+    drawAxis(axis);
+    for (const { draw } of bands.entries?.values() ?? []) draw(now);
+    drawTrack(track, line);
+    if (!lane) return;
+    setText(state, stateOf(lane, now));
+    const next = lane.next_starts.find((at) => at > now) ?? lane.next_start_at;
+    setText(nextStart, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : "now");
+    setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : "now");
+    tasks.draw(now);
+  });
+
+  return { node, refresh, leave: stop };
+}
+
+function bandRow(line) {
+  const name = el("b");
+  const used = el("span", { class: "used" });
+  const canvas = el("canvas", { class: "window" });
+  let policy;
+  return {
+    node: el("div", { class: "band" }, el("div", { class: "limit" }, name, used), canvas),
+    update(newest) {
+      policy = newest;
+      setText(name, limitOf(policy));
+    },
+    draw(now) {
+      setText(used, `${line.used(policy, now)} used`);
+      drawBand(canvas, line, policy);
+    },
+  };
+}
+
+function pauseUntil(set) {
+  const field = el("input", { type: "datetime-local", id: "until", step: "1", required: true });
+  const form = el("form", {}, el("label", { for: "until", text: "Pause until" }), field, el("button", { type: "submit", text: "Set" }));
+  const box = el("details", { class: "menu" }, el("summary", { text: "Pause until…" }), form);
+  box.addEventListener("toggle", () => {
+    if (!box.open) return;
+    const soon = new Date(Date.now() + 600_000);
+    field.value = new Date(soon.getTime() - soon.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+  });
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !box.open) return;
+    box.open = false;
+    box.firstElementChild.focus();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    box.open = false;
+    box.firstElementChild.focus();
+    set(new Date(field.value).getTime());
+  });
+  return box;
+}
+
+function submitForm(user, frame) {
+  const task = el("input", { id: "task", value: "log", required: true, maxlength: "64", pattern: "[A-Za-z0-9._\\-]+", spellcheck: "false", autocapitalize: "off" });
+  const payload = el("textarea", { id: "payload", rows: "3", spellcheck: "false", placeholder: "{}", "aria-describedby": "payload-hint" });
+  const count = el("input", { id: "count", type: "number", min: "1", max: "100", value: "1", required: true });
+  const status = el("p", { class: "status", role: "status" });
+  const form = el(
+    "form",
+    { class: "card form", "aria-labelledby": "submit-title", id: "submit-form" },
+    el("h2", { id: "submit-title", text: "Submit" }),
+    el("div", { class: "fields" }, field("Task", task), field("How many", count)),
+    field("Payload", payload),
+    el("p", { class: "hint", id: "payload-hint", text: "Any JSON; empty for none." }),
+    el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Submit" }), status),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    let value = null;
+    try {
+      value = payload.value.trim() ? JSON.parse(payload.value) : null;
+    } catch (error) {
+      status.classList.add("bad");
+      setText(status, `The payload is no JSON: ${error.message}`);
+      payload.focus();
+      return;
+    }
+    const order = { task: task.value, payload: value };
+    const orders = Array.from({ length: Number(count.value) }, () => order);
+    void frame.ask(() => api.submit(user, orders), status, (answer) => submitted(answer));
+  });
+  return form;
+}
+
+function submitted({ tasks }) {
+  const last = tasks.at(-1);
+  const what = tasks.length === 1 ? `Task ${last.seq}` : `${tasks.length} tasks`;
+  return last.delay_ms > 0 ? `${what} queued, the last starts in about ${spanOf(last.delay_ms)}` : `${what} taken, starting now`;
+}
+
+function field(text, input) {
+  return el("div", { class: "field" }, el("label", { for: input.id, text }), input);
+}
+
+function limitsForm(user, frame, current, show) {
+  const limits = el("input", { id: "limits", required: true, maxlength: "500", spellcheck: "false", "aria-describedby": "limits-hint" });
+  const reset = el("button", { type: "button", text: "Back to the default" });
+  const status = el("p", { class: "status", role: "status" });
+  const form = el(
+    "form",
+    { class: "card form", id: "limits-form", "aria-labelledby": "limits-title" },
+    el("h2", { id: "limits-title", text: "Limits" }),
+    field("All of these hold at once", limits),
+    el("p", { class: "hint", id: "limits-hint", text: "Such as 1/second; 20/minute. In force from the next start on, what waits included." }),
+    el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Change" }), reset, status),
+  );
+  let shown = "";
+  form.update = (lane) => {
+    // What somebody has begun to write stays.
+    if (limits.value === shown) limits.value = lane.limits;
+    shown = lane.limits;
+    reset.hidden = !lane.own_limits;
+  };
+  const send = async (work, done) => {
+    const answer = await frame.ask(work, status, done);
+    if (!answer) return;
+    shown = limits.value = answer.limits;
+    show(answer);
+  };
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    void send(() => api.setLimits(user, limits.value), "In force from the next start on");
+  });
+  reset.addEventListener("click", () => {
+    limits.focus();
+    void send(() => api.resetLimits(user), "Back to the default");
+  });
+  return form;
+}
+
+function taskList(user, frame) {
+  const filter = el("select", { id: "state" }, el("option", { value: "", text: "All states" }), ...STATES.map((one) => el("option", { value: one, text: one })));
+  const first = el("button", { type: "button", text: "Newest", disabled: true });
+  const older = el("button", { type: "button", text: "Older", disabled: true });
+  const status = el("p", { class: "status", role: "status" });
+  const body = el("tbody");
+  const empty = el("p", { class: "hint", text: "No tasks here." });
+  let before = null;
+  let next = null;
+  const go = (to) => {
+    before = to;
+    void refreshNow();
+  };
+  filter.addEventListener("change", () => go(null));
+  first.addEventListener("click", () => go(null));
+  older.addEventListener("click", () => go(next));
+
+  async function refresh(signal) {
+    const query = { limit: PER_PAGE, ...(filter.value && { state: filter.value }), ...(before && { before }) };
+    const asked = JSON.stringify(query);
+    const answer = await api.tasks(user, query, signal);
+    if (asked !== JSON.stringify({ limit: PER_PAGE, ...(filter.value && { state: filter.value }), ...(before && { before }) })) return;
+    next = answer.next;
+    first.disabled = before === null;
+    older.disabled = next === null;
+    first.parentElement.hidden = first.disabled && older.disabled;
+    keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel));
+    empty.hidden = answer.tasks.length > 0;
+  }
+
+  async function refreshNow() {
+    try {
+      await refresh();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      setText(status, error.message);
+    }
+  }
+
+  async function cancel(task) {
+    if (await frame.ask(() => api.cancel(user, task.task_id), status, `Task ${task.seq} cancelled`)) await refreshNow();
+  }
+
+  const heads = ["No.", "Task", "State", "Start", "Took", "Outcome", ""];
+  const node = el(
+    "section",
+    { class: "card", "aria-labelledby": "tasks-title" },
+    el(
+      "div",
+      { class: "bar" },
+      el("h2", { id: "tasks-title", text: "Tasks" }),
+      el("label", { class: "unseen", for: "state", text: "Show tasks in this state" }),
+      filter,
+      status,
+      el("div", { class: "pager" }, first, older),
+    ),
+    el(
+      "div",
+      { class: "wide" },
+      el(
+        "table",
+        { class: "tasks" },
+        el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", text: text || undefined }, ...(text ? [] : [el("span", { class: "unseen", text: "Actions" })]))))),
+        body,
+      ),
+    ),
+    empty,
+  );
+  return { node, refresh, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
+}
+
+function taskRow(cancel) {
+  const seq = el("td", { class: "number" });
+  const name = el("td", { class: "id" });
+  const state = el("td");
+  const start = el("td", { class: "number" });
+  const took = el("td", { class: "number" });
+  const outcome = el("td", { class: "outcome" });
+  const actions = el("td", { class: "act" });
+  const button = el("button", { type: "button", class: "quiet", text: "Cancel", on: { click: () => cancel(task) } });
+  let task;
+  let told = "";
+  let stated = "";
+  return {
+    node: el("tr", {}, seq, name, state, start, took, outcome, actions),
+    update(newest) {
+      task = newest;
+      setText(seq, String(task.seq));
+      setText(name, task.task);
+      setAttribute(seq, "title", task.task_id);
+      if (stated !== task.state) {
+        state.replaceChildren(pill(task.state));
+        if (stated) announce(`Task ${task.seq} ${task.state}`);
+        stated = task.state;
+      }
+      const isOpen = task.started_at !== null && task.completed_at !== null;
+      setText(took, isOpen ? spanOf(task.completed_at - task.started_at) : "");
+      const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
+      const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
+      if (told !== text + attempts) outcome.replaceChildren(...tell(text, attempts, Boolean(task.error)));
+      told = text + attempts;
+      setAttribute(button, "aria-label", `Cancel task ${task.seq}`);
+      if ((task.state === "queued") !== actions.contains(button)) actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+    },
+    draw(now) {
+      setText(start, startOf(task, now));
+    },
+  };
+}
+
+function startOf(task, now) {
+  if (task.started_at !== null) return timeOf(task.started_at);
+  if (task.state === "cancelled") return "never";
+  if (task.estimated_at === null) return "when resumed";
+  return task.estimated_at > now ? `in ${spanOf(task.estimated_at - now)}` : "now";
+}
+
+function tell(text, attempts, isError) {
+  const mark = attempts ? [el("span", { class: "hint", text: `${attempts} ` })] : [];
+  const kind = isError ? "bad" : "";
+  if (text.length <= CLIPPED) return [...mark, el("span", { class: kind, text })];
+  return [...mark, el("details", { class: kind }, el("summary", { text: `${text.slice(0, CLIPPED)}…` }), el("pre", { text }))];
+}

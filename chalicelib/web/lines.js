@@ -1,0 +1,296 @@
+// What is known of each lane's starts, and the pictures of it: starts and planned starts on a time axis around now,
+// and how full each limit's window is, was and will be.
+
+/** The server's clock, as far as it can be told from here. */
+export const clock = {
+  offset: null,
+  set(serverNow) {
+    const offset = serverNow - Date.now();
+    this.offset = this.offset === null || Math.abs(offset - this.offset) > 2000 ? offset : this.offset + (offset - this.offset) / 8;
+  },
+  now() {
+    return Date.now() + (this.offset ?? 0);
+  },
+};
+
+const KEPT_MS = 300_000;
+/** The longest window whose filling is drawn; a longer one does not move. */
+const DRAWN_WINDOW_SECONDS = 120;
+
+/** A lane's starts: the API gives the newest ones, so what it gave before is kept. */
+export class Line {
+  constructor() {
+    this.starts = [];
+    this.planned = [];
+    this.policies = [];
+    /** Since when every start is known. */
+    this.knownFrom = Infinity;
+  }
+
+  update(lane) {
+    const oldest = lane.starts.at(-1);
+    const all = lane.starts.length >= lane.admitted - lane.backlog;
+    const gap = this.starts.length && oldest > this.starts.at(-1);
+    if (all) this.knownFrom = -Infinity;
+    else if (this.knownFrom === Infinity || gap) this.knownFrom = oldest ?? clock.now();
+    const kept = new Set([...this.starts, ...lane.starts]);
+    this.starts = [...kept].filter((at) => at > lane.now - KEPT_MS).sort((a, b) => a - b);
+    this.planned = lane.next_starts;
+    this.policies = lane.policies;
+    this.paused = lane.paused;
+    this.pausedUntil = lane.paused_until;
+  }
+
+  /** Starts that the window ending now holds; as the API counted for one too long to be seen from here. */
+  used(policy, now) {
+    const since = now - policy.window_seconds * 1000;
+    if (since < this.knownFrom && policy.window_seconds > DRAWN_WINDOW_SECONDS) return policy.quota - policy.remaining;
+    const count = this.starts.filter((at) => at > since && at <= now).length;
+    return Math.min(policy.quota, count);
+  }
+
+  /** The limit whose window says most at a glance: the longest that fits. */
+  main() {
+    const fitting = this.policies.filter((policy) => policy.window_seconds <= DRAWN_WINDOW_SECONDS);
+    return fitting.at(-1) ?? this.policies.at(-1);
+  }
+
+  /** How full the window ending at each moment is: [time, starts in it] at every change, planned starts counted too. */
+  filling(policy) {
+    const width = policy.window_seconds * 1000;
+    const changes = [...this.starts, ...this.planned].flatMap((at) => [[at, 1], [at + width, -1]]);
+    changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    let count = 0;
+    return changes.map(([at, step]) => [at, (count += step)]);
+  }
+}
+
+/** How much time a picture of that width shows, ms before and after now. */
+export function spanFor(width) {
+  if (width < 420) return [40_000, 25_000];
+  return width < 640 ? [60_000, 40_000] : [75_000, 60_000];
+}
+
+export const colors = {
+  read() {
+    const style = getComputedStyle(document.documentElement);
+    for (const name of ["ink", "muted", "line", "accent", "full", "card", "warn"]) this[name] = style.getPropertyValue(`--${name}`).trim();
+  },
+};
+
+/** Gets a canvas ready for drawing in CSS pixels; null while it is not laid out. */
+function prepared(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!width || !height) return null;
+  const scale = window.devicePixelRatio || 1;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const [before, after] = spanFor(width);
+  const now = clock.now();
+  const x = (at) => ((at - now + before) / (before + after)) * width;
+  return { context, width, height, now, from: now - before, to: now + after, x };
+}
+
+/** The axis above the pictures: seconds from now. */
+export function drawAxis(canvas) {
+  const view = prepared(canvas);
+  if (!view) return;
+  const { context, width, height, now, from, to, x } = view;
+  context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  const step = width < 420 ? 20_000 : 30_000;
+  for (let offset = -90_000; offset <= 60_000; offset += step) {
+    const at = now + offset;
+    if (at < from || at > to || offset === 0) continue;
+    const text = `${offset > 0 ? "+" : "−"}${Math.abs(offset) / 1000} s`;
+    const half = context.measureText(text).width / 2;
+    if (x(at) - half < 0 || x(at) + half > width) continue;
+    context.fillStyle = colors.muted;
+    context.fillText(text, x(at), height / 2);
+  }
+  context.fillStyle = colors.ink;
+  context.font = `600 ${context.font}`;
+  context.fillText("now", x(now), height / 2);
+}
+
+/** One lane in one line: the main limit's window as a band that fills, the starts on its ground. */
+export function drawLine(canvas, line) {
+  const view = prepared(canvas);
+  if (!view) return;
+  const policy = line.main();
+  const ground = view.height - 8;
+  drawGrid(view, 0, view.height);
+  if (policy) drawFilling(view, line, policy, 5, ground - 5);
+  drawPause(view, line, 0, view.height);
+  drawStarts(view, line, ground);
+  drawNow(view, 0, view.height);
+}
+
+/** One limit's window alone. */
+export function drawBand(canvas, line, policy) {
+  const view = prepared(canvas);
+  if (!view) return;
+  drawGrid(view, 0, view.height);
+  drawFilling(view, line, policy, 6, view.height - 1);
+  drawPause(view, line, 0, view.height);
+  drawNow(view, 0, view.height);
+}
+
+/** The starts alone. */
+export function drawTrack(canvas, line) {
+  const view = prepared(canvas);
+  if (!view) return;
+  drawGrid(view, 0, view.height);
+  drawPause(view, line, 0, view.height);
+  drawStarts(view, line, view.height / 2);
+  drawNow(view, 0, view.height);
+}
+
+function drawGrid({ context, width, now, from, to, x }, top, bottom) {
+  context.strokeStyle = colors.line;
+  context.lineWidth = 1;
+  const step = width < 420 ? 10_000 : 15_000;
+  for (let offset = -90_000; offset <= 60_000; offset += step) {
+    const at = now + offset;
+    if (at < from || at > to || offset === 0) continue;
+    const left = Math.round(x(at)) + 0.5;
+    context.beginPath();
+    context.moveTo(left, top);
+    context.lineTo(left, bottom);
+    context.stroke();
+  }
+}
+
+function drawNow({ context, now, x }, top, bottom) {
+  context.strokeStyle = colors.ink;
+  context.globalAlpha = 0.75;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(Math.round(x(now)) + 0.5, top);
+  context.lineTo(Math.round(x(now)) + 0.5, bottom);
+  context.stroke();
+  context.globalAlpha = 1;
+}
+
+function drawFilling(view, line, policy, top, bottom) {
+  const { context, width, now, from, to, x } = view;
+  const knownAt = Math.max(from, line.knownFrom + policy.window_seconds * 1000);
+  const begin = Math.min(knownAt, now);
+  const y = (count) => bottom - (Math.min(count, policy.quota) / policy.quota) * (bottom - top);
+  const steps = line.filling(policy);
+  const part = (since, until, alpha, isFull) => {
+    context.globalAlpha = alpha;
+    context.fillStyle = isFull ? colors.full : colors.accent;
+    let level = 0;
+    let at = since;
+    const column = (end) => {
+      const shown = isFull ? level >= policy.quota : level < policy.quota;
+      if (level > 0 && end > at && shown) context.fillRect(x(at), y(level), x(end) - x(at), bottom - y(level));
+    };
+    for (const [when, count] of steps) {
+      if (when > until) break;
+      if (when > since) {
+        column(when);
+        at = when;
+      }
+      level = count;
+    }
+    column(until);
+  };
+  for (const isFull of [false, true]) {
+    part(begin, now, 0.34, isFull);
+    part(now, to, 0.15, isFull);
+  }
+  context.globalAlpha = 1;
+  context.strokeStyle = colors.muted;
+  context.globalAlpha = 0.55;
+  context.setLineDash([2, 3]);
+  context.beginPath();
+  context.moveTo(0, Math.round(top) - 0.5);
+  context.lineTo(width, Math.round(top) - 0.5);
+  context.stroke();
+  context.setLineDash([]);
+  context.globalAlpha = 1;
+}
+
+function drawPause({ context, width, now, to, x }, line, top, bottom) {
+  if (!line.paused) return;
+  const left = x(now);
+  const right = line.pausedUntil ? Math.min(width, x(Math.min(line.pausedUntil, to))) : width;
+  context.save();
+  context.beginPath();
+  context.rect(left, top, right - left, bottom - top);
+  context.clip();
+  context.strokeStyle = colors.warn;
+  context.globalAlpha = 0.3;
+  context.beginPath();
+  for (let at = left - (bottom - top); at < right; at += 7) {
+    context.moveTo(at, bottom);
+    context.lineTo(at + bottom - top, top);
+  }
+  context.stroke();
+  context.restore();
+}
+
+function drawStarts({ context, width, now, from, to, x }, line, ground) {
+  context.strokeStyle = colors.muted;
+  context.globalAlpha = 0.5;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(0, Math.round(ground) + 0.5);
+  context.lineTo(width, Math.round(ground) + 0.5);
+  context.stroke();
+  context.globalAlpha = 1;
+  context.fillStyle = colors.accent;
+  for (const at of line.starts) {
+    if (at < from || at > to) continue;
+    // A start that has just been made is larger for a moment: the eye finds it at the line of now.
+    const fresh = Math.max(0, 1 - (now - at) / 900);
+    dot(context, x(at), ground, 2.6 + 1.8 * fresh);
+    context.fill();
+  }
+  context.strokeStyle = colors.accent;
+  context.lineWidth = 1.3;
+  for (const at of line.planned) {
+    if (at > to || at < from) continue;
+    dot(context, x(at), ground, 2.6);
+    context.fillStyle = colors.card;
+    context.fill();
+    context.stroke();
+  }
+}
+
+function dot(context, left, top, radius) {
+  context.beginPath();
+  context.arc(left, top, radius, 0, 2 * Math.PI);
+}
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Draws all that a page shows: 30 times a second, or once a second for those who want no motion. */
+export function animate(draw) {
+  let drawnAt = 0;
+  let frame;
+  colors.read();
+  const recolor = () => colors.read();
+  dark.addEventListener("change", recolor);
+  const step = (at) => {
+    if (at - drawnAt >= (still.matches ? 1000 : 32)) {
+      drawnAt = at;
+      draw();
+    }
+    frame = requestAnimationFrame(step);
+  };
+  frame = requestAnimationFrame(step);
+  return () => {
+    cancelAnimationFrame(frame);
+    dark.removeEventListener("change", recolor);
+  };
+}

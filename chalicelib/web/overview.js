@@ -1,0 +1,249 @@
+// All lanes: the totals, each lane as a moving line, the newest completions.
+
+import { api } from "./api.js";
+import { el, keyed, lateOf, limitOf, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
+
+const PER_PAGE = 25;
+const FEED = 12;
+
+export const linkTo = (user) => `#/lane/${encodeURIComponent(user)}`;
+
+export function overviewPage(frame) {
+  const totals = Object.fromEntries(
+    ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
+  );
+  const search = el("input", { type: "search", id: "search", placeholder: "User id begins with…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
+  const range = el("p", { class: "range", role: "status" });
+  const newer = el("button", { type: "button", text: "Previous", disabled: true });
+  const older = el("button", { type: "button", text: "Next", disabled: true });
+  const axis = el("canvas", { class: "axis", "aria-hidden": "true" });
+  const list = el("ul", { class: "lanes", role: "list" });
+  const empty = el("div", { class: "empty", hidden: true });
+  const feed = el("tbody");
+  const noFeed = el("p", { class: "hint", text: "What completes shows up here." });
+  const node = el(
+    "div",
+    { class: "page" },
+    el("h1", { class: "unseen", text: "All lanes" }),
+    el("dl", { class: "totals", "aria-label": "Totals" }, ...Object.values(totals).map((one) => one.node)),
+    el(
+      "section",
+      { class: "card", "aria-labelledby": "lanes-title" },
+      el(
+        "div",
+        { class: "bar" },
+        el("h2", { id: "lanes-title", text: "Lanes" }),
+        el("label", { class: "unseen", for: "search", text: "Find users whose id begins with" }),
+        search,
+        range,
+        el("div", { class: "pager" }, newer, older),
+      ),
+      legend(),
+      el("div", { class: "row head", "aria-hidden": "true" }, el("span"), axis, el("span")),
+      list,
+      empty,
+    ),
+    el(
+      "section",
+      { class: "card", "aria-labelledby": "feed-title" },
+      el("div", { class: "bar" }, el("h2", { id: "feed-title", text: "Newest completions" })),
+      el(
+        "div",
+        { class: "wide" },
+        el(
+          "table",
+          { class: "feed" },
+          el("thead", {}, el("tr", {}, ...["At", "User", "Task", "No.", "State", "Late"].map((text) => el("th", { scope: "col", text })))),
+          feed,
+        ),
+      ),
+      noFeed,
+    ),
+  );
+
+  const lines = new Map();
+  const completions = new Map();
+  let rows = [];
+  let skip = 0;
+  let next = null;
+  let typing;
+
+  const turn = (to) => {
+    skip = to;
+    frame.refresh();
+  };
+  newer.addEventListener("click", () => turn(Math.max(0, skip - PER_PAGE)));
+  older.addEventListener("click", () => next !== null && turn(Number(next)));
+  search.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => turn(0), 200);
+  });
+
+  async function refresh(signal) {
+    const wanted = search.value.trim();
+    const answer = await api.lanes(wanted, skip, PER_PAGE, signal);
+    clock.set(answer.now);
+    next = answer.next;
+    showTotals(totals, answer.totals);
+    showLanes(answer.lanes);
+    showRange(answer, wanted);
+    showFeed(answer.completions);
+    const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
+    return moves ? 1000 : 2000;
+  }
+
+  function showLanes(lanes) {
+    const shown = new Set(lanes.map((lane) => lane.user_id));
+    for (const user of lines.keys()) if (!shown.has(user)) lines.delete(user);
+    for (const lane of lanes) {
+      if (!lines.has(lane.user_id)) lines.set(lane.user_id, new Line());
+      lines.get(lane.user_id).update(lane);
+    }
+    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id)));
+  }
+
+  /** Nothing moves away under a focus. */
+  function inPlace(lanes) {
+    if (!list.contains(document.activeElement) || !list.entries) return lanes;
+    const places = new Map([...list.entries.keys()].map((user, place) => [user, place]));
+    return [...lanes].sort((a, b) => (places.get(a.user_id) ?? Infinity) - (places.get(b.user_id) ?? Infinity));
+  }
+
+  function showRange(answer, wanted) {
+    const { lanes, complete } = answer.totals;
+    const count = `${numberOf(lanes)}${complete ? "" : "+"}`;
+    setText(range, answer.lanes.length ? `${numberOf(skip + 1)}–${numberOf(skip + answer.lanes.length)} of ${count}` : "");
+    newer.disabled = skip === 0;
+    older.disabled = next === null;
+    newer.parentElement.hidden = newer.disabled && older.disabled;
+    empty.hidden = answer.lanes.length > 0;
+    if (!empty.hidden) empty.replaceChildren(...nothing(wanted));
+  }
+
+  function showFeed(newest) {
+    for (const one of newest) completions.set(one.task_id, one);
+    const shown = [...completions.values()].sort((a, b) => b.completed_at - a.completed_at);
+    for (const one of shown.slice(FEED)) completions.delete(one.task_id);
+    keyed(feed, shown.slice(0, FEED), (one) => one.task_id, completionRow);
+    noFeed.hidden = shown.length > 0;
+  }
+
+  const stop = animate(() => {
+    drawAxis(axis);
+    const now = clock.now();
+    for (const row of rows) row.draw(now);
+  });
+
+  return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), stop()) };
+}
+
+function total(name) {
+  const value = el("dd", { text: "–" });
+  const note = el("dd", { class: "note" });
+  return { node: el("div", {}, el("dt", { text: name }), value, note), value, note };
+}
+
+function showTotals(totals, found) {
+  const put = (name, value, note = "") => {
+    setText(totals[name].value, value);
+    setText(totals[name].note, note);
+  };
+  put("Waiting", numberOf(found.waiting));
+  put("Running", numberOf(found.running));
+  put("Starts a second", found.starts_per_second.toFixed(1), "last 10 s");
+  put("Lateness", lateOf(found.late_ms), found.worst_late_ms === null ? "of the newest starts" : `at worst ${lateOf(found.worst_late_ms)}`);
+  put("Lanes", numberOf(found.lanes) + (found.complete ? "" : "+"), found.paused ? `${numberOf(found.paused)} paused` : "");
+}
+
+function legend() {
+  const item = (kind, text) => el("span", { class: "key" }, el("i", { class: kind, "aria-hidden": "true" }), text);
+  return el(
+    "p",
+    { class: "legend" },
+    item("start", "started"),
+    item("plan", "planned start"),
+    item("band", "window filling"),
+    item("band full", "window full"),
+  );
+}
+
+function nothing(wanted) {
+  if (wanted) return [el("p", { text: `No lane begins with “${wanted}”.` })];
+  const example = "curl -d '{\"user_id\": \"ann\"}' -H 'Content-Type: application/json' …/api/v1/task";
+  return [el("p", { text: "No lanes yet. A user’s lane appears with the first task:" }), el("code", { text: example })];
+}
+
+function laneRow(line) {
+  const link = el("a", { class: "name" });
+  const limits = el("span", { class: "limits" });
+  const canvas = el("canvas", { class: "line", role: "img" });
+  const backlog = el("b");
+  const state = el("span", { class: "state" });
+  const node = el(
+    "li",
+    { class: "row" },
+    el("div", { class: "who" }, link, limits),
+    canvas,
+    el("div", { class: "count" }, backlog, state),
+  );
+  let lane;
+  return {
+    node,
+    update(newest) {
+      lane = newest;
+      setText(link, lane.user_id);
+      setAttribute(link, "href", linkTo(lane.user_id));
+      setText(backlog, lane.backlog ? numberOf(lane.backlog) : "");
+      setAttribute(node, "class", `row${lane.paused ? " paused" : lane.backlog || lane.running ? "" : " idle"}`);
+      setAttribute(canvas, "aria-label", describe(lane, line, clock.now()));
+    },
+    draw(now) {
+      drawLine(canvas, line);
+      const main = line.main();
+      const long = main ? `${line.used(main, now)} of ${limitOf(main)}` : lane.limits;
+      setText(limits, lane.own_limits ? `${long} · own limits` : long);
+      setText(state, stateOf(lane, now));
+    },
+  };
+}
+
+export function stateOf(lane, now) {
+  if (lane.paused) return lane.paused_until ? `paused, ${spanOf(lane.paused_until - now)}` : "paused";
+  if (lane.backlog) {
+    const next = lane.next_starts.find((at) => at > now) ?? lane.next_start_at;
+    return next && next > now ? `waiting, next in ${spanOf(next - now)}` : "waiting, next now";
+  }
+  if (lane.running) return "running";
+  const last = lane.starts[0];
+  return last ? `last ${spanOf(Math.max(0, now - last))} ago` : "idle";
+}
+
+/** The picture in words. */
+export function describe(lane, line, now) {
+  const windows = lane.policies.map((policy) => `${line.used(policy, now)} of ${limitOf(policy)} used`);
+  const parts = [`Lane of ${lane.user_id}`, ...windows, lane.backlog ? `${lane.backlog} waiting` : "nothing waiting"];
+  if (lane.paused) parts.push(lane.paused_until ? `paused until ${timeOf(lane.paused_until)}` : "paused");
+  else if (lane.next_start_at) parts.push(`next start at ${timeOf(lane.next_start_at)}`);
+  if (lane.starts.length) parts.push(`last start at ${timeOf(lane.starts[0])}`);
+  return parts.join(", ");
+}
+
+export function pill(state) {
+  return el("span", { class: `pill ${state}`, text: state });
+}
+
+function completionRow(one) {
+  const link = el("a", { href: linkTo(one.user_id), text: one.user_id });
+  const node = el(
+    "tr",
+    {},
+    el("td", { class: "number", text: timeOf(one.completed_at) }),
+    el("td", { class: "id" }, link),
+    el("td", { text: one.task }),
+    el("td", { class: "number", text: String(one.seq) }),
+    el("td", { title: one.error ?? undefined }, pill(one.state)),
+    el("td", { class: "number", text: lateOf(one.late_ms) }),
+  );
+  return { node, update() {} };
+}
