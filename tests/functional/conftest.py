@@ -18,7 +18,7 @@ from tests.factories import VirtualClock
 from tests.integration.aws import Aws, make_resources
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def resources() -> Iterator[Aws]:
     with mock_aws():
         yield make_resources(client("dynamodb", None), client("sqs", None))

@@ -54,7 +54,7 @@ def ports_of(request: pytest.FixtureRequest) -> Ports:
     return AwsPorts(request.getfixturevalue(request.param), forgets_duplicates=request.param == "moto")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moto() -> Iterator[Aws]:
     with mock_aws():
         yield make_resources(client("dynamodb", None), client("sqs", None))

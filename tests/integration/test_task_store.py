@@ -109,8 +109,7 @@ def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, 
 
 
 def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> None:
-    for seq in range(1, 321):
-        ports.tasks.put(make_task(seq, user))
+    ports.tasks.put_many([make_task(seq, user) for seq in range(1, 321)])
     assert [record.task.seq for record in ports.tasks.between(user, 310, 312)] == [310, 311, 312]
     assert ports.tasks.between(user, 1, 2) == []
 
