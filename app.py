@@ -187,6 +187,15 @@ def health() -> Response:
     return _to_admin(lambda: answers.health_answer(container().check_health()))
 
 
+@app.route("/openapi.json", methods=["GET"])
+def openapi() -> Response:
+    from chalicelib.openapi import document  # noqa: PLC0415 - no submit has to wait for it
+
+    context = _request.get().context
+    base_path = str(context.get("path") or "").removesuffix("/openapi.json") or "/"
+    return Response(document(base_path), {"Content-Type": "application/json"})
+
+
 @app.route("/kill", methods=["GET"])
 def kill() -> Response:
     return _to_admin(_kill)

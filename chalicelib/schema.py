@@ -59,8 +59,7 @@ class PlaceAnswer(Struct):
     task_id: str
     user_id: str
     seq: int
-    #: tasks ahead, 0 when it may start now
-    position: int
+    position: Annotated[int, Meta(description="Tasks ahead, 0 when it may start now.")]
     planned_at: int
     delay_ms: int
     queued: bool
@@ -69,8 +68,7 @@ class PlaceAnswer(Struct):
 
 class BulkAnswer(Struct):
     user_id: str
-    #: some of them wait
-    queued: bool
+    queued: Annotated[bool, Meta(description="Some of them wait.")]
     tasks: list[PlaceAnswer]
 
 
@@ -93,45 +91,36 @@ class TaskAnswer(Struct):
 
 class TaskListAnswer(Struct):
     tasks: list[TaskAnswer]
-    #: give it as `before` for the next page; null on the last
-    next: str | None
+    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
 
 
 class LimitAnswer(Struct):
     name: str
     quota: int
     window_seconds: int
-    #: what a submit could still use now
-    remaining: int
-    #: seconds until there is more
-    reset_seconds: int
+    remaining: Annotated[int, Meta(description="What a submit could still use now.")]
+    reset_seconds: Annotated[int, Meta(description="Seconds until there is more.")]
 
 
 class LaneAnswer(Struct):
     user_id: str
     limits: str
-    #: the user has limits of its own
-    own_limits: bool
+    own_limits: Annotated[bool, Meta(description="The user has limits of its own.")]
     policies: list[LimitAnswer]
-    #: tasks waiting
-    backlog: int
-    #: the task that runs now
-    running: str | None
+    backlog: Annotated[int, Meta(description="Tasks waiting.")]
+    running: Annotated[str | None, Meta(description="The task that runs now.")]
     next_start_at: int | None
-    #: when waiting tasks will start, soonest first: at most 60, those of the next 75 seconds
-    next_starts: list[int]
-    #: when a further submit would start at once
-    open_at: int | None
+    next_starts: Annotated[
+        list[int],
+        Meta(description="When waiting tasks will start, soonest first: at most 60, those of the next 75 seconds."),
+    ]
+    open_at: Annotated[int | None, Meta(description="When a further submit would start at once.")]
     paused: bool
-    #: null when not paused, or paused without an end
-    paused_until: int | None
-    #: a task was told to slow down, so the lane waits until then
-    held_until: int | None
+    paused_until: Annotated[int | None, Meta(description="Null when not paused, or paused without an end.")]
+    held_until: Annotated[int | None, Meta(description="A task was told to slow down, so the lane waits until then.")]
     held_reason: str | None
-    #: the newest starts, newest first
-    starts: list[int]
-    #: all tasks ever admitted
-    admitted: int
+    starts: Annotated[list[int], Meta(description="The newest starts, newest first.")]
+    admitted: Annotated[int, Meta(description="All tasks ever admitted.")]
     now: int
 
 
@@ -145,8 +134,12 @@ class CompletionAnswer(Struct):
     state: State
     started_at: int | None
     completed_at: int
-    #: milliseconds after its planned start; null when that was planned anew, or a retry started it
-    late_ms: int | None
+    late_ms: Annotated[
+        int | None,
+        Meta(
+            description="Milliseconds after its planned start; null when that was planned anew, or a retry started it."
+        ),
+    ]
     error: str | None
 
 
@@ -154,25 +147,24 @@ class TotalsAnswer(Struct):
     """What the lanes found add up to."""
 
     lanes: int
-    #: whether all of them are in the sums
-    complete: bool
+    complete: Annotated[bool, Meta(description="Whether all of them are in the sums.")]
     waiting: int
     running: int
     paused: int
     starts_per_second: float
-    #: the middle and the worst of the newest completions; null when there are none
-    late_ms: int | None
+    late_ms: Annotated[
+        int | None, Meta(description="The middle and the worst of the newest completions; null when there are none.")
+    ]
     worst_late_ms: int | None
 
 
 class LanesAnswer(Struct):
-    #: those that move first, and then by user id
-    lanes: list[LaneAnswer]
+    lanes: Annotated[list[LaneAnswer], Meta(description="Those that move first, and then by user id.")]
     totals: TotalsAnswer
-    #: of the lanes' newest tasks those that ended, newest first
-    completions: list[CompletionAnswer]
-    #: give it as `before` for the next page; null on the last
-    next: str | None
+    completions: Annotated[
+        list[CompletionAnswer], Meta(description="Of the lanes' newest tasks those that ended, newest first.")
+    ]
+    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
     now: int
 
 
@@ -189,8 +181,7 @@ class Problem(Struct):
     title: str
     status: int
     detail: str
-    #: a JSON pointer, a header or a parameter
-    field: str | UnsetType = UNSET
+    field: Annotated[str, Meta(description="A JSON pointer, a header or a parameter.")] | UnsetType = UNSET
 
 
 class QuotaProblem(Struct):
@@ -200,7 +191,7 @@ class QuotaProblem(Struct):
     title: str
     status: Literal[429]
     detail: str
-    violated_policies: Annotated[list[str], Meta(description="names of limits")] = field(name="violated-policies")
+    violated_policies: Annotated[list[str], Meta(description="Names of limits.")] = field(name="violated-policies")
     user_id: str
     queued: bool
     task_id: str | UnsetType = UNSET
