@@ -73,7 +73,8 @@ class Gateway:
 
 def _with_request_per_thread(app: Chalice) -> Chalice:
     """Chalice keeps the current request in an attribute; this is how `chalice local` makes it one for each thread."""
-    app.__class__ = type("ThreadedChalice", (LocalChalice, type(app)), {})
+    if not isinstance(app, LocalChalice):
+        app.__class__ = type("ThreadedChalice", (LocalChalice, type(app)), {})
     return app
 
 
