@@ -57,6 +57,8 @@ class Paceline:
             "PYTHONPATH": str(ROOT),
             **settings,
         }
+        #: When which task of which user was answered: user and seq to epoch ms.
+        self.answered: dict[tuple[str, int], float] = {}
         self._process: subprocess.Popen[bytes] | None = None
         local = LocalSettings.from_env(self.env)
         self._supervisor = Supervisor(local.run_dir, local.process_log_dir)
@@ -111,7 +113,10 @@ class Paceline:
 
     def submit(self, user: str, payload: Any = None, task: str = "log") -> Answer:
         body = {"user_id": user, "task": task, "payload": payload or {}}
-        return self.request("POST", "/api/v1/task", body)
+        answer = self.request("POST", "/api/v1/task", body)
+        if answer.body.get("seq"):
+            self.answered[user, answer.body["seq"]] = time.time() * 1000
+        return answer
 
     def submit_all(self, users: Sequence[str]) -> list[Answer]:
         """One submit for each entry, all at once."""
@@ -155,6 +160,17 @@ def running(directory: Path, **settings: str) -> Iterator[Paceline]:
         yield paceline
     finally:
         paceline.stop()
+
+
+def assert_in_order(entries: Sequence[Mapping[str, Any]], answered: Mapping[tuple[str, int], float]) -> None:
+    """Each task ran once, and none before an earlier one of its user that had been answered by then.
+
+    Of submits that are under way together, one may be overtaken while its client has been told nothing yet.
+    """
+    assert sorted(entry["seq"] for entry in entries) == list(range(1, len(entries) + 1))
+    for place, entry in enumerate(entries):
+        overtaken = [later for later in entries[place + 1 :] if later["seq"] < entry["seq"]]
+        assert all(answered[later["user_id"], later["seq"]] > entry["started_at"] for later in overtaken)
 
 
 def most_in_any_window(starts: Sequence[int], window_ms: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import PACED_TASKS, PACED_USERS
-from tests.e2e.running import Paceline, most_in_any_window
+from tests.e2e.running import Paceline, assert_in_order, most_in_any_window
 
 SHORT_LIMITS = ((3, 1_000), (10, 4_000))
 REAL_LIMITS = ((1, 1_000), (20, 60_000))
@@ -15,7 +15,8 @@ def assert_exact_and_in_order(
     paceline: Paceline, user: str, count: int, limits: tuple[tuple[int, int], ...], timeout_seconds: float = 40
 ) -> None:
     entries = paceline.wait_for_completions(count, user, timeout_seconds=timeout_seconds)
-    assert [entry["seq"] for entry in entries] == list(range(1, count + 1))
+    assert len(entries) == count
+    assert_in_order(entries, paceline.answered)
     assert {entry["event"] for entry in entries} == {"task_completed"}
     starts = [entry["started_at"] for entry in entries]
     for quota, window_ms in limits:
@@ -35,8 +36,11 @@ def test_bursts_of_several_users_all_complete_in_order_and_at_the_pace(paceline:
 
 def test_concurrent_submits_of_one_user_get_places_and_starts_of_their_own(paceline: Paceline) -> None:
     answers = paceline.submit_all(["crowd"] * 40)
-    assert {answer.body["seq"] for answer in answers} == set(range(1, 41))
-    planned = sorted(answer.body["planned_at"] for answer in answers)
+    # One that lost too many races is refused with nothing queued.
+    admitted = [answer.body for answer in answers if "seq" in answer.body]
+    assert {answer.status for answer in answers if "seq" not in answer.body} <= {429, 503}
+    assert sorted(body["seq"] for body in admitted) == list(range(1, len(admitted) + 1))
+    planned = sorted(body["planned_at"] for body in admitted)
     for quota, window_ms in SHORT_LIMITS:
         assert most_in_any_window(planned, window_ms) <= quota
 
