@@ -70,7 +70,8 @@ export function spanOf(milliseconds) {
   return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} days`;
 }
 
-export function lateOf(milliseconds) {
+/** The same, to the millisecond below a second; for what may be short, or not known. */
+export function shortSpanOf(milliseconds) {
   if (milliseconds === null) return "–";
   return milliseconds < 1000 ? `${Math.max(0, milliseconds)} ms` : spanOf(milliseconds);
 }

@@ -1,7 +1,7 @@
 // One lane: its limits and how full they are, what can be done to it, its tasks.
 
 import { api, Problem } from "./api.js";
-import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
 import { describe, pill, stateOf } from "./overview.js";
 
@@ -224,7 +224,7 @@ function taskList(user, frame) {
   const first = el("button", { type: "button", text: "Newest", disabled: true });
   const older = el("button", { type: "button", text: "Older", disabled: true });
   const status = el("p", { class: "status", role: "status" });
-  const body = el("tbody");
+  const body = el("tbody", { role: "rowgroup" });
   const empty = el("p", { class: "hint", text: "No tasks here." });
   let before = null;
   let next = null;
@@ -262,7 +262,9 @@ function taskList(user, frame) {
     if (await frame.ask(() => api.cancel(user, task.task_id), status, `Task ${task.seq} cancelled`)) await refreshNow();
   }
 
-  const heads = ["No.", "Task", "State", "Start", "Took", "Outcome", ""];
+  // The roles are said, since the narrow form lays rows out as grids, and browsers then forget that this is a table.
+  const heads = ["No.", "Task", "State", "Start", "Took", "Outcome", "Actions"];
+  const head = (text) => el("th", { scope: "col", role: "columnheader" }, el("span", { class: text === "Actions" ? "unseen" : undefined, text }));
   const node = el(
     "section",
     { class: "card", "aria-labelledby": "tasks-title" },
@@ -280,8 +282,8 @@ function taskList(user, frame) {
       { class: "wide" },
       el(
         "table",
-        { class: "tasks" },
-        el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", text: text || undefined }, ...(text ? [] : [el("span", { class: "unseen", text: "Actions" })]))))),
+        { class: "tasks", role: "table", "aria-labelledby": "tasks-title" },
+        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads.map(head))),
         body,
       ),
     ),
@@ -291,19 +293,15 @@ function taskList(user, frame) {
 }
 
 function taskRow(cancel) {
-  const seq = el("td", { class: "number" });
-  const name = el("td", { class: "id" });
-  const state = el("td");
-  const start = el("td", { class: "number" });
-  const took = el("td", { class: "number" });
-  const outcome = el("td", { class: "outcome" });
-  const actions = el("td", { class: "act" });
+  const cell = (kind) => el("td", { class: kind, role: "cell" });
+  const [seq, name, state, start] = [cell("number seq"), cell("id"), cell("state"), cell("number start")];
+  const [took, outcome, actions] = [cell("number took"), cell("outcome"), cell("act")];
   const button = el("button", { type: "button", class: "quiet", text: "Cancel", on: { click: () => cancel(task) } });
   let task;
   let told = "";
   let stated = "";
   return {
-    node: el("tr", {}, seq, name, state, start, took, outcome, actions),
+    node: el("tr", { role: "row" }, seq, name, state, start, took, outcome, actions),
     update(newest) {
       task = newest;
       setText(seq, String(task.seq));
@@ -314,8 +312,8 @@ function taskRow(cancel) {
         if (stated) announce(`Task ${task.seq} ${task.state}`);
         stated = task.state;
       }
-      const isOpen = task.started_at !== null && task.completed_at !== null;
-      setText(took, isOpen ? spanOf(task.completed_at - task.started_at) : "");
+      const isOver = task.started_at !== null && task.completed_at !== null;
+      setText(took, isOver ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
       if (told !== text + attempts) outcome.replaceChildren(...tell(text, attempts, Boolean(task.error)));

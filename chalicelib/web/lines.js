@@ -189,9 +189,11 @@ function drawFilling(view, line, policy, top, bottom) {
     context.fillStyle = isFull ? colors.full : colors.accent;
     let level = 0;
     let at = since;
+    // One path for all: where two fills meet, a seam would show.
+    context.beginPath();
     const column = (end) => {
       const shown = isFull ? level >= policy.quota : level < policy.quota;
-      if (level > 0 && end > at && shown) context.fillRect(x(at), y(level), x(end) - x(at), bottom - y(level));
+      if (level > 0 && end > at && shown) context.rect(x(at), y(level), x(end) - x(at), bottom - y(level));
     };
     for (const [when, count] of steps) {
       if (when > until) break;
@@ -202,10 +204,11 @@ function drawFilling(view, line, policy, top, bottom) {
       level = count;
     }
     column(until);
+    context.fill();
   };
   for (const isFull of [false, true]) {
-    part(begin, now, 0.34, isFull);
-    part(now, to, 0.15, isFull);
+    part(begin, now, isFull ? 0.3 : 0.34, isFull);
+    part(now, to, 0.14, isFull);
   }
   context.globalAlpha = 1;
   context.strokeStyle = colors.muted;

@@ -1,7 +1,7 @@
 // All lanes: the totals, each lane as a moving line, the newest completions.
 
 import { api } from "./api.js";
-import { el, keyed, lateOf, limitOf, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 
 const PER_PAGE = 25;
@@ -152,7 +152,7 @@ function showTotals(totals, found) {
   put("Waiting", numberOf(found.waiting));
   put("Running", numberOf(found.running));
   put("Starts a second", found.starts_per_second.toFixed(1), "last 10 s");
-  put("Lateness", lateOf(found.late_ms), found.worst_late_ms === null ? "of the newest starts" : `at worst ${lateOf(found.worst_late_ms)}`);
+  put("Lateness", shortSpanOf(found.late_ms), found.worst_late_ms === null ? "of the newest starts" : `at worst ${shortSpanOf(found.worst_late_ms)}`);
   put("Lanes", numberOf(found.lanes) + (found.complete ? "" : "+"), found.paused ? `${numberOf(found.paused)} paused` : "");
 }
 
@@ -243,7 +243,7 @@ function completionRow(one) {
     el("td", { text: one.task }),
     el("td", { class: "number", text: String(one.seq) }),
     el("td", { title: one.error ?? undefined }, pill(one.state)),
-    el("td", { class: "number", text: lateOf(one.late_ms) }),
+    el("td", { class: "number", text: shortSpanOf(one.late_ms) }),
   );
   return { node, update() {} };
 }
