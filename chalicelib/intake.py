@@ -46,7 +46,7 @@ class Intake:
     ) -> Response:
         ids = ids_from(record.first_id, len(new))
         try:
-            outcome = self._submitter.submit(record.user_id, new, ids, over_limit, record.is_repeat)
+            outcome = self._submitter.submit(record.user_id, new, ids, over_limit, record.is_repeat, may_repeat=True)
         except UnavailableError:
             self._idempotency.requests.abandon(record)
             raise

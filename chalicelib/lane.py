@@ -116,6 +116,8 @@ class Candidate:
     task_id: str
     seq: int
     planned_at: int
+    #: attempts noted as failed; they count where the lane knows of none, since a later task took its lease
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
 
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
-    attempt = mine.attempt + 1 if mine else 1
+    attempt = (mine.attempt if mine else task.failed) + 1
     lease = Lease(task.task_id, attempt, at + lease_ms, token, (*(mine.starts if mine else ()), at))
     after = replace(
         lane,

@@ -111,10 +111,12 @@ class Submitter:
         ids: Sequence[str],
         over_limit: OverLimit,
         is_repeat: bool = False,
+        may_repeat: bool = False,
     ) -> Submitted | Refused:
         """Admits all the tasks in this order, or none. UnavailableError when AWS fails: nothing was promised.
 
         ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
+        may_repeat: the caller may come again with these ids after a failure, so what was sent is not cancelled.
         """
         now_ms = self._clock.now_ms()
         reserved = self._reserve(user_id, ids, now_ms, over_limit)
@@ -130,18 +132,24 @@ class Submitter:
             self._queue.send(tasks[0])
             self._tasks.put(tasks[0])
         else:
-            self._send_all(lane, tasks)
+            self._send_all(lane, tasks, may_repeat)
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
         return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused)
 
-    def _send_all(self, lane: Lane, tasks: Sequence[Task]) -> None:
-        """Sends all or, when AWS fails in between, cancels what was sent. Noted first, since notes of many at once
-        can't be conditional and must not come after their workers'."""
-        self._tasks.put_many(tasks)
+    def _send_all(self, lane: Lane, tasks: Sequence[Task], may_repeat: bool) -> None:
+        """Sends all or, when AWS fails in between, cancels what was sent, unless a repeat is to send the rest.
+
+        Noted first, since notes of many at once can't be conditional and must not come after their workers'."""
+        if tasks[0].is_repeat:
+            for task in tasks:
+                self._tasks.put(task)
+        else:
+            self._tasks.put_many(tasks)
         try:
             self._queue.send_many(tasks)
         except UnavailableError:
-            self._cancel(lane, [task.task_id for task in tasks])
+            if not may_repeat:
+                self._cancel(lane, [task.task_id for task in tasks])
             raise
 
     def _cancel(self, lane: Lane, task_ids: Sequence[str]) -> None:

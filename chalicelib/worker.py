@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from chalicelib.attempt import Attempts, Retry
 from chalicelib.errors import MessageError
-from chalicelib.lane import Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
+from chalicelib.lane import Cancelled, Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
 from chalicelib.ports import Clock, LaneStore, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import Settings
 from chalicelib.tasks import Task
@@ -135,7 +135,8 @@ class Worker:
         records = self._tasks.between(task.user_id, gap.first, gap.last)
         waiting = [record.task for record in records if not record.ended]
         if not waiting and self._clock.now_ms() >= task.submitted_at + GAP_GRACE_MS:
-            return self._run(task)  # those submits were never answered: nobody was promised anything
+            # Those submits were never answered: nobody was promised anything.
+            return self._run(task, gap_is_settled=True)
         if not waiting and self._clock.sleep(GAP_POLL_MS):
             return Deferred(self._clock.now_ms())
         for missing in waiting:
@@ -144,30 +145,34 @@ class Worker:
                 return outcome
         return None
 
-    def _run(self, task: Task) -> Outcome:
+    def _run(self, task: Task, gap_is_settled: bool = False) -> Outcome:
         if self._attempts.unsettled(task):
             self._attempts.settle(task)
-            return Done()
-        start = self._take_start(task)
+            return self._pass_over(task)
+        start = self._take_start(task, gap_is_settled)
         if not isinstance(start, Start):
             return start
         self._clock.sleep_until(start.at)
         retry = self._attempts.run(task, start)
         return Deferred(retry.at) if isinstance(retry, Retry) else Done()
 
-    def _take_start(self, task: Task) -> Start | Outcome:
+    def _take_start(self, task: Task, gap_is_settled: bool) -> Start | Outcome:
         """Claims the task's start shortly before its time; an outcome when it does not start now."""
-        lane, token, exact = self._seen.get(task.user_id), self._new_token(), False
-        if task.is_repeat and self._has_ended(task):
-            return Done()
+        lane, token, exact, failed = self._seen.get(task.user_id), self._new_token(), False, 0
+        if task.is_repeat:
+            lane = self._remember(self._lanes.get(task.user_id))
         while True:
-            if lane and task.seq <= lane.started_seq and self._has_ended(task):
-                return Done()
-            if exact and lane and gap_before(lane, task.seq) and self._gap_is_young(task):
+            if lane and (task.seq <= lane.started_seq or task.is_repeat) and task.task_id not in lane.cancelled:
+                record = self._tasks.get(task.user_id, task.task_id)
+                if record and record.ended:
+                    return Done()
+                failed = record.attempts if record else 0
+            if exact and lane and gap_before(lane, task.seq) and not gap_is_settled:
                 return self._run_in_order(task)
-            decision = self._decide(lane, task, token)
-            if isinstance(decision, Wait) and not exact:
-                lane, exact = self._remember(self._lanes.get(task.user_id)), True  # it may have ended sooner
+            decision = self._decide(lane, task, failed, token)
+            is_last = isinstance(decision, Start) and decision.attempt > self._attempts.most(task)
+            if (is_last or isinstance(decision, Wait)) and not exact:
+                lane, exact = self._remember(self._lanes.get(task.user_id)), True  # things may have changed
                 continue
             if (wait_ms := _claimable_at(decision) - self._clock.now_ms()) > 0:
                 if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(wait_ms):
@@ -175,43 +180,38 @@ class Worker:
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))
                 continue  # the clock has moved on, and with it the start that may be claimed
-            if isinstance(decision, Start) and decision.attempt > self._attempts.most(task):
+            if isinstance(decision, Start) and is_last:
                 self._attempts.give_up(task, decision)
                 return Done()
+            if isinstance(decision, Cancelled):
+                self._attempts.cancelled(task)
+                return self._pass_over(task)
             write = self._write(lane, decision, exact)
             lane, exact = self._remember(write.lane), True
             if isinstance(write, Written):
-                return decision if isinstance(decision, Start) else self._settle_cancelled(task)
+                return decision
 
-    def _decide(self, lane: Lane | None, task: Task, token: str) -> Decision:
+    def _pass_over(self, task: Task) -> Done:
+        """Takes a cancelled task out of the lane, once its end is logged: nobody looks at it again then."""
+        lane = self._seen.get(task.user_id)
+        while lane and isinstance(decision := self._decide(lane, task, 0, ""), Cancelled):
+            write = self._lanes.change(lane, decision.lane)
+            lane = self._remember(write.lane)
+        return Done()
+
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Decision:
         """What the lane allows; one that is not known is taken to be idle with this task next."""
         lane = lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
         limits = lane.limits_or(self._settings.limits)
-        candidate = Candidate(task.task_id, task.seq, task.planned_at)
+        candidate = Candidate(task.task_id, task.seq, task.planned_at, failed)
         return claim(lane, candidate, limits, self._clock.now_ms(), LEASE_MS, token)
 
-    def _write(self, lane: Lane | None, decision: Decision, exact: bool) -> Write:
-        """Writes a Start or Cancelled: on the lane's own conditions first, which hold whatever else was admitted."""
-        if isinstance(decision, Start) and decision.attempt == 1 and not exact:
-            return self._lanes.claim_next(decision, decision.lane.limits_or(self._settings.limits))
+    def _write(self, lane: Lane | None, start: Start, exact: bool) -> Write:
+        """Takes the start: on the lane's own conditions first, which hold whatever else was admitted."""
+        if start.attempt == 1 and not exact:
+            return self._lanes.claim_next(start, start.lane.limits_or(self._settings.limits))
         assert lane is not None
-        assert not isinstance(decision, Wait)
-        return (
-            self._lanes.claim(lane, decision)
-            if isinstance(decision, Start)
-            else self._lanes.change(lane, decision.lane)
-        )
-
-    def _settle_cancelled(self, task: Task) -> Done:
-        self._attempts.cancelled(task)
-        return Done()
-
-    def _has_ended(self, task: Task) -> bool:
-        record = self._tasks.get(task.user_id, task.task_id)
-        return record is not None and record.ended is not None
-
-    def _gap_is_young(self, task: Task) -> bool:
-        return self._clock.now_ms() < task.submitted_at + GAP_GRACE_MS
+        return self._lanes.claim(lane, start)
 
     def _remember(self, lane: Lane) -> Lane:
         self._seen.pop(lane.user_id, None)
