@@ -1,0 +1,128 @@
+"""The overview of lanes, and the dashboard's files."""
+
+import re
+from pathlib import Path
+
+import pytest
+from chalice.test import HTTPResponse
+
+from chalicelib import pages
+from tests.factories import NOW
+from tests.functional.conftest import Paceline
+
+
+def lanes(paceline: Paceline, query: str) -> HTTPResponse:
+    return paceline.get(f"/api/v1/lanes?{query}")
+
+
+def submit(paceline: Paceline, user: str, count: int) -> None:
+    paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}] * count})
+
+
+def test_lanes_are_listed_by_backlog_and_then_by_name(paceline: Paceline, user: str) -> None:
+    for name, count in (("c", 1), ("b", 4), ("a", 1), ("d", 14)):
+        submit(paceline, f"{user}-{name}", count)
+    paceline.request("POST", f"/api/v1/users/{user}-e/pause", {})
+    answer = lanes(paceline, f"search={user}").json_body
+    names = [lane["user_id"].rpartition("-")[2] for lane in answer["lanes"]]
+    assert names == ["d", "a", "b", "c", "e"]
+    assert answer["totals"] | {"late_ms": None} == {
+        "lanes": 5,
+        "complete": True,
+        "waiting": 20,
+        "running": 0,
+        "paused": 1,
+        "starts_per_second": 0,
+        "late_ms": None,
+        "worst_late_ms": None,
+    }
+    assert answer["lanes"][2]["next_starts"] == [NOW, NOW + 1_000, NOW + 2_000, NOW + 3_000]
+
+
+def test_lane_that_ran_shows_its_starts_and_its_newest_completion(paceline: Paceline, user: str) -> None:
+    submit(paceline, user, 2)
+    paceline.work(paceline.receive(user)[0])
+    answer = lanes(paceline, f"search={user}").json_body
+    assert answer["lanes"][0]["starts"] == [NOW]
+    assert answer["totals"]["starts_per_second"] == 0.1
+    (completion,) = answer["completions"]
+    assert (completion["user_id"], completion["seq"], completion["state"]) == (user, 1, "succeeded")
+    assert (completion["completed_at"], completion["late_ms"]) == (NOW, 0)
+
+
+def test_pages_lead_through_all_lanes(paceline: Paceline, user: str) -> None:
+    for number in range(5):
+        submit(paceline, f"{user}-{number}", 1)
+    seen, before = [], "0"
+    while before is not None:
+        page = lanes(paceline, f"search={user}&limit=2&before={before}").json_body
+        assert page["totals"]["lanes"] == 5
+        seen += [lane["user_id"] for lane in page["lanes"]]
+        before = page["next"]
+    assert seen == [f"{user}-{number}" for number in range(5)]
+
+
+def test_lanes_on_a_page_are_as_they_are_though_the_order_is_kept_for_a_while(paceline: Paceline, user: str) -> None:
+    submit(paceline, user, 1)
+    assert lanes(paceline, f"search={user}").json_body["lanes"][0]["backlog"] == 1
+    paceline.clock.advance(1_000)
+    submit(paceline, user, 2)
+    later = lanes(paceline, f"search={user}").json_body
+    assert (later["lanes"][0]["backlog"], later["totals"]["waiting"]) == (3, 1)
+    paceline.clock.advance(1_500)
+    assert lanes(paceline, f"search={user}").json_body["totals"]["waiting"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=51", "limit"),
+        ("limit=x", "limit"),
+        ("before=-1", "before"),
+        ("before=1234567", "before"),
+        ("search=a%20b", "search"),
+        ("search=%F0%9F%98%80", "search"),
+        (f"search={'x' * 129}", "search"),
+    ],
+)
+def test_wrong_parameter_is_named(paceline: Paceline, query: str, field: str) -> None:
+    response = lanes(paceline, query)
+    assert (response.status_code, response.json_body["field"]) == (422, field)
+
+
+def test_dashboard_is_locked_to_its_own_origin(paceline: Paceline) -> None:
+    response = paceline.get("/")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert b"<script>" not in response.body
+
+
+def test_every_file_is_served_as_what_it_is(paceline: Paceline) -> None:
+    for path in pages.FILES.iterdir():
+        response = paceline.get(f"/web/{path.name}")
+        assert response.status_code == 200
+        assert response.body == path.read_bytes()
+        assert response.headers["Content-Type"] == pages.CONTENT_TYPES[path.suffix]
+
+
+def test_file_that_the_browser_has_is_not_sent_again(paceline: Paceline) -> None:
+    tag = paceline.get("/web/app.js").headers["ETag"]
+    again = paceline.request("GET", "/web/app.js", If_None_Match=f'"other", W/{tag}')
+    assert (again.status_code, again.body) == (304, b"")
+    assert paceline.request("GET", "/web/app.js", If_None_Match='"other"').status_code == 200
+
+
+@pytest.mark.parametrize("name", ["nope.js", "..%2Fpages.py", "%2e%2e", "style", "%00", ".js"])
+def test_nothing_else_is_served(paceline: Paceline, name: str) -> None:
+    assert paceline.get(f"/web/{name}").status_code == 404
+
+
+def test_files_ask_nothing_of_other_hosts_and_parse_no_markup() -> None:
+    for path in Path(pages.FILES).iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"(https?:)?//[a-z]", text), path.name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name
