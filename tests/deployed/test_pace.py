@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import pytest
 
+from infra.audit_table import as_table
 from tests.deployed.deployment import Deployment, audited
 
 TASKS = 25
 
 
 def test_three_users_over_the_limit_all_complete_at_the_pace(
-    deployment: Deployment, record_testsuite_property: pytest.RecordProperty
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     users = [deployment.user(name) for name in ("ann", "bob", "eve")]
     answers = deployment.submit_all(users * TASKS)
@@ -24,7 +25,8 @@ def test_three_users_over_the_limit_all_complete_at_the_pace(
     ends = deployment.wait_for_completions(users, TASKS * len(users), timeout_seconds=300)
 
     report = audited(ends)
-    print(f"\n{report.lateness}, fullest windows {[(str(row.limit), row.most) for row in report.limits]}")
+    with capsys.disabled():
+        print(f"\n{as_table(report, deployment.log_group)}")
     assert report.clean, report.breaches
     assert report.events == {"completed": TASKS * len(users)}
     assert (report.missing_ends, report.unknown_starts) == (0, 0)
