@@ -186,7 +186,7 @@ class Worker:
             if isinstance(decision, Cancelled):
                 self._attempts.cancelled(task)
                 return self._pass_over(task)
-            write = self._write(lane, decision, exact)
+            write = self._write(lane, decision, is_next=not exact and decision.lane.started_seq == task.seq)
             lane, exact = self._remember(write.lane), True
             if isinstance(write, Written):
                 return decision
@@ -206,9 +206,9 @@ class Worker:
         candidate = Candidate(task.task_id, task.seq, task.planned_at, failed)
         return claim(lane, candidate, limits, self._clock.now_ms(), LEASE_MS, token)
 
-    def _write(self, lane: Lane | None, start: Start, exact: bool) -> Write:
-        """Takes the start: on the lane's own conditions first, which hold whatever else was admitted."""
-        if start.attempt == 1 and not exact:
+    def _write(self, lane: Lane | None, start: Start, is_next: bool) -> Write:
+        """Takes the start: as the lane's next on its own conditions, which hold whatever else was admitted."""
+        if start.attempt == 1 and is_next:
             return self._lanes.claim_next(start, start.lane.limits_or(self._settings.limits))
         assert lane is not None
         return self._lanes.claim(lane, start)
