@@ -1,6 +1,8 @@
 """The use case that the rest is for: submit tasks and get their places. Knows neither HTTP nor AWS."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chalicelib.errors import UnavailableError
@@ -87,6 +89,28 @@ class Races:
             self.clock.sleep(round(self.random() * RACE_JITTER_MS * min(tries, 10)))
 
 
+class Turns:
+    """One turn at a time for each user, within this process: submits of one user would only race each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def turn(self, user_id: str) -> Iterator[None]:
+        with self._lock:
+            lock, waiting = self._waiting.get(user_id, (threading.Lock(), 0))
+            self._waiting[user_id] = (lock, waiting + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, waiting = self._waiting.pop(user_id)
+                if waiting > 1:
+                    self._waiting[user_id] = (lock, waiting - 1)
+
+
 class Submitter:
     """Admits tasks: reserve the planned starts, send to the lane, note for those who ask.
 
@@ -103,6 +127,7 @@ class Submitter:
         self._clock = clock
         self._races = races
         self._settings = settings
+        self._turns = Turns()
 
     def submit(
         self,
@@ -118,21 +143,23 @@ class Submitter:
         ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
         may_repeat: the caller may come again with these ids after a failure, so what was sent is not cancelled.
         """
-        now_ms = self._clock.now_ms()
-        reserved = self._reserve(user_id, ids, now_ms, over_limit)
-        if isinstance(reserved, Refused):
-            return reserved
-        lane, planned = reserved
-        first_seq = lane.admitted - len(new) + 1
-        tasks = [
-            Task(user_id, ids[n], first_seq + n, one.name, one.payload, planned[n], now_ms, is_repeat)
-            for n, one in enumerate(new)
-        ]
+        with self._turns.turn(user_id):
+            now_ms = self._clock.now_ms()
+            reserved = self._reserve(user_id, ids, now_ms, over_limit)
+            if isinstance(reserved, Refused):
+                return reserved
+            lane, planned = reserved
+            first_seq = lane.admitted - len(new) + 1
+            tasks = [
+                Task(user_id, ids[n], first_seq + n, one.name, one.payload, planned[n], now_ms, is_repeat)
+                for n, one in enumerate(new)
+            ]
+            if len(tasks) == 1:
+                self._queue.send(tasks[0])
+            else:
+                self._send_all(lane, tasks, may_repeat)
         if len(tasks) == 1:
-            self._queue.send(tasks[0])
             self._tasks.put(tasks[0])
-        else:
-            self._send_all(lane, tasks, may_repeat)
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
         return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused)
 

@@ -1,0 +1,49 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from chalicelib.submit import Turns
+
+
+@contextmanager
+def counted(inside: list[int], most: list[int]) -> Iterator[None]:
+    inside[0] += 1
+    most[0] = max(most[0], inside[0])
+    try:
+        yield
+    finally:
+        inside[0] -= 1
+
+
+def test_submits_of_one_user_take_turns() -> None:
+    turns, inside, most = Turns(), [0], [0]
+
+    def submit(_: int) -> None:
+        with turns.turn("ann"), counted(inside, most):
+            threading.Event().wait(0.001)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(submit, range(64)))
+    assert most == [1]
+    assert turns._waiting == {}
+
+
+def test_turn_of_one_user_holds_up_no_other() -> None:
+    turns = Turns()
+    with turns.turn("ann"):
+        other = threading.Thread(target=lambda: turns.turn("bob").__enter__())
+        other.start()
+        other.join(5)
+        assert not other.is_alive()
+
+
+def test_turn_that_ends_in_an_error_is_given_on() -> None:
+    turns = Turns()
+    for _ in range(2):
+        try:
+            with turns.turn("ann"):
+                raise RuntimeError
+        except RuntimeError:
+            pass
+    assert turns._waiting == {}
