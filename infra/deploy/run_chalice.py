@@ -31,7 +31,7 @@ def run_chalice(action: str, stage: str, folder: Path, maximum_concurrency: int 
     command = [sys.executable, "-m", "infra.deploy.run_chalice", action, stage, str(folder), str(maximum_concurrency)]
     ran = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
-        raise DeployError(f"chalice {action}: {_reason(ran.stderr)}")
+        raise DeployError(f"chalice {action}: {_reason(ran.stderr)}", "mend that and run the same command again")
     state = folder / ".chalice" / "deployed" / f"{stage}.json"
     deployed: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"resources": []}
     return deployed
