@@ -13,11 +13,13 @@ from chalicelib.limits import format_limits
 from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
 from chalicelib.registry import Context, PayloadError, PermanentError, Registry, RetryAfter
 from chalicelib.settings import Settings
-from chalicelib.tasks import Ended, Json, Task, TaskState, describe
+from chalicelib.tasks import Ended, Json, Task, TaskState, describe, printable
 
 #: A failed log or note is tried so often, a second apart: running the task again would be worse.
 SETTLE_TRIES = 4
 LONGEST_BACKOFF_MS = 3_600_000
+#: A task is held so often, though each costs no attempt: each is a receive or more, and SQS takes 1,000 of those.
+MOST_HOLDS = 200
 #: Bytes of a result as JSON; with the largest payload it stays below the 400 KB of a DynamoDB item.
 MAX_RESULT = 131_072
 METRICS_NAMESPACE = "Paceline"
@@ -96,8 +98,10 @@ class Attempts:
         if isinstance(outcome, _Result):
             self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))
             return None
-        if isinstance(outcome, RetryAfter):
+        if isinstance(outcome, RetryAfter) and len(lease.starts) - start.attempt < MOST_HOLDS:
             return self._hold(task, lease, outcome, now_ms)
+        if isinstance(outcome, RetryAfter):
+            outcome = _Failure(f"told to slow down {MOST_HOLDS} times, at last: {describe(outcome)}", is_final=True)
         if outcome.is_final or start.attempt >= self.most(task):
             self._end(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=outcome.error))
             return None
@@ -114,7 +118,7 @@ class Attempts:
     def _hold(self, task: Task, lease: Lease, told: RetryAfter, now_ms: int) -> Retry:
         """Keeps the whole lane back, for whoever told this task to slow down means all of its user's."""
         until = now_ms + round(told.seconds * 1000)
-        self._lanes.hold(task.user_id, lease, until, told.reason[:200])
+        self._lanes.hold(task.user_id, lease, until, printable(told.reason[:200]))
         return Retry(until)
 
     def give_up(self, task: Task, start: Start) -> None:

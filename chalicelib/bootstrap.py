@@ -142,7 +142,8 @@ class Container:
 
         registry, settings = Registry(registered), self.settings
         outbound = Outbound(settings.http_allowed_hosts, settings.http_allow_private)
-        registry.task("http")(HttpTask(outbound.call, settings.webhook_key).__call__)
+        http = HttpTask(outbound.call, settings.webhook_key, settings.http_allowed_hosts)
+        registry.task("http", check=http.check)(http.__call__)
         return registry
 
     @cached_property

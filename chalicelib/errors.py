@@ -12,6 +12,7 @@ PacelineError
 │   ├── TooLargeError
 │   ├── MediaTypeError
 │   └── InvalidError
+├── DestinationError        an address that Paceline may not call
 ├── MessageError            a queue message that is no task of ours
 └── UnavailableError        AWS did not do what was asked, and may later
 """
@@ -80,6 +81,10 @@ class MediaTypeError(RequestError):
 
 class InvalidError(RequestError):
     """422: well formed, but a value is not allowed."""
+
+
+class DestinationError(PacelineError):
+    """An address may not be called, whoever asks for it; the text says why."""
 
 
 class MessageError(PacelineError):

@@ -6,7 +6,7 @@ other status fails at once.
 
 import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from msgspec import Meta, json
 
-from chalicelib.registry import Context, PermanentError, RetryAfter
+from chalicelib.destinations import LONGEST_URL, destination
+from chalicelib.errors import DestinationError
+from chalicelib.registry import Context, PayloadError, PermanentError, RetryAfter
 from chalicelib.webhooks import signed_headers
 
 #: Statuses after which trying again may help.
@@ -23,13 +25,18 @@ RETRIED = {408, 425, 429}
 SLOW_DOWN = {429, 503}
 LONGEST_TIMEOUT_SECONDS = 30
 
-Url = Annotated[str, Meta(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")]
-HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*)$", max_length=4096)]
+# `\Z`, since `$` also matches before a line break at the end, and that would end the header.
+Url = Annotated[str, Meta(min_length=8, max_length=LONGEST_URL, pattern=r"^https?://[!-~]+\Z")]
+HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")]
+HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e\xa1-\xff][\t\x20-\x7e\xa0-\xff]*\Z", max_length=4096)]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
 Timeout = Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
 #: Set by the client or by the signature, not by the payload.
-RESERVED = {"host", "content-length", "transfer-encoding", "connection", "upgrade"}
+RESERVED = {
+    *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization"),
+    *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("webhook-id", "webhook-signature", "webhook-timestamp"),
+}
 
 
 class Answered(Protocol):
@@ -43,7 +50,7 @@ class Answered(Protocol):
     def is_cut(self) -> bool: ...
 
 
-#: method, URL, headers, body, time-out in seconds
+#: method, URL, headers with lower-case names, body, time-out in seconds
 Call = Callable[[str, str, Mapping[str, str], bytes, float], Answered]
 
 
@@ -51,12 +58,22 @@ Call = Callable[[str, str, Mapping[str, str], bytes, float], Answered]
 class HttpTask:
     """call: raises PermanentError when it is not allowed, anything else when there was no answer.
 
-    key: signs each call; None signs none. now: epoch seconds.
+    key: signs each call; None signs none. allowed_hosts: those that `call` allows. now: epoch seconds.
     """
 
     call: Call
     key: bytes | None
+    allowed_hosts: Sequence[str] = ("*",)
     now: Callable[[], float] = time.time
+
+    def check(self, payload: Mapping[str, Any]) -> None:
+        """Refuses at submit what could only fail later. PayloadError."""
+        try:
+            destination(payload["url"], self.allowed_hosts)
+        except DestinationError as error:
+            raise PayloadError(str(error), "/url") from error
+        if taken := RESERVED & {name.lower() for name in payload["headers"]}:
+            raise PayloadError(f"the header {sorted(taken)[0]!r} can't be set", "/headers")
 
     def __call__(
         self,
@@ -79,10 +96,7 @@ class HttpTask:
         return {"status": answer.status, **_kept_body(answer)}
 
     def _headers(self, given: Mapping[str, str], body: Any, content: bytes, context: Context) -> dict[str, str]:
-        lowered = {name.lower(): value for name, value in given.items()}
-        if taken := RESERVED & lowered.keys():
-            raise PermanentError(f"the header {sorted(taken)[0]!r} can't be set")
-        headers = {"user-agent": "Paceline", **lowered}
+        headers = {"user-agent": "Paceline", **{name.lower(): value for name, value in given.items()}}
         if body is not None:
             headers.setdefault("content-type", "text/plain" if isinstance(body, str) else "application/json")
         if self.key is None:
@@ -103,11 +117,11 @@ class HttpTask:
 
     def _seconds(self, told: str) -> float | None:
         """Retry-After in seconds from now; None when it is neither a number nor a date."""
-        if told.strip().isascii() and told.strip().isdigit():
-            return float(told[:9])
+        if (digits := told.strip()).isascii() and digits.isdigit():
+            return float(digits[:9])
         try:
             at = parsedate_to_datetime(told)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             return None
         at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
         return max(0.0, (at - datetime.fromtimestamp(self.now(), timezone.utc)).total_seconds())
@@ -119,7 +133,7 @@ def _kept_body(answer: Answered) -> dict[str, Any]:
     if not answer.is_cut and "json" in answer.headers.get("content-type", ""):
         try:
             return kept | {"json": json.decode(answer.body)}
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     try:
         return kept | {"text": answer.body.decode()}

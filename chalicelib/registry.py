@@ -23,6 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Json])
 WHOLE = "payload"
 #: The parameter by which a function asks to be told about its task.
 CONTEXT = "context"
+#: What a task may ask for in place of the deployment's settings; seconds.
+MOST_ATTEMPTS, LONGEST_BACKOFF_SECONDS, LONGEST_DEADLINE_SECONDS = 100, 3_600, 900
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -79,15 +81,19 @@ class TaskDefinition:
     max_attempts: int | None
     backoff_ms: int | None
     deadline_ms: int | None
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """The payload as the function's arguments. PayloadError when it does not fit."""
         try:
             value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.form)
         except msgspec.ValidationError as error:
-            text, _, path = str(error).partition(" - at `$")
-            raise PayloadError(text, _pointer(path.rstrip("`"))) from error
-        return {WHOLE: value} if self.takes_whole else msgspec.structs.asdict(value)
+            text, _, path = str(error).partition(" - at `")
+            raise PayloadError(text, _pointer(path.rstrip("`").partition("$")[2])) from error
+        arguments = {WHOLE: value} if self.takes_whole else msgspec.structs.asdict(value)
+        if self.check:
+            self.check(arguments)
+        return arguments
 
     def run(self, payload: Json, context: Context) -> Json:
         """Calls the function; what it gives is its result. PayloadError when the payload does not fit."""
@@ -108,6 +114,7 @@ class Registry:
         attempts: int | None = None,
         backoff_seconds: float | None = None,
         deadline_seconds: float | None = None,
+        check: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Callable[[Function], Function]:
         """Registers the function below as the task `name`.
 
@@ -116,11 +123,13 @@ class Registry:
         run again when its worker died, so it should be safe to repeat.
 
         attempts, backoff_seconds, deadline_seconds: the deployment's when None.
-        ValueError when the name is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`, or on a function whose
-        parameters can't be named in JSON.
+        check: what the types can't say; gets the arguments at submit and before each run, raises PayloadError.
+        ValueError when the name is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`, when an option makes no
+        sense, and on a function that is asynchronous or whose parameters JSON can't give.
         """
         if not _TASK_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no task name: 1 to 64 letters, digits, '.', '_' and '-'")
+        _check_options(name, attempts, backoff_seconds, deadline_seconds)
 
         def register(function: Function) -> Function:
             if name in self._definitions:
@@ -135,6 +144,7 @@ class Registry:
                 attempts,
                 None if backoff_seconds is None else round(backoff_seconds * 1000),
                 None if deadline_seconds is None else round(deadline_seconds * 1000),
+                check,
             )
             return function
 
@@ -159,13 +169,24 @@ def _pointer(path: str) -> str:
     return re.sub(r"\[(\d+)\]", r"/\1", path.replace("[...]", "")).replace(".", "/")
 
 
+def _check_options(name: str, attempts: int | None, backoff: float | None, deadline: float | None) -> None:
+    if attempts is not None and not 1 <= attempts <= MOST_ATTEMPTS:
+        raise ValueError(f"the task {name!r} has {attempts} attempts; allowed: 1 to {MOST_ATTEMPTS}")
+    if backoff is not None and not 0 <= backoff <= LONGEST_BACKOFF_SECONDS:
+        raise ValueError(f"the task {name!r} has a backoff of {backoff} s; allowed: 0 to {LONGEST_BACKOFF_SECONDS}")
+    if deadline is not None and not 1 <= deadline <= LONGEST_DEADLINE_SECONDS:
+        raise ValueError(f"the task {name!r} has a deadline of {deadline} s; allowed: 1 to {LONGEST_DEADLINE_SECONDS}")
+
+
 def _form_of(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:
     """The payload's type, whether the function takes it whole, and whether it takes a context."""
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(f"the task {name!r} is asynchronous; make it a plain function")
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = dict(inspect.signature(function).parameters)
     takes_context = parameters.pop(CONTEXT, None) is not None
     if list(parameters) == [WHOLE]:
-        return hints.get(WHOLE, Any), True, takes_context
+        return _usable(name, hints.get(WHOLE, Any)), True, takes_context
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -173,8 +194,20 @@ def _form_of(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]
         form = hints.get(parameter.name, Any)
         is_required = parameter.default is parameter.empty
         fields.append((parameter.name, form) if is_required else (parameter.name, form, parameter.default))
-    struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, kw_only=True)
-    return struct, False, takes_context
+    try:
+        struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, kw_only=True)
+    except TypeError as error:
+        raise ValueError(f"the task {name!r} has parameters that JSON can't give: {error}") from error
+    return _usable(name, struct), False, takes_context
+
+
+def _usable(name: str, form: Any) -> Any:
+    """The type, if payloads can be held against it: better known now than at the first submit."""
+    try:
+        msgspec.json.schema(form)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the task {name!r} has a type that JSON can't give: {error}") from error
+    return form
 
 
 #: The deployment's tasks: `@task("name")` above a function adds one.

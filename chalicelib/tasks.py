@@ -124,5 +124,9 @@ def describe(error: BaseException) -> str:
 
     SQS and DynamoDB refuse some of the characters that an error's text may hold, so only printable ones stay.
     """
-    text = f"{type(error).__name__}: {error}"[:1000]
+    return printable(f"{type(error).__name__}: {error}"[:1000])
+
+
+def printable(text: str) -> str:
+    """The text with a space for each character that some store might refuse."""
     return "".join(character if character.isprintable() else " " for character in text)

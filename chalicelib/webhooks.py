@@ -1,7 +1,6 @@
 """The Standard Webhooks signature (standardwebhooks.com): the receiver can tell that a call is ours. Pure."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ def secret_bytes(secret: str) -> bytes:
     """The secret's bytes, from `whsec_` and base64. ValueError when it is not 24 to 64 bytes so written."""
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error among them
         raise ValueError("is no base64 after `whsec_`") from error
     if not SHORTEST_SECRET <= len(key) <= LONGEST_SECRET:
         raise ValueError(f"has {len(key)} bytes; allowed: {SHORTEST_SECRET} to {LONGEST_SECRET}")

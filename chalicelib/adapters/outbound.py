@@ -6,20 +6,38 @@ address between check and call gains nothing. Redirects are not followed by them
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+import ssl
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
+from http.client import HTTPException
+from time import monotonic
+from typing import Any
+from urllib.parse import urljoin
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from chalicelib.destinations import Destination, destination
+from chalicelib.errors import DestinationError
 from chalicelib.registry import PermanentError
 
 MOST_REDIRECTS = 3
 #: Bytes of an answer that are kept; the rest is not read.
 MOST_KEPT = 16_384
+TOO_LATE = "there was no whole answer in time"
 _REDIRECTS = {301, 302, 303, 307, 308}
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+#: What a redirect may take along to another origin: anything else might be a secret.
+_HARMLESS = {"accept", "accept-language", "content-type", "user-agent"}
+#: What is said about a body, and goes with it.
+_ABOUT_BODY = {"content-type", "content-encoding", "content-language"}
+#: IPv6 addresses that are public, and those of them that carry an IPv4 address within (6to4, Teredo).
+_IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
+_IPV6_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
+#: Stands for an IPv4 address behind a translator, as DNS64 gives it (RFC 6052).
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class NotAllowedError(PermanentError):
@@ -33,116 +51,204 @@ class CallFailedError(Exception):
 @dataclass(frozen=True)
 class Answer:
     status: int
+    #: names in lower case
     headers: Mapping[str, str]
-    #: at most MOST_KEPT bytes
+    #: at most MOST_KEPT bytes, as they came
     body: bytes
     #: the body was longer
     is_cut: bool
 
 
+def is_public(address: str) -> bool:
+    """Whether the address is somebody's on the internet, and not a way to one that is not."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif ip in _NAT64:
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip not in _IPV6_PUBLIC or any(ip in tunnel for tunnel in _IPV6_TUNNELS):
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
 @dataclass(frozen=True)
 class Outbound:
-    """allowed_hosts: host names, `*.example.com` for all below one, each with or without a port; `*` for all.
+    """allowed_hosts: as `destinations.destination` takes them.
 
     allow_private: also addresses that are private, loopback or link-local: for one machine and tests only.
+    resolve: host and port to what `socket.getaddrinfo` gives. is_public: whether an address may be called.
     """
 
     allowed_hosts: tuple[str, ...]
     allow_private: bool = False
+    resolve: Callable[[str, int], Sequence[tuple[Any, ...]]] = _resolve
+    is_public: Callable[[str], bool] = is_public
 
-    def call(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_seconds: float) -> Answer:
-        """Makes the call and follows up to MOST_REDIRECTS redirects. NotAllowedError, CallFailedError."""
-        for _ in range(MOST_REDIRECTS + 1):
-            answer = self._call_once(method, url, headers, body, timeout_seconds)
+    def call(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout_seconds: float,
+        most_redirects: int = MOST_REDIRECTS,
+    ) -> Answer:
+        """Makes the call and follows so many redirects; with 0, a redirect is the answer.
+
+        timeout_seconds: for all of it, but for the look-up of names. NotAllowedError, CallFailedError.
+        """
+        ends_at = monotonic() + timeout_seconds
+        headers = {name.lower(): value for name, value in headers.items()}
+        for _ in range(most_redirects + 1):
+            place = self._check(url)
+            answer = self._call_once(method, place, headers, body, ends_at)
             target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or target is None:
+            if answer.status not in _REDIRECTS or target is None or not most_redirects:
                 return answer
-            if answer.status == 303 or (answer.status in {301, 302} and method == "POST"):
-                method, body = "GET", b""
-            url, headers = urljoin(url, target), _for_other_host(url, urljoin(url, target), headers)
-        raise NotAllowedError(f"more than {MOST_REDIRECTS} redirects")
+            if method != "HEAD" and (answer.status == 303 or (answer.status in {301, 302} and method == "POST")):
+                method, body, headers = "GET", b"", _without_body(headers)
+            url = _joined(url, target)
+            if self._check(url).origin != place.origin:
+                headers = {name: value for name, value in headers.items() if name in _HARMLESS}
+        raise NotAllowedError(f"more than {most_redirects} redirects")
 
-    def check(self, url: str) -> SplitResult:
-        """The parts of a URL that may be called as far as its text tells. NotAllowedError says why not."""
+    def _check(self, url: str) -> Destination:
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise NotAllowedError(f"{url[:200]!r} is no address: {error}") from error
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username or parts.password:
-            raise NotAllowedError("only http and https addresses with a host and without a password are called")
-        host = parts.hostname.lower().rstrip(".")
-        if not any(_matches(host, port, allowed) for allowed in self.allowed_hosts):
-            raise NotAllowedError(f"the host {host!r} is not among those that HTTP_ALLOWED_HOSTS names")
-        return parts
+            return destination(url, self.allowed_hosts)
+        except DestinationError as error:
+            raise NotAllowedError(str(error)) from error
 
     def _call_once(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_seconds: float
+        self, method: str, place: Destination, headers: Mapping[str, str], body: bytes, ends_at: float
     ) -> Answer:
-        parts = self.check(url)
-        assert parts.hostname
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        pool = self._pool(parts.scheme, parts.hostname, self._address(parts.hostname, port), port, timeout_seconds)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        host = parts.netloc.rpartition("@")[2]
-        try:
-            response = pool.urlopen(
-                method,
-                target,
-                body=body,
-                headers={"Host": host, **headers},
-                redirect=False,
-                retries=False,
-                preload_content=False,
-            )
-            kept = response.read(MOST_KEPT + 1, decode_content=True)
-            response.close()
-        except HTTPError as error:
-            raise CallFailedError(f"{type(error).__name__}: {error}"[:500]) from error
-        finally:
-            pool.close()
+        address = self._address(place)
+        left = ends_at - monotonic()
+        if left <= 0:
+            raise CallFailedError(TOO_LATE)
+        with _Deadline(left) as deadline:
+            pool = _pool(place, address, left, deadline)
+            try:
+                response = pool.urlopen(
+                    method,
+                    place.target,
+                    body=body or None,
+                    # Not compressed: what is kept is bounded, and a few bytes may unpack to gigabytes.
+                    headers={**headers, "host": place.authority, "accept-encoding": "identity"},
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                kept = b""
+                while len(kept) <= MOST_KEPT and (chunk := response.read(MOST_KEPT + 1 - len(kept))):
+                    kept += chunk
+                response.close()
+            except (HTTPError, HTTPException, OSError, ValueError) as error:
+                is_late = deadline.is_over or isinstance(error, urllib3.exceptions.TimeoutError)
+                why = TOO_LATE if is_late else f"{type(error).__name__}: {error}"
+                raise CallFailedError(why[:500]) from error
+            finally:
+                pool.close()
+            if deadline.is_over:
+                raise CallFailedError(TOO_LATE)
         lowered = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, lowered, kept[:MOST_KEPT], len(kept) > MOST_KEPT)
 
-    @staticmethod
-    def _pool(
-        scheme: str, host: str, address: str, port: int, timeout_seconds: float
-    ) -> urllib3.connectionpool.HTTPConnectionPool:
-        timeout = urllib3.Timeout(total=timeout_seconds)
-        if scheme == "http":
-            return urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=1)
-        return urllib3.HTTPSConnectionPool(
-            address, port, timeout=timeout, maxsize=1, server_hostname=host, assert_hostname=host
-        )
-
-    def _address(self, host: str, port: int) -> str:
+    def _address(self, place: Destination) -> str:
         """The first address of the host, if all of them may be called."""
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = self.resolve(place.host, place.port)
         except (OSError, UnicodeError) as error:
-            raise CallFailedError(f"the host {host!r} is not found: {error}") from error
+            raise CallFailedError(f"the host {place.host!r} is not found: {error}") from error
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
-            if not self.allow_private and not _is_public(address):
-                raise NotAllowedError(f"the host {host!r} has the address {address}, which is not public")
+            if not self.allow_private and not self.is_public(address):
+                raise NotAllowedError(f"the host {place.host!r} has the address {address}, which is not public")
         return addresses[0]
 
 
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_global and not (mapped or ip).is_multicast
+class _Deadline:
+    """Cuts a connection off when the time is over: a socket's own time-out begins anew with each byte."""
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._lock = threading.Lock()
+        self._watched: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> "_Deadline":
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for watched in self._watched:
+                watched.close()
+            self._watched.clear()
+
+    def watch(self, connection: socket.socket) -> None:
+        # A second handle on the same connection: TLS takes the first one over.
+        with self._lock:
+            self._watched.append(connection.dup())
+
+    def _cut(self) -> None:
+        with self._lock:
+            self.is_over = True
+            for watched in self._watched:
+                with suppress(OSError):
+                    watched.shutdown(socket.SHUT_RDWR)
 
 
-def _matches(host: str, port: int | None, allowed: str) -> bool:
-    name, _, allowed_port = allowed.lower().partition(":")
-    if allowed_port and str(port) != allowed_port:
-        return False
-    return name in {"*", host} or (name.startswith("*.") and host.endswith(name[1:]))
+def _pool(
+    place: Destination, address: str, timeout_seconds: float, deadline: _Deadline
+) -> urllib3.connectionpool.HTTPConnectionPool:
+    """Connections to this address and no other, watched by the deadline."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            connection = super()._new_conn()
+            deadline.watch(connection)
+            return connection
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            connection = super()._new_conn()
+            deadline.watch(connection)
+            return connection
+
+    options: dict[str, Any] = {"timeout": urllib3.Timeout(total=timeout_seconds), "maxsize": 1}
+    if place.scheme == "http":
+        plain = urllib3.HTTPConnectionPool(address, place.port, **options)
+        plain.ConnectionCls = Plain
+        return plain
+    secure = urllib3.HTTPSConnectionPool(
+        address,
+        place.port,
+        server_hostname=place.host,
+        assert_hostname=place.host,
+        cert_reqs=ssl.CERT_REQUIRED,
+        **options,
+    )
+    secure.ConnectionCls = Secure
+    return secure
 
 
-def _for_other_host(url: str, target: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers that a redirect may take along: to another host none that might be a secret."""
-    if urlsplit(url).netloc == urlsplit(target).netloc:
-        return headers
-    return {name: value for name, value in headers.items() if name.lower() not in {"authorization", "cookie"}}
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise NotAllowedError(f"the redirect to {target[:200]!r} leads nowhere: {error}") from error
+
+
+def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a call that has lost its body, and with it what was signed."""
+    return {
+        name: value for name, value in headers.items() if name not in _ABOUT_BODY and not name.startswith("webhook-")
+    }
