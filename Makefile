@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack clean
+.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack screenshots clean
 
 PYTHON ?= python3
 STAGE ?= dev
@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m infra.local
@@ -49,6 +49,9 @@ package: $(READY) ## write STAGE as one SAM template to build/package, for a pip
 e2e: $(READY) ## test the deployed STAGE that answers at URL
 	@test -n "$(URL)" || { echo "say where it answers: make e2e URL=https://..." >&2; exit 2; }
 	@E2E_URL=$(URL) STAGE=$(STAGE) $(BIN)/python -m pytest tests/deployed
+
+screenshots: $(READY) ## take the dashboard's pictures for docs/img; wants Chromium
+	@exec $(BIN)/python -m tests.browser.screenshots
 
 localstack: ## start LocalStack in Docker
 	@docker compose --file infra/docker-compose.yml up --detach --wait

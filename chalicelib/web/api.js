@@ -27,7 +27,8 @@ export class Problem extends Error {
 
 /** The JSON that the API answers. Throws Problem; over the limit (429) is an answer where the task is queued. */
 export async function call(method, path, body, signal) {
-  const headers = { Accept: "application/json" };
+  // To wait in line is what is wanted here: an answer of 429 would stand in the console as an error.
+  const headers = { Accept: "application/json", Prefer: "respond-async" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   const patience = AbortSignal.timeout(PATIENCE_MS);

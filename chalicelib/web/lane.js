@@ -245,7 +245,10 @@ function taskList(user, frame) {
     first.disabled = before === null;
     older.disabled = next === null;
     first.parentElement.hidden = first.disabled && older.disabled;
-    keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel));
+    const changes = new Map();
+    const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), task.seq]);
+    keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel, changed));
+    if (changes.size) announce([...changes].map(toldChange).join(", "));
     empty.hidden = answer.tasks.length > 0;
   }
 
@@ -292,7 +295,10 @@ function taskList(user, frame) {
   return { node, refresh, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
 }
 
-function taskRow(cancel) {
+const toldChange = ([state, seqs]) => (seqs.length === 1 ? `Task ${seqs[0]} ${state}` : `${seqs.length} tasks ${state}`);
+
+/** `changed` is called with a task whose state is another than before. */
+function taskRow(cancel, changed) {
   const cell = (kind) => el("td", { class: kind, role: "cell" });
   const [seq, name, state, start] = [cell("number seq"), cell("id"), cell("state"), cell("number start")];
   const [took, outcome, actions] = [cell("number took"), cell("outcome"), cell("act")];
@@ -309,7 +315,7 @@ function taskRow(cancel) {
       setAttribute(seq, "title", task.task_id);
       if (stated !== task.state) {
         state.replaceChildren(pill(task.state));
-        if (stated) announce(`Task ${task.seq} ${task.state}`);
+        if (stated) changed(task);
         stated = task.state;
       }
       const isOver = task.started_at !== null && task.completed_at !== null;

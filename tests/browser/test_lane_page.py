@@ -1,0 +1,139 @@
+"""What people do with one lane, and what it shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.chromium import missing
+from tests.browser.conftest import Open, Window
+from tests.e2e.running import Paceline
+
+if TYPE_CHECKING or not missing():
+    from playwright.sync_api import Locator, Page, Route, expect
+
+
+def task_row(page: Page, seq: int) -> Locator:
+    return page.locator("table.tasks tbody tr").filter(has=page.get_by_role("cell", name=str(seq), exact=True))
+
+
+def submit(page: Page, count: int, **fields: str) -> None:
+    for label, text in fields.items():
+        page.get_by_label(label.title(), exact=True).fill(text)
+    page.get_by_label("How many").fill(str(count))
+    page.get_by_role("button", name="Submit").click()
+
+
+def test_tasks_are_submitted_queue_start_and_finish(window: Window, user: str) -> None:
+    page = window.lane(user)
+    submit(page, 5, payload='{"mail": 7}')
+    expect(page.locator("#submit-form .status")).to_have_text(re.compile("5 tasks queued, the last starts in about"))
+    expect(task_row(page, 5)).to_contain_text("queued")
+    expect(task_row(page, 5)).to_contain_text(re.compile(r"in \d"))
+    window.shoot("queued")
+    for seq in (1, 5):
+        expect(task_row(page, seq)).to_contain_text("succeeded")
+    picture = page.get_by_role("img", name=re.compile(f"^Lane of {user}, .*5 of 20 a minute used, nothing waiting"))
+    expect(picture).to_be_visible()
+    expect(page.locator("#live")).to_have_text(re.compile("Task 5 succeeded|tasks succeeded"))
+    window.shoot("finished")
+
+
+def test_running_task_is_shown_and_a_long_outcome_unfolds(window: Window, open_system: Paceline, user: str) -> None:
+    page = window.lane(user)
+    submit(page, 1, task="sleep", payload=json.dumps({"seconds": 3, "text": "long " * 30}))
+    expect(task_row(page, 1)).to_contain_text("running")
+    expect(task_row(page, 1)).to_contain_text("succeeded")
+    task_row(page, 1).locator("summary").click()
+    expect(task_row(page, 1).locator("pre")).to_contain_text("long " * 20)
+    assert open_system.completions(user)[0]["result"]["seconds"] == 3
+
+
+def test_paused_lane_holds_its_tasks_until_it_is_resumed(window: Window, user: str) -> None:
+    page = window.lane(user)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator(".title .status")).to_have_text("Paused")
+    submit(page, 3)
+    expect(task_row(page, 3)).to_contain_text("when resumed")
+    page.get_by_role("button", name="Cancel task 2").click()
+    expect(task_row(page, 2)).to_contain_text("cancelled")
+    window.shoot("paused")
+    expect(task_row(page, 1)).to_contain_text("queued")
+    page.get_by_role("button", name="Resume").click()
+    for seq in (1, 3):
+        expect(task_row(page, seq)).to_contain_text("succeeded")
+    expect(task_row(page, 2)).to_contain_text("never")
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+
+
+def test_lane_is_paused_until_a_time(window: Window, open_system: Paceline, user: str) -> None:
+    page = window.lane(user)
+    page.get_by_text("Pause until…").click()
+    page.get_by_label("Pause until").fill("2030-01-01T12:00:00")
+    page.get_by_role("button", name="Set").click()
+    expect(page.locator(".title .state")).to_have_text(re.compile("paused, .* days"))
+    lane = open_system.request("GET", f"/api/v1/users/{user}").body
+    assert lane["paused_until"] == page.evaluate("new Date('2030-01-01T12:00:00').getTime()")
+
+
+def test_limits_are_changed_and_wrong_ones_explained(window: Window, user: str) -> None:
+    page = window.lane(user)
+    limits = page.get_by_label("All of these hold at once")
+    expect(limits).to_have_value("2/second; 20/minute")
+    window.expected = re.compile("422")
+    limits.fill("often")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator("#limits-form .status")).to_have_text(re.compile("'often' is no limit"))
+    limits.fill("5 per 10 seconds")
+    page.get_by_role("button", name="Change").click()
+    expect(page.locator(".band .limit b")).to_have_text(["5 in 10 seconds"])
+    page.get_by_role("button", name="Back to the default").click()
+    expect(page.locator(".band .limit b")).to_have_text(["2 a second", "20 a minute"])
+
+
+def test_wrong_payload_is_explained_and_not_sent(window: Window, user: str) -> None:
+    page = window.lane(user)
+    page.get_by_label("Payload").fill("{oops")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#submit-form .status")).to_have_text(re.compile("The payload is no JSON"))
+    assert [request for request in window.requests if request.method == "POST"] == []
+
+
+HOSTILE = "<img/src=x/onerror=alert(1)>\"'&;<script>alert(2)</script>"
+
+
+def test_what_strangers_send_is_shown_as_text(window: Window, open_system: Paceline) -> None:
+    open_system.submit(HOSTILE)
+    page = window.page
+    page.on("dialog", lambda dialog: window.complaints.append(f"a dialog: {dialog.message}"))
+    page.route(re.compile("/tasks"), hostile_tasks)
+    window.go()
+    page.get_by_label("Find users").fill("<img")
+    page.locator("a.name", has_text=HOSTILE).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+    expect(task_row(page, 1)).to_contain_text(HOSTILE)
+    expect(task_row(page, 2)).to_contain_text(HOSTILE[:50])
+    assert page.locator("main img, main script").count() == 0
+    assert page.title().startswith(HOSTILE)
+
+
+def hostile_tasks(route: Route) -> None:
+    task: dict[str, Any] = {"user_id": HOSTILE, "task_id": "0", "seq": 1, "task": HOSTILE, "state": "failed"}
+    task |= dict.fromkeys(("position", "planned_at", "submitted_at", "started_at", "completed_at"), 1)
+    task |= {"attempts": 1, "result": None, "error": HOSTILE, "estimated_at": None}
+    other = task | {"task_id": "1", "seq": 2, "state": "succeeded", "error": None, "result": [HOSTILE]}
+    route.fulfill(json={"tasks": [task, other], "next": None})
+
+
+@pytest.mark.parametrize("user", ["a/b?c#d%20e", "%", "0xe2"])
+def test_any_user_id_has_a_page(open_window: Open, open_system: Paceline, user: str) -> None:
+    open_system.submit(user)
+    window = open_window(open_system)
+    page = window.go()
+    page.get_by_label("Find users").fill(user)
+    page.locator("a.name").get_by_text(user, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(user)
+    expect(task_row(page, 1)).to_contain_text("log")

@@ -1,0 +1,203 @@
+"""All lanes at a glance, and how the dashboard behaves as a page."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.chromium import DESKTOP, PHONE, missing
+from tests.browser.conftest import Open, Window, wait_until
+from tests.e2e.running import Paceline
+
+if TYPE_CHECKING or not missing():
+    from playwright.sync_api import Page, expect
+
+
+def submit(paceline: Paceline, user: str, count: int) -> None:
+    paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}] * count})
+
+
+def total(page: Page, name: str) -> int:
+    return int(page.locator(".totals > div", has_text=name).locator("dd").first.inner_text().replace(",", ""))
+
+
+def hide(page: Page, *, hidden: bool) -> None:
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden});"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+def test_lanes_move_and_their_pictures_have_words(window: Window, open_system: Paceline, user: str) -> None:
+    submit(open_system, user, 30)
+    page = window.go()
+    row = page.locator(".lanes .row", has_text=user)
+    expect(row.locator(".state")).to_have_text(re.compile("waiting, next"))
+    assert total(page, "Waiting") >= 1
+    label = row.locator("canvas").get_attribute("aria-label") or ""
+    assert re.search(
+        rf"^Lane of {user}, \d of 2 a second used, \d+ of 20 a minute used, \d+ waiting, next start", label
+    )
+    expect(page.locator(".feed tbody tr", has_text=user).first).to_contain_text("succeeded")
+    picture = "canvas => canvas.toDataURL()"
+    first = row.locator("canvas").evaluate(picture)
+    wait_until(lambda: row.locator("canvas").evaluate(picture) != first, "the line moves")
+    window.shoot("lanes-light")
+
+
+def test_users_are_found_and_their_pages_opened_by_keyboard_alone(
+    window: Window, open_system: Paceline, user: str
+) -> None:
+    submit(open_system, user, 1)
+    page = window.go()
+    expect(page.locator(".pulse")).to_have_text("live")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Find users")).to_be_focused()
+    page.keyboard.type(user)
+    expect(page.locator(".lanes .row")).to_have_count(1)
+    link = page.get_by_role("link", name=user).first
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        if link.evaluate("link => link === document.activeElement"):
+            break
+    expect(link).to_be_focused()
+    assert link.evaluate("link => getComputedStyle(link).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(user)
+    reached = set()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("(document.activeElement.id || document.activeElement.textContent)"))
+    wanted = {"All lanes", "Pause", "Pause until…", "task", "count", "payload", "Submit", "limits", "Change", "state"}
+    assert wanted <= reached
+
+
+def test_unknown_user_is_said_to_be_unknown(window: Window) -> None:
+    page = window.go()
+    page.get_by_label("Find users").fill("nobody-")
+    expect(page.locator(".empty")).to_have_text("No lane begins with “nobody-”.")
+
+
+def test_many_lanes_come_in_pages(window: Window, open_system: Paceline, user: str) -> None:
+    for number in range(30):
+        open_system.request("POST", f"/api/v1/users/{user}-{number:02}/pause", {})
+    page = window.go()
+    page.get_by_label("Find users").fill(user)
+    expect(page.locator(".range")).to_have_text("1–25 of 30")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".range")).to_have_text("26–30 of 30")
+    expect(page.locator(".lanes .row")).to_have_count(5)
+    page.get_by_role("button", name="Previous").click()
+    expect(page.locator(".lanes .row")).to_have_count(25)
+
+
+def test_api_is_asked_once_a_second_at_most_and_not_at_all_while_hidden(window: Window, user: str) -> None:
+    for go in (window.go, lambda: window.lane(user)):
+        page = go()
+        expect(page.locator(".pulse")).to_have_text("live")
+        assert 1 <= len(window.api_calls(2.5)) <= 4
+    hide(page, hidden=True)
+    window.page.wait_for_timeout(300)  # what was under way
+    assert window.api_calls(2.5) == []
+    hide(page, hidden=False)
+    assert len(window.api_calls(2.5)) >= 1
+
+
+def test_banner_says_that_the_api_is_down_and_goes_when_it_is_back(window: Window) -> None:
+    page = window.go()
+    expect(page.locator(".pulse")).to_have_text("live")
+    window.expected = re.compile("ERR_FAILED|503")
+    page.route(re.compile("/api/"), lambda route: route.abort())
+    banner = page.get_by_role("alert")
+    expect(banner).to_contain_text("The API does not answer. What you see is from before.")
+    expect(page.locator(".pulse")).to_have_text("not live")
+    assert len(window.api_calls(3)) <= 3
+    window.shoot("down")
+    page.unroute(re.compile("/api/"))
+    page.get_by_role("button", name="Try now").click()
+    expect(banner).to_be_hidden()
+
+
+@pytest.mark.parametrize("path", ["/", "/#/lane/phone"])
+def test_phone_shows_everything_without_scrolling_sideways(open_window: Open, open_system: Paceline, path: str) -> None:
+    submit(open_system, "phone", 6)
+    window = open_window(open_system, PHONE, has_touch=True, is_mobile=True)
+    page = window.go(path)
+    expect(page.locator(".row canvas, .picture canvas").first).to_be_visible()
+    expect(page.locator("table.feed tr, table.tasks tr").nth(1)).to_be_attached()
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    buttons = page.locator("button:visible, summary:visible, input:visible, select:visible")
+    for box in [one.bounding_box() for one in buttons.all()]:
+        assert box is None or (box["height"] >= 32 and box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0])
+    window.shoot(f"phone-{'lane' if 'lane' in path else 'lanes'}")
+
+
+#: WCAG 2's contrast of text against what is behind it.
+CONTRAST = """() => {
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map((c) => c / 255).map((c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const color = getComputedStyle(node).backgroundColor;
+      if (!/, 0\\)$/.test(color)) return color;
+    }
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.checkVisibility() || node.disabled) continue;
+    const [one, other] = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
+    if ((one + .05) / (other + .05) < 4.5) poor.push(node.className + ": " + node.textContent);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(open_window: Open, open_system: Paceline, user: str, scheme: str) -> None:
+    submit(open_system, user, 8)
+    open_system.request("POST", f"/api/v1/users/{user}-p/pause", {})
+    window = open_window(open_system, DESKTOP, scheme)
+    page = window.go()
+    expect(page.locator(".feed tbody tr").first).to_be_visible()
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) > 384) is (scheme == "light")
+    assert page.evaluate(CONTRAST) == []
+    window.lane(user)
+    expect(page.locator(".tasks tbody tr").first).to_be_visible()
+    assert page.evaluate(CONTRAST) == []
+    window.shoot(f"lane-{scheme}")
+
+
+def test_nothing_glides_for_those_who_want_no_motion(open_window: Open, open_system: Paceline, user: str) -> None:
+    submit(open_system, user, 8)
+    window = open_window(open_system, reduced_motion="reduce")
+    window.page.add_init_script(
+        "let drawn = window.drawn = {count: 0}; const clear = CanvasRenderingContext2D.prototype.clearRect;"
+        "CanvasRenderingContext2D.prototype.clearRect = function (...a) {"
+        " if (this.canvas.className === 'axis') drawn.count += 1; return clear.apply(this, a); }"
+    )
+    page = window.go()
+    expect(page.locator(".pulse")).to_have_text("live")
+    before = page.evaluate("drawn.count")
+    page.wait_for_timeout(2500)
+    assert 1 <= page.evaluate("drawn.count") - before <= 4
+
+
+def test_screen_reader_finds_landmarks_and_one_heading(window: Window, user: str) -> None:
+    for page in (window.go(), window.lane(user)):
+        expect(page.get_by_role("banner")).to_be_visible()
+        expect(page.get_by_role("main")).to_be_visible()
+        expect(page.get_by_role("heading", level=1)).to_have_count(1)
+        expect(page.locator("canvas:not([aria-label]):not([aria-hidden]):not([role=img] canvas)")).to_have_count(0)
+        unnamed = "[...document.querySelectorAll('input, select, textarea')].filter((one) => !one.labels.length).length"
+        assert page.evaluate(unnamed) == 0
