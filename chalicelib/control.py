@@ -97,9 +97,11 @@ class Control:
                 raise ConflictError("The task has started", f"It is {view.state.value}; only waiting tasks end so.")
             if len(lane.cancelled) >= MOST_CANCELLED:
                 raise ConflictError("Too many cancelled tasks", f"{MOST_CANCELLED} wait to be passed over; try later.")
-            return without(lane, [task_id])
+            return without(lane, {task_id: task.seq})
 
-        self._change(user_id, cancelled)
+        lane = self._change(user_id, cancelled)
+        if lane.parked and task.seq == lane.started_seq + 1:
+            self._queue.defer(lane.parked, 0)  # nothing has to wait behind it
         self._tasks.end(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self.task(user_id, task_id)
 
@@ -118,7 +120,7 @@ class Control:
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
-        if lane.parked and not lane.is_paused(self._clock.now_ms()):
+        if lane.parked and lane.paused_until != FOREVER_MS:
             self._queue.defer(lane.parked, 0)  # a long wait was decided on under what is no longer so
         if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
@@ -154,7 +156,7 @@ class Control:
             return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)
         if task.task_id in lane.cancelled:
             return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
-        ahead = max(0, task.seq - 1 - lane.started_seq)
+        ahead = lane.waiting_before(task.seq)
         estimated_at = None if lane.paused_until == FOREVER_MS else self._estimate(lane, task, ahead, now_ms)
         return TaskView(record, TaskState.QUEUED, ahead, estimated_at, None, record.attempts)
 

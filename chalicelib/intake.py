@@ -44,18 +44,20 @@ class Intake:
     def _serve_once(
         self, record: RequestRecord, new: Sequence[NewTask], over_limit: OverLimit, to_answer: ToAnswer
     ) -> Response:
-        ids = ids_from(record.first_id, len(new))
+        ids, requests = ids_from(record.first_id, len(new)), self._idempotency.requests
         try:
-            outcome = self._submitter.submit(record.user_id, new, ids, over_limit, record.is_repeat, may_repeat=True)
+            outcome = self._submitter.submit(
+                record.user_id, new, ids, over_limit, record.is_repeat, lambda: requests.forget(record)
+            )
         except UnavailableError:
-            self._idempotency.requests.abandon(record)
+            requests.abandon(record)
             raise
         response = to_answer(outcome, over_limit)
         if isinstance(outcome, Refused):
-            self._idempotency.requests.forget(record)
+            requests.forget(record)
         else:
             kept = {"status": response.status_code, "headers": response.headers, "body": json.loads(response.body)}
-            self._idempotency.requests.finish(record, kept)
+            requests.finish(record, kept)
         return response
 
 

@@ -3,10 +3,13 @@
 A decision says what to write; a store writes it on condition that the lane is still the one decided on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chalicelib.limits import Limits, earliest_start, memory_needed
+
+#: A cancelled task may come so many places late; one that is further behind will not come any more.
+LATEST_BEHIND = 300
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,20 @@ class Lane:
     #: epoch ms until which no task starts because one of them was told to slow down; 0 when none was
     held_until: int = 0
     held_reason: str = ""
-    cancelled: frozenset[str] = frozenset()
+    #: waiting tasks that were cancelled and are to be passed over: id and seq
+    cancelled: Mapping[str, int] = field(default_factory=dict)
     #: moves with each change that a decision must not overlook: limits, pause, cancellations
     revision: int = 0
 
     @property
     def waiting(self) -> int:
         """Tasks admitted, not started and not cancelled."""
-        return max(0, self.admitted - self.started_seq - len(self.cancelled))
+        return self.waiting_before(self.admitted + 1)
+
+    def waiting_before(self, seq: int) -> int:
+        """Tasks that will start before the one with that seq."""
+        passed_over = sum(self.started_seq < other < seq for other in self.cancelled.values())
+        return max(0, seq - 1 - self.started_seq - passed_over)
 
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms
@@ -208,6 +217,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         started=lane.started + 1,
         starts=(at, *lane.starts)[: memory_needed(limits)],
         running=lease,
+        cancelled=_cancelled_after(lane, task),
     )
     return Start(at, attempt, planned_at, after)
 
@@ -216,9 +226,15 @@ def _pass_over(lane: Lane, task: Candidate) -> Lane:
     return replace(
         lane,
         started_seq=max(lane.started_seq, task.seq),
-        cancelled=lane.cancelled - {task.task_id},
+        cancelled=_cancelled_after(lane, task),
         revision=lane.revision + 1,
     )
+
+
+def _cancelled_after(lane: Lane, task: Candidate) -> Mapping[str, int]:
+    """What is still to be passed over once the task is dealt with; what never came is forgotten in the end."""
+    oldest = task.seq - LATEST_BEHIND
+    return {other: seq for other, seq in lane.cancelled.items() if seq > oldest and other != task.task_id}
 
 
 def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
@@ -259,18 +275,20 @@ def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
     return _replanned(replace(lane, paused_until=None), lane.limits_or(default), now_ms)
 
 
-def without(lane: Lane, task_ids: Sequence[str]) -> Lane:
-    """The lane with these waiting tasks cancelled; those behind them keep their planned starts."""
-    return replace(lane, cancelled=lane.cancelled | set(task_ids), revision=lane.revision + 1)
+def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
+    """The lane with these waiting tasks, id and seq, cancelled; those behind them keep their planned starts."""
+    return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
 
 
 def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the backlog from the real starts on: what waits starts as soon as is legal now, not as once planned."""
-    backlog = max(0, lane.admitted - lane.started_seq)
-    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * backlog)
+    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
+    planned = [*reversed(estimates), *lane.starts]
+    if lane.started == len(lane.starts):  # there are no others: what was cancelled or retried took no place
+        planned += [0] * (lane.admitted - len(planned))
     return replace(
         lane,
-        planned=(*reversed(estimates), *lane.starts)[: memory_needed(limits)],
+        planned=tuple(planned[: memory_needed(limits)]),
         replanned_seq=lane.admitted,
         replanned_at=_opens_at(lane, now_ms),
         revision=lane.revision + 1,

@@ -1,7 +1,7 @@
 """The use case that the rest is for: submit tasks and get their places. Knows neither HTTP nor AWS."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -136,12 +136,12 @@ class Submitter:
         ids: Sequence[str],
         over_limit: OverLimit,
         is_repeat: bool = False,
-        may_repeat: bool = False,
+        on_withdrawal: Callable[[], None] = lambda: None,
     ) -> Submitted | Refused:
         """Admits all the tasks in this order, or none. UnavailableError when AWS fails: nothing was promised.
 
         ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
-        may_repeat: the caller may come again with these ids after a failure, so what was sent is not cancelled.
+        on_withdrawal: called before many are cancelled since AWS failed halfway; none is cancelled if it raises.
         """
         with self._turns.turn(user_id):
             now_ms = self._clock.now_ms()
@@ -157,32 +157,35 @@ class Submitter:
             if len(tasks) == 1:
                 self._queue.send(tasks[0])
             else:
-                self._send_all(lane, tasks, may_repeat)
+                self._send_all(lane, tasks, on_withdrawal)
         if len(tasks) == 1:
             self._tasks.put(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
         return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused)
 
-    def _send_all(self, lane: Lane, tasks: Sequence[Task], may_repeat: bool) -> None:
-        """Sends all or, when AWS fails in between, cancels what was sent, unless a repeat is to send the rest.
+    def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
+        """Notes and sends all or, when AWS fails in between, cancels them all.
 
-        Noted first, since notes of many at once can't be conditional and must not come after their workers'."""
+        Noted first, since notes of many at once can't be conditional and must not come after their workers'. Of a
+        repeat some may have run: it notes them one by one and cancels none; the next repeat sends the rest.
+        """
         if tasks[0].is_repeat:
             for task in tasks:
                 self._tasks.put(task)
-        else:
-            self._tasks.put_many(tasks)
+            self._queue.send_many(tasks)
+            return
         try:
+            self._tasks.put_many(tasks)
             self._queue.send_many(tasks)
         except UnavailableError:
-            if not may_repeat:
-                self._cancel(lane, [task.task_id for task in tasks])
+            on_withdrawal()
+            self._cancel(lane, {task.task_id: task.seq for task in tasks})
             raise
 
-    def _cancel(self, lane: Lane, task_ids: Sequence[str]) -> None:
+    def _cancel(self, lane: Lane, cancelled: Mapping[str, int]) -> None:
         for tries in self._races.tries():
             self._races.pause(tries)
-            write = self._lanes.change(lane, without(lane, task_ids))
+            write = self._lanes.change(lane, without(lane, cancelled))
             if isinstance(write, Written):
                 return
             lane = write.lane

@@ -155,6 +155,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if seen.held_until:
         update.remove("held_until")
         update.remove("held_reason")
+    if lane.cancelled != seen.cancelled:
+        update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
@@ -171,7 +173,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set(LISTED, LISTED_LANE)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
-    update.set_or_remove("cancelled", {"SS": sorted(changed.cancelled)} if changed.cancelled else None)
+    update.set_or_remove("cancelled", _cancelled_value(changed))
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # nobody but an administrator ends those
     update.equals("admitted", seen.admitted)
@@ -214,6 +216,10 @@ def _same_lease(update: Expression, seen: Lane) -> None:
         update.conditions.append(f"{running}.{update.name('until')} = {until}")
 
 
+def _cancelled_value(lane: Lane) -> Item | None:
+    return {"M": {task_id: number(seq) for task_id, seq in lane.cancelled.items()}} if lane.cancelled else None
+
+
 def lease_value(lease: Lease | None) -> Item:
     assert lease is not None
     return {
@@ -241,7 +247,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         running=_lease_of(item["running"]["M"]) if "running" in item else None,
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
         paused_until=integer(item, "paused_until") if "paused_until" in item else None,
-        cancelled=frozenset(item.get("cancelled", {}).get("SS", ())),
+        cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
         replanned_seq=integer(item, "replanned_seq"),
         replanned_at=integer(item, "replanned_at"),
         held_until=integer(item, "held_until"),

@@ -101,6 +101,7 @@ class MemoryLaneStore:
                 started=after.started,
                 starts=after.starts,
                 running=after.running,
+                cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
                 held_until=0 if seen.held_until else lane.held_until,
                 held_reason="" if seen.held_until else lane.held_reason,

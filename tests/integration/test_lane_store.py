@@ -55,7 +55,7 @@ def pause(ports: Ports, user: str, until: int) -> Lane:
 
 def cancel(ports: Ports, user: str, *task_ids: str) -> Lane:
     lane = ports.lanes.get(user)
-    return written(ports.lanes.change(lane, without(lane, task_ids)))
+    return written(ports.lanes.change(lane, without(lane, {task_id: int(task_id[1:]) for task_id in task_ids})))
 
 
 def test_unknown_user_has_the_empty_lane(ports: Ports, user: str) -> None:
@@ -198,7 +198,7 @@ def test_claim_is_left_to_the_exact_way_when_anything_is_special(ports: Ports, u
     assert stale(ports.lanes.claim_next(guess, LIMITS)).paused_until == NOW - 1
     other, third = f"{user}-2", f"{user}-3"
     cancel(ports, other, "t9")
-    assert stale(ports.lanes.claim_next(decide(Lane(other), 1, NOW), LIMITS)).cancelled == {"t9"}
+    assert stale(ports.lanes.claim_next(decide(Lane(other), 1, NOW), LIMITS)).cancelled == {"t9": 9}
     set_limits(ports, third, "1/minute")
     assert stale(ports.lanes.claim_next(decide(Lane(third), 1, NOW), LIMITS)).limits == parse_limits("1/minute")
 
@@ -291,19 +291,19 @@ def test_change_writes_all_of_the_lane_but_what_runs(ports: Ports, user: str) ->
     for seq in (1, 2, 3):
         reserve(ports, user, f"t{seq}")
     seen = start_in_turn(ports, user, 1)
-    changed = without(with_limits(seen, parse_limits("1/5 seconds"), LIMITS, NOW), ["t3"])
+    changed = without(with_limits(seen, parse_limits("1/5 seconds"), LIMITS, NOW), {"t3": 3})
     changed = paused(changed, NOW + 99_000, LIMITS, NOW)
     assert written(ports.lanes.change(seen, changed)) == changed
     assert ports.lanes.get(user) == changed
     assert (changed.limits, changed.paused_until) == (parse_limits("1/5 seconds"), NOW + 99_000)
-    assert (changed.cancelled, changed.running) == ({"t3"}, seen.running)
+    assert (changed.cancelled, changed.running) == ({"t3": 3}, seen.running)
 
 
 def test_change_can_take_back_what_is_special(ports: Ports, user: str) -> None:
     pause(ports, user, NOW + 5_000)
     set_limits(ports, user, "1/minute")
     seen = cancel(ports, user, "t9")
-    plain = replace(seen, limits=None, paused_until=None, cancelled=frozenset(), revision=seen.revision + 1)
+    plain = replace(seen, limits=None, paused_until=None, cancelled={}, revision=seen.revision + 1)
     assert written(ports.lanes.change(seen, plain)) == plain
     assert ports.lanes.get(user) == plain
 
@@ -329,7 +329,7 @@ def test_cancelled_task_is_passed_over_once(ports: Ports, user: str) -> None:
     decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
     assert isinstance(decision, Cancelled)
     lane = written(ports.lanes.change(seen, decision.lane))
-    assert (lane.started_seq, lane.started, lane.starts, lane.cancelled) == (1, 0, (), {"t2"})
+    assert (lane.started_seq, lane.started, lane.starts, lane.cancelled) == (1, 0, (), {"t2": 2})
     assert stale(ports.lanes.change(seen, decision.lane)) == lane
 
 
@@ -337,7 +337,7 @@ def test_last_cancellation_leaves_nothing_special_behind(ports: Ports, user: str
     seen = cancel(ports, user, "t1")
     decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
     assert isinstance(decision, Cancelled)
-    assert written(ports.lanes.change(seen, decision.lane)).cancelled == frozenset()
+    assert written(ports.lanes.change(seen, decision.lane)).cancelled == {}
     assert start_in_turn(ports, user, 2).started_seq == 2
 
 

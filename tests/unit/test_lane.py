@@ -69,7 +69,7 @@ def test_twenty_first_submit_within_a_minute_waits_for_the_first_to_leave_it() -
 
 
 def test_admission_keeps_what_it_does_not_decide_on() -> None:
-    lane = make_lane(started_seq=3, started=4, starts=(1, 2), cancelled=frozenset({"x"}), revision=7, admitted=3)
+    lane = make_lane(started_seq=3, started=4, starts=(1, 2), cancelled={"x": 4}, revision=7, admitted=3)
     after = admit(lane, DEFAULT, 5_000, "t4").lane
     assert replace(after, admitted=3, planned=(), newest="") == lane
 
@@ -187,11 +187,11 @@ def test_paused_lane_waits_until_the_pause_ends() -> None:
 
 
 def test_cancelled_task_takes_no_start_and_is_passed_over() -> None:
-    lane = make_lane(cancelled=frozenset({"t1", "t5"}), admitted=5, paused_until=FOREVER_MS, revision=3)
+    lane = make_lane(cancelled={"t1": 1, "t5": 5}, admitted=5, paused_until=FOREVER_MS, revision=3)
     decision = claim(lane, make_candidate(), DEFAULT, 5_000, LEASE_MS, "mine")
     assert isinstance(decision, Cancelled)
     assert (decision.lane.started_seq, decision.lane.started) == (1, 0)
-    assert (decision.lane.cancelled, decision.lane.revision) == (frozenset({"t5"}), 4)
+    assert (decision.lane.cancelled, decision.lane.revision) == ({"t5": 5}, 4)
 
 
 def test_task_after_a_hole_moves_the_lane_past_it() -> None:

@@ -521,7 +521,7 @@ def test_lane_s_own_limits_hold_for_its_backlog() -> None:
 def test_task_that_was_cancelled_takes_no_start_and_is_logged() -> None:
     shop = Workshop(LIMITS="1/5 seconds")
     tasks = [shop.submit(payload=number) for number in range(3)]
-    shop.lanes.prepare("ann", lambda lane: replace(lane, cancelled=frozenset({tasks[1].task_id}), revision=1))
+    shop.lanes.prepare("ann", lambda lane: replace(lane, cancelled={tasks[1].task_id: 2}, revision=1))
     shop.run()
     assert [payload for _, payload in shop.ran] == [0, 2]
     assert shop.lanes.get("ann").started == 2
