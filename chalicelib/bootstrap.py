@@ -36,7 +36,7 @@ from chalicelib.ports import CompletionLog
 from chalicelib.registry import Registry
 from chalicelib.registry import registry as registered
 from chalicelib.settings import Auth, Settings, auth_of
-from chalicelib.submit import Races, Submitter
+from chalicelib.submit import Races, Submitter, Turns
 from chalicelib.worker import Worker
 
 #: For other tasks to end when a process has to, because one of its tasks did not.
@@ -108,7 +108,7 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings, Turns().turn)
 
     @cached_property
     def idempotency(self) -> Idempotency:

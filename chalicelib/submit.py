@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from chalicelib.errors import UnavailableError
@@ -119,15 +119,23 @@ class Submitter:
     """
 
     def __init__(
-        self, lanes: LaneStore, tasks: TaskStore, queue: TaskQueue, clock: Clock, races: Races, settings: Settings
+        self,
+        lanes: LaneStore,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        clock: Clock,
+        races: Races,
+        settings: Settings,
+        turn: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
     ) -> None:
+        """turn: what submits of one user go through one by one, to save races; nothing rests on it."""
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
         self._clock = clock
         self._races = races
         self._settings = settings
-        self._turns = Turns()
+        self._turn = turn
 
     def submit(
         self,
@@ -143,7 +151,7 @@ class Submitter:
         ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
         on_withdrawal: called before many are cancelled since AWS failed halfway; none is cancelled if it raises.
         """
-        with self._turns.turn(user_id):
+        with self._turn(user_id):
             now_ms = self._clock.now_ms()
             reserved = self._reserve(user_id, ids, now_ms, over_limit)
             if isinstance(reserved, Refused):
