@@ -1,0 +1,86 @@
+"""`make simulate N=…`: that many worlds from a seed on, their failures shrunk. `make mutants`: the test of the test."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.schedule import Plan, draw, shrink
+from tests.simulation.world import Parts, Result, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=5_000, help="how many; for mutants the most for each")
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--mutants", action="store_true", help="turn off one guard after the other")
+    parser.add_argument("--tell", action="store_true", help="tell the story of the first seed")
+    options = parser.parse_args()
+    seeds = range(options.seed, options.seed + options.schedules)
+    if options.mutants:
+        found = [show_mutant(name, seeds) for name in MUTANTS]
+        print(f"{sum(found)} of {len(found)} found")
+        return 0
+    if options.tell:
+        return tell(run(draw(options.seed)))
+    return simulate(seeds)
+
+
+def simulate(seeds: range) -> int:
+    began, figures, calls, bad = time.monotonic(), Counter[str](), 0, 0
+    for seed in seeds:
+        result = run(draw(seed))
+        figures.update(result.figures)
+        calls += result.calls
+        if result.broken:
+            bad += 1
+            report(result)
+        if sys.stderr.isatty() and seed % 100 == 0:
+            print(f"\r{seed - seeds.start:7} of {len(seeds)}", end="", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(f"\nseeds {seeds.start} to {seeds.stop - 1}: {bad} of {len(seeds)} schedules broke a promise")
+    print(f"{60 * len(seeds) / seconds:,.0f} schedules a minute, {calls:,} calls to AWS")
+    for what, number in sorted(figures.items()):
+        print(f"{number:10,}  {what}")
+    return 1 if bad else 0
+
+
+def report(result: Result) -> None:
+    promise = result.broken[0].promise
+    print(f"\nseed {result.plan.seed} breaks a promise: {result.broken[0]}\nIt is being shrunk.")
+
+    def breaks_too(plan: Plan) -> bool:
+        return any(broken.promise == promise for broken in run(plan).broken)
+
+    tell(run(shrink(result.plan, breaks_too)))
+
+
+def tell(result: Result) -> int:
+    print(result.plan)
+    print(*result.story, sep="\n")
+    print(*result.broken, sep="\n")
+    return 1 if result.broken else 0
+
+
+def show_mutant(name: str, seeds: range) -> bool:
+    tries, result = find(MUTANTS[name], iter(seeds))
+    found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"
+    print(f"{name:45} {found}", flush=True)
+    return result is not None
+
+
+def find(parts: Parts, seeds: Iterator[int]) -> tuple[int, Result | None]:
+    """How many schedules it took until a promise was broken, and that one; None when none was."""
+    tries = 0
+    for seed in seeds:
+        tries += 1
+        result = run(draw(seed), parts)
+        if result.broken:
+            return tries, result
+    return tries, None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

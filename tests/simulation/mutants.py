@@ -1,0 +1,238 @@
+"""The test of the test: the same deployment with one guard off. Each has to break a promise before long."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_queue import MemoryTaskQueue
+from chalicelib.attempt import Attempts
+from chalicelib.idempotency import RequestRecord
+from chalicelib.lane import Gap, Lane, Lease, Start
+from chalicelib.lease_keeper import Kept, LeaseKeeper
+from chalicelib.limits import Limits
+from chalicelib.ports import Stale, Write, Written
+from chalicelib.submit import Submitter
+from chalicelib.tasks import Ended, Task, TaskRecord
+from chalicelib.worker import Worker
+from tests.simulation.requests import MemoryRequestStore
+from tests.simulation.world import Parts
+
+
+class NoLeaseCheck(Worker):
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Any:
+        if lane and lane.running:
+            lane = replace(lane, running=replace(lane.running, until=0))
+        return super()._decide(lane, task, failed, token)
+
+
+class NoClaimCondition(MemoryLaneStore):
+    """The quick claim looks at who is next, but not at the starts."""
+
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        lane, after = self.get(start.lane.user_id), start.lane
+        if lane.started_seq != after.started_seq - 1 or lane.paused_until is not None or lane.cancelled:
+            return super().claim_next(start, limits)
+        starts = (start.at, *lane.starts)
+        seq, running = after.started_seq, after.running
+        taken = lambda lane: replace(  # noqa: E731
+            lane, starts=starts, started=lane.started + 1, started_seq=seq, running=running
+        )
+        return Written(self.prepare(lane.user_id, taken))
+
+
+class NoClaimUnmoved(MemoryLaneStore):
+    """The exact claim takes the lane for what it was when it was read."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return super().claim(self.get(seen.user_id), start)
+
+
+class NoChangeUnmoved(MemoryLaneStore):
+    """A change of the lane is written whatever came between."""
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        lane = self.get(seen.user_id)
+        kept = replace(changed, started=lane.started, started_seq=max(lane.started_seq, changed.started_seq))
+        return super().change(lane, replace(kept, admitted=lane.admitted))
+
+
+class NoPauseCheck(MemoryLaneStore):
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        paused_until = self.get(start.lane.user_id).paused_until
+        if paused_until is None:
+            return super().claim_next(start, limits)
+        self.prepare(start.lane.user_id, lambda lane: replace(lane, paused_until=None))
+        write = super().claim_next(start, limits)
+        lane = self.prepare(start.lane.user_id, lambda lane: replace(lane, paused_until=paused_until))
+        return Written(lane) if isinstance(write, Written) else Stale(lane)
+
+
+class NoGapHandling(Worker):
+    def _gap_before(self, task: Task) -> Gap | None:
+        return None
+
+    def _run(self, task: Task, gap_is_settled: bool = False) -> Any:
+        return super()._run(task, gap_is_settled=True)
+
+
+class NoParkCheck(MemoryLaneStore):
+    """Word of a long wait is left even where what it rests on has changed."""
+
+    def park(self, seen: Lane, receipt: str) -> Write:
+        return super().park(self.get(seen.user_id), receipt)
+
+
+class NoParking(MemoryLaneStore):
+    """No word is left of a long wait."""
+
+    def park(self, seen: Lane, receipt: str) -> Write:
+        return Written(seen)
+
+
+class NoAttemptCount(Worker):
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Any:
+        if lane and lane.running and lane.running.task_id == task.task_id:
+            lane = replace(lane, running=replace(lane.running, attempt=0))
+        return super()._decide(lane, task, 0, token)
+
+
+class NoTakeOverGuard(MemoryRequestStore):
+    def _may_take_over(self, known: RequestRecord, record: RequestRecord, abandoned_before: int) -> bool:
+        return known.fingerprint == record.fingerprint
+
+
+class NewIdsOnTakeOver(MemoryRequestStore):
+    def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
+        found = super().begin(record, abandoned_before)
+        if found.owner == record.owner and found.is_repeat:
+            found = self._records[record.user_id, record.key] = replace(found, first_id=record.first_id)
+        return found
+
+
+class NoRepeatMark(Submitter):
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        if len(arguments) > 4:
+            arguments = (*arguments[:4], False)
+        return super().submit(*arguments, **named)
+
+
+class UnconditionalPut(MemoryTaskStore):
+    def put(self, task: Task) -> None:
+        self._records[task.user_id, task.task_id] = TaskRecord(task)
+
+
+class UnconditionalEnd(MemoryTaskStore):
+    def end(self, task: Task, ended: Ended) -> None:
+        self._records.pop((task.user_id, task.task_id), None)
+        super().end(task, ended)
+
+
+class NotedBeforeLogged(Attempts):
+    def _settle(self, ending: Any) -> None:
+        self._tasks.end(ending.task, ending.ended)
+        super()._settle(ending)
+
+
+class NoUnsettledMemory(Attempts):
+    def unsettled(self, task: Task) -> bool:
+        return False
+
+
+class NoEndedCheck(MemoryTaskStore):
+    """A worker does not see that a task has ended."""
+
+    def get(self, user_id: str, task_id: str) -> TaskRecord | None:
+        record = super().get(user_id, task_id)
+        return record and replace(record, ended=None)
+
+
+class NoDeduplication(MemoryTaskQueue):
+    def _is_new(self, sent: dict[tuple[str, str], int], key: tuple[str, str]) -> bool:
+        super()._is_new(sent, key)
+        return True
+
+
+class NoGroups(MemoryTaskQueue):
+    """Messages behind a hidden one are given out."""
+
+    def receive(self, most: int = 1) -> Any:
+        now_ms = self._now_ms()
+        for group in self._groups.values():
+            for message in group.messages:
+                if message.visible_at <= now_ms:
+                    return [self._take(message, now_ms)]
+        return []
+
+
+class NoKeeper(LeaseKeeper):
+    @contextmanager
+    def keeping(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Callable[[], None]) -> Iterator[Kept]:
+        yield Kept(user_id, lease, 0, deadline_at, on_expired)
+
+
+class NoRecognition(MemoryLaneStore):
+    """A claim whose answer was lost is not recognised when it is repeated."""
+
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        before = self.get(start.lane.user_id)
+        write = super().claim_next(start, limits)
+        same = before.running and start.lane.running and before.running.token == start.lane.running.token
+        return Stale(write.lane) if same else write
+
+
+class WrongMessages(MemoryTaskQueue):
+    """Sends are answered and lost."""
+
+    def send(self, task: Task) -> None:
+        if json.loads(task.to_message())["seq"] % 3:
+            super().send(task)
+
+
+#: What is off, and the deployment without it.
+MUTANTS: dict[str, Parts] = {
+    "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
+    "claim condition: lane unmoved since read": Parts(lanes=NoClaimUnmoved),
+    "claim condition: not paused": Parts(lanes=NoPauseCheck),
+    "change condition: lane unmoved since read": Parts(lanes=NoChangeUnmoved),
+    "lease check": Parts(worker=NoLeaseCheck),
+    "lease keeper": Parts(keeper=NoKeeper),
+    "gap handling": Parts(worker=NoGapHandling),
+    "deferral report": Parts(is_kept=lambda outcome: False),
+    "attempt count": Parts(worker=NoAttemptCount),
+    "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
+    "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
+    "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
+    "park: revision check": Parts(lanes=NoParkCheck),
+    "park: word of a long wait": Parts(lanes=NoParking),
+    "task record: put only if absent": Parts(tasks=UnconditionalPut),
+    "task record: ended stays ended": Parts(tasks=UnconditionalEnd),
+    "task record: ended ones do not run": Parts(tasks=NoEndedCheck),
+    "log before note": Parts(attempts=NotedBeforeLogged),
+    "memory of unsettled ends": Parts(attempts=NoUnsettledMemory),
+    "queue: deduplication": Parts(queue=NoDeduplication),
+    "queue: one message of a group at a time": Parts(queue=NoGroups),
+    "queue: keeps what it was sent": Parts(queue=WrongMessages),
+    "lost claim recognised": Parts(lanes=NoRecognition),
+}
+
+#: Those that are found soon, with a seed that found them last: what `make test` tries.
+OFTEN_FOUND = {
+    "claim condition: starts in the window": 2,
+    "claim condition: lane unmoved since read": 83,
+    "claim condition: not paused": 16,
+    "change condition: lane unmoved since read": 316,
+    "lease check": 152,
+    "lease keeper": 565,
+    "gap handling": 2,
+    "deferral report": 0,
+    "attempt count": 0,
+    "idempotency: repeat marked": 392,
+    "task record: put only if absent": 104,
+    "task record: ended ones do not run": 2,
+    "log before note": 0,
+    "queue: one message of a group at a time": 0,
+    "queue: keeps what it was sent": 2,
+}

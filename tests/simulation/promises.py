@@ -1,0 +1,329 @@
+"""What was promised, checked step by step against what truly happened. Knows nothing of how the code keeps it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chalicelib.lane import Lane
+from chalicelib.limits import Limits
+from chalicelib.settings import Settings
+from chalicelib.tasks import Ended, Task, TaskState
+from tests.simulation.virtual import Process
+
+#: How long a lease lasts that is not renewed, ms, with room for clocks that differ.
+LEASE_MS = 11_000
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A promise that did not hold."""
+
+    promise: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
+
+
+@dataclass
+class Started:
+    """A start as it was recorded in the lane, and what became of it."""
+
+    user: str
+    task_id: str
+    #: recorded, epoch ms
+    at: int
+    attempt: int
+    limits: Limits
+    process: Process
+    #: true time
+    claimed_at: int
+    #: claimed, then raised, ended, unanswered (the worker gave the message back in an AWS failure) or died
+    became: str = "claimed"
+    has_run: bool = False
+    has_raised: bool = False
+    #: under the message of a later task
+    is_out_of_turn: bool = False
+
+
+@dataclass
+class Known:
+    """A task, from whatever showed it."""
+
+    task: Task
+    tag: str
+    begun_at: int
+    #: true time; None while its submit was not answered
+    answered_at: int | None = None
+    seqs: set[int] = field(default_factory=set)
+    starts: list[Started] = field(default_factory=list)
+    runs: int = 0
+    running_in: Process | None = None
+    last_result: str = ""
+    ended: list[Ended] = field(default_factory=list)
+    logged: list[dict[str, Any]] = field(default_factory=list)
+    cancel_begun: bool = False
+    cancel_answered: bool = False
+    in_queue: bool = False
+    #: a later one had started before its submit was answered: the lane had waited for it as long as it does
+    was_passed_over: bool = False
+
+
+@dataclass(frozen=True)
+class Held:
+    """A pause that was answered."""
+
+    user: str
+    since: int
+    until: int
+
+
+class History:
+    """Everything that happened, by true time. Whatever breaks a promise is kept in `broken`."""
+
+    def __init__(self, settings: Settings, renewal_failed_at: Mapping[str, int]) -> None:
+        self.broken: list[Broken] = []
+        self.known: dict[str, Known] = {}
+        self.starts: dict[str, list[Started]] = {}
+        self.figures: Counter[str] = Counter()
+        self._max_attempts = settings.max_attempts
+        self._renewal_failed_at = renewal_failed_at
+        self._deadline_ms = settings.deadline_ms
+        self._begun: dict[str, int] = {}
+        self._keys: dict[str, set[str]] = {}
+        self._held: dict[str, Held] = {}
+        self._changes: Counter[str] = Counter()
+        self._open_changes: Counter[str] = Counter()
+        self._claimed_by: dict[Process, list[Started]] = {}
+        self._delivered: dict[Process, tuple[int, str]] = {}
+        self._true_runs: dict[str, list[int]] = {}
+
+    def breaks(self, promise: str, what: str) -> None:
+        self.broken.append(Broken(promise, what))
+
+    # What clients do and see.
+
+    def submit_begun(self, tag: str, now: int) -> None:
+        self._begun.setdefault(tag, now)
+
+    def seen(self, task: Task, now: int, queued: bool) -> None:
+        """The task was sent or noted."""
+        tag = task.payload["tag"] if isinstance(task.payload, dict) else ""
+        known = self.known.get(task.task_id)
+        if known is None:
+            begun = self._begun.get(tag.split("/")[0], now)
+            known = self.known[task.task_id] = Known(task, tag, begun)
+        known.seqs.add(task.seq)
+        known.in_queue = known.in_queue or queued
+
+    def answered(self, task_id: str, now: int, key: str | None, index: int) -> None:
+        known = self.known.get(task_id)
+        if known is None:
+            self.breaks("nothing lost", f"{task_id} was answered and never sent")
+            return
+        if known.answered_at is None:
+            known.answered_at = now
+            started = [one for one in self.known.values() if one.starts and one.task.user_id == known.task.user_id]
+            known.was_passed_over = any(one.task.seq > known.task.seq for one in started)
+        if key:
+            name = f"{key}/{index}"
+            self._keys.setdefault(name, set()).add(task_id)
+            if len(self._keys[name]) > 1:
+                self.breaks("same key, same answer", f"{name} was answered with {sorted(self._keys[name])}")
+
+    def cancel_begun(self, task_id: str) -> None:
+        self.known[task_id].cancel_begun = True
+
+    def cancel_answered(self, task_id: str) -> None:
+        known = self.known[task_id]
+        known.cancel_answered = True
+        if known.starts:
+            self.breaks("a cancelled task takes no start", f"{task_id} had started before its cancel was answered")
+
+    def change_begins(self, user: str) -> int:
+        """A pause or resume begins; what it gives tells `paused` whether another came between."""
+        self._held.pop(user, None)
+        self._changes[user] += 1
+        self._open_changes[user] += 1
+        return self._changes[user]
+
+    def change_ends(self, user: str) -> None:
+        self._open_changes[user] -= 1
+
+    def paused(self, user: str, now: int, until: int, change: int) -> None:
+        if change == self._changes[user] and self._open_changes[user] == 1:
+            self._held[user] = Held(user, now, until)
+
+    # What workers do.
+
+    def delivered(self, process: Process, now: int, task_id: str) -> None:
+        self._delivered[process] = (now, task_id)
+
+    def started(self, lane: Lane, limits: Limits, process: Process, now: int) -> None:
+        lease = lane.running
+        assert lease is not None
+        start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
+        before = self.starts.setdefault(start.user, [])
+        before.append(start)
+        self._claimed_by.setdefault(process, []).append(start)
+        self._check_pace(start, before)
+        known = self.known.get(start.task_id)
+        if known is None:
+            self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or noted")
+            return
+        self._check_pause(start)
+        self._check_order(known, start)
+        self._check_again(known, start)
+        start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
+        known.starts.append(start)
+        # A worker that died while it ran the task in place of a later one's message leaves no trace of that start.
+        untold = sum(one.is_out_of_turn and one.became in ("died", "unavailable") for one in known.starts)
+        number = len(known.starts)
+        if not number - untold <= start.attempt <= number:
+            self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
+        if number > self._max_attempts + untold:
+            self.breaks("attempts", f"{known.tag} takes start {number} of {self._max_attempts}")
+        if known.cancel_answered:
+            self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
+
+    def _check_pace(self, start: Started, all_starts: list[Started]) -> None:
+        times = [one.at for one in all_starts]
+        if len(times) > 1 and start.at < max(times[:-1]):
+            self.breaks("pace", f"a start at {start.at} is recorded after one at {max(times[:-1])}")
+        for limit in start.limits:
+            held = [at for at in times if start.at - limit.window_ms < at <= start.at]
+            if len(held) > limit.quota:
+                self.breaks("pace", f"{len(held)} starts within {limit}: {held}")
+
+    def _check_pause(self, start: Started) -> None:
+        held = self._held.get(start.user)
+        if held and start.at < held.until:
+            self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
+
+    def _check_order(self, known: Known, start: Started) -> None:
+        if known.starts:
+            return
+        delivered_at = self._delivered.get(start.process, (0, ""))[0]
+        for other in self.known.values():
+            if other.task.user_id != start.user or other is known or other.starts or other.ended or other.cancel_begun:
+                continue
+            if other.answered_at is None:
+                continue
+            if other.answered_at < known.begun_at:
+                self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
+            if other.was_passed_over:
+                continue
+            once = len(other.seqs) == len(known.seqs) == 1
+            if once and min(other.seqs) < min(known.seqs) and other.answered_at < delivered_at:
+                self.breaks("order by seq", f"{known.tag} {known.seqs} started before {other.tag} {other.seqs}")
+
+    def _check_again(self, known: Known, start: Started) -> None:
+        for earlier in known.starts:
+            if earlier.became == "claimed" and not earlier.has_raised and earlier.process.is_alive:
+                self._in_two_places(known, earlier.process, start.process, start.claimed_at)
+            if earlier.became == "ended":
+                self.breaks("runs once", f"{known.tag} is started again after it had ended in {earlier.process.name}")
+
+    def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
+        """A worker that can't reach AWS for as long as its lease lasts can't keep others off."""
+        if now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
+            self.figures["in two places, the first worker's lease having run out in an outage"] += 1
+        else:
+            self.breaks("one place", f"{known.tag} is in {first.name} and in {second.name}")
+
+    def run_begins(self, tag: str, process: Process, now: int) -> Known | None:
+        mine = self._claimed_by.get(process)
+        if not mine:
+            self.breaks("runs once", f"{tag} runs and no start was claimed")
+            return None
+        mine[-1].has_run = True
+        known = self.known[mine[-1].task_id]
+        known.runs += 1
+        self._count_true_time(mine[-1], now)
+        if known.running_in and known.running_in.is_alive:
+            self._in_two_places(known, known.running_in, process, now)
+        known.running_in = process
+        return known
+
+    def _count_true_time(self, start: Started, now: int) -> None:
+        """Machines whose clocks differ record starts that keep the pace; by true time they may not."""
+        runs = self._true_runs.setdefault(start.user, [])
+        runs.append(now)
+        for limit in start.limits:
+            self.figures["starts"] += 1
+            if sum(1 for at in runs if now - limit.window_ms < at) > limit.quota:
+                self.figures["starts in a window overfull by true time"] += 1
+
+    def run_ends(self, known: Known, process: Process, result: str) -> None:
+        known.last_result = result
+        for start in known.starts:
+            start.has_raised = start.has_raised or (start.process is process and result == "raised")
+        if known.running_in is process:
+            known.running_in = None
+
+    def handled(self, process: Process, outcome: str) -> None:
+        """The worker's code returned (done, deferred), gave up in an AWS failure, crashed or died."""
+        for start in self._claimed_by.pop(process, ()):
+            known = self.known.get(start.task_id)
+            result = known.last_result if known and start.has_run else ""
+            if start.became == "ended":
+                continue
+            if outcome in ("died", "unavailable"):
+                start.became = outcome
+                self.figures[f"handled: {outcome} after a claim"] += 1
+            else:
+                start.became = "raised" if result == "raised" else "ended"
+        self._delivered.pop(process, None)
+
+    def noted(self, task: Task, ended: Ended, by_worker: bool) -> None:
+        known = self.known.get(task.task_id)
+        if known is None:
+            return
+        known.ended.append(ended)
+        for start in known.starts:
+            if start.became == "claimed":
+                start.became = "ended"
+        if by_worker and not known.logged:
+            self.breaks("logged before noted", f"{known.tag} is noted as {ended.state.value} and is not logged")
+
+    def logged(self, event: dict[str, Any]) -> None:
+        known = self.known.get(event["task_id"])
+        if known is None:
+            self.breaks("nothing out of nothing", f"an end of {event['task_id']} is logged")
+            return
+        known.logged.append(event)
+
+    # At the end of all.
+
+    def check_drained(self, waiting: int, records: dict[str, Any]) -> None:
+        if waiting:
+            self.breaks("nothing lost", f"{waiting} messages are still in the queue")
+        for known in self.known.values():
+            if known.answered_at is not None or (known.starts and known.in_queue):
+                self._check_end(known, records.get(known.task.task_id))
+
+    def _check_end(self, known: Known, record: Any) -> None:
+        if record is None or record.ended is None:
+            self.breaks("nothing lost", f"{known.tag} has no end; it was answered at {known.answered_at}")
+            return
+        state = record.ended.state
+        words = [event["event"] for event in known.logged]
+        word = {TaskState.SUCCEEDED: "task_completed"}.get(state, f"task_{state.value}")
+        if not words:
+            self.breaks("every end is logged", f"{known.tag} ended as {state.value} and no line says so")
+        elif word not in words:
+            self.breaks("every end is logged", f"{known.tag} ended as {state.value} and the log says {words}")
+        hurt = any(start.became in ("died", "unavailable") for start in known.starts)
+        if len(words) > 1:
+            self.figures["ends logged more than once"] += 1
+            if not hurt and known.starts:
+                self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
+        if state is TaskState.CANCELLED and not known.cancel_begun:
+            self.breaks("nothing lost", f"{known.tag} ended as cancelled and nobody cancelled it")
+        if state is TaskState.SUCCEEDED and known.runs == 0:
+            self.breaks("nothing lost", f"{known.tag} ended as succeeded and never ran")
+        overdue = known.task.payload["runs_ms"] >= self._deadline_ms - 1_000
+        if state is TaskState.FAILED and known.last_result not in ("raised", "bad") and not hurt and not overdue:
+            self.breaks("nothing lost", f"{known.tag} failed: {record.ended.error}")
+        self.figures["ran more than once, its worker having died or given up"] += hurt and known.runs > 1

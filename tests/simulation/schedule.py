@@ -1,0 +1,309 @@
+"""What happens in one simulated world: actions of clients and faults of machines, drawn from a seed, and shrunk."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from random import Random
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What the function of a task does."""
+
+    runs_ms: int = 5
+    #: so often it raises, then it succeeds
+    fails: int = 0
+    #: so often it takes its process with it
+    kills: int = 0
+    #: its result is no JSON
+    is_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Submit:
+    """One task, or several at once; the same tag and key again is a repeat of the request."""
+
+    at: int
+    user: str
+    tag: str
+    behaviours: tuple[Behaviour, ...]
+    key: str | None = None
+    is_strict: bool = False
+
+
+@dataclass(frozen=True)
+class Cancel:
+    at: int
+    user: str
+    #: which of the tasks that the user was answered, counted from the newest
+    nth_newest: int
+
+
+@dataclass(frozen=True)
+class SetLimits:
+    at: int
+    user: str
+    limits: str | None
+
+
+@dataclass(frozen=True)
+class Pause:
+    at: int
+    user: str
+    #: milliseconds; None without an end
+    lasts_ms: int | None
+
+
+@dataclass(frozen=True)
+class Resume:
+    at: int
+    user: str
+
+
+@dataclass(frozen=True)
+class StepClock:
+    at: int
+    machine: int
+    offset_ms: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A worker machine dies, whatever it does."""
+
+    at: int
+    machine: int
+
+
+@dataclass(frozen=True)
+class Poison:
+    """A message that is no task, in the user's lane."""
+
+    at: int
+    user: str
+
+
+@dataclass(frozen=True)
+class ForgetLane:
+    """The lane's item is deleted, as by TTL, if it has been idle for longer than any window."""
+
+    at: int
+    user: str
+
+
+Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane
+
+
+class Wrong(Enum):
+    """What goes wrong with one call."""
+
+    REFUSED = "refused"
+    #: it happened, and the answer was lost
+    LOST = "answer lost"
+    #: it happened, the answer was lost, and the driver did it again
+    REPEATED = "repeated"
+    DIED_BEFORE = "died before"
+    DIED_AFTER = "died after"
+    SLOW_BEFORE = "slow before"
+    SLOW_AFTER = "slow after"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The nth call of that name goes wrong."""
+
+    call: str
+    nth: int
+    wrong: Wrong
+    #: for slow ones and between repeats
+    milliseconds: int = 0
+
+
+@dataclass(frozen=True)
+class Outage:
+    """All calls whose names begin so are refused for a while."""
+
+    at: int
+    lasts_ms: int
+    calls: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    limits: str
+    #: as on Lambda: one message a process, killed after 60 s. Else as on one machine: several, kept hidden
+    is_lambda: bool
+    workers: int
+    #: ms by which each machine's clock is off, the API's first
+    offsets: tuple[int, ...]
+    actions: tuple[Action, ...]
+    faults: tuple[Fault, ...] = ()
+    outages: tuple[Outage, ...] = ()
+    max_attempts: int = 3
+
+    @property
+    def size(self) -> int:
+        tasks = sum(len(action.behaviours) for action in self.actions if isinstance(action, Submit))
+        return len(self.actions) + len(self.faults) + len(self.outages) + tasks
+
+    @property
+    def is_calm(self) -> bool:
+        """Nothing goes wrong in it."""
+        kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
+        return not (self.faults or self.outages or kills or any(self.offsets))
+
+
+#: Calls at which something may go wrong, and how likely each is picked.
+CALLS = {
+    "lanes.get": 2,
+    "lanes.admit_within": 2,
+    "lanes.admit": 2,
+    "lanes.claim_next": 5,
+    "lanes.claim": 5,
+    "lanes.change": 5,
+    "lanes.park": 3,
+    "lanes.extend": 4,
+    "tasks.put": 4,
+    "tasks.put_many": 2,
+    "tasks.get": 3,
+    "tasks.between": 2,
+    "tasks.end": 6,
+    "tasks.attempt_failed": 3,
+    "queue.send": 6,
+    "queue.send_many": 3,
+    "queue.defer": 3,
+    "queue.send_dead": 3,
+    "source.delete": 4,
+    "source.keep": 2,
+    "log.write": 5,
+    "requests.begin": 3,
+    "requests.finish": 4,
+    "requests.abandon": 2,
+    "requests.forget": 1,
+    "function": 5,
+}
+LIMITS = ("1/second; 20/minute", "2/second; 4/10 seconds", "1/second; 3/10 seconds", "5/second", "2/3 seconds")
+OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "")
+
+
+def draw(seed: int) -> Plan:
+    """The plan of that seed."""
+    random = Random(seed)
+    users = ["ann", "bob", "cy"][: random.choice((1, 1, 1, 2, 3))]
+    is_lambda = random.random() < 0.6
+    workers = random.randint(1, 3)
+    is_skewed = random.random() < 0.5
+    offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
+    actions = sorted(_actions(random, users, workers, is_skewed, is_lambda), key=lambda action: action.at)
+    faulty = random.random() < 0.8
+    faults = tuple(_fault(random) for _ in range(random.choice((1, 1, 2, 3, 5)))) if faulty else ()
+    outages = tuple(_outage(random) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
+    return Plan(
+        seed, random.choice(LIMITS), is_lambda, workers, offsets, tuple(actions), faults, outages,
+        max_attempts=random.choice((1, 2, 3)),
+    )  # fmt: skip
+
+
+def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is_lambda: bool) -> Iterator[Action]:
+    at, submits = 0, list[Submit]()
+    for number in range(random.randint(2, 14)):
+        at += random.choice((0, 0, 1, 3, 20, 150, 600, 1_100, 2_500, 7_000, random.choice((0, 31_000, 95_000, 310_000))))
+        user, dice = random.choice(users), random.random()
+        if dice < 0.55 or not submits:
+            submits.append(_submit(random, at, user, number, is_lambda))
+            yield submits[-1]
+        elif dice < 0.65:
+            yield replace(random.choice(submits), at=at)
+        elif dice < 0.75:
+            yield Cancel(at, user, random.randint(0, 3))
+        elif dice < 0.80:
+            yield SetLimits(at, user, random.choice((None, *LIMITS)))
+        elif dice < 0.86:
+            yield Pause(at, user, random.choice((None, 500, 2_000, 20_000)))
+        elif dice < 0.90:
+            yield Resume(at, user)
+        elif dice < 0.93:
+            yield Kill(at, random.randrange(workers))
+        elif dice < 0.96 and is_skewed:
+            yield StepClock(at, random.randrange(workers + 2), random.randint(-250, 250))
+        elif dice < 0.98:
+            yield Poison(at, user)
+        else:
+            yield ForgetLane(at, user)
+
+
+def _submit(random: Random, at: int, user: str, number: int, is_lambda: bool) -> Submit:
+    many = random.choice((1, 1, 1, 1, 2, 3))
+    key = f"key-{number}" if random.random() < 0.4 else None
+    behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
+    return Submit(at, user, f"t{number}", behaviours, key, is_strict=random.random() < 0.05)
+
+
+def _behaviour(random: Random, is_lambda: bool) -> Behaviour:
+    runs_ms = random.choice((0, 5, 5, 5, 200, 1_500, 8_000, 25_000, 70_000 if is_lambda else 130_000))
+    if random.random() < 0.6:
+        return Behaviour(min(runs_ms, 1_500))
+    return Behaviour(
+        runs_ms,
+        fails=random.choice((0, 0, 1, 2, 4)),
+        kills=random.choice((0, 0, 0, 1, 4)),
+        is_bad=random.random() < 0.1,
+    )
+
+
+def _fault(random: Random) -> Fault:
+    call = random.choices(list(CALLS), list(CALLS.values()))[0]
+    wrong = random.choice(list(Wrong))
+    return Fault(call, random.choice((1, 1, 2, 2, 3, 4, 6)), wrong, random.choice((30, 300, 1_500, 4_000)))
+
+
+def _outage(random: Random) -> Outage:
+    lasts_ms = random.choice((300, 3_000, 8_000, 25_000))
+    return Outage(random.choice((0, 500, 3_000, 10_000, 30_000)), lasts_ms, random.choice(OUTAGES))
+
+
+def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = 600) -> Plan:
+    """A smaller plan that still fails: actions, faults and tasks are left out, then simplified, while it does."""
+    while tries > 0:
+        for smaller in _smaller(plan):
+            tries -= 1
+            if fails(smaller):
+                plan = smaller
+                break
+            if tries <= 0:
+                return plan
+        else:
+            return plan
+    return plan
+
+
+def _smaller(plan: Plan) -> Iterator[Plan]:
+    for index in range(len(plan.outages)):
+        yield replace(plan, outages=plan.outages[:index] + plan.outages[index + 1 :])
+    for index in range(len(plan.faults)):
+        yield replace(plan, faults=plan.faults[:index] + plan.faults[index + 1 :])
+    for index in range(len(plan.actions)):
+        yield replace(plan, actions=plan.actions[:index] + plan.actions[index + 1 :])
+    if any(plan.offsets):
+        yield replace(plan, offsets=tuple(0 for _ in plan.offsets))
+    if plan.workers > 1:
+        yield replace(plan, workers=1)
+    for action in plan.actions:
+        for simpler in _simpler(action):
+            yield replace(plan, actions=tuple(simpler if one is action else one for one in plan.actions))
+
+
+def _simpler(action: Action) -> Iterator[Action]:
+    if not isinstance(action, Submit):
+        return
+    if len(action.behaviours) > 1:
+        yield replace(action, behaviours=action.behaviours[:-1])
+    for index, behaviour in enumerate(action.behaviours):
+        for simpler in (Behaviour(), replace(behaviour, fails=0), replace(behaviour, kills=0)):
+            if simpler != behaviour:
+                behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])
+                yield replace(action, behaviours=behaviours)
+    if action.key:
+        yield replace(action, key=None)

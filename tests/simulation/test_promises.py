@@ -1,0 +1,97 @@
+import pytest
+
+from tests.simulation.schedule import (
+    Behaviour,
+    Cancel,
+    Fault,
+    ForgetLane,
+    Outage,
+    Plan,
+    Submit,
+    Wrong,
+    draw,
+)
+from tests.simulation.world import run
+
+#: Seeds of a run; `make simulate N=…` goes on.
+BATCHES = [range(start, start + 50) for start in range(0, 500, 50)]
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw(seed))
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
+
+
+def test_a_seed_gives_the_same_story_each_time():
+    assert run(draw(7)).story == run(draw(7)).story
+
+
+# Each of these broke a promise once.
+
+
+def assert_promises_kept(plan: Plan) -> None:
+    result = run(plan)
+    assert not result.broken, "\n".join([*result.story, *map(str, result.broken)])
+
+
+def plan(*actions, faults=(), outages=(), limits="5/second", is_lambda=True, workers=2, max_attempts=3, seed=0):
+    offsets = (0,) * (2 + workers)
+    return Plan(seed, limits, is_lambda, workers, offsets, actions, faults, outages, max_attempts)
+
+
+def submit(at: int, tag: str, *behaviours: Behaviour, key: str | None = None) -> Submit:
+    return Submit(at, "ann", tag, behaviours or (Behaviour(),), key)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_late_predecessor_is_looked_for_however_old_the_task(seed):
+    """seeds 2 and 1088: after two seconds the worker took the later task without looking."""
+    first = submit(770, "first", Behaviour(runs_ms=8000, fails=4), Behaviour())
+    slow = Fault("queue.send_many", 1, Wrong.SLOW_BEFORE, 1500)
+    assert_promises_kept(plan(first, submit(770, "later"), faults=(slow,), seed=seed, max_attempts=2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_retry_of_a_task_that_ran_in_place_of_a_later_one_counts(seed):
+    """seed 27: the later task took the lease, and the count began anew."""
+    slow = Fault("queue.send", 1, Wrong.SLOW_BEFORE, 30)
+    first, later = submit(150, "first", Behaviour(fails=4)), submit(150, "later")
+    assert_promises_kept(plan(first, later, faults=(slow,), limits="2/3 seconds", seed=seed, max_attempts=2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_repeat_of_a_failed_bulk_submit_is_not_cancelled(seed):
+    """seed 218: the first try cancelled what it had sent, and the repeat was answered with those tasks."""
+    first = submit(1100, "bulk", Behaviour(), Behaviour(), key="k")
+    again = submit(4203, "bulk", Behaviour(), Behaviour(), key="k")
+    assert_promises_kept(plan(first, again, faults=(Fault("queue.send_many", 1, Wrong.LOST),), seed=seed))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_cancelled_task_that_comes_late_is_logged(seed):
+    """seed 259: a later one had started, so its end was taken for logged."""
+    actions = (submit(0, "one"), submit(1100, "two"), submit(1100, "late"), submit(1250, "next"), Cancel(2350, "ann", 0))
+    slow = Fault("queue.send", 3, Wrong.SLOW_BEFORE, 300)
+    assert_promises_kept(plan(*actions, faults=(slow,), limits="2/3 seconds", is_lambda=False, workers=1, seed=seed))
+
+
+@pytest.mark.parametrize("wrong", [Wrong.DIED_AFTER, Wrong.LOST, Wrong.REPEATED])
+def test_the_end_of_a_cancelled_task_is_logged_whatever_happens_to_its_passing_over(wrong):
+    actions = (submit(0, "one"), submit(0, "two"), Cancel(100, "ann", 0))
+    for nth in (1, 2, 3):
+        assert_promises_kept(plan(*actions, faults=(Fault("lanes.change", nth, wrong, 30),), limits="1/3 seconds"))
+
+
+def test_a_cancellation_that_could_not_be_logged_is_logged_later():
+    actions = (submit(0, "one"), submit(0, "two"), Cancel(100, "ann", 0))
+    assert_promises_kept(plan(*actions, outages=(Outage(2_000, 8_000, "log."),), limits="1/3 seconds"))
+
+
+def test_a_worker_that_remembers_a_lane_from_before_it_was_deleted_claims_nothing_twice():
+    """seed 1183: its idea of what came last made the quick claim fit."""
+    before = tuple(submit(100 * n, f"before{n}") for n in range(4))
+    after = (submit(100_000, "a"), submit(100_300, "b"), submit(100_600, "c", Behaviour(runs_ms=0, kills=1)))
+    for seed in range(20):
+        assert_promises_kept(plan(*before, ForgetLane(90_000, "ann"), *after, workers=3, is_lambda=False, seed=seed))

@@ -1,0 +1,506 @@
+"""One simulated deployment: the real use cases over memory adapters, API and worker machines, a queue and its source."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
+from chalicelib.attempt import Attempts
+from chalicelib.control import Control
+from chalicelib.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from chalicelib.idempotency import Idempotency
+from chalicelib.intake import Intake
+from chalicelib.lane import Lane
+from chalicelib.lease_keeper import LeaseKeeper
+from chalicelib.limits import parse_limits
+from chalicelib.registry import Context, Registry
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Races, Submitter
+from chalicelib.worker import Deferred, Delivery, Outcome, Worker
+from tests.factories import NOW, make_settings
+from tests.simulation import schedule
+from tests.simulation.faults import Faults, Remote
+from tests.simulation.promises import Broken, History
+from tests.simulation.requests import MemoryRequestStore
+from tests.simulation.virtual import DiedError, MachineClock, Process, Timeline
+
+#: A Lambda invocation and an API call are killed after so long, ms.
+WORKER_TIMEOUT_MS = 60_000
+API_TIMEOUT_MS = 29_000
+#: On Lambda a message is hidden for so long; a local worker hides it again and again for less.
+LAMBDA_VISIBILITY_MS = 90_000
+LOCAL_VISIBILITY_MS = 10_000
+LOCAL_KEPT_EVERY_MS = 3_000
+LOCAL_SLOTS = 4
+#: After the last fault all has to end within this, ms: an hour for a wait whose word was lost, and what it holds up.
+DRAINED_WITHIN_MS = 7_200_000
+#: and where nothing failed between hiding a message and leaving word of it, less than that hour
+CALMLY_DRAINED_WITHIN_MS = 3_000_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the simulated machines are built of; a mutant has one of them replaced by a broken one."""
+
+    lanes: type[MemoryLaneStore] = MemoryLaneStore
+    tasks: type[MemoryTaskStore] = MemoryTaskStore
+    queue: type[MemoryTaskQueue] = MemoryTaskQueue
+    requests: type[MemoryRequestStore] = MemoryRequestStore
+    attempts: type[Attempts] = Attempts
+    worker: type[Worker] = Worker
+    submitter: type[Submitter] = Submitter
+    control: type[Control] = Control
+    keeper: type[LeaseKeeper] | None = None
+    #: whether the message stays in the queue
+    is_kept: Callable[[Outcome], bool] = field(default=lambda outcome: isinstance(outcome, Deferred))
+
+
+@dataclass(frozen=True)
+class Result:
+    plan: schedule.Plan
+    broken: tuple[Broken, ...]
+    figures: dict[str, int]
+    story: tuple[str, ...]
+    calls: int
+
+
+class SimulatedKeeper(LeaseKeeper):
+    """Renews from a process of the simulation, where the real one has a thread."""
+
+    def __init__(self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process]) -> None:
+        super().__init__(lanes, clock)
+        self._spawn = spawn
+        self._process: Process | None = None
+
+    def _start(self) -> None:
+        if self._process is None or not self._process.is_alive:
+            self._process = self._spawn(self._run)
+
+    def _run(self) -> None:
+        while self._kept:
+            self._clock.sleep(1_000)
+            self.look()
+
+
+class World:
+    def __init__(self, plan: schedule.Plan, parts: Parts | None = None) -> None:
+        self.plan = plan
+        self.parts = parts or Parts()
+        self.timeline = Timeline(plan.seed, NOW)
+        self.faults = Faults(plan, self.timeline)
+        deadline = "50s" if plan.is_lambda else "300s"
+        self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
+        self.history = History(self.settings, self.faults.renewal_failed_at)
+        self.story: list[str] = []
+        visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
+        self.lanes = self.parts.lanes()
+        self.tasks = self.parts.tasks()
+        self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
+        self.requests = self.parts.requests()
+        self.log = MemoryCompletionLog()
+        self.registry = Registry()
+        self.registry.task("run")(self._function)
+        self.apis = [ApiMachine(self, n) for n in range(2)]
+        self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
+        self.source = Source(self)
+        self._answered: dict[str, list[str]] = {}
+        self._actions = count()
+
+    def run(self) -> Result:
+        try:
+            for action in self.plan.actions:
+                self.timeline.at(NOW + action.at, lambda action=action: self._act(action))  # type: ignore[misc]
+            last = max((action.at for action in self.plan.actions), default=0)
+            last = max([last, *(outage.at + outage.lasts_ms for outage in self.plan.outages)])
+            self._go_on(NOW + last + 60_000)
+            self._heal()
+            self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
+            if not self.history.broken:
+                records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
+                self.history.check_drained(len(self.queue), records)
+        finally:
+            self.timeline.close()
+        figures = self.history.figures + self.faults.met
+        return Result(
+            self.plan,
+            tuple(self.history.broken),
+            dict(figures),
+            tuple(self.story),
+            self.faults.calls,
+        )
+
+    def _go_on(self, until: int) -> None:
+        while not self.history.broken and self.timeline.run_next(until):
+            pass
+
+    def _heal(self) -> None:
+        """Ends all faults and pauses; from here on everything has to drain."""
+        self.faults.is_healed = True
+        self.tell("all is healed")
+        for user in {action.user for action in self.plan.actions if hasattr(action, "user")}:
+            self._act(schedule.Resume(0, user))
+
+    def tell(self, what: str) -> None:
+        self.story.append(f"{(self.timeline.now - NOW) / 1000:10.3f}  {what}")
+
+    # What clients and fate do.
+
+    def _act(self, action: schedule.Action) -> None:
+        number = next(self._actions)
+        if isinstance(action, schedule.StepClock):
+            machine = (self.apis + self.workers)[action.machine % (2 + len(self.workers))]
+            machine.clock.offset_ms = action.offset_ms
+        elif isinstance(action, schedule.Kill):
+            self.workers[action.machine % len(self.workers)].kill("killed")
+        elif isinstance(action, schedule.Poison):
+            self.queue.send_body(action.user, f"poison-{number}", '{"v": 99}')
+            self.source.look()
+        elif isinstance(action, schedule.ForgetLane):
+            self._forget(action.user)
+        else:
+            name = action.tag if isinstance(action, schedule.Submit) else type(action).__name__
+            self.apis[number % 2].serve(f"{name}@{action.at}", lambda api: self._serve(api, action))
+
+    def _forget(self, user: str) -> None:
+        lane = self.lanes.get(user)
+        special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
+        if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
+            self.lanes.prepare(user, lambda lane: Lane(user))
+
+    def _serve(self, api: "ApiMachine", action: schedule.Action) -> None:
+        try:
+            if isinstance(action, schedule.Submit):
+                self._submit(api, action)
+            elif isinstance(action, schedule.Cancel):
+                self._cancel(api, action)
+            elif isinstance(action, schedule.SetLimits):
+                api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
+            elif isinstance(action, schedule.Pause | schedule.Resume):
+                self._pause_or_resume(api, action)
+        except (UnavailableError, ConflictError, NotFoundError, InvalidError) as error:
+            self.tell(f"{type(action).__name__} is answered {type(error).__name__}: {error}")
+
+    def _submit(self, api: "ApiMachine", action: schedule.Submit) -> None:
+        self.history.submit_begun(action.tag, self.timeline.now)
+        new = [
+            NewTask("run", {"tag": f"{action.tag}/{n}", **vars(behaviour)})
+            for n, behaviour in enumerate(action.behaviours)
+        ]
+        headers = {"idempotency-key": action.key} if action.key else {}
+        headers |= {"prefer": "handling=strict"} if action.is_strict else {}
+        serve = api.intake.submit_one if len(new) == 1 else api.intake.submit_many
+        self.tell(f"{api.name} submits {action.tag}")
+        response = serve(SimpleNamespace(headers=headers), action.user, new)  # type: ignore[arg-type]
+        body = json.loads(response.body)
+        places = body.get("tasks", [body]) if body["queued"] or response.status_code == 202 else []
+        self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
+        for index, place in enumerate(places):
+            self.history.answered(place["task_id"], self.timeline.now, action.key, index)
+            self._answered.setdefault(action.user, []).append(place["task_id"])
+
+    def _cancel(self, api: "ApiMachine", action: schedule.Cancel) -> None:
+        answered = self._answered.get(action.user, [])
+        if len(answered) > action.nth_newest:
+            task_id = answered[-1 - action.nth_newest]
+            self.tell(f"{self.history.known[task_id].tag} is to be cancelled")
+            self.history.cancel_begun(task_id)
+            view = api.control.cancel(action.user, task_id)
+            if view.state.value == "cancelled":
+                self.tell(f"{self.history.known[task_id].tag} is answered to be cancelled")
+                self.history.cancel_answered(task_id)
+
+    def _pause_or_resume(self, api: "ApiMachine", action: schedule.Pause | schedule.Resume) -> None:
+        change = self.history.change_begins(action.user)
+        try:
+            if isinstance(action, schedule.Resume):
+                api.control.resume(action.user)
+                return
+            until = None if action.lasts_ms is None else api.clock.now_ms() + action.lasts_ms
+            view = api.control.pause(action.user, until)
+            if view.lane.paused_until is not None:
+                self.tell(f"{action.user} is paused until {view.lane.paused_until - NOW}")
+                self.history.paused(action.user, self.timeline.now, view.lane.paused_until, change)
+        finally:
+            self.history.change_ends(action.user)
+
+    # What happens at AWS and in tasks.
+
+    def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        process = self.timeline.current
+        assert process is not None
+        if name in ("lanes.claim_next", "lanes.claim"):
+            return self._observe_claim(arguments, effect, process)
+        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many"):
+            tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
+            for task in tasks:
+                self.history.seen(task, self.timeline.now, name.startswith("queue"))
+        ended_before = self._has_ended(arguments[0]) if name == "tasks.end" else False
+        answer = effect()
+        if name == "tasks.end" and not ended_before:
+            self.tell(f"{process.name} notes {self._tag(arguments[0])} as {arguments[1].state.value}")
+            self.history.noted(arguments[0], arguments[1], by_worker=process.name.startswith("w"))
+        if name == "log.write":
+            self.tell(f"{process.name} logs {arguments[0]['event']} {arguments[0]['seq']}")
+            self.history.logged(arguments[0])
+        if name.startswith(("queue.", "source.")):
+            self.source.look()
+        return answer
+
+    def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        start = arguments[0] if hasattr(arguments[0], "at") else arguments[1]
+        before = self.lanes.get(start.lane.user_id)
+        answer = effect()
+        lane = self.lanes.get(start.lane.user_id)
+        if lane.started > before.started:
+            assert lane.running
+            known = self.history.known.get(lane.running.task_id)
+            self.tell(f"{process.name} starts {known and known.tag} at {lane.starts[0] - NOW}, attempt {start.attempt}")
+            self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
+        return answer
+
+    def _has_ended(self, task: Any) -> bool:
+        record = self.tasks.get(task.user_id, task.task_id)
+        return record is not None and record.ended is not None
+
+    def _tag(self, task: Any) -> str:
+        known = self.history.known.get(task.task_id)
+        return known.tag if known else "?"
+
+    def _function(self, payload: dict[str, Any], context: Context) -> object:
+        process = self.timeline.current
+        assert process is not None
+        known = self.history.run_begins(payload["tag"], process, self.timeline.now)
+        if known is None:
+            return None
+        runs = known.runs
+        fault = self.faults.next("function")
+        process.wait(payload["runs_ms"])
+        if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
+            self.workers[int(process.name[1])].die(process)
+        result = "raised" if runs <= payload["kills"] + payload["fails"] else "bad" if payload["is_bad"] else "done"
+        self.history.run_ends(known, process, result)
+        if result == "raised":
+            raise ValueError("not this time")
+        return float("nan") if result == "bad" else known.runs
+
+
+class Machine:
+    def __init__(self, world: World, name: str, offset_ms: int) -> None:
+        self.world = world
+        self.name = name
+        self.clock = MachineClock(world.timeline, offset_ms)
+
+    def remote(self, name: str, error: type[Exception] = UnavailableError) -> Any:
+        world = self.world
+        return Remote(name, getattr(world, name), world.timeline, world.faults, self.die, world.observe, error)
+
+    def die(self, process: Process) -> None:
+        raise NotImplementedError
+
+
+class ApiMachine(Machine):
+    """Serves API calls; one that dies takes no other with it, as on Lambda."""
+
+    def __init__(self, world: World, number: int) -> None:
+        super().__init__(world, f"api{number}", world.plan.offsets[number])
+        lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
+        races = Races(self.clock, lambda: self._process().random.random())
+        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings)
+        self._ids = count(1)
+        idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
+        self.intake = Intake(submitter, idempotency, self._new_id, OverLimit.QUEUE)
+        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings)
+
+    def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
+        timeline = self.world.timeline
+        process = timeline.spawn(f"{self.name}:{name}", lambda: action(self))
+        timeline.at(timeline.now + API_TIMEOUT_MS, process.kill)
+
+    def die(self, process: Process) -> None:
+        self.world.tell(f"{process.name} dies")
+        process.kill()
+
+    def _process(self) -> Process:
+        assert self.world.timeline.current is not None
+        return self.world.timeline.current
+
+    def _new_id(self) -> str:
+        """As a UUID of version 7: the time, a number of this machine, and the machine."""
+        low = next(self._ids) << 64 | int(self.name[-1]) << 56
+        return str(UUID(int=self.clock.now_ms() << 80 | 7 << 76 | low))
+
+
+class WorkerMachine(Machine):
+    """A process that handles messages, one at a time as on Lambda or several; it is replaced when it dies."""
+
+    def __init__(self, world: World, number: int) -> None:
+        super().__init__(world, f"w{number}", world.plan.offsets[2 + number])
+        self.slots = 1 if world.plan.is_lambda else LOCAL_SLOTS
+        self._handling: dict[Process, Message] = {}
+        self._others: list[Process] = []
+        self._numbers = count(1)
+        self._is_up = True
+        self._source = Remote(
+            "source", SourcePort(world), world.timeline, world.faults, self.die, world.observe, UnavailableError
+        )
+        self._begin()
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self._handling) if self._is_up else 0
+
+    def handle(self, message: Message) -> None:
+        world = self.world
+        name = f"{self.name}:{message.receipt}"
+        process = world.timeline.spawn(name, lambda: self._handle(message), lambda: self._ended(process))
+        self._handling[process] = message
+        task_id = json.loads(message.body).get("task_id", "")
+        world.history.delivered(process, world.timeline.now, task_id)
+        if world.plan.is_lambda:
+            world.timeline.at(world.timeline.now + WORKER_TIMEOUT_MS, lambda: self._time_out(process))
+        else:
+            self._spawn(lambda: self._keep_hidden(process, message))
+
+    def kill(self, why: str) -> None:
+        """All that it does ends at once; a new process takes its place a little later."""
+        if not self._is_up:
+            return
+        self._is_up = False
+        self.world.tell(f"{self.name} is {why}")
+        processes = [*self._handling, *self._others]
+        for process in list(self._handling):
+            self._forget(process, "died")
+        self._others.clear()
+        self.world.timeline.at(self.world.timeline.now + 500, self._begin)
+        current = self.world.timeline.current
+        for process in sorted(processes, key=lambda one: one is current):
+            process.kill()
+
+    def die(self, process: Process) -> None:
+        self.kill(f"dead in {process.name}")
+        raise DiedError
+
+    def _begin(self) -> None:
+        world, parts = self.world, self.world.parts
+        lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
+        log = self.remote("log", OSError)
+        keeper: LeaseKeeper = SimulatedKeeper(lanes, self.clock, self._spawn)
+        if parts.keeper:
+            keeper = parts.keeper(lanes, self.clock)
+        attempts = parts.attempts(
+            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired")
+        )
+        life = f"{self.name}.{next(self._numbers)}"
+        tokens = count(1)
+        self._worker = parts.worker(
+            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings
+        )
+        self._is_up = True
+        if hasattr(world, "source"):
+            world.source.look()
+
+    def _handle(self, message: Message) -> None:
+        process = self.world.timeline.current
+        assert process is not None
+        process.wait(process.random.randint(0, 20))
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        try:
+            outcome = self._worker.handle(delivery)
+        except UnavailableError as error:
+            self.world.tell(f"{process.name} gives up: {error}")
+            self._forget(process, "unavailable")
+            return
+        except Exception as error:  # noqa: BLE001 - whatever else comes out is a defect
+            self.world.history.breaks("no crash", f"{process.name}: {type(error).__name__}: {error}")
+            return
+        self.world.tell(f"{process.name} is {type(outcome).__name__.lower()}")
+        is_kept = self.world.parts.is_kept(outcome)
+        self._forget(process, "handled")
+        if not is_kept:
+            self._delete(message)
+
+    def _delete(self, message: Message) -> None:
+        try:
+            self._source.delete(message.receipt)
+        except UnavailableError:
+            self.world.tell(f"{message.receipt} is not deleted")
+
+    def _keep_hidden(self, process: Process, message: Message) -> None:
+        while True:
+            self.clock.sleep(LOCAL_KEPT_EVERY_MS)
+            if process not in self._handling:
+                return
+            try:
+                self._source.keep(message.receipt)
+            except UnavailableError:
+                continue
+
+    def _time_out(self, process: Process) -> None:
+        if process in self._handling:
+            self.kill(f"out of time in {process.name}")
+
+    def _spawn(self, body: Callable[[], None]) -> Process:
+        process = self.world.timeline.spawn(f"{self.name}:other{next(self._numbers)}", body)
+        self._others.append(process)
+        return process
+
+    def _forget(self, process: Process, outcome: str) -> None:
+        if self._handling.pop(process, None) is not None:
+            self.world.history.handled(process, outcome)
+
+    def _ended(self, process: Process) -> None:
+        self._forget(process, "died")
+        self.world.source.look()
+
+
+class SourcePort:
+    """What a worker process asks of the queue itself."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def delete(self, receipt: str) -> bool:
+        return self._world.queue.delete(receipt)
+
+    def keep(self, receipt: str) -> None:
+        self._world.queue.defer(receipt, LOCAL_VISIBILITY_MS // 1000)
+
+
+class Source:
+    """The event source: hands each visible message to a process with room, groups side by side, BatchSize 1."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"{world.plan.seed}/source")
+        self._next_look: int | None = None
+
+    def look(self) -> None:
+        """Looks at the queue when there may be something, soon if it is there already."""
+        timeline, next_at = self._world.timeline, self._world.queue.next_available_at()
+        if next_at is None:
+            return
+        at = max(next_at, timeline.now) + self._random.randint(0, 30)
+        if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
+            self._next_look = at
+            timeline.at(at, self._poll)
+
+    def _poll(self) -> None:
+        self._next_look = None
+        while free := [worker for worker in self._world.workers if worker.free]:
+            messages = self._world.queue.receive(1)
+            if not messages:
+                break
+            self._random.choice(free).handle(messages[0])
+        else:
+            return  # whoever is free next looks again
+        self.look()
+
+
+def run(plan: schedule.Plan, parts: Parts | None = None) -> Result:
+    return World(plan, parts).run()
