@@ -76,7 +76,10 @@ export function shortSpanOf(milliseconds) {
   return milliseconds < 1000 ? `${Math.max(0, milliseconds)} ms` : spanOf(milliseconds);
 }
 
-/** `20 a minute`, `5 in 10 seconds`. */
+const UNITS = { seconds: "s", minutes: "min", hours: "h", days: "days" };
+
+/** `20 a minute`, `5 in 10 s`. */
 export function limitOf({ name, quota }) {
-  return name.includes("-") ? `${quota} in ${name.replace("-", " ")}` : `${quota} a ${name}`;
+  const [count, unit] = name.split("-");
+  return unit ? `${quota} in ${count} ${UNITS[unit] ?? unit}` : `${quota} a ${name}`;
 }

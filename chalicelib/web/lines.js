@@ -105,7 +105,7 @@ export function drawAxis(canvas) {
   context.textAlign = "center";
   context.textBaseline = "middle";
   const step = width < 420 ? 20_000 : 30_000;
-  for (let offset = -90_000; offset <= 60_000; offset += step) {
+  for (let offset = -3 * step; offset <= 2 * step; offset += step) {
     const at = now + offset;
     if (at < from || at > to || offset === 0) continue;
     const text = `${offset > 0 ? "+" : "−"}${Math.abs(offset) / 1000} s`;

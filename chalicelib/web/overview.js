@@ -13,7 +13,7 @@ export function overviewPage(frame) {
   const totals = Object.fromEntries(
     ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
   );
-  const search = el("input", { type: "search", id: "search", placeholder: "User id begins with…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
+  const search = el("input", { type: "search", id: "search", placeholder: "User id…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
   const range = el("p", { class: "range", role: "status" });
   const newer = el("button", { type: "button", text: "Previous", disabled: true });
   const older = el("button", { type: "button", text: "Next", disabled: true });

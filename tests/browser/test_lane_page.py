@@ -89,7 +89,7 @@ def test_limits_are_changed_and_wrong_ones_explained(window: Window, user: str) 
     expect(page.locator("#limits-form .status")).to_have_text(re.compile("'often' is no limit"))
     limits.fill("5 per 10 seconds")
     page.get_by_role("button", name="Change").click()
-    expect(page.locator(".band .limit b")).to_have_text(["5 in 10 seconds"])
+    expect(page.locator(".band .limit b")).to_have_text(["5 in 10 s"])
     page.get_by_role("button", name="Back to the default").click()
     expect(page.locator(".band .limit b")).to_have_text(["2 a second", "20 a minute"])
 
