@@ -80,6 +80,14 @@ def _challenge(error: RequestError) -> dict[str, str]:
     return {}
 
 
+def located(request: Request, response: Response) -> Response:
+    """The answer with its Location as the client has to ask for it: behind API Gateway, paths begin with the stage."""
+    location, asked, path = response.headers.get("Location"), str(request.context.get("path", "")), str(request.path)
+    if isinstance(location, str) and asked.endswith(path):
+        response.headers["Location"] = asked.removesuffix(path) + location
+    return response
+
+
 def answered(view: Callable[[], Response]) -> Response:
     """The view's answer, or the problem that it ran into."""
     try:

@@ -7,6 +7,7 @@ from chalice.app import Request, Response
 
 from chalicelib.answers import bulk_answer, submit_answer
 from chalicelib.errors import UnavailableError
+from chalicelib.http import located
 from chalicelib.idempotency import Idempotency, Replay, RequestRecord, ids_from
 from chalicelib.requests import preferences, read_idempotency_key
 from chalicelib.settings import OverLimit
@@ -25,7 +26,7 @@ class Intake:
         self._over_limit = over_limit
 
     def submit_one(self, request: Request, user_id: str, new: Sequence[NewTask]) -> Response:
-        return self._serve(request, user_id, new, submit_answer)
+        return located(request, self._serve(request, user_id, new, submit_answer))
 
     def submit_many(self, request: Request, user_id: str, new: Sequence[NewTask]) -> Response:
         return self._serve(request, user_id, new, bulk_answer)
