@@ -174,8 +174,9 @@ class Worker:
             if (is_last or isinstance(decision, Wait)) and not exact:
                 lane, exact = self._remember(self._lanes.get(task.user_id)), True  # things may have changed
                 continue
-            if (wait_ms := _claimable_at(decision) - self._clock.now_ms()) > 0:
-                if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(wait_ms):
+            wait_ms = _claimable_at(decision) - self._clock.now_ms()
+            if wait_ms > 0 or isinstance(decision, Wait):
+                if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(max(0, wait_ms)):
                     return Deferred(_legal_at(decision), lane)
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))
