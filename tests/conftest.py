@@ -1,6 +1,7 @@
 """How every test runs: with hypothesis the same way each time, and with no credentials that reach an account."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PORTS", "memory,moto,ministack,endpoint"),
         help="which adapters the contract tests run over: of memory, moto, ministack, endpoint (AWS_ENDPOINT_URL)",
     )
+
+
+#: Tests that run the whole system: one after the other, beside all the others. They wait more than they work.
+ONE_AFTER_THE_OTHER = ("e2e", "browser", "chaos", "deployed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ONE_AFTER_THE_OTHER:
+            item.add_marker(pytest.mark.xdist_group("whole system"))
