@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack screenshots clean
+.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack screenshots clean simulate mutants
 
 PYTHON ?= python3
 STAGE ?= dev
@@ -33,6 +33,12 @@ logs: $(READY) ## follow the completions
 
 audit: $(READY) ## prove from the completion log that the pace was kept
 	@exec $(BIN)/python -m infra.audit
+
+simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
+	@exec $(BIN)/python -m tests.simulation --schedules $(or $(N),10000) --seed $(or $(SEED),0)
+
+mutants: $(READY) ## turn off one guard after the other: in how many schedules is it found?
+	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
 infra: $(READY) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack

@@ -185,7 +185,7 @@ CALLS = {
     "function": 5,
 }
 LIMITS = ("1/second; 20/minute", "2/second; 4/10 seconds", "1/second; 3/10 seconds", "5/second", "2/3 seconds")
-OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "")
+OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "source.", "source.keep", "")
 
 
 def draw(seed: int) -> Plan:
@@ -209,7 +209,9 @@ def draw(seed: int) -> Plan:
 def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is_lambda: bool) -> Iterator[Action]:
     at, submits = 0, list[Submit]()
     for number in range(random.randint(2, 14)):
-        at += random.choice((0, 0, 1, 3, 20, 150, 600, 1_100, 2_500, 7_000, random.choice((0, 31_000, 95_000, 310_000))))
+        at += random.choice(
+            (0, 0, 1, 3, 20, 150, 600, 1_100, 2_500, 7_000, random.choice((0, 31_000, 95_000, 310_000)))
+        )
         user, dice = random.choice(users), random.random()
         if dice < 0.55 or not submits:
             submits.append(_submit(random, at, user, number, is_lambda))

@@ -72,7 +72,13 @@ def test_a_repeat_of_a_failed_bulk_submit_is_not_cancelled(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_cancelled_task_that_comes_late_is_logged(seed):
     """seed 259: a later one had started, so its end was taken for logged."""
-    actions = (submit(0, "one"), submit(1100, "two"), submit(1100, "late"), submit(1250, "next"), Cancel(2350, "ann", 0))
+    actions = (
+        submit(0, "one"),
+        submit(1100, "two"),
+        submit(1100, "late"),
+        submit(1250, "next"),
+        Cancel(2350, "ann", 0),
+    )
     slow = Fault("queue.send", 3, Wrong.SLOW_BEFORE, 300)
     assert_promises_kept(plan(*actions, faults=(slow,), limits="2/3 seconds", is_lambda=False, workers=1, seed=seed))
 
