@@ -1,0 +1,89 @@
+"""The commands on lanes: lane, limits, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from infra.cli.connection import connect, world_of
+from infra.cli.lines import console, lane_lines, show, show_json
+from infra.cli.options import Json, Token, Url, User, limits_text
+from infra.logs import parse_since
+from paceline_client import Lane
+
+
+def lane(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Show a user's lane: its limits, what is left in each window, what waits, when the next task starts."""
+    with connect(context, url, token) as paceline:
+        found = paceline.lane(user)
+    _show(found, as_json)
+
+
+def limits(
+    context: typer.Context,
+    user: User,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[LIMITS]", callback=limits_text, help="Such as '5/second; 100/minute'.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Back to everybody's limits.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show, set or clear a user's own limits; they hold at once, for what waits as well."""
+    if clear and text is not None:
+        raise typer.BadParameter("either limits or --clear, not both")
+    with connect(context, url, token) as paceline:
+        if clear:
+            found = paceline.clear_limits(user)
+        elif text is not None:
+            found = paceline.set_limits(user, text)
+        else:
+            found = paceline.lane(user)
+    if as_json or text is not None or clear:
+        _show(found, as_json)
+    else:
+        show([found.limits])
+
+
+def pause(
+    context: typer.Context,
+    user: User,
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="So long: 30s, 10m, 2h, 1d.", show_default="no end")
+    ] = None,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Hold a user's lane: nothing starts until it is resumed, or the time is over."""
+    until = None if duration is None else _until(duration, round(world_of(context).clock.now() * 1000))
+    with connect(context, url, token) as paceline:
+        found = paceline.pause(user, until)
+    _show(found, as_json)
+
+
+def _until(duration: str, now_ms: int) -> int:
+    try:
+        length_ms = now_ms - parse_since(duration, now_ms)
+    except ValueError:
+        length_ms = 0
+    if length_ms <= 0 or not duration[-1:].isalpha():
+        raise typer.BadParameter("use 30s, 10m, 2h or 1d", param_hint="--for")
+    return now_ms + length_ms
+
+
+def resume(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Let a paused lane go on."""
+    with connect(context, url, token) as paceline:
+        found = paceline.resume(user)
+    _show(found, as_json)
+
+
+def _show(found: Lane, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+        return
+    out = console()
+    show(lane_lines(found, with_bars=out.is_terminal), out)

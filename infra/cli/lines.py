@@ -1,0 +1,157 @@
+"""Values as lines. A terminal gets colour and bars, a pipe gets the same words without them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from paceline_client import Lane, Limit, Place, Task
+
+#: Cells of the bar that shows a window.
+BAR_WIDTH = 20
+_STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
+
+
+def console() -> Console:
+    """Standard output, as it is now; long lines are left to the terminal."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """One value, on one line."""
+    print(json.dumps(value if isinstance(value, dict) else asdict(value), ensure_ascii=False), flush=True)
+
+
+def show(lines: Iterable[Text | str], out: Console | None = None) -> None:
+    target = out or console()
+    for line in lines:
+        target.print(line, markup=False)
+
+
+def duration(milliseconds: float) -> str:
+    """`0.8 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    if milliseconds < 9_950:
+        return f"{max(0.0, milliseconds) / 1000:.1f} s"
+    seconds = round(milliseconds / 1000)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def clock_time(at_ms: int) -> str:
+    """The time of day on this machine's clock; with the day when that is another one."""
+    moment = datetime.fromtimestamp(at_ms / 1000).astimezone()
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def moment(at_ms: int, now_ms: int) -> str:
+    """`06:58:12 (in 4.2 s)`, `06:58:12 (3.1 s ago)` or `now`."""
+    if abs(at_ms - now_ms) < 50:
+        return "now"
+    away = f"in {duration(at_ms - now_ms)}" if at_ms > now_ms else f"{duration(now_ms - at_ms)} ago"
+    return f"{clock_time(at_ms)} ({away})"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _fields(rows: Iterable[tuple[str, str | Text]]) -> list[Text]:
+    found = [(label, value) for label, value in rows if len(value)]
+    width = max(len(label) for label, _ in found) + 2
+    return [Text.assemble((label.ljust(width), "dim"), value) for label, value in found]
+
+
+def state_text(state: str) -> Text:
+    return Text(state, _STATE_STYLES.get(state, ""))
+
+
+def place_line(place: Place) -> Text:
+    """A submitted task in one line, its id first."""
+    where = f"position {place.position}, starts in {duration(place.delay_ms)}" if place.queued else "may start now"
+    return Text.assemble((place.task_id, "bold"), f"  seq {place.seq}  {where}")
+
+
+def task_line(task: Task) -> Text:
+    """A task that ended in one line, its id first."""
+    why = f"  {task.error}" if task.error else ""
+    return Text.assemble((task.task_id, "bold"), f"  seq {task.seq}  ", state_text(task.state), why)
+
+
+def task_lines(task: Task, now_ms: int) -> list[Text]:
+    def at(time_ms: int | None) -> str:
+        return "" if time_ms is None else moment(time_ms, now_ms)
+
+    is_waiting = task.state == "queued"
+    return _fields(
+        [
+            ("task", Text(task.task_id, "bold")),
+            ("user", task.user_id),
+            ("state", state_text(task.state)),
+            ("runs", task.task),
+            ("place", f"number {task.seq} of the user's, {task.position} ahead of it" if is_waiting else f"{task.seq}"),
+            ("submitted", at(task.submitted_at)),
+            ("planned", at(task.planned_at)),
+            ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
+            ("started", at(task.started_at)),
+            ("ended", at(task.completed_at)),
+            ("attempts", str(task.attempts)),
+            ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
+            ("error", Text(task.error or "", "red")),
+        ]
+    )
+
+
+def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
+    """A lane as people want to know it: how much is left, how much waits, when it goes on."""
+    whose = "its own" if lane.own_limits else "everybody's"
+    return _fields(
+        [
+            ("user", Text(lane.user_id, "bold")),
+            ("limits", f"{lane.limits} ({whose})"),
+            *((f"per {limit.name}", _left(limit, with_bars)) for limit in lane.policies),
+            ("waiting", count(lane.backlog, "task")),
+            ("running", lane.running or "nothing"),
+            ("next start", _next_start(lane)),
+            ("paused", _paused(lane)),
+            ("held", _held(lane)),
+            ("admitted", f"{count(lane.admitted, 'task')} in all"),
+        ]
+    )
+
+
+def _left(limit: Limit, with_bars: bool) -> Text:
+    more = f", more in {duration(1000 * limit.reset_seconds)}" if limit.remaining < limit.quota else ""
+    text = Text(f"{limit.remaining} of {limit.quota} left{more}")
+    if not with_bars:
+        return text
+    used = round(BAR_WIDTH * (1 - limit.remaining / limit.quota))
+    style = "red" if limit.remaining == 0 else "green"
+    return Text.assemble(("━" * used, style), ("━" * (BAR_WIDTH - used), "bright_black"), "  ", text)
+
+
+def _next_start(lane: Lane) -> str:
+    if lane.next_start_at is not None:
+        return moment(lane.next_start_at, lane.now)
+    return "when the lane is resumed" if lane.backlog else "nothing waits"
+
+
+def _paused(lane: Lane) -> Text:
+    if not lane.paused:
+        return Text("no")
+    until = "until it is resumed" if lane.paused_until is None else f"until {moment(lane.paused_until, lane.now)}"
+    return Text(f"yes, {until}", "yellow")
+
+
+def _held(lane: Lane) -> Text | str:
+    if lane.held_until is None:
+        return ""
+    return Text(f"until {moment(lane.held_until, lane.now)}: {lane.held_reason or 'asked to slow down'}", "yellow")

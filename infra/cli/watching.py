@@ -1,0 +1,70 @@
+"""Watching submitted tasks until all of them have ended: a bar on a terminal, nothing else anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from infra.cli.lines import duration
+from paceline_client import Clock, Paceline, Place, Task
+
+#: Between two looks; each look is one request, however many tasks there are.
+LOOK_SECONDS = 0.5
+
+
+class Watching:
+    """One wait for many tasks of one user, who starts them in order: the last one's place tells of all."""
+
+    def __init__(self, paceline: Paceline, clock: Clock, out: Console) -> None:
+        self._paceline = paceline
+        self._clock = clock
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=out,
+            disable=not out.is_terminal,
+            transient=True,
+        )
+
+    def ended(self, places: Sequence[Place]) -> list[Task]:
+        """The tasks, in their order, once each has ended."""
+        user_id = places[0].user_id
+        self._bar = self._progress.add_task(user_id, total=len(places), left=duration(places[-1].delay_ms) + " left")
+        with self._progress:
+            last = places[-1].task_id
+            while True:
+                self._wait_for(user_id, last, len(places))
+                tasks = self._tasks(user_id, places)
+                # One that was cancelled ends before those ahead of it.
+                going_on = [task for task in tasks if not task.has_ended]
+                if not going_on:
+                    return tasks
+                last = going_on[-1].task_id
+
+    def _wait_for(self, user_id: str, task_id: str, total: int) -> None:
+        while not (task := self._paceline.task(user_id, task_id)).has_ended:
+            done = max(0, total - 1 - task.position)
+            self._progress.update(self._bar, completed=done, left=self._time_left(task))
+            self._clock.sleep(LOOK_SECONDS)
+        self._progress.update(self._bar, completed=total, left="")
+
+    def _time_left(self, task: Task) -> str:
+        if task.estimated_at is None:
+            return "paused" if task.state == "queued" else "running"
+        return f"{duration(task.estimated_at - self._clock.now() * 1000)} left"
+
+    def _tasks(self, user_id: str, places: Sequence[Place]) -> list[Task]:
+        if len(places) == 1:
+            return [self._paceline.task(user_id, places[0].task_id)]
+        wanted = {place.task_id for place in places}
+        found: list[Task] = []
+        for task in self._paceline.tasks(user_id):
+            if task.task_id in wanted:
+                found.append(task)
+            if len(found) == len(wanted) or task.seq < places[0].seq:
+                break
+        return sorted(found, key=lambda task: task.seq)
