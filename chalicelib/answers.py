@@ -212,6 +212,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         held_reason=lane.held_reason if lane.held_until > now_ms else None,
         starts=list(lane.starts),
         admitted=lane.admitted,
+        started=lane.started,
         now=now_ms,
     )
 

@@ -121,6 +121,7 @@ class LaneAnswer(Struct):
     held_reason: str | None
     starts: Annotated[list[int], Meta(description="The newest starts, newest first.")]
     admitted: Annotated[int, Meta(description="All tasks ever admitted.")]
+    started: Annotated[int, Meta(description="All starts ever taken, retries included.")]
     now: int
 
 

@@ -11,7 +11,6 @@ const banner = document.getElementById("banner");
 const pulse = document.getElementById("pulse");
 let page = null;
 let refresher = null;
-let needsToken = false;
 
 function show() {
   leave();
@@ -106,7 +105,6 @@ function message(title, text) {
 }
 
 function signIn(reason = "") {
-  needsToken = true;
   leave();
   pulse.hidden = true;
   const field = el("textarea", { id: "token", rows: "4", required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": "token-hint" });
@@ -142,8 +140,7 @@ function showWho() {
   const isIn = Boolean(token.get());
   who.hidden = !isIn;
   setText(who, isIn ? token.subject() || "signed in" : "");
-  button.hidden = !isIn && !needsToken;
-  setText(button, isIn ? "Sign out" : "Sign in");
+  button.hidden = !isIn;
 }
 
 document.getElementById("sign").addEventListener("click", () => {

@@ -59,7 +59,7 @@ export function lanePage(user, frame) {
     ),
     facts,
     el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), picture),
-    el("div", { class: "two" }, submitForm(user, frame), limitsForm(user, frame, () => lane, showLane)),
+    el("div", { class: "two" }, submitForm(user, frame, () => lane), limitsForm(user, frame, () => lane, showLane)),
     tasks.node,
   );
 
@@ -141,7 +141,7 @@ function pauseUntil(set) {
   return box;
 }
 
-function submitForm(user, frame) {
+function submitForm(user, frame, current) {
   const task = el("input", { id: "task", value: "log", required: true, maxlength: "64", pattern: "[A-Za-z0-9._\\-]+", spellcheck: "false", autocapitalize: "off" });
   const payload = el("textarea", { id: "payload", rows: "3", spellcheck: "false", placeholder: "{}", "aria-describedby": "payload-hint" });
   const count = el("input", { id: "count", type: "number", min: "1", max: "100", value: "1", required: true });
@@ -168,14 +168,15 @@ function submitForm(user, frame) {
     }
     const order = { task: task.value, payload: value };
     const orders = Array.from({ length: Number(count.value) }, () => order);
-    void frame.ask(() => api.submit(user, orders), status, (answer) => submitted(answer));
+    void frame.ask(() => api.submit(user, orders), status, (answer) => submitted(answer, current()?.paused));
   });
   return form;
 }
 
-function submitted({ tasks }) {
+function submitted({ tasks }, isPaused) {
   const last = tasks.at(-1);
   const what = tasks.length === 1 ? `Task ${last.seq}` : `${tasks.length} tasks`;
+  if (isPaused) return `${what} queued behind the pause`;
   return last.delay_ms > 0 ? `${what} queued, the last starts in about ${spanOf(last.delay_ms)}` : `${what} taken, starting now`;
 }
 
@@ -226,6 +227,8 @@ function taskList(user, frame) {
   const status = el("p", { class: "status", role: "status" });
   const body = el("tbody", { role: "rowgroup" });
   const empty = el("p", { class: "hint", text: "No tasks here." });
+  const changes = new Map();
+  const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), task.seq]);
   let before = null;
   let next = null;
   const go = (to) => {
@@ -245,8 +248,7 @@ function taskList(user, frame) {
     first.disabled = before === null;
     older.disabled = next === null;
     first.parentElement.hidden = first.disabled && older.disabled;
-    const changes = new Map();
-    const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), task.seq]);
+    changes.clear();
     keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel, changed));
     if (changes.size) announce([...changes].map(toldChange).join(", "));
     empty.hidden = answer.tasks.length > 0;

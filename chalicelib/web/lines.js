@@ -29,7 +29,7 @@ export class Line {
 
   update(lane) {
     const oldest = lane.starts.at(-1);
-    const all = lane.starts.length >= lane.admitted - lane.backlog;
+    const all = lane.starts.length >= lane.started;
     const gap = this.starts.length && oldest > this.starts.at(-1);
     if (all) this.knownFrom = -Infinity;
     else if (this.knownFrom === Infinity || gap) this.knownFrom = oldest ?? clock.now();
