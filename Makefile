@@ -1,9 +1,10 @@
 # `make` alone lists what there is. Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fix check logs audit infra deploy destroy package e2e localstack screenshots clean simulate mutants
+.PHONY: help run test lint fix check logs audit infra deploy destroy package bench e2e localstack screenshots clean chaos simulate mutants
 
 PYTHON ?= python3
 STAGE ?= dev
+MINUTES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -39,6 +40,12 @@ simulate: $(READY) ## try N (10000) schedules of faults in a simulated deploymen
 
 mutants: $(READY) ## turn off one guard after the other: in how many schedules is it found?
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
+
+chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
+	@exec $(BIN)/python -m bench $(ONLY)
 
 infra: $(READY) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack

@@ -10,6 +10,7 @@ from typing import Any
 from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request, Response, SQSEvent
 
 from chalicelib import answers, http, pages, requests
+from chalicelib.adapters.aws import time_budget
 from chalicelib.auth import Caller
 from chalicelib.bootstrap import authenticates, container, queue_name
 from chalicelib.control import Control
@@ -46,7 +47,8 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
         response = http.problem_of(error)
         response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
         return response
-    return get_response(request)
+    with time_budget():
+        return get_response(request)
 
 
 @app.route("/api/v1/task", methods=["POST"], content_types=ANY_TYPE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.errors import UnavailableError
-from chalicelib.lane import Lease, Start
+from chalicelib.lane import FOREVER_MS, Lease, Start
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import format_limits
 from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
@@ -16,7 +16,7 @@ from chalicelib.settings import Settings
 from chalicelib.tasks import Ended, Json, Task, TaskState, describe, printable
 
 #: A failed log or note is tried so often, a second apart: running the task again would be worse.
-SETTLE_TRIES = 4
+SETTLE_TRIES = 10
 LONGEST_BACKOFF_MS = 3_600_000
 #: A task is held so often, though each costs no attempt: each is a receive or more, and SQS takes 1,000 of those.
 MOST_HOLDS = 200
@@ -177,7 +177,11 @@ class Attempts:
         return int(min(first_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
 
     def _end(self, task: Task, start: Start, ended: Ended) -> None:
-        self._settle(_Ending(task, ended, self._event(task, ended, start)))
+        """Its lease is kept until its end is noted, or another worker could run it again meanwhile."""
+        ending, lease = _Ending(task, ended, self._event(task, ended, start)), start.lane.running
+        assert lease is not None
+        with self._keeper.keeping(task.user_id, lease, FOREVER_MS, lambda: None):
+            self._settle(ending)
 
     def _settle(self, ending: _Ending) -> None:
         """Logs, then notes: a crash between the two runs the task again rather than leaving its end unlogged.

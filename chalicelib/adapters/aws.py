@@ -1,7 +1,10 @@
 """How AWS is called: the clients, their time-outs and retries, and what their errors mean here."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
@@ -10,10 +13,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import UnavailableError
 
-#: Seconds. A submit makes four calls at most and has to be answered within API Gateway's 29 s: 4 x 2 x (1 + 2.5) = 28.
+#: Seconds.
 CONNECT_TIMEOUT = 1
 READ_TIMEOUT = 2.5
 TRIES = 2
+#: Seconds in which a request may begin calls, and then those that take back what it did: with the last call of each,
+#: 17 + 3.5 + 4 + 3.5 = 28, it is answered before API Gateway gives up on it after 29 s, however many calls it makes.
+BUDGET_SECONDS = 17
+CLEANUP_SECONDS = 4
 #: Connections kept for reuse; more are opened when needed.
 POOLED_CONNECTIONS = 50
 
@@ -37,7 +44,7 @@ PASSING_ERRORS = {
 }
 #: Answers that mean that the deployment is not complete (yet).
 MISSING_ERRORS = {
-    "AWS.SimpleQueueService.NonExistentQueue",
+    "NonExistentQueue",
     "QueueDoesNotExist",
     "ResourceNotFoundException",
     "AccessDenied",
@@ -49,8 +56,41 @@ MISSING_ERRORS = {
 }
 
 
+@dataclass
+class _Budget:
+    #: monotonic seconds
+    until: float
+    cleanup_seconds: float
+    is_failing: bool = False
+
+    def fail(self) -> None:
+        """Something failed, so all that is still to do is to clean up."""
+        if not self.is_failing:
+            self.is_failing, self.until = True, time.monotonic() + self.cleanup_seconds
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def time_budget(seconds: float = BUDGET_SECONDS, cleanup_seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
+    """Lets this thread begin calls, and second tries of them, for so long; after one failed, to clean up."""
+    token = _budget.set(_Budget(time.monotonic() + seconds, cleanup_seconds))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def _refuse_when_spent(**_: Any) -> None:
+    budget = _budget.get()
+    if budget and time.monotonic() > budget.until:
+        budget.fail()
+        raise UnavailableError("the request's time is spent")
+
+
 def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TIMEOUT) -> Any:
-    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds."""
+    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds, and 1 s between two tries."""
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,
@@ -60,11 +100,14 @@ def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TI
         parameter_validation=False,
     )
     with unavailable(f"making a client for {service}"):
-        return boto3.client(service, endpoint_url=endpoint_url, config=config)
+        made = boto3.client(service, endpoint_url=endpoint_url, config=config)
+    made.meta.events.register("before-send", _refuse_when_spent)
+    return made
 
 
 def error_code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """SQS has two spellings of its codes: what it once said in XML begins with AWS.SimpleQueueService."""
+    return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
 
 
 @contextmanager
@@ -75,7 +118,13 @@ def unavailable(what: str) -> Iterator[None]:
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if error_code(error) in PASSING_ERRORS | MISSING_ERRORS or status >= 500:
-            raise UnavailableError(f"{what}: {error}") from error
+            raise _failed(what, error) from error
         raise
     except BotoCoreError as error:
-        raise UnavailableError(f"{what}: {error}") from error
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: Exception) -> UnavailableError:
+    if budget := _budget.get():
+        budget.fail()
+    return UnavailableError(f"{what}: {error}")

@@ -44,7 +44,8 @@ class Answer:
 class Paceline:
     """Starts with `start`; what it is told in `settings` are environment variables."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, app: Path = APP, **settings: str) -> None:
+        self._app = app
         self.port = int(settings.pop("PORT", "") or free_port())
         self._output = directory / "output"
         self.env = {
@@ -67,6 +68,10 @@ class Paceline:
     def output(self) -> str:
         return self._output.read_text()
 
+    @property
+    def is_down(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def start(self) -> None:
         self.spawn()
         self.wait_for(lambda: "Paceline is ready" in self.output, 130, "it is ready")
@@ -74,7 +79,11 @@ class Paceline:
     def spawn(self) -> None:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "infra.local"], cwd=APP, env=self.env, stdout=output, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "infra.local"],
+                cwd=self._app,
+                env=self.env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     def run(self) -> int:

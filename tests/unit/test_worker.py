@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.attempt import SETTLE_TRIES
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import Lease
 from chalicelib.limits import parse_limits
@@ -438,13 +439,24 @@ def test_end_that_can_not_be_settled_at_once_is_tried_again(port: str, call: str
 def test_end_that_can_not_be_settled_for_long_is_settled_later_without_running_again(port: str, call: str) -> None:
     shop = Workshop()
     task = shop.submit()
-    getattr(shop, port).fail(call, times=6)
+    getattr(shop, port).fail(call, times=SETTLE_TRIES + 2)
     with pytest.raises(UnavailableError):
         shop.handle_next()
     shop.run()
     assert len(shop.ran) == len(shop.events) == 1
     assert shop.event_of(task)["completed_at"] == NOW
     assert shop.record(task).state is TaskState.SUCCEEDED
+
+
+def test_lease_is_kept_until_the_end_is_noted() -> None:
+    shop = Workshop()
+    shop.submit()
+    message = shop.receive()
+    shop.tasks.fail("end", times=9)
+    for second in range(1, 10):
+        shop.clock.at(NOW + 1000 * second + 1, shop.keeper.look)
+    shop.deliver(message)
+    assert shop.lanes.get("ann").running.until >= NOW + 16_000
 
 
 def test_failed_task_whose_dead_letter_can_not_be_sent_keeps_its_reason() -> None:

@@ -1,0 +1,82 @@
+"""`make chaos [MINUTES=10] [SEED=…]`: breaks the running system in every way we know, and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tests.chaos.load import Ledger
+from tests.chaos.run import Outcome, run_chaos
+from tests.chaos.storm import Storm
+from tests.chaos.system import LIMITS, SKEW_MS
+
+
+def main() -> int:
+    """0 when every promise was kept, 1 when one was broken; then what the processes left is kept too."""
+    parser = argparse.ArgumentParser("chaos", description="Break the running system; exit 1 when it breaks a promise.")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    options = parser.parse_args()
+    console = Console()
+    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    console.print(f"seed {options.seed}, limits {LIMITS}, clocks off by up to {SKEW_MS} ms, in {directory}")
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
+    ) as bar:
+        line = bar.add_task("chaos", total=options.minutes * 60, now="starting")
+
+        def show(gone: float, storm: Storm, ledger: Ledger) -> None:
+            now = f"{storm.struck.total()} faults, {len(ledger.tasks)} acknowledged"
+            bar.update(line, completed=gone, now=now)
+
+        outcome = run_chaos(directory, options.minutes * 60, options.seed, skew_ms=SKEW_MS, on_progress=show)
+        bar.update(line, completed=options.minutes * 60, now="settled")
+    _report(console, outcome)
+    return 1 if outcome.verdict.breaches else 0
+
+
+def _report(console: Console, outcome: Outcome) -> None:
+    verdict = outcome.verdict
+    table = Table("what", "count", title="Promises under faults")
+    for what, count in (
+        ("submitted", verdict.submitted),
+        ("acknowledged", verdict.acknowledged),
+        ("completed", verdict.completed),
+        ("failed", verdict.failed),
+        ("cancelled", verdict.cancelled),
+        ("lost", len(verdict.lost)),
+        ("twice, nobody having died in it", len(verdict.twice)),
+        ("in two places at once", len(verdict.in_two_places)),
+        ("run though cancelled", len(verdict.run_though_cancelled)),
+        ("early", len(verdict.early)),
+        ("order broken", len(verdict.out_of_order)),
+        ("wrong answers", len(verdict.wrong_answers)),
+        ("run again after a death", verdict.after_a_death),
+        ("logged twice", verdict.logged_twice),
+        ("worst lateness, ms", verdict.worst_late_ms),
+        ("slowest answer, s", f"{verdict.slowest_answer_seconds:.1f}"),
+    ):
+        table.add_row(what, str(count))
+    console.print(table)
+    survived = Table("fault", "times", title="Faults survived")
+    for kind, times in sorted(outcome.struck.items()):
+        survived.add_row(kind, str(times))
+    console.print(survived)
+    calls = Table("call", "effect", "times", title="Calls struck")
+    for (call, effect), times in sorted(outcome.calls.items()):
+        calls.add_row(call, effect, str(times))
+    console.print(calls)
+    console.print(f"Answers: {dict(outcome.statuses)}; runner started {outcome.runner_starts} times")
+    for kind, found in verdict.breaches.items():
+        console.print(f"[red]{kind}[/red]: {found[:10]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

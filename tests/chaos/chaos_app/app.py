@@ -1,0 +1,62 @@
+"""Paceline's own app under a clock that may be wrong, with a task that reports each of its runs to the harness."""
+
+import os
+import random
+import socket
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from chalicelib import bootstrap
+from chalicelib.registry import Context, task
+
+#: A clock's error is drawn anew after so many seconds, so clocks also step, forwards and back.
+STEP_SECONDS = 15
+SKEW_MS = int(os.environ.get("CHAOS_SKEW_MS") or 0)
+
+reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+class SkewedClock(bootstrap.SystemClock):
+    """Off by up to SKEW_MS, another way in each process."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self._error_ms()
+
+    def sleep_until(self, at: int) -> None:
+        while (left_ms := at - self.now_ms()) > 0:
+            time.sleep(left_ms / 1000)
+
+    def _error_ms(self) -> int:
+        return random.Random(f"{os.getpid()} {time.monotonic() // STEP_SECONDS}").randint(-SKEW_MS, SKEW_MS)
+
+
+if SKEW_MS:
+    bootstrap.SystemClock = SkewedClock  # type: ignore[misc]
+
+
+@task("chaos")
+def chaos(milliseconds: int, failures: int, context: Context) -> Any:
+    """Takes so long, and fails so often before it succeeds."""
+    report("begin", context)
+    time.sleep(milliseconds / 1000)
+    if context.attempt <= failures:
+        report("failed", context)
+        raise RuntimeError("as it was told to")
+    report("end", context)
+    return {"attempt": context.attempt}
+
+
+def report(what: str, context: Context) -> None:
+    line = f"{what} {context.task_id} {os.getpid()} {time.time_ns() // 1_000_000}"
+    reports.sendto(line.encode(), os.environ["CHAOS_REPORTS"])
+
+
+spec = spec_from_file_location("paceline_app", Path(__file__).parents[3] / "app.py")
+assert spec
+assert spec.loader
+paceline_app = module_from_spec(spec)
+spec.loader.exec_module(paceline_app)
+app = paceline_app.app
+worker = paceline_app.worker

@@ -1,0 +1,125 @@
+"""Holds what clients were told against what the completion log and the tasks themselves say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chalicelib.limits import parse_limits
+from infra.completions import Completion, completions_folder, folder_lines, read_completions
+from infra.windows import Start, busiest_windows
+from tests.chaos.load import Acknowledged, Ledger
+from tests.chaos.runs import Runs
+from tests.chaos.system import LIMITS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    submitted: int
+    acknowledged: int
+    completed: int
+    failed: int
+    cancelled: int
+    #: Acknowledged, and no end of it is in the log.
+    lost: list[str]
+    #: Run again although nobody died in them.
+    twice: list[str]
+    in_two_places: list[str]
+    #: Cancelled, as its user was told, and run all the same.
+    run_though_cancelled: list[str]
+    #: More starts in a window than the limits allow, or begun before the start that the log names.
+    early: list[str]
+    out_of_order: list[str]
+    after_a_death: int
+    #: Ends in the log twice: a worker that died, or AWS that was away, between the line and its note.
+    logged_twice: int
+    worst_late_ms: int
+    slowest_answer_seconds: float
+    wrong_answers: list[str]
+
+    @property
+    def breaches(self) -> dict[str, list[str]]:
+        kinds = {
+            "lost": self.lost,
+            "twice": self.twice,
+            "in two places": self.in_two_places,
+            "run though cancelled": self.run_though_cancelled,
+            "early": self.early,
+            "order broken": self.out_of_order,
+            "wrong answers": self.wrong_answers,
+        }
+        return {kind: found for kind, found in kinds.items() if found}
+
+
+def ends_in(log_dir: Path) -> list[Completion]:
+    entries = read_completions(folder_lines(completions_folder(log_dir, "dev")))
+    return [entry for entry in entries if isinstance(entry, Completion)]
+
+
+def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) -> Verdict:
+    by_task: defaultdict[str, list[Completion]] = defaultdict(list)
+    for end in ends:
+        by_task[end.task_id].append(end)
+    told_cancelled = [task_id for task_id, task in ledger.tasks.items() if task.cancelled]
+    words = [end.word for task_id, (end, *_) in by_task.items() if task_id in ledger.tasks]
+    late = [end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]
+    return Verdict(
+        submitted=ledger.submitted,
+        acknowledged=len(ledger.tasks),
+        completed=words.count("completed"),
+        failed=words.count("failed"),
+        cancelled=words.count("cancelled"),
+        lost=[task_id for task_id in ledger.tasks if task_id not in by_task],
+        twice=runs.twice,
+        in_two_places=runs.in_two_places,
+        run_though_cancelled=[task_id for task_id in told_cancelled if runs.by_task.get(task_id)],
+        early=[*_too_fast(ends), *_before_their_start(by_task, runs, skew_ms)],
+        out_of_order=_out_of_order(ledger, runs, skew_ms),
+        after_a_death=len(runs.after_a_death),
+        logged_twice=sum(len(known) > 1 for known in by_task.values()),
+        worst_late_ms=max(late, default=0),
+        slowest_answer_seconds=ledger.slowest_seconds,
+        wrong_answers=ledger.wrong,
+    )
+
+
+def _too_fast(ends: Sequence[Completion]) -> list[str]:
+    starts: defaultdict[str, set[Start]] = defaultdict(set)
+    limits = parse_limits(LIMITS)
+    for end in ends:
+        starts[end.user_id] |= {Start(at, end.seq, limits) for at in end.starts}
+    return [
+        f"{user}: {busiest.starts} starts in {limit}"
+        for user, of_user in starts.items()
+        for limit, busiest in busiest_windows(of_user).items()
+        if busiest.too_early
+    ]
+
+
+def _before_their_start(by_task: dict[str, list[Completion]], runs: Runs, skew_ms: int) -> list[str]:
+    """Skewed clocks disagree with ours by as much."""
+    return [
+        f"{task_id}: begun {end.started_at - of_task[-1].begun_at} ms before its start"
+        for task_id, of_task in runs.by_task.items()
+        for end in by_task.get(task_id, [])
+        if end.started_at is not None and of_task[-1].begun_at < end.started_at - skew_ms
+    ]
+
+
+def _out_of_order(ledger: Ledger, runs: Runs, skew_ms: int) -> list[str]:
+    """A task with a higher place began before one with a lower place that had been answered by then."""
+    by_user: defaultdict[str, list[Acknowledged]] = defaultdict(list)
+    for task in ledger.tasks.values():
+        by_user[task.user_id].append(task)
+    found = []
+    for tasks in by_user.values():
+        began = {task.seq: runs.by_task[task.task_id][0].begun_at for task in tasks if runs.by_task.get(task.task_id)}
+        highest = 0
+        for task in sorted((task for task in tasks if task.seq in began), key=lambda task: began[task.seq]):
+            waiting = [one for one in tasks if one.seq in began and task.seq < one.seq <= highest]
+            overtaken = [one for one in waiting if task.answered_at < began[one.seq] < began[task.seq]]
+            found += [f"{task.task_id} ({task.seq}) after {one.seq}" for one in overtaken]
+            highest = max(highest, task.seq)
+    return found

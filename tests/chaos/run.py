@@ -1,0 +1,77 @@
+"""One run of chaos: start, load, storm, calm, and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.chaos.judge import Verdict, ends_in, judge
+from tests.chaos.load import Client, Ledger
+from tests.chaos.storm import Storm
+from tests.chaos.system import MAX_DELAY_SECONDS, System
+
+#: For a backlog and for what the last fault left: leases, hidden messages, restarts.
+SETTLE_SECONDS = MAX_DELAY_SECONDS + 75
+
+
+@dataclass(frozen=True)
+class Outcome:
+    verdict: Verdict
+    struck: Counter[str]
+    #: Calls that a fault of AWS struck, by call and effect.
+    calls: Counter[tuple[str, str]]
+    statuses: Counter[str]
+    runner_starts: int
+
+
+def run_chaos(
+    directory: Path,
+    seconds: float,
+    seed: int,
+    *,
+    kinds: Sequence[str] = (),
+    users: int = 8,
+    pause_seconds: float = 0.8,
+    strike_seconds: tuple[float, float] = (2.0, 7.0),
+    skew_ms: int = 0,
+    on_progress: Callable[[float, Storm, Ledger], None] = lambda *_: None,
+) -> Outcome:
+    """Storms for so long, then waits until everything that was acknowledged has ended, or too long for that."""
+    random, ledger = Random(seed), Ledger()
+    system = System(directory, skew_ms)
+    try:
+        system.keep_up()
+        _wait(lambda: system.is_ready, 130, system.keep_up)
+        clients = [
+            Client(system.paceline.port, f"user-{n}", ledger, f"{seed} {n}", pause_seconds) for n in range(users)
+        ]
+        for client in clients:
+            client.start()
+        storm, begun = Storm(system, random, kinds), time.monotonic()
+        while (gone := time.monotonic() - begun) < seconds:
+            on_progress(gone, storm, ledger)
+            storm.strike(random.uniform(*strike_seconds))
+            storm.calm(random.uniform(0.3, 2.0))
+        for client in clients:
+            client.stop()
+        _wait(lambda: system.is_ready, 60, system.keep_up)
+        log_dir = Path(system.paceline.env["LOG_DIR"])
+        _wait(lambda: ledger.tasks.keys() <= {end.task_id for end in ends_in(log_dir)}, SETTLE_SECONDS, system.keep_up)
+        for client in clients:
+            client.join(40)
+        _wait(lambda: ledger.tasks.keys() <= {end.task_id for end in ends_in(log_dir)}, SETTLE_SECONDS, system.keep_up)
+        verdict = judge(ledger, ends_in(log_dir), system.reports.runs, skew_ms)
+        return Outcome(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts)
+    finally:
+        system.stop()
+
+
+def _wait(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        meanwhile()
+        time.sleep(0.3)

@@ -1,0 +1,92 @@
+"""What AWS's errors become, and how long its calls may take."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from botocore.exceptions import ClientError
+
+from chalicelib.adapters import aws
+from chalicelib.errors import UnavailableError
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Call")  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "RequestThrottled",
+        "AWS.SimpleQueueService.RequestThrottled",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "KmsThrottled",
+        "ResourceNotFoundException",
+    ],
+)
+def test_what_may_pass_is_unavailable(code: str) -> None:
+    with pytest.raises(UnavailableError, match="sending"), aws.unavailable("sending"):
+        raise client_error(code)
+
+
+def test_every_5xx_is_unavailable_and_what_is_our_fault_is_not() -> None:
+    with pytest.raises(UnavailableError), aws.unavailable("sending"):
+        raise client_error("Whatever", 502)
+    with pytest.raises(ClientError), aws.unavailable("sending"):
+        raise client_error("ValidationException")
+
+
+def test_a_call_to_a_service_that_is_silent_ends(silent: str, emulated: None) -> None:
+    client = aws.client("sqs", silent, read_timeout=0.2)
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError), aws.unavailable("sending"):
+        client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
+    assert time.monotonic() - begun < aws.TRIES * 1.2 + 1.5
+
+
+def test_when_a_requests_time_is_spent_no_call_begins(silent: str, emulated: None) -> None:
+    client = aws.client("sqs", silent, read_timeout=0.2)
+    with aws.time_budget(0.1, 5):
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError), aws.unavailable("sending"):
+            client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
+        assert time.monotonic() - begun < 1.5, "not even a second try"
+
+
+def test_what_a_failed_request_cleans_up_has_time_of_its_own(silent: str, emulated: None) -> None:
+    client = aws.client("sqs", silent, read_timeout=0.1)
+
+    def call() -> str:
+        with pytest.raises(UnavailableError) as caught, aws.unavailable("sending"):
+            client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
+        return str(caught.value)
+
+    with aws.time_budget(-1, 2.5):
+        assert "time is spent" in call()
+        assert "time is spent" not in call()
+        time.sleep(2.5)
+        assert "time is spent" in call()
+    assert "time is spent" not in call()
+
+
+def test_the_longest_request_is_answered_before_api_gateway_gives_up() -> None:
+    last_call = aws.CONNECT_TIMEOUT + aws.READ_TIMEOUT
+    assert aws.BUDGET_SECONDS + last_call + aws.CLEANUP_SECONDS + last_call < 29
