@@ -192,14 +192,19 @@ class Submitter:
             self._tasks.put_many(tasks)
             self._queue.send_many(tasks)
         except UnavailableError:
-            on_withdrawal()
-            self._cancel(lane, {task.task_id: task.seq for task in tasks})
+            lane = self._lanes.get(lane.user_id)
+            if lane.started_seq < tasks[0].seq:  # what began can't be taken back: a repeat sends the rest
+                on_withdrawal()
+                self._cancel(lane, {task.task_id: task.seq for task in tasks})
             raise
 
     def _cancel(self, lane: Lane, cancelled: Mapping[str, int]) -> None:
         for tries in self._races.tries():
             self._races.pause(tries)
-            write = self._lanes.change(lane, without(lane, cancelled))
+            waiting = {task_id: seq for task_id, seq in cancelled.items() if seq > lane.started_seq}
+            if not waiting:
+                return
+            write = self._lanes.change(lane, without(lane, waiting))
             if isinstance(write, Written):
                 return
             lane = write.lane

@@ -95,7 +95,7 @@ class Remote:
         if wrong is Wrong.REPEATED:
             process.wait(extra_ms)
             answer = self._observe(name, arguments, lambda: real(*arguments))
-        process.wait(process.random.randint(0, 6) + (extra_ms if wrong is Wrong.SLOW_AFTER else 0))
+        process.wait(process.random.randint(0, 6) + (extra_ms if wrong in (Wrong.SLOW_AFTER, Wrong.LOST) else 0))
         if wrong is Wrong.DIED_AFTER:
             self._die(process)
         if wrong is Wrong.LOST:

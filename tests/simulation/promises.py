@@ -91,6 +91,7 @@ class History:
         self._renewal_failed_at = renewal_failed_at
         self._deadline_ms = settings.deadline_ms
         self._begun: dict[str, int] = {}
+        self._keyed: set[str] = set()
         self._keys: dict[str, set[str]] = {}
         self._held: dict[str, Held] = {}
         self._changes: Counter[str] = Counter()
@@ -104,8 +105,10 @@ class History:
 
     # What clients do and see.
 
-    def submit_begun(self, tag: str, now: int) -> None:
+    def submit_begun(self, tag: str, now: int, key: str | None) -> None:
         self._begun.setdefault(tag, now)
+        if key:
+            self._keyed.add(tag)
 
     def seen(self, task: Task, now: int, queued: bool) -> None:
         """The task was sent or noted."""
@@ -241,6 +244,9 @@ class History:
         known = self.known[mine[-1].task_id]
         known.runs += 1
         self._count_true_time(mine[-1], now)
+        twins = [one for one in self.known.values() if one.tag == known.tag and one.runs and one is not known]
+        if twins and tag.split("/")[0] in self._keyed:
+            self.breaks("same key, runs once", f"{known.tag} runs as {known.task.task_id} and {twins[0].task.task_id}")
         if known.running_in and known.running_in.is_alive:
             self._in_two_places(known, known.running_in, process, now)
         known.running_in = process

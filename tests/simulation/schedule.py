@@ -99,7 +99,7 @@ class Wrong(Enum):
     """What goes wrong with one call."""
 
     REFUSED = "refused"
-    #: it happened, and the answer was lost
+    #: it happened, and the caller waited in vain for the answer
     LOST = "answer lost"
     #: it happened, the answer was lost, and the driver did it again
     REPEATED = "repeated"
@@ -116,7 +116,7 @@ class Fault:
     call: str
     nth: int
     wrong: Wrong
-    #: for slow ones and between repeats
+    #: for slow and lost ones, and between repeats
     milliseconds: int = 0
 
 
@@ -307,5 +307,3 @@ def _simpler(action: Action) -> Iterator[Action]:
             if simpler != behaviour:
                 behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])
                 yield replace(action, behaviours=behaviours)
-    if action.key:
-        yield replace(action, key=None)

@@ -101,3 +101,13 @@ def test_a_worker_that_remembers_a_lane_from_before_it_was_deleted_claims_nothin
     after = (submit(100_000, "a"), submit(100_300, "b"), submit(100_600, "c", Behaviour(runs_ms=0, kills=1)))
     for seed in range(20):
         assert_promises_kept(plan(*before, ForgetLane(90_000, "ann"), *after, workers=3, is_lambda=False, seed=seed))
+
+
+@pytest.mark.parametrize("lost_after_ms", [30, 300, 1_500])
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_began_of_a_failed_bulk_submit_is_not_cancelled(lost_after_ms, key):
+    """seeds 218 and 1459: the answer to the send was lost while the first task ran; it ended twice, or ran twice."""
+    first = submit(0, "bulk", Behaviour(), Behaviour(), key=key)
+    again = (submit(8_000, "bulk", Behaviour(), Behaviour(), key=key),) if key else ()
+    lost = Fault("queue.send_many", 1, Wrong.LOST, lost_after_ms)
+    assert_promises_kept(plan(first, *again, faults=(lost,)))

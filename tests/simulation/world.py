@@ -192,7 +192,7 @@ class World:
             self.tell(f"{type(action).__name__} is answered {type(error).__name__}: {error}")
 
     def _submit(self, api: "ApiMachine", action: schedule.Submit) -> None:
-        self.history.submit_begun(action.tag, self.timeline.now)
+        self.history.submit_begun(action.tag, self.timeline.now, action.key)
         new = [
             NewTask("run", {"tag": f"{action.tag}/{n}", **vars(behaviour)})
             for n, behaviour in enumerate(action.behaviours)
