@@ -1,0 +1,103 @@
+"""How many submits the two API processes accept, over how many times as many processes make just the same calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.clients import send_all, submit
+from bench.emulator import emulator
+from bench.figures import Results, quantile
+from infra.local.health import is_healthy
+from infra.local.programs import API_PROCESSES
+
+GOAL = 0.8
+CLIENTS = (1, 8, 32)
+RUNS = 3
+#: Submits of one run, by how many tasks each has.
+SUBMITS = {1: 400, 100: 32}
+
+
+def measure(*, quick: bool) -> Results:
+    results = Results()
+    for tasks, submits in SUBMITS.items():
+        for clients in CLIENTS[:2] if quick else CLIENTS:
+            _compare(results, tasks, 16 if quick else submits, clients, 1 if quick else RUNS)
+    return results
+
+
+def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int) -> None:
+    """A fresh emulator for each run of each side, since it gets slower with what it holds."""
+    rates, floors, each = [], [], []
+    for run in range(runs):
+        requests = [submit(f"user-{run}-{n}", tasks) for n in range(submits)]
+        seconds, latencies = _through_api(requests, clients)
+        rates.append(submits * tasks / seconds)
+        each += latencies
+        floors.append(submits * tasks / _bare(tasks, submits, clients))
+    what = f"{'single' if tasks == 1 else f'bulk of {tasks}'}, {clients} client{'s' * (clients > 1)}"
+    results.add(f"{what}: over bare calls", [a / b for a, b in zip(rates, floors, strict=True)], at_least=GOAL)
+    results.add(f"{what}: accepted", rates, "tasks/s")
+    results.add(f"{what}: bare calls", floors, "tasks/s")
+    results.add(f"{what}: answer p50", [quantile(each, 0.5) * 1000], "ms")
+    results.add(f"{what}: answer p99", [quantile(each, 0.99) * 1000], "ms")
+
+
+def _through_api(requests: Sequence[tuple[str, bytes]], clients: int) -> tuple[float, list[float]]:
+    with emulator() as aws, _api(aws.environment) as port:
+        send_all(port, [submit(f"warm-up-{n}") for n in range(40)], 8)
+        return send_all(port, requests, clients)
+
+
+@contextmanager
+def _api(environment: Mapping[str, str]) -> Iterator[int]:
+    """The API processes as supervisord starts them, without workers: they would take their share of the emulator."""
+    with TemporaryDirectory() as run_dir, socket.socket() as listener, ExitStack() as processes:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        names = [f"api-{n}" for n in range(API_PROCESSES)]
+        for name in names:
+            env = {**os.environ, **environment, "RUN_DIR": run_dir, "PROCESS_NAME": name}
+            command = [sys.executable, "-m", "infra.local.server"]
+            process = processes.enter_context(subprocess.Popen(command, env=env, stdin=listener.fileno()))
+            processes.callback(process.terminate)
+        while not all(is_healthy(Path(run_dir), name) for name in names):
+            time.sleep(0.05)
+        yield listener.getsockname()[1]
+
+
+def _bare(tasks: int, submits: int, clients: int) -> float:
+    """Seconds that as many processes take for the same calls. They begin together, when all are ready."""
+    processes = min(API_PROCESSES, clients)
+    share = json.dumps({"tasks": tasks, "submits": submits // processes, "threads": clients // processes})
+    with emulator() as aws, ExitStack() as stack:
+        env = {**os.environ, **aws.environment}
+        floors = [stack.enter_context(_bare_process(n, share, env)) for n in range(processes)]
+        for floor in floors:
+            _wait_for_line(floor)
+        begun = time.perf_counter()
+        for floor in floors:
+            assert floor.stdin
+            floor.stdin.close()
+        for floor in floors:
+            _wait_for_line(floor)
+        return time.perf_counter() - begun
+
+
+def _bare_process(number: int, share: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench.bare", str(number), share]
+    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _wait_for_line(process: subprocess.Popen[str]) -> None:
+    assert process.stdout
+    if not process.stdout.readline():
+        raise RuntimeError("bench.bare ended early")

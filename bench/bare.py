@@ -1,0 +1,51 @@
+"""`python -m bench.bare NUMBER SHARE`: the calls of submits and nothing else, as fast as boto3 makes them.
+
+Says a line when it is ready, begins when its standard input is closed, and says another one when it is done.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bench.events import Context, submit_event
+from bench.recording import Recording, recorded
+
+#: Who is replaced by another user in the calls that were recorded.
+RECORDED_USER = "recorded-user"
+
+
+def main() -> None:
+    number, share = sys.argv[1], json.loads(sys.argv[2])
+    import app  # noqa: PLC0415 - it reads the environment
+
+    with recorded() as recording:
+        app.app(submit_event(RECORDED_USER, share["tasks"]), Context())
+    made = [_for_user(recording, f"bare-{number}-{n}") for n in range(share["submits"])]
+    warm_up = [_for_user(recording, f"warm-up-{number}-{n}") for n in range(20)]
+    with ThreadPoolExecutor(share["threads"]) as pool:
+        list(pool.map(Recording.replay, warm_up))
+        print("ready", flush=True)
+        sys.stdin.read()
+        list(pool.map(Recording.replay, made))
+    print("done", flush=True)
+
+
+def _for_user(recording: Recording, user_id: str) -> Recording:
+    return Recording([(client, method, _named(parameters, user_id)) for client, method, parameters in recording.calls])
+
+
+def _named(value: Any, user_id: str) -> Any:
+    """The same parameters for that user."""
+    if isinstance(value, dict):
+        return {key: _named(part, user_id) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_named(part, user_id) for part in value]
+    return value.replace(RECORDED_USER, user_id) if isinstance(value, str) else copy.copy(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The embedded emulator in a process of its own, with the stack, as `make run` has it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local.emulator import HOST, free_port
+from infra.local.programs import app_programs
+from infra.local.settings import LocalSettings
+from infra.stack import emulator_defaults, ensure_stack
+
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Emulator:
+    pid: int
+    #: what the app's processes need to find it
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def emulator() -> Iterator[Emulator]:
+    """A fresh one that ends with the block."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as state_dir:
+        command = [sys.executable, "-m", "infra.local.emulator", str(port), state_dir]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                _wait_for(port)
+                yield Emulator(process.pid, _environment(f"http://{HOST}:{port}", Path(state_dir) / "logs"))
+            finally:
+                process.terminate()
+
+
+def _environment(endpoint_url: str, log_dir: Path) -> dict[str, str]:
+    # boto3 looks for credentials when it makes a client, also in this process.
+    os.environ.update(emulator_defaults(os.environ))
+    settings = LocalSettings.from_env(os.environ)
+    of_app = app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment
+    return {**of_app, "AWS_ENDPOINT_URL": endpoint_url, "LOG_DIR": str(log_dir)}
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"the emulator did not start within {START_SECONDS} s")

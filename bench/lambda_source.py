@@ -1,0 +1,52 @@
+"""Lambda's event source as far as counting goes: receives one message at a time, calls the worker, deletes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bench.events import Context
+from infra.local.invocation import sqs_event
+from infra.local.source import Message, Source
+
+#: Invocations at the same time.
+CONCURRENCY = 200
+
+
+class LambdaSource:
+    """BatchSize 1, `batchItemFailures` heeded. Runs from `start` to `stop`."""
+
+    def __init__(self, worker: Callable[[Any, Any], Any], queue_url: str, queue_arn: str) -> None:
+        self._worker = worker
+        self._queue_arn = queue_arn
+        self._source = Source(queue_url)
+        self._pool = ThreadPoolExecutor(CONCURRENCY)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._poll)
+        self.done = 0
+        self.deferred = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._pool.shutdown()
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            for message in self._source.receive(1, 1):
+                self._pool.submit(self._invoke, message)
+
+    def _invoke(self, message: Message) -> None:
+        answer = self._worker(sqs_event(message, self._queue_arn), Context())
+        is_done = not answer["batchItemFailures"]
+        if is_done:
+            self._source.delete([message])
+        with self._lock:
+            self.done += is_done
+            self.deferred += not is_done

@@ -1,0 +1,103 @@
+"""A local run as `make run` starts it, in a directory of its own: its port, its completions, its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.local.emulator import free_port
+from infra.local.settings import LocalSettings
+from infra.local.supervisor import Supervisor
+
+START_SECONDS = 120
+#: Set to nothing, so that neither the environment nor `.env` has a say.
+_UNSET = ("LIMITS", "MAX_DELAY", "AUTH", "STAGE", "TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_ROOT = Path(__file__).parents[1]
+
+
+class LocalRun:
+    """Runs from `start` to `stop`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self._output = directory / "output"
+        self._env = os.environ | dict.fromkeys(_UNSET, "") | {"PORT": str(self.port), "PYTHONPATH": str(_ROOT)}
+        self._env |= {"STATE_DIR": str(directory / "state"), "LOG_DIR": str(directory / "logs")}
+        settings = LocalSettings.from_env(self._env)
+        self._logs = settings.log_dir
+        self._supervisor = Supervisor(settings.run_dir, settings.process_log_dir)
+
+    def start(self) -> None:
+        with self._output.open("wb") as output:
+            command = [sys.executable, "-m", "infra.local"]
+            self._process = subprocess.Popen(command, cwd=_ROOT, env=self._env, stdout=output, stderr=output)
+        deadline = time.monotonic() + START_SECONDS
+        while "Paceline is ready" not in self._output.read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Paceline did not start:\n{self._output.read_text()}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(120)
+
+    def completions(self) -> Iterator[dict[str, Any]]:
+        """Every line logged so far."""
+        for path in self._logs.rglob("*.log"):
+            yield from map(json.loads, path.read_text().splitlines())
+
+    def completed(self) -> int:
+        """How many lines were logged so far."""
+        return sum(path.read_bytes().count(b"\n") for path in self._logs.rglob("*.log"))
+
+    def wait_for(self, tasks: int, timeout_seconds: float) -> bool:
+        """Until so many have completed; False when they have not by then."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.completed() < tasks:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.5)
+        return True
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each process has taken so far, by name."""
+        return {name: _cpu_seconds(pid) for name, pid in self._pids().items()}
+
+    def memory_mb(self) -> dict[str, float]:
+        """What each process holds (RSS), by name."""
+        return {name: _resident_mb(pid) for name, pid in self._pids().items()}
+
+    def _pids(self) -> dict[str, int]:
+        return {name: info.pid for name, info in self._supervisor.processes().items()}
+
+
+@contextmanager
+def local_run() -> Iterator[LocalRun]:
+    with tempfile.TemporaryDirectory() as directory:
+        run = LocalRun(Path(directory))
+        run.start()
+        try:
+            yield run
+        finally:
+            run.stop()
+
+
+def _cpu_seconds(pid: int) -> float:
+    # After the name in parentheses; user and system time are the 12th and 13th from there.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _resident_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))

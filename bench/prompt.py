@@ -1,0 +1,71 @@
+"""How late starts come on the local runner, against the schedule that was planned when their tasks were submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from bench.clients import send_all, submit
+from bench.figures import Results, quantile
+from bench.local_run import local_run
+
+TASKS = 25
+#: Users, and how often that is measured. A run takes the minute that 25 tasks take at 20 a minute.
+SIZES = ((1, 3), (10, 3), (100, 3), (200, 1), (300, 1), (1000, 1))
+GOAL_USERS, GOAL_P50_MS, GOAL_P99_MS = 100, 15, 150
+CLIENTS = 8
+TIMEOUT_SECONDS = 300
+QUANTILES: Mapping[str, float] = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+def measure(*, quick: bool) -> Results:
+    results = Results()
+    for users, runs in ((2, 1), (5, 1)) if quick else SIZES:
+        found = [_run(users, 5 if quick else TASKS) for _ in range(runs)]
+        late = [[float(line["late_ms"]) for line in run["lines"]] for run in found]
+        for name, share in QUANTILES.items():
+            goal = {"p50": GOAL_P50_MS, "p99": GOAL_P99_MS}.get(name) if users == GOAL_USERS else None
+            values = [quantile(one, share) for one in late]
+            results.add(f"{users} users: late, {name}", values, "ms", at_most=goal)
+        own = [quantile(_own_lateness(run["lines"]), 0.5) for run in found]
+        results.add(f"{users} users: behind the earliest legal time, p50", own, "ms")
+        results.add(f"{users} users: early starts", [sum(ms < 0 for ms in one) for one in late], at_most=0)
+        results.series[f"late {users}"] = sorted(late[0])
+        results.series[f"cpu {users}"] = found[0]["cpu"]
+    carried = [float(users) for users, _ in SIZES if f"late {users}" in results.series]
+    within = [n for n in carried if quantile(results.series[f"late {n:.0f}"], 0.99) <= 1000]
+    results.add("users on one machine with p99 below 1 s, of the sizes tried", [max(within, default=0)])
+    return results
+
+
+def _run(users: int, tasks: int) -> dict[str, Any]:
+    """One fresh system: its completions, and the share of a core that each process took while it ran."""
+    with local_run() as run:
+        before = run.cpu_seconds()
+        send_all(run.port, [submit(f"user-{n}", tasks) for n in range(users)], min(users, CLIENTS))
+        is_complete = run.wait_for(users * tasks, TIMEOUT_SECONDS)
+        lines = list(run.completions())
+        after = run.cpu_seconds()
+    if not is_complete:
+        print(f"{users} users: {len(lines)} of {users * tasks} tasks completed within {TIMEOUT_SECONDS} s")
+    seconds = max(line["completed_at"] for line in lines) - min(line["started_at"] for line in lines)
+    cpu = {name: round((after[name] - before[name]) / max(seconds / 1000, 1), 3) for name in after}
+    return {"lines": lines, "cpu": cpu}
+
+
+def _own_lateness(lines: list[dict[str, Any]]) -> list[float]:
+    """Each start against what its user's starts before it allow (1/second; 20/minute), lateness of those forgiven."""
+    late: list[float] = []
+    ordered = sorted(lines, key=lambda line: (line["user_id"], line["seq"]))
+    for _, group in groupby(ordered, key=lambda line: line["user_id"]):
+        starts: list[int] = []
+        for line in group:
+            legal = max([line["planned_at"], *(starts[-1:] and [starts[-1] + 1000]), *_minute(starts)])
+            late.append(line["started_at"] - legal)
+            starts.append(line["started_at"])
+    return late
+
+
+def _minute(starts: list[int]) -> list[int]:
+    return [starts[-20] + 60_000] if len(starts) >= 20 else []

@@ -1,0 +1,44 @@
+"""Records the boto3 calls that some code makes, to make the same calls again without that code: its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+
+@dataclass
+class Recording:
+    """Calls in order: client, method and parameters."""
+
+    calls: list[tuple[Any, str, dict[str, Any]]] = field(default_factory=list)
+
+    def replay(self) -> None:
+        """The same calls with the same parameters by the same clients, through their public methods."""
+        for client, method, parameters in self.calls:
+            try:
+                getattr(client, method)(**parameters)
+            except ClientError:
+                continue
+
+
+@contextmanager
+def recorded() -> Iterator[Recording]:
+    """Records what this process calls meanwhile."""
+    recording = Recording()
+    original: Callable[..., Any] = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def record(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        methods = {name: method for method, name in client.meta.method_to_api_mapping.items()}
+        recording.calls.append((client, methods[operation], parameters))
+        return original(client, operation, parameters)
+
+    BaseClient._make_api_call = record  # type: ignore[attr-defined]
+    try:
+        yield recording
+    finally:
+        BaseClient._make_api_call = original  # type: ignore[attr-defined]

@@ -1,0 +1,84 @@
+"""AWS without AWS: boto3 works as always, but its transport answers at once, in this process, as AWS would."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
+
+#: Nothing listens there, and nothing is asked.
+NOWHERE = "http://127.0.0.1:1"
+QUEUE_URL = f"{NOWHERE}/000000000000/paceline-dev.fifo"
+ENVIRONMENT = {
+    "TABLE_NAME": "paceline-dev",
+    "QUEUE_URL": QUEUE_URL,
+    "DEAD_LETTER_URL": f"{NOWHERE}/000000000000/paceline-dev-dead.fifo",
+    "LATER_QUEUE_URL": f"{NOWHERE}/000000000000/paceline-dev-later",
+    "AWS_ENDPOINT_URL": NOWHERE,
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+_REFUSED = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
+
+
+class Stub:
+    """Answers each call. `is_over_limit`: the quick admission finds the minute's quota used up."""
+
+    def __init__(self) -> None:
+        self.is_over_limit = False
+
+    def install(self) -> None:
+        """For the rest of this process."""
+        os.environ.update(ENVIRONMENT)
+        URLLib3Session.send = lambda _session, request: self._send(request)  # type: ignore
+
+    def _send(self, request: Any) -> AWSResponse:
+        target = request.headers.get("X-Amz-Target") or b""
+        operation = (target.decode() if isinstance(target, bytes) else str(target)).rpartition(".")[2]
+        status, answer = self._answer(operation, json.loads(request.body or b"{}"))
+        body = json.dumps(answer).encode()
+        headers = {"content-type": "application/x-amz-json-1.0", "content-length": str(len(body))}
+        return AWSResponse(request.url, status, headers, _Body(body))  # type: ignore[arg-type]
+
+    def _answer(self, operation: str, parameters: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if operation == "UpdateItem" and "ReturnValues" in parameters:
+            is_quick_admission = "if_not_exists(#planned" in parameters["UpdateExpression"]
+            if is_quick_admission and self.is_over_limit:
+                return 400, {"__type": _REFUSED, "message": "The conditional request failed", "Item": _lane()}
+            return 200, {"Attributes": _lane()}
+        if operation == "SendMessage":
+            digest = hashlib.md5(parameters["MessageBody"].encode()).hexdigest()
+            return 200, {"MessageId": "m", "MD5OfMessageBody": digest, "SequenceNumber": "1"}
+        return 200, {}
+
+
+def _lane() -> dict[str, Any]:
+    """A lane with a full memory: 40 tasks admitted, 20 started."""
+    now_ms = int(time.time() * 1000)
+    return {
+        "user_id": {"S": "ann"},
+        "item": {"S": "lane"},
+        "admitted": {"N": "40"},
+        "planned": {"L": [{"N": str(now_ms + 20_000 - 1000 * n)} for n in range(21)]},
+        "newest": {"S": "01a201c6-2ed8-78ae-98d6-419040bdc8e3"},
+        "started_seq": {"N": "20"},
+        "started": {"N": "20"},
+        "starts": {"L": [{"N": str(now_ms - 1000 * n)} for n in range(20)]},
+    }
+
+
+class _Body:
+    """What urllib3's response is to botocore."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, **_options: Any) -> Iterator[bytes]:
+        yield self._body

@@ -1,0 +1,89 @@
+"""Counts the requests that boto3 sends, by kind, repeats included, and what DynamoDB would charge for the writes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+
+_WRITES = ("UpdateItem", "PutItem")
+
+
+class Wire:
+    """Has to be made before the clients that it is to watch."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        boto3.setup_default_session()
+        events = boto3.DEFAULT_SESSION.events  # type: ignore[union-attr]
+        events.register("before-send", self._sent)
+        events.register("after-call.sqs.ReceiveMessage", self._received)
+        events.register("after-call.dynamodb", self._written)
+        events.register("provide-client-params.dynamodb", self._asked)
+        self._asks = threading.local()
+
+    @contextmanager
+    def counting(self) -> Iterator[Counter[str]]:
+        """What is sent meanwhile; complete when the block ends."""
+        with self._lock:
+            before = Counter(self._counts)
+        counted: Counter[str] = Counter()
+        yield counted
+        with self._lock:
+            counted.update(self._counts - before)
+
+    def _sent(self, event_name: str, **_others: Any) -> None:
+        self._add(event_name.rpartition(".")[2])
+
+    def _received(self, parsed: Mapping[str, Any], **_others: Any) -> None:
+        if not parsed.get("Messages"):
+            self._add("empty ReceiveMessage")
+
+    def _asked(self, params: Mapping[str, Any], **_others: Any) -> None:
+        self._asks.parameters = params
+
+    def _written(self, parsed: Mapping[str, Any], model: Any, **_others: Any) -> None:
+        """Write units: each KB of the item begun; what an update did not give back is taken to be its values."""
+        asked = self._asks.parameters
+        if model.name in _WRITES:
+            item = parsed.get("Attributes") or parsed.get("Item") or asked.get("Item")
+            size = item_bytes(item) if item else item_bytes(asked["Key"]) + item_bytes(_named_values(asked))
+            self._add("write units", max(1, math.ceil(size / 1024)))
+        if model.name == "BatchWriteItem":
+            items = [one["PutRequest"]["Item"] for some in asked["RequestItems"].values() for one in some]
+            self._add("write units", sum(math.ceil(item_bytes(item) / 1024) for item in items))
+
+    def _add(self, kind: str, count: int = 1) -> None:
+        with self._lock:
+            self._counts[kind] += count
+
+
+def _named_values(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """An update's values under its names: as large as the item, for an update that sets all of it."""
+    values = dict(asked.get("ExpressionAttributeValues", {}))
+    return values | {name: {"BOOL": True} for name in asked.get("ExpressionAttributeNames", {}).values()}
+
+
+def item_bytes(item: Mapping[str, Any]) -> int:
+    """An item's size as DynamoDB counts it (CapacityUnitCalculations): names, and values by their kind."""
+    return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
+
+
+def _value_bytes(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        digits = content.strip("-").strip("0").replace(".", "")
+        return math.ceil(len(digits) / 2) + 1
+    if kind == "L":
+        return 3 + sum(1 + _value_bytes(element) for element in content)
+    if kind == "M":
+        return 3 + len(content) + item_bytes(content)
+    return sum(len(element.encode()) for element in content) if kind == "SS" else 1
