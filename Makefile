@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fix check logs audit infra deploy destroy package bench e2e localstack screenshots clean chaos simulate mutants
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ {printf "%s ", $$1}' Makefile)
 
 PYTHON ?= python3
 STAGE ?= dev
@@ -15,7 +15,10 @@ run: $(READY) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m infra.local
 
 test: $(READY) ## run all tests; they need nothing but Python
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/browser
+
+browser: $(READY) ## test the dashboard in Chromium, which has to be there (Debian: chromium)
+	@$(BIN)/python -m pytest tests/browser
 
 lint: $(READY) ## look for faults in form, types and imports; changes nothing
 	@$(BIN)/ruff format --check .
@@ -43,6 +46,12 @@ mutants: $(READY) ## turn off one guard after the other: in how many schedules i
 
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+demo: $(READY) ## send bursts for five users, watch them live, see the proof
+	@exec ./paceline demo
+
+pictures: $(READY) ## draw the pictures of README anew; takes a minute
+	@PYTHONPATH=client exec $(BIN)/python -m infra.demo.pictures
 
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
