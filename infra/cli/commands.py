@@ -20,7 +20,7 @@ _EXIT_CODES = (
 
 
 class Commands(TyperGroup):
-    """Says what went wrong in one line on standard error, and exits with its code."""
+    """Says what went wrong in one line on standard error, and exits with its code. Nothing is ever a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,6 +28,11 @@ class Commands(TyperGroup):
         except (PacelineError, NotReachableError) as error:
             print(line(error), file=sys.stderr)
             raise typer.Exit(exit_code(error)) from error
+        except typer.TyperException as error:
+            if sys.stderr.isatty():
+                raise  # typer draws it with the usage
+            print(" ".join(error.format_message().split()), file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
 
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ from infra.cli.lines import duration
 from paceline_client import Lane
 
 #: Cells of the time axis, where the terminal is wide enough.
-MOST_CELLS = 70
+MOST_CELLS = 64
 #: What the other columns take.
 OTHER_CELLS = 36
 #: So many of the newest events are told.
@@ -83,7 +83,9 @@ class Board:
             (f"{self.limits} for each user", "bold"),
             f"   {duration(passed)} of {duration(self.end - self.begin)}   {self.summary}",
         )
-        legend = Text.assemble((START, "green"), " started  ", (PLANNED, "yellow"), " waits until then", style="dim")
+        legend = Text.assemble(
+            (START, "green"), (" started  ", "dim"), (PLANNED, "yellow"), (" waits until then", "dim")
+        )
         told = [Text(event, "dim") for event in self.events[-EVENTS_SHOWN:]]
         return Group(head, "", table, "", legend, *told)
 

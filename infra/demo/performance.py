@@ -35,7 +35,7 @@ class Performance:
     def __init__(self, paceline: Paceline, system: System, is_fast: bool) -> None:
         self._paceline = paceline
         self._system = system
-        names = list(dict.fromkeys(burst.name for burst in bursts(parse_limits(FAST_LIMITS))))
+        names = sorted({burst.name for burst in bursts(parse_limits(FAST_LIMITS))})
         self.members = [Member(name, name + system.suffix) for name in names]
         self.limits = self._set_limits() if is_fast else self._limits_there()
         self.submitted: list[Submitted] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from chalicelib.limits import Limit, Limits
@@ -16,7 +17,7 @@ from infra.demo.script import longest
 from infra.windows import trailing_windows
 
 INK, QUIET, PAPER, GRID = "#1c2733", "#64748b", "#fdfcf9", "#e5e7eb"
-STARTED, WAITING, LIMIT = "#1d6fd1", "#e8930c", "#c8312b"
+STARTED, WAITING, LIMIT, SUBMITTED = "#1d6fd1", "#e8930c", "#c8312b", "#9a5b00"
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 
@@ -43,27 +44,37 @@ def draw(rows: Sequence[Row], limits: Limits, verdict: str, folder: Path) -> tup
 
 
 def _figure(rows: Sequence[Row], limits: Limits, verdict: str) -> Figure:
-    height = 2.15 + 1.22 * len(rows)
+    # A task is as high everywhere, above the line and below it.
+    depths = [_depth(row, longest(limits)) for row in rows]
+    parts = [1.3 * longest(limits).quota + depth for depth in depths]
+    height = 2.1 + 0.82 * sum(parts) / (1.3 * longest(limits).quota)
     figure = Figure(figsize=(11, height), facecolor=PAPER)
-    axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=0.075, right=0.83, top=1 - 1.35 / height, bottom=0.72 / height, hspace=0.14)
+    axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=parts)[:, 0]
+    figure.subplots_adjust(left=0.1, right=0.835, top=1 - 1.32 / height, bottom=0.68 / height, hspace=0.1)
     end = max(row.starts[-1] for row in rows) / 1000 + 1
-    for axis, row in zip(axes, rows, strict=True):
-        _frame(axis, row, rows, longest(limits), end)
+    for axis, row, depth in zip(axes, rows, depths, strict=True):
+        _frame(axis, row, depth, longest(limits), end)
         _curves(axis, row, longest(limits), end)
         _most(axis, row, limits)
+    marked = next((place for place, row in enumerate(rows) if len(row.starts) > longest(limits).quota), None)
+    if marked is not None:
+        _window_mark(axes[marked], rows[marked], longest(limits))
     axes[-1].tick_params(axis="x", length=3, labelbottom=True)
     axes[-1].set_xlabel("seconds since the first submit", color=QUIET)
     _words(figure, rows, limits, verdict, height)
     return figure
 
 
-def _frame(axis: Axes, row: Row, rows: Sequence[Row], limit: Limit, end: float) -> None:
-    deepest = max(count for one in rows for _, count in _waiting(one))
-    axis.set(xlim=(-0.6, end), ylim=(-1.18 * deepest, 1.32 * limit.quota), facecolor=PAPER)
+def _depth(row: Row, limit: Limit) -> float:
+    """How far down the row goes: what waits at most, and the words there."""
+    return max(1.1 * max(count for _, count in _waiting(row)), 0.5 * limit.quota)
+
+
+def _frame(axis: Axes, row: Row, depth: float, limit: Limit, end: float) -> None:
+    axis.set(xlim=(-0.01 * end, end), ylim=(-depth, 1.3 * limit.quota), facecolor=PAPER)
     axis.spines[:].set_visible(False)
     axis.axhline(0, color=INK, linewidth=0.8, zorder=3)
-    axis.axhline(limit.quota, color=LIMIT, linewidth=1.1, linestyle=(0, (5, 3)), zorder=2)
+    axis.axhline(limit.quota, color=LIMIT, linewidth=1.1, linestyle=(0, (5, 3)), zorder=4)
     axis.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -71,7 +82,10 @@ def _frame(axis: Axes, row: Row, rows: Sequence[Row], limit: Limit, end: float) 
     axis.set_yticks([0, limit.quota], ["0", str(limit.quota)])
     axis.tick_params(axis="y", length=0, colors=QUIET, labelsize=8.5)
     axis.get_yticklabels()[1].set_color(LIMIT)
-    axis.text(-0.058, 0.5, row.name, transform=axis.transAxes, ha="right", va="center", fontsize=13, weight="bold")
+    axis.annotate(
+        row.name, (0, 0.5 * limit.quota), (-64, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="center", fontsize=13, weight="bold", color=INK,
+    )  # fmt: skip
 
 
 def _curves(axis: Axes, row: Row, limit: Limit, end: float) -> None:
@@ -83,9 +97,20 @@ def _curves(axis: Axes, row: Row, limit: Limit, end: float) -> None:
     axis.scatter([at / 1000 for at in ordered], heights, s=17, color=STARTED, linewidths=0, zorder=5, clip_on=False)
     for at, count in row.submits:
         axis.annotate(
-            f"+{count}", (at / 1000, 0), (0, -3), textcoords="offset points", fontsize=8, weight="bold",
-            color="#9a5b00", ha="center", va="top", zorder=6,
+            f"+{count}", (at / 1000, 0), (2, -3), textcoords="offset points", fontsize=8, weight="bold",
+            color=SUBMITTED, ha="left", va="top", zorder=6,
         )  # fmt: skip
+
+
+def _window_mark(axis: Axes, row: Row, limit: Limit) -> None:
+    """What the limit means, shown once: the start after a full window waits until its first is a window old."""
+    ordered, height = sorted(row.starts), 1.17 * limit.quota
+    first, next_one = ordered[0] / 1000, ordered[limit.quota] / 1000
+    axis.annotate("", (next_one, height), (first, height), arrowprops={"arrowstyle": "|-|,widthA=0.25,widthB=0.25",
+                  "color": QUIET, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+    text = f"start {limit.quota + 1} came {next_one - first:.3f} s after start 1"
+    axis.text((first + next_one) / 2, height, text, ha="center", va="center", fontsize=8.5, color=QUIET,
+              bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2})  # fmt: skip
 
 
 def _area(axis: Axes, steps: Sequence[tuple[int, int]], end: float, color: str, alpha: float) -> None:
@@ -117,13 +142,18 @@ def _summed(changes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 def _most(axis: Axes, row: Row, limits: Limits) -> None:
     """Beside the row: the fullest window of each limit."""
-    for place, limit in enumerate(limits):
-        most = max(count for _, count in trailing_windows(sorted(row.starts), limit.window_ms))
-        height = 0.62 + 0.2 * (len(limits) / 2 - 0.5 - place)
-        text = f"{most} of {limit.quota} in any {_window(limit)}"
-        axis.text(1.012, height, text, transform=axis.transAxes, va="center", fontsize=9, color=INK)
-    total = f"{len(row.starts)} started, {sum(count for _, count in row.submits) - len(row.starts)} lost"
-    axis.text(1.012, 0.2, total, transform=axis.transAxes, va="center", fontsize=9, color=QUIET)
+    lines = [(_fullest(row, limit), INK) for limit in limits]
+    lines.append((f"{len(row.starts)} started, {sum(n for _, n in row.submits) - len(row.starts)} lost", QUIET))
+    for place, (text, color) in enumerate(lines):
+        axis.annotate(
+            text, (1, longest(limits).quota), (9, 4 - 15 * place), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=9, color=color,
+        )  # fmt: skip
+
+
+def _fullest(row: Row, limit: Limit) -> str:
+    most = max(count for _, count in trailing_windows(sorted(row.starts), limit.window_ms))
+    return f"{most} of {limit.quota} in any {_window(limit)}"
 
 
 def _window(limit: Limit) -> str:
@@ -143,20 +173,31 @@ def _words(figure: Figure, rows: Sequence[Row], limits: Limits, verdict: str, he
         s=f"{tasks} tasks of {users} users, submitted in bursts. What comes too fast waits and is not lost; "
         f"nobody waits for anybody else. {verdict}",
     )  # fmt: skip
-    _legend(figure, 1 - 1.04 / height, last)
+    _legend(figure.axes[0], 1 - 1.04 / height, _window(last), last.quota)
 
 
-def _legend(figure: Figure, y: float, limit: Limit) -> None:
-    window = _window(limit)
+def _legend(axis: Axes, y: float, window: str, quota: int) -> None:
+    """Each entry begins where the one before it ends."""
     entries = [
-        (0.075, "●", STARTED, f"a start; its height: this user's starts in the {window} up to it"),
-        (0.485, "╌", LIMIT, f"the limit, {limit.quota}"),
-        (0.595, "■", WAITING, "waiting"),
-        (0.685, "+7", "#9a5b00", "submitted at once"),
+        ("●", STARTED, f"a start; its height: this user's starts in the {window} up to it"),
+        ("╌╌", LIMIT, f"the limit, {quota}"),
+        ("■", WAITING, "submitted and waiting"),
+        ("+7", SUBMITTED, "submitted at once"),
     ]
-    for x, mark, color, text in entries:
-        figure.text(x, y, mark, color=color, fontsize=10, weight="bold")
-        figure.text(x + (0.027 if len(mark) > 1 else 0.016), y, text, color=INK, fontsize=9.5)
+    before: Annotation | None = None
+    for sign, color, text in entries:
+        before = _after(axis, before, y, sign, 16, color, 10)
+        before = _after(axis, before, y, text, 5, INK, 9.5)
+
+
+def _after(
+    axis: Axes, before: Annotation | None, y: float, text: str, gap: float, color: str, size: float
+) -> Annotation:
+    return axis.annotate(
+        text, (0.02, y) if before is None else (1, y), (0 if before is None else gap, 0),
+        xycoords=("figure fraction" if before is None else before, "figure fraction"), textcoords="offset points",
+        color=color, fontsize=size, weight="normal" if color == INK else "bold", va="center", annotation_clip=False,
+    )  # fmt: skip
 
 
 def _noun(place: int, limit: Limit) -> str:

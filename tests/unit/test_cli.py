@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from infra.cli.commands import app
+from infra.cli.connection import World
+from infra.cli.lines import duration
+from infra.cli.watching import Watching
+from paceline_client import Paceline, Place, Task
+from tests.unit import test_client
+from tests.unit.completion_lines import NOW, completion_text, write_stream
+from tests.unit.test_client import NOW_MS, Answer, Server, answer, bulk, lane, place, problem
+
+REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the machine's environment nor its `.env` has a say."""
+    for name in ("PACELINE_URL", "PACELINE_TOKEN", "HOST", "PORT", "LIMITS", "LOG_DIR", "STAGE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(server: Server | Answer, *words: str, stdin: str | None = None) -> Result:
+    server = server if isinstance(server, Server) else Server(server)
+    world = World(httpx.MockTransport(server), server.clock)
+    return CliRunner().invoke(app, list(words), obj=world, input=stdin, prog_name="paceline", catch_exceptions=False)
+
+
+def task(state: str = "queued", **changes: Any) -> dict[str, Any]:
+    return {field.name: None for field in fields(Task)} | test_client.task(state, **changes)
+
+
+# Where it is, and what goes wrong.
+
+
+@pytest.mark.parametrize("words", [("lane", "ann"), ("submit", "ann"), ("status", "ann", "id-1"), ("pause", "ann")])
+def test_what_is_not_running_is_said_in_one_line(words: tuple[str, ...]) -> None:
+    result = run(REFUSED, *words)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "Paceline does not answer at http://127.0.0.1:8000: start it with make run\n"
+
+
+def test_a_far_away_paceline_is_not_to_be_started_here() -> None:
+    result = run(REFUSED, "lane", "ann", "--url", "https://far.test/api")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Paceline does not answer at https://far.test/api: [Errno 111]")
+
+
+def test_what_answered_once_is_waited_for() -> None:
+    server = Server(answer(task("queued")), REFUSED, answer(task("succeeded")))
+    assert run(server, "status", "ann", "id-1", "--wait").exit_code == 0
+    assert len(server.requests) == 3
+
+
+def test_the_address_comes_from_option_environment_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(answer(lane()))
+    Path(".env").write_text("PORT=8123\n")
+    run(server, "lane", "ann")
+    monkeypatch.setenv("PACELINE_URL", "http://env.test")
+    monkeypatch.setenv("PACELINE_TOKEN", "secret")
+    run(server, "lane", "ann")
+    run(server, "lane", "ann", "--url", "http://option.test/", "--token", "other")
+    assert [request.url.copy_with(path="/") for request in server.requests] == [
+        httpx.URL(f"http://{host}/") for host in ("127.0.0.1:8123", "env.test", "option.test")
+    ]
+    assert [request.headers.get("Authorization") for request in server.requests] == [
+        None,
+        "Bearer secret",
+        "Bearer other",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answered", "code"),
+    [
+        (problem(400), 2),
+        (problem(401), 4),
+        (problem(403), 4),
+        (problem(404), 1),
+        (problem(409), 4),
+        (problem(429), 4),
+        (problem(500), 1),
+        (problem(503), 3),
+        (httpx.Response(200, text="<html>"), 3),
+        (answer({"title": "something else"}), 3),
+        (httpx.ReadTimeout("slow"), 3),
+    ],
+)
+def test_each_refusal_has_its_exit_code_and_one_line(answered: Answer, code: int) -> None:
+    result = run(answered, "lane", "ann")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_submit_that_may_have_been_taken_says_how_to_repeat_it() -> None:
+    result = run(problem(503), "submit", "ann", "--key", "mine")
+    assert result.exit_code == 3
+    assert "the same again with --key mine is safe" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("lane",),
+        ("lane", "white space"),
+        ("lane", "ann", "--url", "127.0.0.1"),
+        ("lane", "ann", "--token", "white\nspace"),
+        ("submit", "ann", "--payload", "{no json"),
+        ("submit", "ann", "--payload", "@missing.json"),
+        ("submit", "ann", "--count", "0"),
+        ("submit", "ann", "--key", ""),
+        ("limits", "ann", "5/parsec"),
+        ("limits", "ann", "5/second", "--clear"),
+        ("pause", "ann", "--for", "tomorrow"),
+        ("logs", "--format", "yaml"),
+        ("logs", "--since", "yesterday"),
+        ("audit", "--log-dir", "missing"),
+    ],
+)
+def test_wrong_usage_is_2_and_sends_nothing(words: tuple[str, ...]) -> None:
+    server = Server(answer(lane()))
+    result = run(server, *words)
+    assert (result.exit_code, result.stdout, server.requests) == (2, "", [])
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_is_quiet() -> None:
+    def interrupt(request: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    result = run(interrupt, "lane", "ann")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+# Submit.
+
+
+def test_a_submit_says_its_place_with_the_id_first() -> None:
+    server = Server(answer(place(seq=4, position=3, delay_ms=2600, queued=True), 429))
+    result = run(server, "submit", "ann", "--task", "log", "--payload", '{"n": 1}')
+    assert (result.exit_code, result.stdout) == (0, "id-4  seq 4  position 3, starts in 2.6 s\n")
+    assert server.bodies == [{"user_id": "ann", "task": "log", "payload": {"n": 1}}]
+
+
+def test_a_payload_comes_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(answer(place(), 202))
+    monkeypatch.setenv("PACELINE_FROM", str(tmp_path / "folder"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "order.json").write_text('["file"]')
+    run(server, "submit", "ann", "--payload", "@order.json")
+    run(server, "submit", "ann", "--payload", "-", stdin='"typed"')
+    assert [body["payload"] for body in server.bodies] == [["file"], "typed"]
+
+
+def test_many_are_submitted_at_once_and_each_is_a_line_of_json() -> None:
+    server = Server(bulk)
+    result = run(server, "submit", "ann", "--count", "120", "--json")
+    assert [json.loads(line)["task_id"] for line in result.stdout.splitlines()][:2] == ["id-1", "id-2"]
+    assert [len(body["tasks"]) for body in server.bodies] == [100, 20]
+
+
+def test_strict_asks_for_a_refusal() -> None:
+    server = Server(problem(429, "Rate limit exceeded", queued=False))
+    result = run(server, "submit", "ann", "--strict")
+    assert (result.exit_code, server.requests[0].headers["Prefer"]) == (4, "handling=strict")
+
+
+def watched(*states: str, **last: Any) -> Callable[[httpx.Request], httpx.Response]:
+    """Three tasks, whose last one is looked at until it has ended in the last of the states."""
+    looks = list(states)
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return bulk(request)
+        if request.url.path.endswith("/tasks"):
+            tasks = [task("succeeded", task_id=f"id-{seq}", seq=seq) for seq in (2, 1)]
+            return answer({"tasks": [task(states[-1], task_id="id-3", seq=3, **last), *tasks], "next": None})
+        state = looks.pop(0)
+        waits = {"estimated_at": NOW_MS + 60_000, "position": 1} if state == "queued" else {}
+        return answer(task(state, task_id="id-3", seq=3, **{**waits, **last}))
+
+    return respond
+
+
+def test_watch_waits_for_all_and_a_pipe_gets_no_bar() -> None:
+    server = Server(watched("queued", "queued", "running", "succeeded"))
+    result = run(server, "submit", "ann", "--count", "3", "--watch")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [f"id-{seq}  seq {seq}  succeeded" for seq in (1, 2, 3)]
+    assert server.clock.slept == [0.5, 0.5, 0.5]
+
+
+def test_watch_is_1_when_a_task_failed() -> None:
+    result = run(watched("running", "failed", error="boom"), "submit", "ann", "--count", "3", "--watch")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "id-3  seq 3  failed  boom"
+
+
+def test_watch_goes_on_when_the_last_was_cancelled_before_the_others() -> None:
+    lists = [("cancelled", "queued"), ("cancelled", "succeeded")]
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return bulk(request)
+        if request.url.path.endswith("/tasks"):
+            tasks = [task(state, task_id=f"id-{2 - n}", seq=2 - n) for n, state in enumerate(lists.pop(0))]
+            return answer({"tasks": tasks, "next": None})
+        return answer(task("cancelled" if request.url.path.endswith("id-2") else "succeeded"))
+
+    result = run(respond, "submit", "ann", "--count", "2", "--watch")
+    assert [line.split()[-1] for line in result.stdout.splitlines()] == ["succeeded", "cancelled"]
+    assert not lists
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
+    server = Server(watched("queued", "succeeded"))
+    out = Console(force_terminal=True, width=80, record=True)
+    client = Paceline("http://paceline.test", transport=httpx.MockTransport(server), clock=server.clock)
+    places = [Place(f"id-{seq}", "ann", seq, seq - 1, NOW_MS, 0, seq > 1, "queued") for seq in (1, 2, 3)]
+    assert [one.seq for one in Watching(client, server.clock, out).ended(places)] == [1, 2, 3]
+    shown = out.export_text()
+    assert "ann" in shown
+    assert "3/3" in shown
+
+
+# Status, cancel, lanes.
+
+
+@pytest.mark.parametrize(("state", "code"), [("queued", 0), ("succeeded", 0), ("failed", 1), ("cancelled", 1)])
+def test_status_is_1_for_a_task_that_failed_or_was_cancelled(state: str, code: int) -> None:
+    result = run(answer(task(state)), "status", "ann", "id-1")
+    assert result.exit_code == code
+    assert ["state", state] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_cancel_says_what_became_of_the_task() -> None:
+    server = Server(answer(task("cancelled")))
+    assert json.loads(run(server, "cancel", "ann", "id-1", "--json").stdout)["state"] == "cancelled"
+    assert server.requests[0].method == "DELETE"
+
+
+def test_a_lane_is_shown_in_plain_words_when_piped() -> None:
+    waits = {"backlog": 3, "next_start_at": NOW_MS + 4200, "held_until": NOW_MS + 5000, "held_reason": "429"}
+    result = run(answer(lane(**waits)), "lane", "ann")
+    fields = dict(line.split(maxsplit=1) for line in result.stdout.replace("next start", "next").splitlines())
+    assert fields["waiting"] == "3 tasks"
+    assert fields["next"].endswith("(in 4.2 s)")
+    assert fields["held"].endswith(": 429")
+    assert result.stdout.isascii(), "neither colours nor bars"
+
+
+def test_a_lane_as_json_is_the_whole_answer() -> None:
+    body = lane()
+    assert json.loads(run(answer(body), "lane", "ann", "--json").stdout) == body
+
+
+def test_limits_are_shown_set_and_cleared() -> None:
+    server = Server(answer(lane()))
+    assert run(server, "limits", "ann").stdout == "1/second\n"
+    assert run(server, "limits", "ann", "5/second").exit_code == 0
+    assert run(server, "limits", "ann", "--clear").exit_code == 0
+    assert [request.method for request in server.requests] == ["GET", "PUT", "DELETE"]
+
+
+def test_a_lane_is_paused_for_a_while_and_resumed() -> None:
+    server = Server(answer(lane(paused=True)))
+    run(server, "pause", "ann", "--for", "10m")
+    run(server, "pause", "ann")
+    run(server, "resume", "ann")
+    assert server.bodies == [{"until": NOW_MS + 600_000}, {}, {}]
+
+
+# What make has too.
+
+
+def test_logs_and_audit_read_the_log_that_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "logs" / "paceline" / "dev" / "completions"
+    write_stream(folder, completion_text(1), completion_text(2, NOW + 1000))
+    logged = run(REFUSED, "logs", "--since", "2020-01-01", "--log-dir", str(tmp_path / "logs"))
+    assert logged.stdout.splitlines()[0] == f"user123-task completed at-{NOW + 5}"
+    assert run(REFUSED, "audit").exit_code == 0
+    write_stream(folder, completion_text(3, NOW + 1001))
+    broken = run(REFUSED, "audit", "--json")
+    assert (broken.exit_code, json.loads(broken.stdout)["clean"]) == (1, False)
+
+
+def test_help_names_every_command_and_an_example() -> None:
+    commands = ("run", "submit", "status", "lane", "limits", "pause", "resume", "cancel", "logs", "audit", "demo")
+    shown = run(REFUSED, "--help").stdout
+    for command in (*commands, "deploy", "destroy", "redrive", "token"):
+        assert f" {command} " in shown
+        assert f"./paceline {command}" in run(REFUSED, command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (-5, "0.0 s"),
+        (840, "0.8 s"),
+        (9_949, "9.9 s"),
+        (9_950, "10 s"),
+        (185_000, "3 min 5 s"),
+        (7_800_000, "2 h 10 min"),
+    ],
+)
+def test_durations_are_as_long_as_they_need_to_be(milliseconds: int, text: str) -> None:
+    assert duration(milliseconds) == text
