@@ -12,9 +12,10 @@ from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request,
 from chalicelib import answers, http, pages, requests
 from chalicelib.adapters.aws import time_budget
 from chalicelib.auth import Caller
-from chalicelib.bootstrap import authenticates, container, queue_name
+from chalicelib.bootstrap import authenticates, container, later_queue_name, queue_name
 from chalicelib.control import Control
 from chalicelib.errors import UnauthenticatedError, UnavailableError
+from chalicelib.later import ErrandDelivery
 from chalicelib.worker import Deferred, Delivery
 
 app = Chalice(app_name="paceline")
@@ -63,7 +64,7 @@ def submit_task_short() -> Response:
 
 def _submit_one() -> Response:
     request, parts = _request.get(), container()
-    user_id, new = requests.read_submit(request, parts.settings, parts.registry)
+    user_id, new = requests.read_submit(request, parts.settings, parts.registry, parts.clock.now_ms())
     return parts.intake.submit_one(request, _user_to_act_for(user_id), new)
 
 
@@ -74,7 +75,7 @@ def submit_tasks() -> Response:
 
 def _submit_many() -> Response:
     request, parts = _request.get(), container()
-    user_id, new = requests.read_bulk(request, parts.settings, parts.registry)
+    user_id, new = requests.read_bulk(request, parts.settings, parts.registry, parts.clock.now_ms())
     return parts.intake.submit_many(request, _user_to_act_for(user_id), new)
 
 
@@ -228,6 +229,23 @@ def _handled(record: dict[str, Any], user_id: str) -> bool:
         return not isinstance(container().worker.handle(delivery), Deferred)
     except UnavailableError as error:
         print(json.dumps({"event": "task_unavailable", "user_id": user_id, "error": str(error)}), flush=True)
+        return False
+
+
+@app.on_sqs_message(queue=later_queue_name(), batch_size=1, name="later")
+def later(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
+    """Does what was put off: admits parked tasks at their time, tells of ends."""
+    records = event.to_dict()["Records"]
+    failed = [record["messageId"] for record in records if not _ran_errand(record)]
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def _ran_errand(record: dict[str, Any]) -> bool:
+    delivery = ErrandDelivery(record["body"], record["receiptHandle"], record["messageId"])
+    try:
+        return container().errands.handle(delivery)
+    except UnavailableError as error:
+        print(json.dumps({"event": "errand_unavailable", "error": str(error)}), flush=True)
         return False
 
 

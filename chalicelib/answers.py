@@ -41,7 +41,7 @@ def submit_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Respon
     if isinstance(outcome, Refused):
         return _refused(outcome)
     place = outcome.places[0]
-    headers = _submit_headers(outcome, outcome.places[-1])
+    headers = _submit_headers(outcome)
     headers["Location"] = f"/api/v1/users/{quote(place.task.user_id, safe='')}/tasks/{place.task.task_id}"
     return _submitted(outcome, _place_answer(place), over_limit, headers)
 
@@ -52,7 +52,7 @@ def bulk_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Response
         return _refused(outcome)
     user_id = outcome.places[0].task.user_id
     body = BulkAnswer(user_id, outcome.queued, [_place_answer(place) for place in outcome.places])
-    return _submitted(outcome, body, over_limit, _submit_headers(outcome, outcome.places[-1]))
+    return _submitted(outcome, body, over_limit, _submit_headers(outcome))
 
 
 def _place_answer(place: Place) -> PlaceAnswer:
@@ -70,9 +70,9 @@ def _place_answer(place: Place) -> PlaceAnswer:
 
 
 def _submitted(outcome: Submitted, body: PlaceAnswer | BulkAnswer, over_limit: OverLimit, headers: Headers) -> Response:
-    if not outcome.queued or over_limit is OverLimit.ACCEPT:
+    last = outcome.last
+    if last is None or not outcome.is_over_limit or over_limit is OverLimit.ACCEPT:
         return answer(body, 202, headers)
-    last = outcome.places[-1]
     many = isinstance(body, BulkAnswer)
     title = "Rate limit exceeded. Tasks have been queued." if many else "Rate limit exceeded. Task has been queued."
     detail = f"The last of them starts in about {last.delay_ms} ms." if many else _place_in_line(last)
@@ -86,10 +86,10 @@ def _place_in_line(place: Place) -> str:
     return f"It is number {place.position} in line and starts in about {place.delay_ms} ms."
 
 
-def _submit_headers(outcome: Submitted, last: Place) -> Headers:
+def _submit_headers(outcome: Submitted) -> Headers:
     """`t` says when the policy lets the last task start, so that Retry-After is never before it."""
-    now_ms = last.task.submitted_at
-    if last.queued:
+    last, now_ms = outcome.last, outcome.now_ms
+    if last and last.queued:
         headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned[1:], now_ms)
         return headers | {"Retry-After": str(_seconds(last.delay_ms))}
     ready_at = next_within_limits(outcome.limits, outcome.planned, now_ms)
@@ -163,6 +163,8 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         attempts=view.attempts,
         result=ended.result if ended else None,
         error=ended.error if ended else view.record.error,
+        run_at=task.run_at,
+        callback_url=task.callback_url,
     )
 
 

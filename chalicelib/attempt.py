@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.errands import Callback
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Lease, Start
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import format_limits
-from chalicelib.ports import Clock, CompletionLog, LaneStore, TaskQueue, TaskStore
+from chalicelib.ports import Clock, CompletionLog, ErrandQueue, LaneStore, TaskQueue, TaskStore
 from chalicelib.registry import Context, PayloadError, PermanentError, Registry, RetryAfter
 from chalicelib.settings import Settings
 from chalicelib.tasks import Ended, Json, Task, TaskState, describe, printable
@@ -53,6 +54,8 @@ class _Ending:
     event: dict[str, Any]
     buried: bool = False
     logged: bool = False
+    #: its callback is on its way
+    told: bool = False
 
 
 class Attempts:
@@ -69,8 +72,11 @@ class Attempts:
         settings: Settings,
         keeper: LeaseKeeper,
         end_process: Callable[[], None],
+        later: ErrandQueue | None = None,
     ) -> None:
-        """end_process: called when a task did not end by its deadline, since nothing else stops a function."""
+        """later: tells of ends; None in a deployment where nobody is told.
+
+        end_process: called when a task did not end by its deadline, since nothing else stops a function."""
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -81,6 +87,7 @@ class Attempts:
         self._unsettled: dict[str, _Ending] = {}
         self._keeper = keeper
         self._end_process = end_process
+        self._later = later
 
     def run(self, task: Task, start: Start) -> Retry | None:
         """Runs the task's function once; None when the task has ended, logged and noted.
@@ -127,9 +134,9 @@ class Attempts:
         last = start.lane.running.starts[-2] if start.lane.running else start.at
         self._end(task, start, Ended(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
 
-    def cancelled(self, task: Task) -> None:
-        """Ends a task that was cancelled before it started."""
-        ended = Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
+    def cancelled(self, task: Task, ended: Ended | None = None) -> None:
+        """Ends a task that was cancelled before it started; `ended` where that is noted already."""
+        ended = ended or Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
         self._settle(_Ending(task, ended, self._event(task, ended, None)))
 
     def unsettled(self, task: Task) -> bool:
@@ -194,8 +201,10 @@ class Attempts:
                 if ending.ended.state is TaskState.FAILED and not ending.buried:
                     self._bury(ending)
                 if not ending.logged:
-                    self._log.write(ending.event)
+                    self._log.write(ending.event | self._metrics(ending.event))
                     ending.logged = True
+                if ending.task.callback_url and not ending.told:
+                    self._call_back(ending)
                 self._tasks.end(ending.task, ending.ended)
                 break
             except (OSError, UnavailableError) as error:
@@ -203,6 +212,14 @@ class Attempts:
                     raise UnavailableError(f"the end of {ending.task.task_id} is not noted: {error}") from error
                 self._clock.sleep(1000)
         del self._unsettled[ending.task.task_id]
+
+    def _call_back(self, ending: _Ending) -> None:
+        task = ending.task
+        if self._later is not None and task.callback_url:
+            begun_at = self._clock.now_ms()
+            callback = Callback(task.user_id, task.task_id, task.callback_url, ending.event, begun_at)
+            self._later.send([(callback, 0)])
+        ending.told = True
 
     def _bury(self, ending: _Ending) -> None:
         task = ending.task
@@ -233,7 +250,7 @@ class Attempts:
             event["error"] = ended.error
         if start:
             event |= _other_starts(start, ended) | _own_limits(start)
-        return event | self._metrics(event)
+        return event
 
     def _metrics(self, event: dict[str, Any]) -> dict[str, Any]:
         """CloudWatch's embedded metric format: the metrics of this line, by stage. Never by user: each would cost."""

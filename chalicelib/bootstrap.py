@@ -22,14 +22,19 @@ from chalicelib.adapters.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.adapters.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.adapters.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.adapters.outbound import Outbound
 from chalicelib.adapters.sqs import SQSTaskQueue
+from chalicelib.adapters.sqs_errands import SQSErrandQueue
 from chalicelib.attempt import Attempts
 from chalicelib.auth import Authenticator, NoAuthentication
+from chalicelib.callbacks import Teller
 from chalicelib.completion_log import FileLog, StandardOutputLog
 from chalicelib.control import Control
 from chalicelib.errors import SettingError, UnavailableError
+from chalicelib.http_task import HttpTask
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
+from chalicelib.later import ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.overview import Overview
 from chalicelib.ports import CompletionLog
@@ -90,6 +95,10 @@ class Container:
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
 
     @cached_property
+    def later(self) -> SQSErrandQueue:
+        return SQSErrandQueue(self.sqs, self._required("LATER_QUEUE_URL", self.settings.later_queue_url))
+
+    @cached_property
     def log(self) -> CompletionLog:
         if not self.settings.log_dir:
             return StandardOutputLog()
@@ -108,7 +117,8 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings, Turns().turn)
+        turn, settings = Turns().turn, self.settings
+        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, settings, turn, self.later)
 
     @cached_property
     def idempotency(self) -> Idempotency:
@@ -121,7 +131,7 @@ class Container:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+        return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings, self.later)
 
     @cached_property
     def overview(self) -> Overview:
@@ -133,23 +143,22 @@ class Container:
         return Races(self.clock, random.random)
 
     @cached_property
+    def outbound(self) -> Outbound:
+        return Outbound(self.settings.http_allowed_hosts, self.settings.http_allow_private)
+
+    @cached_property
     def registry(self) -> Registry:
         """The tasks built in and the project's own."""
         load_own_tasks()
-        # urllib3 is there for boto3 anyway.
-        from chalicelib.adapters.outbound import Outbound  # noqa: PLC0415
-        from chalicelib.http_task import HttpTask  # noqa: PLC0415
-
         registry, settings = Registry(registered), self.settings
-        outbound = Outbound(settings.http_allowed_hosts, settings.http_allow_private)
-        http = HttpTask(outbound.call, settings.webhook_key, settings.http_allowed_hosts)
+        http = HttpTask(self.outbound.call, settings.webhook_key, settings.http_allowed_hosts)
         registry.task("http", check=http.check)(http.__call__)
         return registry
 
     @cached_property
-    def worker(self) -> Worker:
+    def attempts(self) -> Attempts:
         keeper = LeaseKeeper(self.lanes, self.clock)
-        attempts = Attempts(
+        return Attempts(
             self.lanes,
             self.tasks,
             self.queue,
@@ -159,10 +168,18 @@ class Container:
             self.settings,
             keeper,
             end_process,
+            self.later,
         )
-        return Worker(
-            self.lanes, self.tasks, self.queue, attempts, self.clock, lambda: secrets.token_hex(8), self.settings
-        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        token = lambda: secrets.token_hex(8)  # noqa: E731
+        return Worker(self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings)
+
+    @cached_property
+    def errands(self) -> ErrandRunner:
+        tell = Teller(self.outbound.call, self.settings.webhook_key)
+        return ErrandRunner(self.later, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with what is wrong with it, None when nothing is."""
@@ -203,6 +220,11 @@ def queue_name() -> str:
     return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
 
 
+def later_queue_name() -> str:
+    """The queue that triggers `later`."""
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}-later"
+
+
 def authenticates() -> bool:
     """Whether callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
@@ -229,6 +251,11 @@ def _prepared(endpoint_url: str, stage: str) -> Settings:
     from infra.stack import emulator_defaults, ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
 
     outputs = ensure_stack(endpoint_url, stage)
-    names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+    names = {
+        "TABLE_NAME": "TableName",
+        "QUEUE_URL": "QueueUrl",
+        "DEAD_LETTER_URL": "DeadLetterUrl",
+        "LATER_QUEUE_URL": "LaterQueueUrl",
+    }
     os.environ.update(emulator_defaults(os.environ) | {name: outputs[output] for name, output in names.items()})
     return Settings.from_env(os.environ)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from chalicelib.errands import Withdrawal
 from chalicelib.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.lane import FOREVER_MS, Lane, estimated_starts, paused, resumed, with_limits, without
 from chalicelib.limits import Limits
-from chalicelib.ports import Clock, LaneStore, TaskQueue, TaskStore, Written
+from chalicelib.ports import Clock, ErrandQueue, LaneStore, TaskQueue, TaskStore, Written
 from chalicelib.settings import Settings
 from chalicelib.submit import Races
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
@@ -52,8 +53,17 @@ class LaneView:
 
 class Control:
     def __init__(
-        self, lanes: LaneStore, tasks: TaskStore, queue: TaskQueue, clock: Clock, races: Races, settings: Settings
+        self,
+        lanes: LaneStore,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        clock: Clock,
+        races: Races,
+        settings: Settings,
+        later: ErrandQueue | None = None,
     ) -> None:
+        """later: where tasks are parked until their time; None in a deployment that parks none."""
+        self._later = later
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -87,7 +97,10 @@ class Control:
 
         NotFoundError when this user has no such task, ConflictError when it has started or ended.
         """
-        task = self._record(user_id, task_id).task
+        record = self._withdrawn(self._record(user_id, task_id))
+        task = record.task
+        if record.ended and not task.seq:
+            return self._view(record, None)
 
         def cancelled(lane: Lane) -> Lane:
             view = self._view(self._record(user_id, task_id), lane)
@@ -104,6 +117,16 @@ class Control:
             self._queue.defer(lane.parked, 0)  # nothing has to wait behind it
         self._tasks.end(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self.task(user_id, task_id)
+
+    def _withdrawn(self, record: TaskRecord) -> TaskRecord:
+        """Ends a parked task, unless it gets its place at this very moment; the task as it is then."""
+        task = record.task
+        if task.seq or record.ended or self._later is None:
+            return record
+        # First of all, so that the end is logged whatever happens here.
+        self._later.send([(Withdrawal(task), 0)])
+        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        return self._record(task.user_id, task.task_id)
 
     def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
         """Gives the user limits of its own, None for the deployment's, in force from the next start on."""
@@ -151,6 +174,8 @@ class Control:
             started_at = ended.started_at if ended else None
             return TaskView(record, record.state, 0, None, started_at, ended.attempts if ended else 0)
         task, now_ms = record.task, self._clock.now_ms()
+        if not task.seq:
+            return TaskView(record, TaskState.QUEUED, 0, task.run_at, None, 0)
         lease = lane.running if lane.running and lane.running.task_id == task.task_id else None
         if lease and lease.until > now_ms and record.attempts < lease.attempt:
             return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)

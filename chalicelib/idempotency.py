@@ -82,15 +82,15 @@ class Idempotency:
         self._clock = clock
         self._new_id = new_id
 
-    def begin(self, user_id: str, key: str, new: Sequence[NewTask]) -> Serve | Replay:
-        """Whether to serve the request, or to repeat its answer.
+    def begin(self, user_id: str, key: str, new: Sequence[NewTask], kind: str = "") -> Serve | Replay:
+        """Whether to serve the request, or to repeat its answer. kind: requests of another kind are others.
 
         InvalidError when the key came with another request, ConflictError when the first one takes long.
         """
         patience = self._clock.now_ms() + WAIT_MS
         while True:
             now_ms = self._clock.now_ms()
-            mine = RequestRecord(user_id, _hash(key), _fingerprint(new), self._new_id(), now_ms, self._new_id())
+            mine = RequestRecord(user_id, _hash(key), _fingerprint(new, kind), self._new_id(), now_ms, self._new_id())
             found = self.requests.begin(mine, now_ms - ABANDONED_AFTER_MS)
             if found.fingerprint != mine.fingerprint:
                 detail = "This key came with another request before; take a new key for a new request."
@@ -113,5 +113,12 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fingerprint(new: Sequence[NewTask]) -> str:
-    return _hash(json.dumps([[task.name, task.payload] for task in new], sort_keys=True))
+def _fingerprint(new: Sequence[NewTask], kind: str) -> str:
+    return _hash(kind + json.dumps([_asked(task) for task in new], sort_keys=True))
+
+
+def _asked(task: NewTask) -> list[Any]:
+    """What was asked for; without what is not used, as it was before there was such a thing."""
+    options = {"run_at": task.run_at, "delay_ms": task.delay_ms, "callback_url": task.callback_url}
+    used = {name: value for name, value in options.items() if value is not None}
+    return [task.name, task.payload, used] if used else [task.name, task.payload]

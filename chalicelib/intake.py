@@ -37,7 +37,8 @@ class Intake:
         if key is None:
             ids = ids_from(self._new_id(), len(new))
             return to_answer(self._submitter.submit(user_id, new, ids, over_limit), over_limit)
-        begun = self._idempotency.begin(user_id, key, new)
+        kind = "many" if to_answer is bulk_answer else ""  # one task alone is answered in another form
+        begun = self._idempotency.begin(user_id, key, new, kind)
         if isinstance(begun, Replay):
             return _replayed(begun)
         return self._serve_once(begun.record, new, over_limit, to_answer)

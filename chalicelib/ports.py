@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chalicelib.errands import Errand
 from chalicelib.lane import Admission, Lane, Lease, Start
 from chalicelib.limits import Limits
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
@@ -106,6 +107,14 @@ class TaskStore(Protocol):
         """Notes how the task ended, whether it was noted before or not; a task that has ended stays as it is."""
         ...
 
+    def admitted(self, task: Task) -> bool:
+        """Notes the place that a parked task got; False when it has one already, or has ended."""
+        ...
+
+    def withdrawn(self, task: Task, ended: Ended) -> bool:
+        """Notes the end of a parked task; False when it has got its place, or has ended."""
+        ...
+
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Notes a failed attempt of a task that will be tried again."""
         ...
@@ -147,6 +156,18 @@ class TaskQueue(Protocol):
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
         """Copies a message that can't succeed to the dead-letter queue; a repeat changes nothing for 5 minutes."""
+        ...
+
+
+class ErrandQueue(Protocol):
+    """What is to be done later, in any order, each thing at least once. UnavailableError when the queue can't."""
+
+    def send(self, errands: Sequence[tuple[Errand, int]]) -> None:
+        """Puts in each errand, to be given out after so many seconds, 0 to 900."""
+        ...
+
+    def defer(self, receipt: str, seconds: int) -> None:
+        """Hides the message for so many seconds, 0 to 43,000."""
         ...
 
 

@@ -10,7 +10,9 @@ from urllib.parse import unquote
 import msgspec
 from chalice.app import Request
 
-from chalicelib.errors import InvalidError, LimitsError, MalformedError, MediaTypeError, TooLargeError
+from chalicelib.destinations import destination
+from chalicelib.errands import MOST_AHEAD_MS
+from chalicelib.errors import DestinationError, InvalidError, LimitsError, MalformedError, MediaTypeError, TooLargeError
 from chalicelib.limits import Limits, parse_limits
 from chalicelib.registry import PayloadError, Registry
 from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
@@ -34,18 +36,22 @@ Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
-def read_submit(request: Request, settings: Settings, registry: Registry) -> tuple[str | None, list[NewTask]]:
+def read_submit(
+    request: Request, settings: Settings, registry: Registry, now_ms: int
+) -> tuple[str | None, list[NewTask]]:
     """The user that the request names, None when it names none, and the one task."""
     form = _form(request, SubmitRequest, settings.max_payload + ENVELOPE_BYTES)
-    order = TaskOrder(form.task, form.payload)
-    return _user_id(request, form.user_id), [_new_task(order, "", settings, registry)]
+    order = TaskOrder(form.task, form.payload, form.run_at, form.delay_seconds, form.callback_url)
+    return _user_id(request, form.user_id), [_new_task(order, "", settings, registry, now_ms)]
 
 
-def read_bulk(request: Request, settings: Settings, registry: Registry) -> tuple[str | None, list[NewTask]]:
+def read_bulk(
+    request: Request, settings: Settings, registry: Registry, now_ms: int
+) -> tuple[str | None, list[NewTask]]:
     """The user that the request names, None when it names none, and the tasks in order."""
     most_bytes = min(BULK_BYTES, MOST_TASKS * (settings.max_payload + ENVELOPE_BYTES))
     form = _form(request, BulkRequest, most_bytes)
-    tasks = [_new_task(order, f"/tasks/{n}", settings, registry) for n, order in enumerate(form.tasks)]
+    tasks = [_new_task(order, f"/tasks/{n}", settings, registry, now_ms) for n, order in enumerate(form.tasks)]
     return _user_id(request, form.user_id), tasks
 
 
@@ -201,7 +207,7 @@ def _user_id(request: Request, named: Any) -> str | None:
     return body or query
 
 
-def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Registry) -> NewTask:
+def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Registry, now_ms: int) -> NewTask:
     if order.task not in registry:
         known = ", ".join(registry.names)
         raise InvalidError("No such task", f"There is no task {order.task!r}; there are: {known}.", f"{place}/task")
@@ -222,7 +228,28 @@ def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Regist
     except PayloadError as error:
         title = f"The payload does not fit the task {order.task!r}"
         raise InvalidError(title, str(error), f"{place}/payload{error.pointer}") from error
-    return NewTask(order.task, order.payload)
+    _check_time(order, place, now_ms)
+    _check_callback(order, place, settings)
+    delay_ms = None if order.delay_seconds is None else round(order.delay_seconds * 1000)
+    return NewTask(order.task, order.payload, order.run_at, delay_ms, order.callback_url)
+
+
+def _check_time(order: TaskOrder, place: str, now_ms: int) -> None:
+    if order.run_at is not None and order.delay_seconds is not None:
+        detail = "Give `run_at` or `delay_seconds`, not both."
+        raise InvalidError("Two times for one task", detail, f"{place}/delay_seconds")
+    if order.run_at is not None and order.run_at > now_ms + MOST_AHEAD_MS:
+        detail = f"`run_at` may be at most 13 days ahead: {now_ms + MOST_AHEAD_MS} now."
+        raise InvalidError("Too far ahead", detail, f"{place}/run_at")
+
+
+def _check_callback(order: TaskOrder, place: str, settings: Settings) -> None:
+    if order.callback_url is None:
+        return
+    try:
+        destination(order.callback_url, settings.http_allowed_hosts)
+    except DestinationError as error:
+        raise InvalidError("No such callback", str(error), f"{place}/callback_url") from error
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from chalicelib.destinations import LONGEST_URL
+from chalicelib.errands import MOST_AHEAD_MS
 from chalicelib.submit import MOST_TASKS
 from chalicelib.users import USER_PATTERN
 
@@ -19,11 +21,36 @@ LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/seco
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
+RunAt = Annotated[
+    # More than seconds would be, by which it would have been long ago.
+    int,
+    Meta(
+        ge=1_000_000_000_000,
+        le=253_370_764_800_000,
+        description="When it is to join its lane, epoch milliseconds, at most 13 days ahead; at once if that is past.",
+    ),
+]
+DelaySeconds = Annotated[
+    float, Meta(ge=0, le=MOST_AHEAD_MS // 1000, description="The same, so many seconds from now; not both.")
+]
+CallbackUrl = Annotated[
+    str,
+    Meta(
+        min_length=8,
+        max_length=LONGEST_URL,
+        description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
+    ),
+]
+
+
 class TaskOrder(Struct, forbid_unknown_fields=True):
     """One task to be run."""
 
     task: TaskName = "log"
     payload: Payload = None
+    run_at: RunAt | None = None
+    delay_seconds: DelaySeconds | None = None
+    callback_url: CallbackUrl | None = None
 
 
 class SubmitRequest(Struct, forbid_unknown_fields=True):
@@ -32,6 +59,9 @@ class SubmitRequest(Struct, forbid_unknown_fields=True):
     user_id: UserId | UnsetType = UNSET
     task: TaskName = "log"
     payload: Payload = None
+    run_at: RunAt | None = None
+    delay_seconds: DelaySeconds | None = None
+    callback_url: CallbackUrl | None = None
 
 
 class BulkRequest(Struct, forbid_unknown_fields=True):
@@ -58,9 +88,9 @@ class PlaceAnswer(Struct):
 
     task_id: str
     user_id: str
-    seq: int
-    position: Annotated[int, Meta(description="Tasks ahead, 0 when it may start now.")]
-    planned_at: int
+    seq: Annotated[int, Meta(description="Its place in its lane; 0 while it waits for its time outside.")]
+    position: Annotated[int, Meta(description="Tasks ahead, 0 when it may start now or waits for its time.")]
+    planned_at: Annotated[int, Meta(description="The earliest start; the time to join its lane while it has no place.")]
     delay_ms: int
     queued: bool
     state: State
@@ -87,6 +117,8 @@ class TaskAnswer(Struct):
     attempts: int
     result: Any
     error: str | None
+    run_at: Annotated[int | None, Meta(description="When it was to join its lane; null when at once.")]
+    callback_url: str | None
 
 
 class TaskListAnswer(Struct):

@@ -14,6 +14,8 @@ from chalicelib.webhooks import secret_bytes
 
 Value = TypeVar("Value")
 
+#: The stage that takes no setting which is for one machine only.
+PRODUCTION = "prod"
 DEFAULT_LIMITS = "1/second; 20/minute"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -86,6 +88,7 @@ class Settings:
     table_name: str
     queue_url: str
     dead_letter_url: str
+    later_queue_url: str
     #: AWS's own endpoints when None
     endpoint_url: str | None
     #: where completion logs go as files; None for standard output
@@ -98,6 +101,8 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
         """Reads the settings; what is absent or blank has its default. SettingError names the variable."""
         read = _Reader(env)
+        if read("STAGE", _stage, "dev") == PRODUCTION and read("HTTP_ALLOW_PRIVATE", _truth, "false"):
+            raise SettingError("HTTP_ALLOW_PRIVATE", f"true is not allowed in stage {PRODUCTION}; allowed: false")
         return cls(
             limits=read("LIMITS", _limits, DEFAULT_LIMITS),
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
@@ -114,6 +119,7 @@ class Settings:
             table_name=read("TABLE_NAME", str, ""),
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
+            later_queue_url=read("LATER_QUEUE_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             log_dir=read("LOG_DIR", str, "") or None,
             stage=read("STAGE", _stage, "dev"),

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, without
 from chalicelib.limits import Limits, earliest_start
-from chalicelib.ports import Clock, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
+from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import OverLimit, Settings
-from chalicelib.tasks import Json, Task
+from chalicelib.tasks import Ended, Json, Task, TaskState
 
 #: How often a write is tried while others of the same user come between.
 RACE_TRIES = 30
@@ -24,6 +25,15 @@ MOST_TASKS = 100
 class NewTask:
     name: str
     payload: Json
+    #: when it is to get its place in its lane, epoch ms, or so many milliseconds from now; at once with neither
+    run_at: int | None = None
+    delay_ms: int | None = None
+    callback_url: str | None = None
+
+    def due_at(self, now_ms: int) -> int | None:
+        """When it is to get its place, epoch ms; None when that is now."""
+        at = now_ms + self.delay_ms if self.delay_ms is not None else self.run_at
+        return at if at is not None and at > now_ms else None
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,13 @@ class Place:
 
     @property
     def queued(self) -> bool:
-        """Over the limit: it waits in its lane."""
-        return self.position > 0
+        """It waits: over the limit in its lane, or for its time."""
+        return self.position > 0 or self.is_parked
+
+    @property
+    def is_parked(self) -> bool:
+        """It has no place yet: it gets one when its time has come."""
+        return not self.task.seq
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,20 @@ class Submitted:
     #: planned starts, newest first, these among them
     planned: tuple[int, ...]
     is_paused: bool = False
+    now_ms: int = 0
 
     @property
     def queued(self) -> bool:
         return any(place.queued for place in self.places)
+
+    @property
+    def is_over_limit(self) -> bool:
+        return any(place.position for place in self.places)
+
+    @property
+    def last(self) -> Place | None:
+        """The last that got a place; None when all are parked."""
+        return next((place for place in reversed(self.places) if not place.is_parked), None)
 
 
 @dataclass(frozen=True)
@@ -133,8 +158,13 @@ class Submitter:
         races: Races,
         settings: Settings,
         turn: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
+        later: ErrandQueue | None = None,
     ) -> None:
-        """turn: what submits of one user go through one by one, to save races; nothing rests on it."""
+        """turn: what submits of one user go through one by one, to save races; nothing rests on it.
+
+        later: where tasks are parked until their time; None in a deployment that parks none.
+        """
+        self._later = later
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -159,23 +189,64 @@ class Submitter:
         """
         with self._turn(user_id):
             now_ms = self._clock.now_ms()
-            reserved = self._reserve(user_id, ids, now_ms, over_limit)
+            due = [one.due_at(now_ms) for one in new]
+            soon = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
+            reserved = self._reserve(user_id, soon, now_ms, over_limit) if soon else (self._lanes.get(user_id), ())
             if isinstance(reserved, Refused):
                 return reserved
             lane, planned = reserved
-            first_seq = lane.admitted - len(new) + 1
-            tasks = [
-                Task(user_id, ids[n], first_seq + n, one.name, one.payload, planned[n], now_ms, is_repeat)
-                for n, one in enumerate(new)
-            ]
-            if len(tasks) == 1:
-                self._queue.send(tasks[0])
-            else:
-                self._send_all(lane, tasks, on_withdrawal)
+            starts = iter(zip(range(lane.admitted - len(soon) + 1, lane.admitted + 1), planned, strict=True))
+            tasks = []
+            for one, task_id, at in zip(new, ids, due, strict=True):
+                seq, planned_at = next(starts) if at is None else (0, at)
+                timed = (planned_at, now_ms, is_repeat, at, one.callback_url)
+                tasks.append(Task(user_id, task_id, seq, one.name, one.payload, *timed))
+            self._send(lane, tasks, on_withdrawal)
         if len(tasks) == 1:
             self._tasks.put(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
-        return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused)
+        return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused, now_ms)
+
+    def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
+        """A place in the lane for a task that was parked: its seq and its planned start, epoch ms.
+
+        The task is still to be noted and sent. It waits if need be, whatever the deployment does with other submits.
+        """
+        reserved = self._reserve(user_id, [task_id], now_ms, OverLimit.QUEUE)
+        if isinstance(reserved, Refused):
+            return reserved
+        lane, planned = reserved
+        return lane.admitted, planned[0]
+
+    def _send(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
+        """Parks those whose time is to come, then sends the others; if that fails, none is parked either."""
+        parked, placed = [task for task in tasks if not task.seq], [task for task in tasks if task.seq]
+        if parked:
+            self._park(parked, is_only=len(tasks) == 1)
+        try:
+            if len(tasks) == 1 and placed:
+                self._queue.send(placed[0])
+            elif placed:
+                self._send_all(lane, placed, on_withdrawal)
+        except UnavailableError:
+            for task in parked if not tasks[0].is_repeat else ():
+                self._tasks.end(task, Ended(TaskState.CANCELLED, None, task.submitted_at, 0))
+            raise
+
+    def _park(self, tasks: Sequence[Task], is_only: bool) -> None:
+        """Leaves the note of an only one to the caller, for whom the message comes first."""
+        assert self._later is not None, "this deployment has no queue for later"
+        if not is_only:
+            self._note_all(tasks)
+        self._later.send([(Parked(task), delay_seconds(task.planned_at, task.submitted_at)) for task in tasks])
+
+    def _note_all(self, tasks: Sequence[Task]) -> None:
+        """Many at once, but for a repeat, of which some may have run."""
+        if not tasks[0].is_repeat:
+            self._tasks.put_many(tasks)
+            return
+        for task in tasks:
+            self._tasks.put(task)
 
     def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Notes and sends all or, when AWS fails in between, cancels them all.
@@ -184,8 +255,7 @@ class Submitter:
         repeat some may have run: it notes them one by one and cancels none; the next repeat sends the rest.
         """
         if tasks[0].is_repeat:
-            for task in tasks:
-                self._tasks.put(task)
+            self._note_all(tasks)
             self._queue.send_many(tasks)
             return
         try:
@@ -247,6 +317,8 @@ class Submitter:
 
 
 def _place(lane: Lane, task: Task, now_ms: int) -> Place:
+    if not task.seq:
+        return Place(task, 0)
     if task.planned_at <= now_ms and not lane.is_paused(now_ms):
         return Place(task, 0)
     behind = lane.admitted - task.seq

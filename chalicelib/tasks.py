@@ -41,29 +41,44 @@ class Task:
     submitted_at: int
     #: the same task may have been sent before, so it may have ended although it is new to its lane
     is_repeat: bool = False
+    #: when it was to get its place in its lane; None when at once. Until it has one, its seq is 0
+    run_at: int | None = None
+    #: who is to be told of its end
+    callback_url: str | None = None
 
     def to_message(self) -> str:
         """The body of its queue message, JSON."""
-        return json.dumps(
-            {
-                "v": MESSAGE_VERSION,
-                "user_id": self.user_id,
-                "task_id": self.task_id,
-                "seq": self.seq,
-                "task": self.name,
-                "planned_at": self.planned_at,
-                "submitted_at": self.submitted_at,
-                "payload": self.payload,
-                **({"repeat": True} if self.is_repeat else {}),
-            },
-            separators=(",", ":"),  # and ASCII only, since SQS does not take every character
-        )
+        # ASCII only, since SQS does not take every character.
+        return json.dumps(self.fields(), separators=(",", ":"))
+
+    def fields(self) -> dict[str, Any]:
+        """What `from_fields` reads."""
+        return {
+            "v": MESSAGE_VERSION,
+            "user_id": self.user_id,
+            "task_id": self.task_id,
+            "seq": self.seq,
+            "task": self.name,
+            "planned_at": self.planned_at,
+            "submitted_at": self.submitted_at,
+            "payload": self.payload,
+            **({"repeat": True} if self.is_repeat else {}),
+            **({"run_at": self.run_at} if self.run_at is not None else {}),
+            **({"callback_url": self.callback_url} if self.callback_url is not None else {}),
+        }
 
     @classmethod
     def from_message(cls, body: str) -> "Task":
         """Reads what `to_message` wrote; MessageError when it is anything else."""
         try:
-            fields = json.loads(body)
+            return cls.from_fields(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def from_fields(cls, fields: Any) -> "Task":
+        """Reads what `fields` gave; MessageError when it is anything else."""
+        try:
             if fields["v"] != MESSAGE_VERSION:
                 raise MessageError(f"message version {fields['v']!r}, this worker knows {MESSAGE_VERSION}")
             return cls(
@@ -75,8 +90,10 @@ class Task:
                 planned_at=_integer(fields["planned_at"]),
                 submitted_at=_integer(fields["submitted_at"]),
                 is_repeat=fields.get("repeat") is True,
+                run_at=_integer(fields["run_at"]) if "run_at" in fields else None,
+                callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (TypeError, KeyError) as error:
             raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error
 
 

@@ -117,6 +117,27 @@ class DynamoDBTaskStore:
         update.set_or_remove("error", {"S": ended.error} if ended.error is not None else None)
         self._update(task, update)
 
+    def admitted(self, task: Task) -> bool:
+        update = self._parked(task)
+        update.set("state", {"S": TaskState.QUEUED.value})
+        update.set("expires_at", number(task.planned_at // 1000 + TASK_KEPT_SECONDS))
+        return self._update(task, update)
+
+    def withdrawn(self, task: Task, ended: Ended) -> bool:
+        update = self._parked(task)
+        update.set("state", {"S": ended.state.value})
+        update.set("completed_at", number(ended.completed_at))
+        update.set("attempts", number(ended.attempts))
+        update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
+        return self._update(task, update)
+
+    def _parked(self, task: Task) -> Expression:
+        """Sets the task as it is now, if it has no place yet and has not ended."""
+        update = self._noted(task)
+        seq = update.name("seq")
+        update.conditions.append(f"(attribute_not_exists({seq}) OR {seq} = {update.value(number(0))})")
+        return update
+
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         update = self._noted(task)
         update.sets.append(
@@ -136,7 +157,8 @@ class DynamoDBTaskStore:
         update.conditions.append(f"(attribute_not_exists({state}) OR {state} = {update.value({'S': 'queued'})})")
         return update
 
-    def _update(self, task: Task, update: Expression) -> None:
+    def _update(self, task: Task, update: Expression) -> bool:
+        """False when its condition does not hold."""
         try:
             with unavailable("noting the end"):
                 self._client.update_item(
@@ -145,6 +167,8 @@ class DynamoDBTaskStore:
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
+            return False
+        return True
 
 
 def task_item(task: Task) -> Item:
@@ -155,6 +179,8 @@ def task_item(task: Task) -> Item:
         "payload": {"S": json.dumps(task.payload, ensure_ascii=False)},
         "planned_at": number(task.planned_at),
         "submitted_at": number(task.submitted_at),
+        **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
+        **({"callback_url": {"S": task.callback_url}} if task.callback_url is not None else {}),
     }
 
 
@@ -175,6 +201,8 @@ def record_of(item: Item) -> TaskRecord:
         payload=json.loads(item["payload"]["S"]),
         planned_at=integer(item, "planned_at"),
         submitted_at=integer(item, "submitted_at"),
+        run_at=integer(item, "run_at") if "run_at" in item else None,
+        callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
     )
     error = item["error"]["S"] if "error" in item else None
     return TaskRecord(task, state, _ended_of(item, state) if state.ended else None, integer(item, "attempts"), error)

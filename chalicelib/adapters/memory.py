@@ -206,6 +206,21 @@ class MemoryTaskStore:
         ended = replace(ended, result=_as_json(ended.result))
         self._note(TaskRecord(_stored(task), ended.state, ended, ended.attempts, ended.error))
 
+    def admitted(self, task: Task) -> bool:
+        return self._note_parked(TaskRecord(_stored(task)))
+
+    def withdrawn(self, task: Task, ended: Ended) -> bool:
+        return self._note_parked(TaskRecord(_stored(task), ended.state, ended, ended.attempts))
+
+    def _note_parked(self, record: TaskRecord) -> bool:
+        key = (record.task.user_id, record.task.task_id)
+        with self._lock:
+            known = self._records.get(key)
+            if known and (known.ended or known.task.seq):
+                return False
+            self._records[key] = record
+            return True
+
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         self._note(TaskRecord(_stored(task), TaskState.QUEUED, None, attempts, error))
 
@@ -218,7 +233,7 @@ class MemoryTaskStore:
 
 
 def _stored(task: Task) -> Task:
-    return replace(task, payload=_as_json(task.payload))
+    return replace(task, payload=_as_json(task.payload), is_repeat=False)
 
 
 def _as_json(value: Json) -> Json:

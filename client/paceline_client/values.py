@@ -72,6 +72,10 @@ class Task:
     result: Any
     #: why the last attempt failed; None when none did
     error: str | None
+    #: when it was to join its lane; None when at once
+    run_at: int | None
+    #: who is told of its end; None when nobody
+    callback_url: str | None
 
     @property
     def has_ended(self) -> bool:

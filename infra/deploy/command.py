@@ -89,7 +89,12 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
             | ({"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {}),
             progress=_say,
         )
-    names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+    names = {
+        "TABLE_NAME": "TableName",
+        "QUEUE_URL": "QueueUrl",
+        "DEAD_LETTER_URL": "DeadLetterUrl",
+        "LATER_QUEUE_URL": "LaterQueueUrl",
+    }
     settings |= {name: outputs[output] for name, output in names.items()}
     with _step("the functions", account):
         state = chalice_state(account, stage)

@@ -173,9 +173,8 @@ def _functions(account: Account, stage: Stage) -> list[str]:
 
 def _mappings(account: Account, stage: Stage) -> list[str]:
     mappings = _pages(account.client("lambda"), "list_event_source_mappings", "EventSourceMappings")
-    return [
-        m["UUID"] for m in mappings if m["EventSourceArn"].endswith(f":{stage.full_name}.fifo") and _mapping_lives(m)
-    ]
+    queues = (f":{stage.full_name}.fifo", f":{stage.full_name}-later")
+    return [m["UUID"] for m in mappings if m["EventSourceArn"].endswith(queues) and _mapping_lives(m)]
 
 
 def _mapping_lives(mapping: dict[str, Any]) -> bool:

@@ -70,7 +70,8 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
     template["Parameters"]["LateMs"]["Default"] = stage.late_ms
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"]),
-        "Worker": _worker(stage),
+        "Worker": _triggered(stage, "worker"),
+        "Later": _triggered(stage, "later"),
         "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
     }
     if has_authorizer:
@@ -88,16 +89,17 @@ def _function(name: str, depends_on: list[str]) -> dict[str, Any]:
         "TABLE_NAME": {"Ref": "Table"},
         "QUEUE_URL": {"Ref": "Queue"},
         "DEAD_LETTER_URL": {"Ref": "DeadLetterQueue"},
+        "LATER_QUEUE_URL": {"Ref": "LaterQueue"},
     }
     properties = {"FunctionName": {"Fn::Sub": name}, "Environment": {"Variables": variables}}
     return {"DependsOn": depends_on, "Properties": properties}
 
 
-def _worker(stage: Stage) -> dict[str, Any]:
-    worker = _function("paceline-${Stage}-worker", ["WorkerLogGroup"])
+def _triggered(stage: Stage, name: str) -> dict[str, Any]:
+    function = _function(f"paceline-${{Stage}}-{name}", [f"{name.title()}LogGroup"])
     trigger = {"Properties": event_source_mapping(stage.maximum_concurrency)}
-    worker["Properties"]["Events"] = {"WorkerSqsEventSource": trigger}
-    return worker
+    function["Properties"]["Events"] = {f"{name.title()}SqsEventSource": trigger}
+    return function
 
 
 def _as_intrinsic(resource: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from infra.deploy.stages import ROOT, read_config
+from infra.deploy.stages import ROOT, SECRETS, read_config
 
 #: Packages by their requirements: with one at hand, Chalice only puts the app's own files into it.
 _CACHE = ROOT / ".chalice" / "deployments"
@@ -32,7 +32,8 @@ def project_folder(
 ) -> Iterator[Path]:
     """A folder that holds the app as it is to be deployed; gone afterwards.
 
-    environment: for all functions, over what the configuration says. state: what Chalice is to believe is deployed.
+    environment: for all functions, over what the configuration says; secrets only for those that need them.
+    state: what Chalice is to believe is deployed.
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
@@ -89,8 +90,17 @@ def _configuration(stage: str, environment: Mapping[str, Any]) -> dict[str, Any]
     config = read_config()
     chosen = dict(config["stages"][stage])
     chosen.pop("log_retention_in_days")
-    chosen["environment_variables"] = {**chosen["environment_variables"], **environment}
+    for_all = {name: value for name, value in environment.items() if name not in SECRETS}
+    chosen["environment_variables"] = {**chosen["environment_variables"], **for_all}
+    chosen["lambda_functions"] = {
+        name: {**function, "environment_variables": _secrets_of(name, environment)}
+        for name, function in chosen["lambda_functions"].items()
+    }
     return {**config, "stages": {stage: chosen}}
+
+
+def _secrets_of(function: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: environment[name] for name, owners in SECRETS.items() if name in environment and function in owners}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

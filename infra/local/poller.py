@@ -147,32 +147,65 @@ def main() -> None:
 
     warm_up()
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
-    source, alarm = Source(os.environ["QUEUE_URL"]), Alarm(wake_socket(run_dir, name))
-    deletions = Deletions(source, alarm.ring)
-    lanes = Lanes(source, _handler(app.worker), deletions.add)
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
-    poller = Poller(source, lanes, alarm, heartbeat_file(run_dir, name), batch)
-    deletions.start(lanes.is_quiet)
-    poller.start()
+    work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
+    errands = handler(app.later, _function_name("later"), os.environ["LATER_QUEUE_ARN"], _timeout_seconds())
+    triggers = [
+        Trigger(os.environ["QUEUE_URL"], work, wake_socket(run_dir, name), heartbeat_file(run_dir, name), batch),
+        # Nobody wakes this one or asks for its heartbeat: what it serves is never due at once.
+        Trigger(
+            os.environ["LATER_QUEUE_URL"],
+            errands,
+            run_dir / f"{name}.later",
+            heartbeat_file(run_dir, f"{name}-later"),
+            batch,
+        ),
+    ]
+    for trigger in triggers:
+        trigger.start()
     while not signals.wait(60.0):
         pass
-    poller.stop()
-    lanes.stop()
+    for trigger in triggers:
+        trigger.stop()
     # Handlers that only wait for their start give their messages back; those in a task finish it.
     bootstrap.stopping.set()
-    poller.join()
-    lanes.join()
-    deletions.close()
-    alarm.close()
+    for trigger in triggers:
+        trigger.join()
 
 
-def _handler(function: Function) -> Callable[[Message], bool]:
-    return handler(
-        function,
-        f"paceline-{os.environ.get('STAGE') or 'dev'}-worker",
-        os.environ["QUEUE_ARN"],
-        float(os.environ.get("WORKER_TIMEOUT") or 60),
-    )
+class Trigger:
+    """One queue and the function that it triggers."""
+
+    def __init__(
+        self, queue_url: str, handle: Callable[[Message], bool], alarm: Path, heartbeat: Path, batch: int
+    ) -> None:
+        source = Source(queue_url)
+        self._alarm = Alarm(alarm)
+        self._deletions = Deletions(source, self._alarm.ring)
+        self._lanes = Lanes(source, handle, self._deletions.add)
+        self._poller = Poller(source, self._lanes, self._alarm, heartbeat, batch)
+
+    def start(self) -> None:
+        self._deletions.start(self._lanes.is_quiet)
+        self._poller.start()
+
+    def stop(self) -> None:
+        self._poller.stop()
+        self._lanes.stop()
+
+    def join(self) -> None:
+        self._poller.join()
+        self._lanes.join()
+        self._deletions.close()
+        self._alarm.close()
+
+
+def _function_name(function: str) -> str:
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}-{function}"
+
+
+def _timeout_seconds() -> float:
+    return float(os.environ.get("WORKER_TIMEOUT") or 60)
 
 
 if __name__ == "__main__":

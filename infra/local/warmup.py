@@ -6,5 +6,5 @@ from chalicelib.bootstrap import container
 def warm_up() -> None:
     """What is wrong with AWS is left to those who need it."""
     parts = container()
-    _ = (parts.intake, parts.worker, parts.authenticator)
+    _ = (parts.intake, parts.worker, parts.errands, parts.authenticator)
     list(parts.check_health())

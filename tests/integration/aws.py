@@ -18,6 +18,7 @@ class Aws:
     queue_url: str
     dead_letter_url: str
     endpoint_url: str = ""
+    later_url: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -27,6 +28,7 @@ class Aws:
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_URL": self.dead_letter_url,
             "AWS_ENDPOINT_URL": self.endpoint_url,
+            "LATER_QUEUE_URL": self.later_url,
         }
 
 
@@ -54,7 +56,8 @@ def make_resources(dynamodb: Any, sqs: Any) -> Aws:
     table = {name: value for name, value in resources["Table"]["Properties"].items() if name in TABLE_PROPERTIES}
     dynamodb.create_table(**table)
     dead = _make_queue(sqs, resources["DeadLetterQueue"]["Properties"])
-    return Aws(sqs, table["TableName"], _make_queue(sqs, resources["Queue"]["Properties"]), dead)
+    queue_url, later_url = (_make_queue(sqs, resources[name]["Properties"]) for name in ("Queue", "LaterQueue"))
+    return Aws(sqs, table["TableName"], queue_url, dead, later_url=later_url)
 
 
 def _make_queue(sqs: Any, properties: dict[str, Any]) -> str:

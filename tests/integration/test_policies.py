@@ -103,6 +103,7 @@ class Enforcing:
     def app(self, monkeypatch: pytest.MonkeyPatch, credentials: Mapping[str, str]) -> Iterator[Client]:
         """The app as it finds itself on Lambda, with these credentials."""
         names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
+        names["LATER_QUEUE_URL"] = "LaterQueueUrl"
         env = {name: self.outputs[output] for name, output in names.items()} | SETTINGS | credentials
         with monkeypatch.context() as patch:
             for name, value in (env | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION}).items():

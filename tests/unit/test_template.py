@@ -58,14 +58,15 @@ def test_the_table_forgets_by_itself_and_can_be_restored(stack: dict[str, Any]) 
 
 def test_both_queues_are_fifo_and_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
     for queue in of_type(stack, "AWS::SQS::Queue"):
-        assert queue["FifoQueue"]
+        assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith("-later") or None)
         assert queue["SqsManagedSseEnabled"]
     assert stack["Resources"]["Queue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
 
 
 def test_a_message_stays_hidden_for_longer_than_the_worker_may_run(stack: dict[str, Any], stage: Stage) -> None:
-    timeout = read_config()["stages"][stage.name]["lambda_functions"]["worker"]["lambda_timeout"]
-    assert stack["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] > timeout
+    for function, queue in (("worker", "Queue"), ("later", "LaterQueue")):
+        timeout = read_config()["stages"][stage.name]["lambda_functions"][function]["lambda_timeout"]
+        assert stack["Resources"][queue]["Properties"]["VisibilityTimeout"] > timeout
 
 
 def test_alarms_look_at_the_metrics_that_the_completion_log_writes(stack: dict[str, Any]) -> None:
@@ -97,8 +98,8 @@ def test_sam_takes_the_package(packaged: Path) -> None:
             return {}
 
     translated = transform(with_uploaded_code(json.loads(packaged.read_text())), {}, NoManagedPolicies())
-    (mapping,) = of_type(translated, "AWS::Lambda::EventSourceMapping")
-    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    mappings = list(of_type(translated, "AWS::Lambda::EventSourceMapping"))
+    assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]] * 2
     assert len(list(of_type(translated, "AWS::IAM::Role"))) == len(list(of_type(translated, "AWS::Lambda::Function")))
     assert len(list(of_type(translated, "AWS::ApiGateway::RestApi"))) == 1
 
@@ -114,13 +115,19 @@ def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Sta
     """What is merged in without a type of its own is meant for a resource of Chalice's."""
     resources = json.loads(packaged.read_text())["Resources"]
     merged = merge_template(stage)["Resources"]
-    assert {name for name, resource in merged.items() if "Type" not in resource} == {"APIHandler", "Worker", "RestAPI"}
+    assert {name for name, resource in merged.items() if "Type" not in resource} == {
+        "APIHandler",
+        "Later",
+        "Worker",
+        "RestAPI",
+    }
     assert all("Type" in resource for resource in resources.values())
-    trigger = resources["Worker"]["Properties"]["Events"]["WorkerSqsEventSource"]
-    assert trigger["Type"] == "SQS"
-    assert trigger["Properties"]["BatchSize"] == 1
-    assert trigger["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert trigger["Properties"]["Queue"]["Fn::Sub"].endswith(f":paceline-{stage.name}.fifo")
+    for function, queue in (("Worker", ".fifo"), ("Later", "-later")):
+        trigger = resources[function]["Properties"]["Events"][f"{function}SqsEventSource"]
+        assert trigger["Type"] == "SQS"
+        assert trigger["Properties"]["BatchSize"] == 1
+        assert trigger["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert trigger["Properties"]["Queue"]["Fn::Sub"].endswith(f":paceline-{stage.name}{queue}")
 
 
 def test_packaged_functions_know_their_stage_and_settings(packaged: Path, stage: Stage) -> None:

@@ -5,8 +5,10 @@ from itertools import count
 from typing import Any
 
 from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_errands import MemoryErrandQueue
 from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from chalicelib.attempt import Attempts
+from chalicelib.control import Control
 from chalicelib.errors import UnavailableError
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.registry import Registry
@@ -54,6 +56,7 @@ class Workshop:
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
+        self.later = Failing(MemoryErrandQueue(self.clock.now_ms))
         self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
         self.registry = Registry()
         self.register("log", lambda payload: None)
@@ -76,11 +79,20 @@ class Workshop:
         """A worker of a new process: it knows no lane and no unsettled end."""
         clock, settings = self.clock, self.settings
         self.keeper = LeaseKeeper(self.lanes, clock)
-        attempts = Attempts(
-            self.lanes, self.tasks, self.queue, self.log, self.registry, clock, settings, self.keeper, self._end_process
+        self.attempts = Attempts(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self.log,
+            self.registry,
+            clock,
+            settings,
+            self.keeper,
+            self._end_process,
+            self.later,
         )
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
-        return Worker(self.lanes, self.tasks, self.queue, attempts, clock, token, settings)
+        return Worker(self.lanes, self.tasks, self.queue, self.attempts, clock, token, settings)
 
     def _end_process(self) -> None:
         self.processes_ended += 1
@@ -95,10 +107,21 @@ class Workshop:
         return outcome.places[0].task
 
     def try_submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Submitted | Refused:
+        return self.try_submit_many(user_id, NewTask(name, payload))
+
+    def try_submit_many(self, user_id: str, *new: NewTask) -> Submitted | Refused:
+        ids = [task_id_of(next(self._numbers)) for _ in new]
+        return self.submitter.submit(user_id, new, ids, OverLimit.QUEUE)
+
+    @property
+    def submitter(self) -> Submitter:
         races = Races(self.clock, lambda: 0.5)
-        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, races, self.settings)
-        ids = [task_id_of(next(self._numbers))]
-        return submitter.submit(user_id, [NewTask(name, payload)], ids, OverLimit.QUEUE)
+        return Submitter(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, later=self.later)
+
+    @property
+    def control(self) -> Control:
+        races = Races(self.clock, lambda: 0.5)
+        return Control(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, self.later)
 
     def deliver(self, message: Message, worker: Worker | None = None) -> Outcome:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
