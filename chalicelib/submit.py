@@ -1,7 +1,7 @@
 """The use case that the rest is for: submit tasks and get their places. Knows neither HTTP nor AWS."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -185,7 +185,7 @@ class Submitter:
         """Admits all the tasks in this order, or none. UnavailableError when AWS fails: nothing was promised.
 
         ids: one for each task. is_repeat: they may have been sent before; then none of them runs a second time.
-        on_withdrawal: called before many are cancelled since AWS failed halfway; none is cancelled if it raises.
+        on_withdrawal: called when many were cancelled since AWS failed halfway; their ids must not be used again.
         """
         with self._turn(user_id):
             now_ms = self._clock.now_ms()
@@ -251,10 +251,14 @@ class Submitter:
     def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Notes and sends all or, when AWS fails in between, cancels them all.
 
-        Noted first, since notes of many at once can't be conditional and must not come after their workers'. Of a
-        repeat some may have run: it notes them one by one and cancels none; the next repeat sends the rest.
+        Noted first, since notes of many at once can't be conditional and must not come after their workers'. What
+        began can't be taken back: then the rest stays, and a repeat sends it. Of a repeat some may have run: it notes
+        them one by one and cancels none.
         """
         if tasks[0].is_repeat:
+            if self._was_withdrawn(lane, tasks):
+                on_withdrawal()
+                raise UnavailableError("the tasks of the first try were cancelled when AWS failed; a repeat makes new ones")
             self._note_all(tasks)
             self._queue.send_many(tasks)
             return
@@ -262,22 +266,29 @@ class Submitter:
             self._tasks.put_many(tasks)
             self._queue.send_many(tasks)
         except UnavailableError:
-            lane = self._lanes.get(lane.user_id)
-            if lane.started_seq < tasks[0].seq:  # what began can't be taken back: a repeat sends the rest
+            if self._withdrawn(lane, tasks):
                 on_withdrawal()
-                self._cancel(lane, {task.task_id: task.seq for task in tasks})
             raise
 
-    def _cancel(self, lane: Lane, cancelled: Mapping[str, int]) -> None:
+    def _withdrawn(self, lane: Lane, tasks: Sequence[Task]) -> bool:
+        """Cancels all the tasks with one write; False, and nothing, when one of them has started."""
         for tries in self._races.tries():
             self._races.pause(tries)
-            waiting = {task_id: seq for task_id, seq in cancelled.items() if seq > lane.started_seq}
-            if not waiting:
-                return
-            write = self._lanes.change(lane, without(lane, waiting))
+            if lane.started_seq >= tasks[0].seq:
+                return False
+            write = self._lanes.change(lane, without(lane, {task.task_id: task.seq for task in tasks}))
             if isinstance(write, Written):
-                return
+                return True
             lane = write.lane
+        return False
+
+    def _was_withdrawn(self, lane: Lane, tasks: Sequence[Task]) -> bool:
+        """A first try cancelled them, and could not say so."""
+        for task in (tasks[0], tasks[-1]):
+            record = self._tasks.get(task.user_id, task.task_id)
+            if task.task_id not in lane.cancelled and not (record and record.state is TaskState.CANCELLED):
+                return False
+        return True
 
     def _reserve(
         self, user_id: str, ids: Sequence[str], now_ms: int, over_limit: OverLimit
