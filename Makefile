@@ -51,7 +51,7 @@ demo: $(READY) ## send bursts for five users, watch them live, see the proof
 	@exec ./paceline demo
 
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
-	@PYTHONPATH=client exec $(BIN)/python -m infra.demo.pictures
+	@exec env PYTHONPATH=client $(BIN)/python -m infra.demo.pictures
 
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)

@@ -108,9 +108,12 @@ def destroy(stage: Stage = "dev") -> None:
     _run("infra.deploy.command", ["down", f"--stage={stage}"])
 
 
-def redrive(user: OneUser = None) -> None:
+def redrive(
+    user: OneUser = None,
+    stage: Annotated[str | None, typer.Option(help="A stage on AWS.", show_default="what runs here, else dev")] = None,
+) -> None:
     """Bring failed tasks back from the dead-letter queue, each user's in order."""
-    _run("infra.redrive", _words(user=user))
+    _run("infra.redrive", _words(user=user, stage=stage))
 
 
 def token(
