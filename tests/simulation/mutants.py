@@ -229,10 +229,13 @@ OFTEN_FOUND = {
     "gap handling": 2,
     "deferral report": 0,
     "attempt count": 0,
+    "idempotency: ids kept on take-over": 133,
     "idempotency: repeat marked": 392,
+    "park: word of a long wait": 248,
     "task record: put only if absent": 104,
     "task record: ended ones do not run": 2,
     "log before note": 0,
     "queue: one message of a group at a time": 0,
     "queue: keeps what it was sent": 2,
+    "lost claim recognised": 62,
 }
