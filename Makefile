@@ -44,6 +44,9 @@ simulate: $(READY) ## try N (10000) schedules of faults in a simulated deploymen
 mutants: $(READY) ## turn off one guard after the other: in how many schedules is it found?
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
+redrive: $(READY) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
+	@exec $(BIN)/python -m infra.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
+
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 
+#: The variables that tell Paceline of the stack's resources, each with the output that it comes from.
+OUTPUT_VARIABLES = {
+    "TABLE_NAME": "TableName",
+    "QUEUE_URL": "QueueUrl",
+    "DEAD_LETTER_URL": "DeadLetterUrl",
+    "LATER_QUEUE_URL": "LaterQueueUrl",
+}
+
 #: Called with one line for each thing that happens to the stack.
 Progress = Callable[[str], None]
 
@@ -52,6 +60,17 @@ def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None
         outputs = deploy_stack(client, stack_name(stage), TEMPLATE.read_text(), {"Stage": stage}, progress=progress)
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
+    return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
+
+
+def stack_outputs(endpoint_url: str | None, stage: str) -> dict[str, str]:
+    """The outputs by name of the stage's stack as it is. Raises StackError when there is none."""
+    try:
+        outputs = _outputs(_find(_client(endpoint_url), stack_name(stage)))
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
+    if not outputs:
+        raise StackError(f"there is no stack {stack_name(stage)} at {endpoint_url or 'AWS'}")
     return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
 
 

@@ -106,6 +106,7 @@ class Run:
         os.environ.update(self._env)
         emulator = self._start_emulator()
         outputs = ensure_stack(self._endpoint_url, self._settings.stage, self._note)
+        self._settings.endpoint_file.write_text(self._endpoint_url)
         programs = app_programs(self._settings, outputs)
         self._watch = self._make_watch()
         self._supervisor.add(emulator, programs)

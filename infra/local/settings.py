@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,24 @@ class LocalSettings:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def endpoint_file(self) -> Path:
+        """Names the endpoint of the run that goes on."""
+        return self.run_dir / "endpoint"
+
+    @property
+    def running_endpoint(self) -> str | None:
+        """The AWS endpoint of the Paceline that runs with this state; None when none does."""
+        try:
+            with (self.state_dir / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with suppress(FileNotFoundError):
+                return self.endpoint_file.read_text().strip()
+        except FileNotFoundError:
+            pass
+        return None
 
     @property
     def process_log_dir(self) -> Path:

@@ -1,5 +1,7 @@
-"""Paceline's own app with one more task, which takes the seconds that its payload says."""
+"""Paceline's own app with a task that takes the seconds that its payload says, and with such as go wrong."""
 
+import os
+import signal
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -12,6 +14,28 @@ from chalicelib.registry import task
 def sleep(payload: Any) -> Any:
     time.sleep(payload["seconds"])
     return payload
+
+
+@task("die", attempts=2, backoff_seconds=0)
+def die(payload: Any) -> Any:
+    """As the kernel ends one that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("hang", deadline_seconds=2)
+def hang(payload: Any) -> Any:
+    while True:
+        time.sleep(60)
+
+
+@task("odd")
+def odd(payload: Any) -> Any:
+    return {"a set": {1}}
+
+
+@task("when-there", attempts=1)
+def when_there(path: str) -> Any:
+    return Path(path).read_text()
 
 
 spec = spec_from_file_location("paceline_app", Path(__file__).parents[3] / "app.py")

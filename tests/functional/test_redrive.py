@@ -1,0 +1,134 @@
+"""What became a dead letter comes back: at the end of its own user's lane, in order, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from chalice.test import Client
+
+from app import app
+from chalicelib.bootstrap import container
+from chalicelib.errors import UnavailableError
+from chalicelib.registry import registry
+from infra.redrive import redrive
+from tests.functional.conftest import Deploy, Paceline
+
+OUT_OF_ORDER: list[bool] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def broken_task() -> Iterator[None]:
+    def broken(payload: Any) -> Any:
+        if OUT_OF_ORDER:
+            raise RuntimeError("out of order")
+        return payload
+
+    registry.task("broken", attempts=1)(broken)
+    yield
+    del registry._definitions["broken"]
+
+
+@pytest.fixture
+def failing(deploy: Deploy) -> Iterator[Paceline]:
+    OUT_OF_ORDER.append(True)
+    paceline = deploy(LIMITS="50/second")
+    drained(paceline)
+    yield paceline
+    OUT_OF_ORDER.clear()
+
+
+def drained(paceline: Paceline) -> None:
+    """One moto serves all tests of this module."""
+    url = paceline.aws.dead_letter_url
+    while found := paceline.aws.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in found:
+            paceline.aws.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+def fail(paceline: Paceline, user: str, *numbers: int) -> None:
+    for n in numbers:
+        body = {"user_id": user, "task": "broken", "payload": n}
+        assert paceline.request("POST", "/api/v1/task", body).status_code in (202, 429)
+    work(paceline, user)
+
+
+def work(paceline: Paceline, user: str) -> list[object]:
+    """Results of what the user's lane had to give, in order."""
+    with Client(app) as client:
+        for record in paceline.receive(user):
+            assert client.lambda_.invoke("worker", {"Records": [record]}).payload == {"batchItemFailures": []}
+            paceline.aws.sqs.delete_message(QueueUrl=paceline.aws.queue_url, ReceiptHandle=record["receiptHandle"])
+    lines = [json.loads(line) for path in paceline.log_dir.rglob("*.log") for line in path.read_text().splitlines()]
+    return [line.get("result", line.get("error")) for line in lines if line["user_id"] == user]
+
+
+def test_dead_letters_run_again_in_their_users_order(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1, 2, 3)
+    assert len(set(work(failing, user))) == 1
+    OUT_OF_ORDER.clear()
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: submitted anew"] * 3
+    failing.clock.advance(60_000)
+    assert work(failing, user)[3:] == [1, 2, 3]
+    assert list(redrive(container(), None)) == []
+
+
+def test_only_the_named_users_dead_letters_come_back_and_the_others_stay_in_sight(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1)
+    fail(failing, f"{user}-other", 2)
+    assert len(list(redrive(container(), user))) == 1
+    assert [line.split(":")[0] for line in redrive(container(), None)] == [f"{user}-other"]
+
+
+class Forgetful:
+    """SQS that loses the first delete."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def delete_message(self, **request: Any) -> Any:
+        if self._lost:
+            return self._sqs.delete_message(**request)
+        self._lost = True
+        self._sqs.change_message_visibility(**request, VisibilityTimeout=0)
+        raise UnavailableError("AWS is away")
+
+
+def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1)
+    container().__dict__["sqs"] = Forgetful(failing.aws.sqs)
+    with pytest.raises(UnavailableError):
+        list(redrive(container(), None))
+    assert len(list(redrive(container(), None))) == 1
+    OUT_OF_ORDER.clear()
+    failing.clock.advance(60_000)
+    assert work(failing, user)[1:] == [1]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("hello", "the message is no task"),
+        ('{"v": 99}', "message version 99"),
+        (
+            '{"v": 1, "user_id": "eve", "task_id": "t", "seq": 1, "task": "broken", "planned_at": 1, '
+            '"submitted_at": 1, "payload": 1}',
+            "it names user 'eve' in the lane of",
+        ),
+    ],
+)
+def test_what_is_no_task_of_this_lane_stays_and_is_named(failing: Paceline, user: str, body: str, reason: str) -> None:
+    failing.aws.sqs.send_message(
+        QueueUrl=failing.aws.dead_letter_url, MessageBody=body, MessageGroupId=user, MessageDeduplicationId=user
+    )
+    (line,) = redrive(container(), None)
+    assert f"{user}: stays" in line
+    assert reason in line
+    (again,) = redrive(container(), None)
+    assert again == line, "it is in sight again at once"
