@@ -89,12 +89,16 @@ def _user_to_act_for(named: str | None) -> str:
 
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
 def get_task(user: str, task_id: str) -> Response:
-    return _for(user, lambda user_id, control: answers.task_answer(control.task(user_id, task_id)))
+    return _for(
+        user, lambda user_id, control: answers.task_answer(control.task(user_id, requests.path_task_id(task_id)))
+    )
 
 
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["DELETE"])
 def cancel_task(user: str, task_id: str) -> Response:
-    return _for(user, lambda user_id, control: answers.task_answer(control.cancel(user_id, task_id)))
+    return _for(
+        user, lambda user_id, control: answers.task_answer(control.cancel(user_id, requests.path_task_id(task_id)))
+    )
 
 
 @app.route("/api/v1/users/{user}/tasks", methods=["GET"])

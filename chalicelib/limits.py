@@ -25,7 +25,7 @@ _SHORT_UNITS = {
     "h": "hour",
     "d": "day",
 }
-_LIMIT = re.compile(r"(?P<quota>\d{1,9})\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)")
+_LIMIT = re.compile(r"(?P<quota>\d{1,9})\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)", re.ASCII)
 _ALLOWED = (
     f"allowed: up to {MAX_LIMITS} limits such as '1/second; 20/minute' or '5/10 seconds', each a quota from 1 to "
     f"{MAX_QUOTA} per second, minute, hour or day, at most 7 days"

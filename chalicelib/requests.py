@@ -12,7 +12,15 @@ from chalice.app import Request
 
 from chalicelib.destinations import destination
 from chalicelib.errands import MOST_AHEAD_MS
-from chalicelib.errors import DestinationError, InvalidError, LimitsError, MalformedError, MediaTypeError, TooLargeError
+from chalicelib.errors import (
+    DestinationError,
+    InvalidError,
+    LimitsError,
+    MalformedError,
+    MediaTypeError,
+    NotFoundError,
+    TooLargeError,
+)
 from chalicelib.limits import Limits, parse_limits
 from chalicelib.registry import PayloadError, Registry
 from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
@@ -29,6 +37,8 @@ BULK_BYTES = 4_000_000
 MOST_LEVELS = 32
 #: Tasks on one page of a list.
 MOST_LISTED = 100
+#: Names the body as a whole where it is what is wrong.
+BODY = "body"
 #: Lanes on one page of the overview.
 MOST_LANES_LISTED = 50
 
@@ -103,6 +113,13 @@ def path_user_id(user: str) -> str:
     return checked_user_id(unquote(user))
 
 
+def path_task_id(task_id: str) -> str:
+    """The task id that a path names; NotFoundError when there can be no such task."""
+    if not _TASK_ID.fullmatch(task_id):
+        raise NotFoundError("No such task", f"{task_id[:64]!r} is no task id.", "task_id")
+    return task_id
+
+
 def checked_user_id(user_id: Any) -> str:
     """The user id if it is one; MalformedError says what is allowed."""
     if not is_user_id(user_id):
@@ -145,14 +162,16 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
     try:
         return msgspec.convert(body, form)
     except UnicodeEncodeError as error:
-        raise InvalidError("The body is no text", "It has half of a surrogate pair.") from error
+        raise InvalidError("The body is no text", "It has half of a surrogate pair.", BODY) from error
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$")
         pointer = _pointer(path.rstrip("`"))
         if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
             allowed = (TaskOrder if pointer else form).__struct_fields__
             text, pointer = f"{text[:200]}; allowed: {', '.join(allowed)}", f"{pointer}/{unknown[1][:100]}"
-        raise InvalidError("A field is wrong", text, pointer or "/") from error
+        elif missing := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
+            pointer = f"{pointer}/{missing[1]}"
+        raise InvalidError("A field is wrong", text, pointer or BODY) from error
 
 
 def _pointer(path: str) -> str:
@@ -162,8 +181,11 @@ def _pointer(path: str) -> str:
 
 def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
     raw = request.raw_body or b""
+    raw = raw.encode() if isinstance(raw, str) else raw
     if len(raw) > most_bytes:
-        raise TooLargeError("The body is too large", f"It has {len(raw)} bytes; at most {most_bytes} are allowed.")
+        raise TooLargeError(
+            "The body is too large", f"It has {len(raw)} bytes; at most {most_bytes} are allowed.", BODY
+        )
     if not raw.strip():
         return {}
     media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
@@ -171,11 +193,13 @@ def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
         detail = f"{media_type[:100]!r} is not read; send application/json."
         raise MediaTypeError("The body has to be JSON", detail, "Content-Type")
     try:
-        body = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        body = json.loads(
+            raw.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
-        raise MalformedError("The body is no JSON", str(error)[:300] or "it is nested too deep") from error
+        raise MalformedError("The body is no JSON", str(error)[:300] or "it is nested too deep", BODY) from error
     if not isinstance(body, dict):
-        raise MalformedError("The body is no JSON object", 'It has to be an object such as {"user_id": "ann"}.')
+        raise MalformedError("The body is no JSON object", 'It has to be an object such as {"user_id": "ann"}.', BODY)
     return body
 
 
