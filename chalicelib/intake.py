@@ -1,7 +1,7 @@
 """A submit from request to answer: who, which tasks, whether it was served before, and the answer kept for repeats."""
 
-import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from chalice.app import Request, Response
 
@@ -55,14 +55,17 @@ class Intake:
             requests.abandon(record)
             raise
         response = to_answer(outcome, over_limit)
-        if isinstance(outcome, Refused):
-            requests.forget(record)
+        if isinstance(outcome, Submitted):
+            kept = {"status": response.status_code, "headers": response.headers, "body": response.body}
+            with suppress(UnavailableError):  # the tasks are queued, whatever becomes of this
+                requests.finish(record, kept)
+        elif record.is_repeat:
+            requests.abandon(record)  # its tasks may have been sent: whoever repeats it has to use the same ids
         else:
-            kept = {"status": response.status_code, "headers": response.headers, "body": json.loads(response.body)}
-            requests.finish(record, kept)
+            requests.forget(record)
         return response
 
 
 def _replayed(replay: Replay) -> Response:
     kept = replay.answer
-    return Response(json.dumps(kept["body"]), {**kept["headers"], "Idempotency-Replayed": "true"}, kept["status"])
+    return Response(kept["body"], {**kept["headers"], "Idempotency-Replayed": "true"}, kept["status"])

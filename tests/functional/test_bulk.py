@@ -1,0 +1,77 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.functional.conftest import Deploy, Paceline
+
+
+@pytest.fixture
+def calls(paceline: Paceline) -> Counter[str]:
+    """Counts the requests that go to AWS, by operation."""
+    counter: Counter[str] = Counter()
+
+    def count(request: Any, event_name: str, **_: Any) -> None:
+        counter[event_name.rpartition(".")[2]] += 1
+
+    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
+        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
+    return counter
+
+
+def bulk(user: str, count: int, **more: Any) -> dict[str, Any]:
+    return {"user_id": user, "tasks": [{"payload": number, **more} for number in range(count)]}
+
+
+def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
+    assert calls == {"UpdateItem": 1, "BatchWriteItem": 4, "SendMessageBatch": 10}
+    calls.clear()
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
+    assert calls == {"UpdateItem": 2, "BatchWriteItem": 4, "SendMessageBatch": 10}
+
+
+def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    paceline.submit(user)
+    counts = []
+    for _ in range(2):
+        calls.clear()
+        paceline.submit(user)
+        counts.append(dict(calls))
+        paceline.request("POST", "/api/v1/tasks", bulk(user, 40))
+    assert counts == [{"UpdateItem": 2, "SendMessage": 1, "PutItem": 1}] * 2
+
+
+def test_bulk_tells_each_task_its_place(paceline: Paceline, user: str) -> None:
+    response = paceline.request("POST", "/api/v1/tasks", bulk(user, 3))
+    body = response.json_body
+    assert (response.status_code, body["queued"], body["title"]) == (
+        429,
+        True,
+        "Rate limit exceeded. Tasks have been queued.",
+    )
+    assert [task["seq"] for task in body["tasks"]] == [1, 2, 3]
+    assert [task["position"] for task in body["tasks"]] == [0, 1, 2]
+    assert [task["delay_ms"] for task in body["tasks"]] == [0, 1_000, 2_000]
+    assert [task["queued"] for task in body["tasks"]] == [False, True, True]
+    assert response.headers["Retry-After"] == "2"
+    assert "Location" not in response.headers
+
+
+def test_bulk_within_the_limits_is_accepted(deploy: Deploy, user: str) -> None:
+    response = deploy(LIMITS="5/second").request("POST", "/api/v1/tasks", bulk(user, 5))
+    assert (response.status_code, response.json_body["queued"]) == (202, False)
+
+
+@pytest.mark.parametrize("prefer", ["handling=strict", "respond-async"])
+def test_bulk_over_the_limit_follows_the_preference(paceline: Paceline, user: str, prefer: str) -> None:
+    response = paceline.request("POST", "/api/v1/tasks", bulk(user, 2), Prefer=prefer)
+    expected = (429, False, 0) if prefer == "handling=strict" else (202, True, 2)
+    assert (response.status_code, response.json_body["queued"], len(paceline.receive(user))) == expected
+
+
+def test_bulk_whose_last_task_would_wait_too_long_is_refused_as_a_whole(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_DELAY="5s")
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 7)).json_body["queued"] is False
+    assert paceline.receive(user) == []
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 6)).json_body["queued"] is True
