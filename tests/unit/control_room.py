@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from itertools import count as count_from
 from typing import Any
 
-from chalicelib.control import Control
 from chalicelib.errors import RequestError
 from chalicelib.limits import Limits, format_limits, parse_limits
 from chalicelib.settings import OverLimit
@@ -38,7 +37,6 @@ class ControlRoom(Workshop):
     def __post_init__(self) -> None:
         super().__init__(LIMITS=self.limits, MAX_DELAY="1d")
         self._races = Races(self.clock, lambda: 0.0)
-        self.control = Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
         self.changes.append(Change(0, 0, self.settings.limits, None))
         self._times: list[int] = []
         self._ids = count_from(1)
