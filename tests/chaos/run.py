@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,10 +12,10 @@ from random import Random
 from tests.chaos.judge import Verdict, ends_in, judge
 from tests.chaos.load import Client, Ledger
 from tests.chaos.storm import Storm
-from tests.chaos.system import MAX_DELAY_SECONDS, System
+from tests.chaos.system import System
 
-#: For a backlog and for what the last fault left: leases, hidden messages, restarts.
-SETTLE_SECONDS = MAX_DELAY_SECONDS + 75
+#: What has not ended is lost when nothing ends for so long: longer than leases, hidden messages and restarts last.
+QUIET_SECONDS = 75
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,24 @@ def run_chaos(
         for client in clients:
             client.stop()
         _wait(lambda: system.is_ready, 60, system.keep_up)
-        log_dir = Path(system.paceline.env["LOG_DIR"])
-        _wait(lambda: ledger.tasks.keys() <= {end.task_id for end in ends_in(log_dir)}, SETTLE_SECONDS, system.keep_up)
         for client in clients:
             client.join(40)
-        _wait(lambda: ledger.tasks.keys() <= {end.task_id for end in ends_in(log_dir)}, SETTLE_SECONDS, system.keep_up)
+        log_dir = Path(system.paceline.env["LOG_DIR"])
+        _settle(lambda: {end.task_id for end in ends_in(log_dir)}, ledger.tasks.keys(), system.keep_up)
         verdict = judge(ledger, ends_in(log_dir), system.reports.runs, skew_ms)
         return Outcome(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts)
     finally:
         system.stop()
+
+
+def _settle(ended: Callable[[], set[str]], expected: Set[str], meanwhile: Callable[[], None]) -> None:
+    """Waits until all have ended, or none does any more."""
+    known, since = -1, time.monotonic()
+    while not expected <= (now := ended()) and time.monotonic() - since < QUIET_SECONDS:
+        if len(now) > known:
+            known, since = len(now), time.monotonic()
+        meanwhile()
+        time.sleep(0.5)
 
 
 def _wait(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> None:
