@@ -22,6 +22,7 @@ from chalicelib.settings import Settings
 from infra.local.emulator import HOST, free_port
 from infra.local.health import is_healthy
 from infra.local.programs import app_programs, emulator_program
+from infra.local.reload import Reload
 from infra.local.settings import LocalSettings
 from infra.local.signals import StopSignals
 from infra.local.startup import START_SECONDS, StartError, Startup
@@ -83,6 +84,7 @@ class Run:
         self._signals = signals
         self._supervisor = Supervisor(settings.run_dir, settings.process_log_dir)
         self._watch: Watch | None = None
+        self._reload: Reload | None = None
         self._endpoint_url = settings.endpoint_url or f"http://{HOST}:{free_port()}"
 
     def run(self, *, open_to_all: bool) -> None:
@@ -111,6 +113,8 @@ class Run:
         self._watch = self._make_watch()
         self._supervisor.add(emulator, programs)
         names = [name for program in programs for name in program.process_names]
+        if self._settings.reload:
+            self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say)
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
 
     def _start_emulator(self) -> list[Program]:
@@ -140,6 +144,8 @@ class Run:
     def _stay(self) -> None:
         if self._watch:
             self._watch.start()
+        if self._reload:
+            self._reload.start()
         while not self._signals.wait(0.5):
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and everything with it")
@@ -157,6 +163,8 @@ class Run:
     def _stop(self) -> None:
         if self._watch:
             self._watch.stop()
+        if self._reload:
+            self._reload.stop()
         if not self._supervisor.alive:
             return
         if self._signals.count:

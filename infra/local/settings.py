@@ -35,6 +35,8 @@ class LocalSettings:
     endpoint_url: str | None
     #: Between two checks of every process.
     health_interval_seconds: float
+    #: Restart API and workers when the code has changed.
+    reload: bool
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LocalSettings:
@@ -47,6 +49,7 @@ class LocalSettings:
             stage=env.get("STAGE") or "dev",
             endpoint_url=_endpoint(env.get("AWS_ENDPOINT_URL") or None),
             health_interval_seconds=_seconds("HEALTH_INTERVAL", env.get("HEALTH_INTERVAL") or "10"),
+            reload=_truth("RELOAD", env.get("RELOAD") or "true"),
         )
 
     @property
@@ -89,6 +92,12 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
         return int(text)
     raise SettingError("PORT", f"must be a whole number from 1 to 65535, not {text!r}")
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "false", "0", "no"):
+        return text.lower() in ("true", "1", "yes")
+    raise SettingError(name, f"must be true or false, not {text!r}")
 
 
 def _endpoint(text: str | None) -> str | None:

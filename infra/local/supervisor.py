@@ -118,6 +118,14 @@ class Supervisor:
             for info in infos
         }
 
+    def end_process(self, name: str) -> None:
+        """End this process cleanly; returns when it has ended. Raises SupervisorError."""
+        self._call("stopProcess", _full_name(name))
+
+    def start_process(self, name: str) -> None:
+        """Start it again; returns when it has run for a second. Raises SupervisorError."""
+        self._call("startProcess", _full_name(name))
+
     def stop(self) -> None:
         """Begin to stop everything, in order; `wait` tells when it is done."""
         if self._process is not None and self.alive:
@@ -215,6 +223,11 @@ class Supervisor:
             stdout_logfile_maxbytes="5MB",
             stdout_logfile_backups="2",
         )
+
+
+def _full_name(process: str) -> str:
+    """With its group, which is its program."""
+    return f"{process.rpartition('-')[0] or process}:{process}"
 
 
 def _ini(section: str, **options: str) -> str:

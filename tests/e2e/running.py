@@ -51,6 +51,7 @@ class Paceline:
         self.env = {
             **os.environ,
             **dict.fromkeys(SETTINGS, ""),
+            "RELOAD": "false",
             "HEALTH_INTERVAL": "2",
             "PORT": str(self.port),
             "STATE_DIR": str(directory / "state"),
