@@ -1,0 +1,75 @@
+"""The examples of docs/tasks.md, run as they stand there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.registry import PayloadError, Registry, registry
+from chalicelib.tasks import TaskState
+from tests.unit.workshop import Workshop
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
+
+
+@pytest.fixture(scope="module")
+def documented() -> Registry:
+    """The tasks of the document's examples, by themselves."""
+    before = set(registry.names)
+    for example in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL):
+        exec(compile(example, str(DOCUMENT), "exec"), {"__name__": "example"})
+    added = Registry(registry)
+    for name in set(registry.names) - before:
+        del registry._definitions[name]
+    return added
+
+
+class Shop(Workshop):
+    def __init__(self, documented: Registry, **env: str) -> None:
+        super().__init__(**env)
+        self.registry._definitions |= documented._definitions
+
+    def ended(self, name: str, payload: Any) -> Any:
+        task = self.submit(name=name, payload=payload)
+        self.run()
+        return self.record(task).ended
+
+
+def test_the_task_in_five_lines_runs(documented: Registry) -> None:
+    ended = Shop(documented).ended("greet", {"name": "Ann", "times": 2})
+    assert (ended.state, ended.result) == (TaskState.SUCCEEDED, "Hello, Ann! Hello, Ann! ")
+    with pytest.raises(PayloadError) as refused:
+        documented["greet"].arguments({"name": 1})
+    assert refused.value.pointer == "/name"
+
+
+def test_the_five_lines_are_five() -> None:
+    [example] = re.findall(r"own_tasks/greetings\.py\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 5
+
+
+def test_options_context_and_what_it_may_say_work_as_written(documented: Registry) -> None:
+    definition = documented["charge"]
+    assert (definition.max_attempts, definition.backoff_ms, definition.deadline_ms) == (5, 2_000, 20_000)
+    shop = Shop(documented)
+    paid = shop.ended("charge", {"card": "4242", "cents": 5})
+    assert paid.result.endswith(": 5")
+    refused = shop.ended("charge", {"card": "4242", "cents": 0})
+    assert (refused.state, refused.attempts, refused.error) == (
+        TaskState.FAILED,
+        1,
+        "PermanentError: no such amount",
+    )
+    shop.submit(name="charge", payload={"card": "busy", "cents": 5})
+    shop.run(until_ms=20_000)
+    lane = shop.lanes.get("ann")
+    assert (lane.held_reason, lane.held_until > shop.clock.now_ms()) == ("the bank asked for a pause", True)
+
+
+def test_who_is_always_told_to_slow_down_fails_in_the_end(documented: Registry) -> None:
+    shop = Shop(documented)
+    ended = shop.ended("charge", {"card": "busy", "cents": 5})
+    assert ended.state is TaskState.FAILED
+    assert "told to slow down 200 times" in ended.error
+    assert ended.attempts == 1
