@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from botocore.exceptions import ClientError
 from chalice.test import Client
 
 from chalicelib import bootstrap
+from chalicelib.errands import Callback, Parked, to_message
+from chalicelib.tasks import Task
 from infra.deploy.project import substituted, with_names
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
 from tests.integration.conftest import wait_until_up
 
-FUNCTIONS = ("api", "worker")
+FUNCTIONS = ("api", "worker", "later")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 NAMES = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": "dev"}
 #: Used by Lambda itself, outside of what an emulator of the other services can see.
@@ -37,6 +40,7 @@ WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 ROOT_KEY = {"aws_access_key_id": "root", "aws_secret_access_key": "rootsecret"}
 #: With these a second task waits for longer than a worker sleeps, and does not run out of time here.
 SETTINGS = {"LIMITS": "100/second; 2/minute", "MAX_DELAY": "1h", "STAGE": "dev", "AUTH": "none", "OVER_LIMIT": "queue"}
+SETTINGS["HTTP_ALLOWED_HOSTS"] = "receiver.invalid"
 
 
 def read_policy(function: str) -> dict[str, Any]:
@@ -174,6 +178,8 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
     played(post(client, "/api/v1/task", {"user_id": user}, **refused), 429)
     played(post(client, "/api/v1/task", {"user_id": user}, **{"Idempotency-Key": "again"}), 429)
     played(http.delete(f"/api/v1/users/{user}/tasks/{listed['tasks'][0]['task_id']}"), 200)
+    late = played(post(client, "/api/v1/task", {"user_id": user, "delay_seconds": 60}), 202)
+    played(http.delete(f"/api/v1/users/{user}/tasks/{late['task_id']}"), 200)
     park_head(system, user)
     played(post(client, f"/api/v1/users/{user}/pause", {}), 200)
     played(post(client, f"/api/v1/users/{user}/resume", {}), 200)
@@ -194,7 +200,8 @@ def park_head(system: Enforcing, user: str) -> None:
 def put_messages(system: Enforcing, client: Client, user: str) -> None:
     """A lane whose first two messages come in the other order and whose third has to wait, and one message of none."""
     sqs, queue_url = system.client("sqs"), system.outputs["QueueUrl"]
-    played(post(client, "/api/v1/tasks", {"user_id": user, "tasks": [{}, {}]}), 202, 429)
+    tasks = [{}, {"callback_url": "http://receiver.invalid/"}]
+    played(post(client, "/api/v1/tasks", {"user_id": user, "tasks": tasks}), 202, 429)
     first = sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=1)["Messages"][0]
     sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=first["ReceiptHandle"])
     send = {"QueueUrl": queue_url, "MessageDeduplicationId": f"again-{user}"}
@@ -218,6 +225,51 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
     found = (task_states(system, user), len(deferred), len(dead))
     if found != (["queued", "succeeded", "succeeded"], 1, 1) or "task_unavailable" in output():
         raise BreaksError(f"states, deferred, dead: {found}")
+
+
+def put_errands(system: Enforcing, client: Client, user: str) -> None:
+    """A task that is due, one that has to wait for long, one that is refused at its time, and a message of nobody."""
+    for late in ({"delay_seconds": 1}, {"delay_seconds": 1, "callback_url": "http://receiver.invalid/"}):
+        played(post(client, "/api/v1/task", {"user_id": user, **late}), 202)
+    system.client("sqs").send_message(QueueUrl=system.outputs["LaterQueueUrl"], MessageBody="no errand")
+    event = {"event": "task_completed"}
+    callback = Callback(user, "0198", "http://receiver.invalid/", event, time.time_ns() // 1_000_000)
+    full = Task(f"full-{user}", "0199", 0, "log", None, 1, 1, run_at=1)
+    for errand in (callback, Parked(full)):
+        system.client("sqs").send_message(QueueUrl=system.outputs["LaterQueueUrl"], MessageBody=to_message(errand))
+    # Of this user's next minutes nothing is left, so what comes for it is put off.
+    system.client("dynamodb").put_item(
+        TableName=system.outputs["TableName"],
+        Item={
+            "user_id": {"S": full.user_id},
+            "item": {"S": "lane"},
+            "admitted": {"N": "1"},
+            "planned": {"L": [{"N": str(time.time_ns() // 1_000_000 + 7_200_000)}]},
+        },
+    )
+
+
+def play_later(system: Enforcing, client: Client, user: str, source: Any, output: Callable[[], str]) -> None:
+    """Everything in the queue, once, as the event source mapping would."""
+    queue_url = system.outputs["LaterQueueUrl"]
+    source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
+    deferred, done, give_up_at = 0, 0, time.monotonic() + 10
+    while (deferred, done) != (1, 4) and time.monotonic() < give_up_at:
+        for message in source.receive_message(QueueUrl=queue_url, AttributeNames=["All"]).get("Messages", []):
+            record = as_record(message)
+            if client.lambda_.invoke("later", {"Records": [record]}).payload["batchItemFailures"]:
+                deferred += 1
+            else:
+                done += 1
+                source.delete_message(QueueUrl=queue_url, ReceiptHandle=record["receiptHandle"])
+    sqs = system.client("sqs")
+    attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+    put_off = int(attributes["ApproximateNumberOfMessagesDelayed"])
+    dead = len(sqs.receive_message(QueueUrl=system.outputs["DeadLetterUrl"]).get("Messages", []))
+    sent = len(sqs.receive_message(QueueUrl=system.outputs["QueueUrl"], MaxNumberOfMessages=10).get("Messages", []))
+    found = (deferred, done, put_off, dead, sent)
+    if found != (1, 4, 1, 1, 2) or "errand_unavailable" in output():
+        raise BreaksError(f"deferred, done, put off, dead, sent: {found}")
 
 
 def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +297,7 @@ def play(
     """Plays a function's part with a policy; BreaksError or ClientError when the policy is not enough."""
 
     def play(function: str, policy: Mapping[str, Any]) -> None:
-        for queue in ("QueueUrl", "DeadLetterUrl"):
+        for queue in ("QueueUrl", "DeadLetterUrl", "LaterQueueUrl"):
             enforcing.client("sqs").purge_queue(QueueUrl=enforcing.outputs[queue])
         user = f"{function}-{uuid4().hex[:8]}"
         key = enforcing.role(user, policy)
@@ -254,10 +306,11 @@ def play(
                 play_api(enforcing, client, user)
             return
         with enforcing.app(monkeypatch, {name.upper(): value for name, value in ROOT_KEY.items()}) as client:
-            put_messages(enforcing, client, user)
+            (put_messages if function == "worker" else put_errands)(enforcing, client, user)
         source = enforcing.client("sqs", **{name.lower(): value for name, value in key.items()})
         with enforcing.app(monkeypatch, key) as client:
-            play_worker(enforcing, client, user, source, lambda: capsys.readouterr().out)
+            part = play_worker if function == "worker" else play_later
+            part(enforcing, client, user, source, lambda: capsys.readouterr().out)
 
     return play
 
