@@ -30,20 +30,22 @@ class Row:
     submits: Sequence[tuple[int, int]]
     #: oldest first
     starts: Sequence[int]
+    #: tasks that have ended
+    ended: int
 
 
-def draw(rows: Sequence[Row], limits: Limits, verdict: str, folder: Path) -> tuple[Path, Path]:
-    """Writes pace.svg and pace.png to the folder. verdict: what the audit said."""
+def draw(rows: Sequence[Row], limits: Limits, is_clean: bool, folder: Path) -> tuple[Path, Path]:
+    """Writes pace.svg and pace.png to the folder. is_clean: what the audit found; the title says no more than that."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "pace.svg", folder / "pace.png"
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "paceline"}):
-        figure = _figure(rows, limits, verdict)
+        figure = _figure(rows, limits, is_clean)
         figure.savefig(paths[0], metadata={"Date": None})
         figure.savefig(paths[1], dpi=160)
     return paths
 
 
-def _figure(rows: Sequence[Row], limits: Limits, verdict: str) -> Figure:
+def _figure(rows: Sequence[Row], limits: Limits, is_clean: bool) -> Figure:
     # A task is as high everywhere, above the line and below it.
     depths = [_depth(row, longest(limits)) for row in rows]
     parts = [1.3 * longest(limits).quota + depth for depth in depths]
@@ -61,7 +63,7 @@ def _figure(rows: Sequence[Row], limits: Limits, verdict: str) -> Figure:
         _window_mark(axes[marked], rows[marked], longest(limits))
     axes[-1].tick_params(axis="x", length=3, labelbottom=True)
     axes[-1].set_xlabel("seconds since the first submit", color=QUIET)
-    _words(figure, rows, limits, verdict, height)
+    _words(figure, rows, limits, is_clean, height)
     return figure
 
 
@@ -143,7 +145,7 @@ def _summed(changes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _most(axis: Axes, row: Row, limits: Limits) -> None:
     """Beside the row: the fullest window of each limit."""
     lines = [(_fullest(row, limit), INK) for limit in limits]
-    lines.append((f"{len(row.starts)} started, {sum(n for _, n in row.submits) - len(row.starts)} lost", QUIET))
+    lines.append((f"{len(row.starts)} started, {sum(n for _, n in row.submits) - row.ended} lost", QUIET))
     for place, (text, color) in enumerate(lines):
         axis.annotate(
             text, (1, longest(limits).quota), (9, 4 - 15 * place), xycoords=("axes fraction", "data"),
@@ -160,18 +162,20 @@ def _window(limit: Limit) -> str:
     return limit.name.replace("-", " ")
 
 
-def _words(figure: Figure, rows: Sequence[Row], limits: Limits, verdict: str, height: float) -> None:
+def _words(figure: Figure, rows: Sequence[Row], limits: Limits, is_clean: bool, height: float) -> None:
     allowed = " or ".join(
         f"{limit.quota}{_noun(place, limit)} in any {_window(limit)}" for place, limit in enumerate(limits)
     )
-    tasks = sum(len(row.starts) for row in rows)
+    tasks = sum(row.ended for row in rows)
     users = _NUMBERS[len(rows)] if len(rows) < len(_NUMBERS) else str(len(rows))
     last = longest(limits)
-    figure.text(0.02, 1 - 0.36 / height, f"No user starts more than {allowed}", fontsize=16.5, weight="bold", color=INK)
+    title = f"No user starts more than {allowed}" if is_clean else f"BROKEN: not more than {allowed} may start"
+    verdict = "The audit of the log is clean." if is_clean else "The audit of the log is not clean."
+    figure.text(0.02, 1 - 0.36 / height, title, fontsize=16.5, weight="bold", color=INK)
     figure.text(
         0.02, 1 - 0.66 / height, color=QUIET, fontsize=10.5,
-        s=f"{tasks} tasks of {users} users, submitted in bursts. What comes too fast waits and is not lost; "
-        f"nobody waits for anybody else. {verdict}",
+        s=f"{tasks} tasks of {users} users, submitted in bursts. What comes too fast waits, and nobody waits for "
+        f"anybody else. {verdict}",
     )  # fmt: skip
     _legend(figure.axes[0], 1 - 1.04 / height, _window(last), last.quota)
 

@@ -54,8 +54,7 @@ def perform(is_fast: bool, folder: Path, out: Console, also_show: Show | None = 
         completions = performance.completions()
         report = audit(completions, performance.limits)
         say(f"\n{as_table(report, str(system.folder))}\n")
-        verdict = f"Audit: {'clean' if report.clean else 'BROKEN'}."
-        for path in draw(rows(performance, board.begin, completions), performance.limits, verdict, folder):
+        for path in draw(rows(performance, board.begin, completions), performance.limits, report.clean, folder):
             say(f"picture: {_short(path)}")
     return report
 
@@ -100,6 +99,7 @@ def rows(performance: Performance, begin: int, completions: Sequence[Completion]
             member.name,
             [(one.at - begin, one.count) for one in performance.submitted if one.user_id == member.user_id],
             sorted(at - begin for one in completions if one.user_id == member.user_id for at in one.starts),
+            len({one.task_id for one in completions if one.user_id == member.user_id}),
         )
         for member in performance.members
     ]

@@ -47,8 +47,11 @@ def test_the_picture_is_written_as_svg_and_png(tmp_path: Path) -> None:
     limits = parse_limits(LIMITS)
     script = bursts(limits)
     planned = planned_starts(script, limits)
-    rows = [Row(name, [(b.at, b.count) for b in script if b.name == name], planned[name]) for name in planned]
-    svg, png = draw(rows, limits, "Audit: clean.", tmp_path / "new")
+    rows = [
+        Row(name, [(b.at, b.count) for b in script if b.name == name], planned[name], len(planned[name]))
+        for name in planned
+    ]
+    svg, png = draw(rows, limits, True, tmp_path / "new")
     assert ET.parse(svg).getroot().tag.endswith("svg")
     assert png.read_bytes().startswith(b"\x89PNG")
 
