@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from chalicelib.errors import ConflictError, NotFoundError
@@ -112,7 +112,6 @@ def _opened_at(change: Any, at: int) -> int:
 
 
 @given(scripts())
-@settings(max_examples=100)
 def test_starts_are_legal_prompt_and_in_order_whatever_is_changed(script: Script) -> None:
     room = played(script)
     assert_each_ended_once_in_order(room)
@@ -121,7 +120,6 @@ def test_starts_are_legal_prompt_and_in_order_whatever_is_changed(script: Script
 
 
 @given(scripts(cancellations))
-@settings(max_examples=100)
 def test_cancelled_tasks_end_once_and_take_no_start_whatever_is_changed(script: Script) -> None:
     room = played(script)
     assert_each_ended_once_in_order(room)
@@ -133,7 +131,6 @@ def test_cancelled_tasks_end_once_and_take_no_start_whatever_is_changed(script: 
 
 
 @given(scripts(cancellations))
-@settings(max_examples=100)
 def test_estimates_come_true_when_nothing_changes_any_more(script: Script) -> None:
     note(f"{script}")
     room = ControlRoom(DEFAULT)
