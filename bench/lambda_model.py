@@ -1,0 +1,239 @@
+"""Lambda, its event source and an SQS FIFO queue as a discrete-event model; admission and worker are the real code.
+
+One invocation is worked through when it begins: its clock goes on by itself, through calls and sleeps, to its end. That
+is exact, since nothing but a lane's own worker writes what a claim rests on, and a lane has one invocation at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from chalicelib import worker as worker_module
+from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
+from chalicelib.lane import Start, admit
+from chalicelib.settings import Settings
+from chalicelib.tasks import Task
+from chalicelib.worker import Delivery, Done, Worker
+
+#: Milliseconds, assumed: a call of DynamoDB or SQS from Lambda; the function's own time; the task's; and the time
+#: from a message's becoming visible to its invocation.
+CALL_MS, HANDLER_MS, TASK_MS, RECEIVE_MS = 6, 6, 50, 30
+#: Epoch ms at which simulated time begins.
+EPOCH_MS = 1_795_300_000_000
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is varied."""
+
+    name: str
+    #: lanes in one invocation, side by side; its messages are deleted when all of them are done
+    lanes_per_invocation: int = 1
+    #: invocations at a time; None for as many as there are messages
+    concurrency: int | None = None
+    #: hide a message for whole seconds, rounded up, rather than sleep in the worker
+    always_defers: bool = False
+
+
+@dataclass
+class Usage:
+    """What one run took."""
+
+    late_ms: list[int] = field(default_factory=list)
+    #: each time that something changed: time, busy environments, messages in flight, messages in the queue
+    levels: list[tuple[int, int, int, int]] = field(default_factory=list)
+    invocations: int = 0
+    deferrals: int = 0
+    busy_ms: int = 0
+    slept_ms: int = 0
+    write_units: int = 0
+    submits: int = 0
+    #: writes in each second, for the peak
+    writes_at: dict[int, int] = field(default_factory=dict)
+
+
+class _Clock:
+    def __init__(self, usage: Usage) -> None:
+        self.now = 0
+        self._usage = usage
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def sleep(self, milliseconds: int) -> bool:
+        self.now += milliseconds
+        self._usage.slept_ms += milliseconds
+        return False
+
+    def sleep_until(self, at: int) -> None:
+        self.sleep(max(0, at - self.now))
+
+
+class _Lanes(MemoryLaneStore):
+    """Each call takes its time; writes are counted."""
+
+    def __init__(self, clock: _Clock, usage: Usage) -> None:
+        super().__init__()
+        self._clock = clock
+        self._usage = usage
+
+    def _write(self, *arguments: Any) -> Any:
+        self._clock.now += CALL_MS
+        count_write(self._usage, self._clock.now)
+        return super()._write(*arguments)
+
+
+class _Attempts:
+    """Runs nothing: the task takes its time, and its end is noted."""
+
+    def __init__(self, clock: _Clock, usage: Usage) -> None:
+        self._clock = clock
+        self._usage = usage
+
+    def unsettled(self, _task: Task) -> bool:
+        return False
+
+    def most(self, _task: Task) -> int:
+        return 3
+
+    def run(self, _task: Task, start: Start) -> None:
+        self._usage.late_ms.append(start.at - start.planned_at)
+        self._clock.now += TASK_MS + CALL_MS
+        count_write(self._usage, self._clock.now)
+
+
+class _Queue:
+    """Remembers what the worker hid."""
+
+    def __init__(self, clock: _Clock, *, rounds_up: bool) -> None:
+        self._clock = clock
+        self._rounds_up = rounds_up
+        self.visible_at = 0
+
+    def defer(self, _receipt: str, seconds: int) -> None:
+        self._clock.now += CALL_MS
+        self.visible_at = self._clock.now + (seconds + self._rounds_up) * 1000
+
+
+class LambdaModel:
+    """One deployment; `run` is given the submits in order: time in ms, user and number of tasks."""
+
+    def __init__(self, settings: Settings, design: Design) -> None:
+        self.usage = Usage()
+        self._settings = settings
+        self._design = design
+        self._clock = _Clock(self.usage)
+        self._lanes = _Lanes(self._clock, self.usage)
+        self._queue = _Queue(self._clock, rounds_up=design.always_defers)
+        attempts: Any = _Attempts(self._clock, self.usage)
+        queue: Any = self._queue
+        tokens = itertools.count()
+        self._worker = Worker(
+            self._lanes, MemoryTaskStore(), queue, attempts, self._clock, lambda: str(next(tokens)), settings
+        )
+        self._events: list[tuple[int, int, Callable[[int], None]]] = []
+        self._order = itertools.count()
+        self._groups: dict[str, deque[Task]] = {}
+        #: groups whose head can be received, by since when
+        self._ready: deque[str] = deque()
+        self._busy = self._in_flight = self._queued = 0
+
+    def run(self, submits: Iterator[tuple[int, str, int]]) -> Usage:
+        longest_sleep_ms = worker_module.LONGEST_SLEEP_MS
+        # Nothing that the lead does not cover is slept.
+        worker_module.LONGEST_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
+        try:
+            for at, user_id, tasks in submits:
+                self._go_on(EPOCH_MS + at)
+                self._submit(EPOCH_MS + at, user_id, tasks)
+            self._go_on(None)
+        finally:
+            worker_module.LONGEST_SLEEP_MS = longest_sleep_ms
+        return self.usage
+
+    def _go_on(self, until: int | None) -> None:
+        while self._events and (until is None or self._events[0][0] <= until):
+            at, _, happens = heapq.heappop(self._events)
+            happens(at)
+
+    def _at(self, when: int, happens: Callable[[int], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._order), happens))
+
+    def _submit(self, now: int, user_id: str, count: int) -> None:
+        self._clock.now = now
+        lane = self._lanes.get(user_id)
+        newest = f"{user_id}-{lane.admitted + count}"
+        admission = admit(lane, self._settings.limits, now, newest, count)
+        self._lanes.admit(lane, admission)
+        group = self._groups.setdefault(user_id, deque())
+        is_new = not group
+        for n, planned_at in enumerate(admission.planned):
+            seq = admission.first_seq + n
+            group.append(Task(user_id, f"{user_id}-{seq}", seq, "log", None, planned_at, now))
+            count_write(self.usage, now)
+        self._queued += count
+        self.usage.submits += 1
+        if is_new:
+            self._at(self._clock.now + CALL_MS + RECEIVE_MS, lambda at: self._make_ready(at, user_id))
+
+    def _make_ready(self, now: int, user_id: str) -> None:
+        self._ready.append(user_id)
+        # Others that become visible in the same moment may come along.
+        self._at(now, self._dispatch)
+
+    def _dispatch(self, now: int) -> None:
+        while self._ready and (self._design.concurrency is None or self._busy < self._design.concurrency):
+            most = min(self._design.lanes_per_invocation, len(self._ready))
+            self._invoke(now, [self._ready.popleft() for _ in range(most)])
+
+    def _invoke(self, now: int, users: list[str]) -> None:
+        self._busy += 1
+        self._in_flight += len(users)
+        self.usage.invocations += 1
+        ends = []
+        for user_id in users:
+            task = self._groups[user_id][0]
+            self._clock.now = now + HANDLER_MS
+            outcome = self._worker.handle(Delivery(task.to_message(), user_id, user_id, task.task_id))
+            ends.append((user_id, isinstance(outcome, Done), self._queue.visible_at, self._clock.now))
+        end = max(clock for *_, clock in ends)
+        self.usage.busy_ms += end - now
+        self._note(now)
+        self._at(end, lambda at: self._ended(at, [one[:3] for one in ends]))
+
+    def _ended(self, now: int, ends: list[tuple[str, bool, int]]) -> None:
+        self._busy -= 1
+        for user_id, is_done, visible_at in ends:
+            group = self._groups[user_id]
+            if is_done:
+                group.popleft()
+                self._in_flight -= 1
+                self._queued -= 1
+                if group:
+                    self._at(now + RECEIVE_MS, lambda at, user_id=user_id: self._make_ready(at, user_id))  # type: ignore[misc]
+                else:
+                    del self._groups[user_id]
+            else:
+                self.usage.deferrals += 1
+                self._at(max(now, visible_at), lambda at, user_id=user_id: self._visible(at, user_id))  # type: ignore[misc]
+        self._note(now)
+        self._dispatch(now)
+
+    def _visible(self, now: int, user_id: str) -> None:
+        self._in_flight -= 1
+        self._at(now + RECEIVE_MS, lambda at: self._make_ready(at, user_id))
+
+    def _note(self, now: int) -> None:
+        self.usage.levels.append((now - EPOCH_MS, self._busy, self._in_flight, self._queued))
+
+
+def count_write(usage: Usage, now: int) -> None:
+    """One write unit: lanes and tasks of this size take one."""
+    usage.write_units += 1
+    second = (now - EPOCH_MS) // 1000
+    usage.writes_at[second] = usage.writes_at.get(second, 0) + 1
