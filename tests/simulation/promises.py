@@ -245,7 +245,7 @@ class History:
         known.runs += 1
         self._count_true_time(mine[-1], now)
         twins = [one for one in self.known.values() if one.tag == known.tag and one.runs and one is not known]
-        if twins and tag.split("/")[0] in self._keyed:
+        if twins and tag.split("/", maxsplit=1)[0] in self._keyed:
             self.breaks("same key, runs once", f"{known.tag} runs as {known.task.task_id} and {twins[0].task.task_id}")
         if known.running_in and known.running_in.is_alive:
             self._in_two_places(known, known.running_in, process, now)

@@ -164,7 +164,7 @@ class World:
         elif isinstance(action, schedule.Kill):
             self.workers[action.machine % len(self.workers)].kill("killed")
         elif isinstance(action, schedule.Poison):
-            self.queue.send_body(action.user, f"poison-{number}", '{"v": 99}')
+            self.queue.send_body(action.user, f"poison-{number}", '{"v": 1}')
             self.source.look()
         elif isinstance(action, schedule.ForgetLane):
             self._forget(action.user)
