@@ -258,7 +258,7 @@ class Submitter:
         if tasks[0].is_repeat:
             if self._was_withdrawn(lane, tasks):
                 on_withdrawal()
-                raise UnavailableError("the tasks of the first try were cancelled when AWS failed; a repeat makes new ones")
+                raise UnavailableError("AWS failed the first try, which was cancelled; a repeat makes new tasks")
             self._note_all(tasks)
             self._queue.send_many(tasks)
             return
