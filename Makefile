@@ -7,11 +7,12 @@ STAGE ?= dev
 MINUTES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
+RUNS := .venv/.ready-run
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(READY) ## run everything on this machine; Ctrl-C ends it
+run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m infra.local
 
 test: $(READY) ## run all tests; they need nothing but Python
@@ -32,10 +33,10 @@ fix: $(READY) ## put the form right
 
 check: lint test ## lint and test: what CI runs
 
-logs: $(READY) ## follow the completions
+logs: $(RUNS) ## follow the completions
 	@exec $(BIN)/python -m infra.logs
 
-audit: $(READY) ## prove from the completion log that the pace was kept
+audit: $(RUNS) ## prove from the completion log that the pace was kept
 	@exec $(BIN)/python -m infra.audit
 
 simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
@@ -44,7 +45,7 @@ simulate: $(READY) ## try N (10000) schedules of faults in a simulated deploymen
 mutants: $(READY) ## turn off one guard after the other: in how many schedules is it found?
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
-redrive: $(READY) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
+redrive: $(RUNS) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
 	@exec $(BIN)/python -m infra.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
@@ -59,7 +60,7 @@ pictures: $(READY) ## draw the pictures of README anew; takes a minute
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
-infra: $(READY) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
+infra: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
 
 deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
@@ -84,11 +85,18 @@ localstack: ## start LocalStack in Docker
 clean: ## remove what make made, and the local state and logs
 	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(READY): requirements.txt requirements-dev.txt
+# Each is there once its requirements are installed; running needs far less than testing.
+$(RUNS): requirements.txt requirements-run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Paceline needs Python 3.10 or later; name it as in: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
-	@echo "Installing what Paceline needs into .venv (once; about a minute)"
+	@echo "Installing what running takes into .venv (once; half a minute)"
+	@touch .venv/.begun
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-run.txt
+	@mv .venv/.begun $@
+
+$(READY): $(RUNS) requirements-dev.txt
+	@echo "Installing what testing takes into .venv (once; a minute or two)"
 	@touch .venv/.begun
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@mv .venv/.begun $@
