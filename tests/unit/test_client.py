@@ -103,7 +103,8 @@ def place(seq: int = 1, **changes: Any) -> dict[str, Any]:
 def task(state: str = "queued", estimated_at: int | None = None, **changes: Any) -> dict[str, Any]:
     body = {"task_id": "id-1", "user_id": "ann", "seq": 1, "task": "log", "state": state, "position": 0}
     times = {"planned_at": NOW_MS, "estimated_at": estimated_at, "submitted_at": NOW_MS, "started_at": None}
-    return body | times | {"completed_at": None, "attempts": 0, "result": None, "error": None} | changes
+    options = {"run_at": None, "callback_url": None}
+    return body | times | options | {"completed_at": None, "attempts": 0, "result": None, "error": None} | changes
 
 
 def lane(**changes: Any) -> dict[str, Any]:
