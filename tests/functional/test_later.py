@@ -1,0 +1,84 @@
+"""Parked tasks and callbacks through the app's HTTP and SQS sides."""
+
+from typing import Any
+
+import pytest
+
+from chalicelib.errands import MOST_AHEAD_MS
+from tests.factories import NOW
+from tests.functional.conftest import Deploy, Paceline, as_record
+
+
+def post(paceline: Paceline, user: str, **body: Any) -> Any:
+    return paceline.request("POST", "/api/v1/task", {"user_id": user, **body})
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"run_at": NOW + MOST_AHEAD_MS + 1}, "/run_at"),
+        ({"run_at": NOW // 1000}, "/run_at"),
+        ({"run_at": "tomorrow"}, "/run_at"),
+        ({"run_at": NOW + 1.5}, "/run_at"),
+        ({"delay_seconds": -1}, "/delay_seconds"),
+        ({"delay_seconds": MOST_AHEAD_MS // 1000 + 1}, "/delay_seconds"),
+        ({"delay_seconds": "1"}, "/delay_seconds"),
+        ({"delay_seconds": 1, "run_at": NOW + 1}, "/delay_seconds"),
+        ({"callback_url": "https://evil.example/"}, "/callback_url"),
+        ({"callback_url": "ftp://hooks.example.com/"}, "/callback_url"),
+        ({"callback_url": "https://hooks.example.com/\r\nX: y"}, "/callback_url"),
+        ({"callback_url": "https://hooks.example.com/" + "x" * 2_048}, "/callback_url"),
+        ({"callback_url": ""}, "/callback_url"),
+        ({"callback_url": 1}, "/callback_url"),
+    ],
+)
+def test_time_or_callback_that_is_not_allowed_is_refused(
+    deploy: Deploy, user: str, body: dict[str, Any], field: str
+) -> None:
+    paceline = deploy(HTTP_ALLOWED_HOSTS="hooks.example.com")
+    answer = post(paceline, user, **body)
+    assert (answer.status_code, answer.json_body["field"]) == (422, field)
+    many = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}, body]})
+    assert (many.status_code, many.json_body["field"]) == (422, f"/tasks/1{field}")
+    assert paceline.get(f"/api/v1/users/{user}/tasks").json_body["tasks"] == []
+
+
+def test_parked_task_is_accepted_listed_admitted_and_run(paceline: Paceline, user: str) -> None:
+    answer = post(paceline, user, run_at=NOW + 500)
+    assert answer.status_code == 202
+    task = answer.json_body
+    assert {**task, "task_id": "", "user_id": ""} == {
+        "task_id": "",
+        "user_id": "",
+        "seq": 0,
+        "position": 0,
+        "planned_at": NOW + 500,
+        "delay_ms": 500,
+        "queued": True,
+        "state": "queued",
+    }
+    [listed] = paceline.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
+    assert (listed["seq"], listed["run_at"], listed["estimated_at"]) == (0, NOW + 500, NOW + 500)
+    received = paceline.aws.sqs.receive_message(QueueUrl=paceline.aws.later_url, AttributeNames=["All"])
+    records = [as_record(message) for message in received["Messages"] if task["task_id"] in message["Body"]]
+    assert paceline.client.lambda_.invoke("later", {"Records": records}).payload == {"batchItemFailures": []}
+    assert paceline.work(*paceline.receive(user)) == []
+    done = paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body
+    assert (done["state"], done["seq"], done["started_at"]) == ("succeeded", 1, NOW + 500)
+
+
+def test_same_key_with_another_time_is_another_request(paceline: Paceline, user: str) -> None:
+    def submit(**body: Any) -> Any:
+        return paceline.request("POST", "/api/v1/task", {"user_id": user, **body}, Idempotency_Key="k")
+
+    first, again = submit(delay_seconds=60), submit(delay_seconds=60)
+    assert first.json_body == again.json_body
+    assert submit(delay_seconds=61).status_code == 422
+    assert submit().status_code == 422
+
+
+def test_production_refuses_private_addresses(deploy: Deploy) -> None:
+    from chalicelib.errors import SettingError
+
+    with pytest.raises(SettingError, match="HTTP_ALLOW_PRIVATE"):
+        deploy(STAGE="prod", HTTP_ALLOW_PRIVATE="true")

@@ -1,0 +1,61 @@
+"""The contract of the notes about parked tasks, over every adapter: admission and cancellation exclude each other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.tasks import Ended, Task, TaskState
+from tests.factories import NOW, make_task
+from tests.integration.ports import Ports
+
+ENDED = Ended(TaskState.CANCELLED, None, NOW + 1, 0)
+URL = "https://hooks.example.com/"
+
+
+def parked(user: str) -> Task:
+    return make_task(seq=0, user_id=user, run_at=NOW + 5, planned_at=NOW + 5, callback_url=URL)
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_noted: bool) -> None:
+    task = parked(user)
+    if is_noted:
+        ports.tasks.put(task)
+    placed = replace(task, seq=3, planned_at=NOW + 9)
+    assert ports.tasks.admitted(placed)
+    assert not ports.tasks.admitted(replace(placed, seq=4))
+    assert not ports.tasks.withdrawn(task, ENDED)
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.state, record.ended) == (placed, TaskState.QUEUED, None)
+    assert [one.task.seq for one in ports.tasks.between(user, 1, 9)] == [3]
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_withdrawn_task_gets_no_place(ports: Ports, user: str, is_noted: bool) -> None:
+    task = parked(user)
+    if is_noted:
+        ports.tasks.put(task)
+    assert ports.tasks.withdrawn(task, ENDED)
+    assert not ports.tasks.withdrawn(task, ENDED)
+    assert not ports.tasks.admitted(replace(task, seq=3))
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.state) == (task, TaskState.CANCELLED)
+    assert record.ended == ENDED
+
+
+def test_of_admission_and_cancellation_at_once_one_wins(
+    atomic_ports: Ports, user: str, in_threads: Callable[[int, Callable[[int], Any]], list[Any]]
+) -> None:
+    task = parked(user)
+    atomic_ports.tasks.put(task)
+
+    def one(number: int) -> bool:
+        if number % 2:
+            return atomic_ports.tasks.withdrawn(task, ENDED)
+        return atomic_ports.tasks.admitted(replace(task, seq=number + 1))
+
+    assert sum(in_threads(8, one)) == 1
