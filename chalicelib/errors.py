@@ -14,6 +14,7 @@ PacelineError
 │   └── InvalidError
 ├── DestinationError        an address that Paceline may not call
 ├── MessageError            a queue message that is no task of ours
+│   └── NewerMessageError
 └── UnavailableError        AWS did not do what was asked, and may later
 """
 
@@ -89,6 +90,10 @@ class DestinationError(PacelineError):
 
 class MessageError(PacelineError):
     """A queue message that is no task of ours; it can never run."""
+
+
+class NewerMessageError(MessageError):
+    """A message in a form that only a newer deployment knows: during a roll-out, some worker soon will."""
 
 
 class UnavailableError(PacelineError):

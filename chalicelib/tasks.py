@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from chalicelib.errors import MessageError
+from chalicelib.errors import MessageError, NewerMessageError
 
 #: What a task carries and what it gives: any JSON value.
 Json = Any
 
 #: The task that runs when a submit names none.
 DEFAULT_TASK = "log"
-#: The form of the message; a worker refuses forms that it doesn't know.
+#: The form of the message. Who raises it must go on reading all that came before, since messages wait for up to 14
+#: days; a worker gives newer ones back for a newer worker, and buries what is nothing that ever was.
 MESSAGE_VERSION = 1
 
 
@@ -79,8 +80,9 @@ class Task:
     def from_fields(cls, fields: Any) -> "Task":
         """Reads what `fields` gave; MessageError when it is anything else."""
         try:
-            if fields["v"] != MESSAGE_VERSION:
-                raise MessageError(f"message version {fields['v']!r}, this worker knows {MESSAGE_VERSION}")
+            if (version := _integer(fields["v"])) != MESSAGE_VERSION:
+                kind = NewerMessageError if version > MESSAGE_VERSION else MessageError
+                raise kind(f"message version {version}, this worker knows {MESSAGE_VERSION}")
             return cls(
                 user_id=_text(fields["user_id"]),
                 task_id=_text(fields["task_id"]),

@@ -4,10 +4,11 @@ Pace, order and attempts rest on the claim alone, one conditional write; all tha
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chalicelib.attempt import Attempts, Retry
-from chalicelib.errors import MessageError
+from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.lane import Cancelled, Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
 from chalicelib.ports import Clock, LaneStore, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import Settings
@@ -24,6 +25,11 @@ LEASE_MS = 10_000
 LONGEST_DEFERRAL_SECONDS = 3_600
 #: A wait longer than this is noted in the lane, so that a resume or new limits end it.
 PARKED_AFTER_MS = 3_000
+#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
+AGAIN_SECONDS = 5
+#: How long a message is hidden that only a newer deployment can read, so that one of its workers gets it: at 1,000
+#: receives that is a roll-out of eight hours before SQS itself makes it a dead letter.
+NEWER_SECONDS = 30
 #: How long a task waits for a predecessor that is not to be found, counted from its own submit.
 GAP_GRACE_MS = 2_000
 GAP_POLL_MS = 50
@@ -84,9 +90,20 @@ class Worker:
         """Takes the message as far as it goes now. UnavailableError when AWS fails: the message comes back later."""
         try:
             task = _task_of(delivery)
+        except NewerMessageError:
+            self._queue.defer(delivery.receipt, NEWER_SECONDS)
+            return Deferred(self._clock.now_ms() + NEWER_SECONDS * 1000)
         except MessageError as error:
             self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
             return Done()
+        try:
+            return self._handle(task, delivery)
+        except UnavailableError:
+            with suppress(UnavailableError):  # or it comes back when its visibility ends
+                self._queue.defer(delivery.receipt, AGAIN_SECONDS)
+            raise
+
+    def _handle(self, task: Task, delivery: Delivery) -> Outcome:
         while True:
             outcome = self._run_in_order(task)
             if isinstance(outcome, Done):

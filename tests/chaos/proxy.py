@@ -70,7 +70,7 @@ class FaultProxy:
 
     def fired(self) -> Counter[tuple[str, str]]:
         """How often faults struck, by call and what was done to it."""
-        with urllib.request.urlopen(f"{self.url}/_microburst/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/_microburst/metrics", timeout=60) as answer:
             text = answer.read().decode()
         count: Counter[tuple[str, str]] = Counter()
         for labels, number in re.findall(r"^microburst_faults_total\{(.*)\} (\S+)$", text, re.MULTILINE):
@@ -92,7 +92,7 @@ class FaultProxy:
             f"{self.url}/_microburst/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         request.method = method
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 30

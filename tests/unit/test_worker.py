@@ -12,7 +12,7 @@ from chalicelib.lane import Lease
 from chalicelib.limits import parse_limits
 from chalicelib.registry import RetryAfter
 from chalicelib.tasks import Json, TaskState
-from chalicelib.worker import LEASE_MS, Deferred, Done
+from chalicelib.worker import LEASE_MS, NEWER_SECONDS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
 from tests.unit.workshop import Workshop
@@ -401,7 +401,7 @@ def test_missing_predecessor_that_fails_is_tried_again() -> None:
         "[]",
         "null",
         "{}",
-        '{"v":99}',
+        '{"v":0}',
         make_task().to_message().replace('"seq":1', '"seq":"1"'),
         make_task().to_message().replace('"seq":1', '"seq":true'),
         make_task().to_message().replace('"user_id":"ann"', '"user_id":"bob"'),
@@ -649,3 +649,23 @@ def test_lane_told_to_slow_down_shows_until_when_and_why() -> None:
     shop.handle_next()
     lane = shop.lanes.get("ann")
     assert (lane.held_until, lane.held_reason) == (NOW + 7_000, "the API said so")
+
+
+def test_message_of_a_newer_deployment_waits_for_one_of_its_workers() -> None:
+    shop = Workshop()
+    task = shop.submit()
+    message = shop.receive()
+    newer = replace(message, body=message.body.replace('"v":1', '"v":2'))
+    assert shop.deliver(newer) == Deferred(NOW + 1000 * NEWER_SECONDS)
+    assert len(shop.queue.dead_letters) == 0
+    shop.clock.advance(1000 * NEWER_SECONDS)
+    assert isinstance(shop.deliver(shop.receive()), Done)
+    assert shop.record(task).state is TaskState.SUCCEEDED
+
+
+def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
+    shop = Workshop()
+    shop.submit()
+    message = shop.receive()
+    assert isinstance(shop.deliver(replace(message, body=message.body.replace('"v":1', '"v":0'))), Done)
+    assert [letter.reason for letter in shop.queue.dead_letters] == ["message version 0, this worker knows 1"]
