@@ -100,7 +100,8 @@ class Attempts:
         with self._keeper.keeping(task.user_id, lease, deadline_at, lambda: self._expire(task, start)) as kept:
             outcome = self._call(task, start)
         if kept.is_expired:
-            return None
+            # The keeper's thread ends it; until that is noted, the message has to stay.
+            raise UnavailableError(f"{task.task_id} ran out of time")
         now_ms = max(self._clock.now_ms(), start.at)
         if isinstance(outcome, _Result):
             self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))

@@ -31,7 +31,9 @@ class Kept:
 
 
 class LeaseKeeper:
-    def __init__(self, lanes: LaneStore, clock: Clock) -> None:
+    def __init__(self, lanes: LaneStore, clock: Clock, in_background: bool = True) -> None:
+        """in_background: a thread looks each second while anything is kept; else `look` is somebody else's to call."""
+        self._in_background = in_background
         self._lanes = lanes
         self._clock = clock
         self._kept: dict[str, Kept] = {}
@@ -73,7 +75,7 @@ class LeaseKeeper:
         kept.renew_at = now_ms + RENEW_AFTER_MS
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._in_background and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
             self._thread.start()
 
@@ -82,3 +84,7 @@ class LeaseKeeper:
         while True:
             pause.wait(1.0)
             self.look()
+            with self._lock:
+                if not self._kept:
+                    self._thread = None
+                    return

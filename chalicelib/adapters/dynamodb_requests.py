@@ -45,8 +45,18 @@ class DynamoDBRequestStore:
         self._update(record, update)
 
     def forget(self, record: RequestRecord) -> None:
-        with unavailable("forgetting the request"):
-            self._client.delete_item(TableName=self._table, Key=_key(record))
+        try:
+            with unavailable("forgetting the request"):
+                self._client.delete_item(
+                    TableName=self._table,
+                    Key=_key(record),
+                    ConditionExpression="#owner = :owner",
+                    ExpressionAttributeNames={"#owner": "owner"},
+                    ExpressionAttributeValues={":owner": {"S": record.owner}},
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
 
     def _update(self, record: RequestRecord, update: Expression) -> None:
         """Writes if the record is still this one's; otherwise another serves the request, and it is theirs to write."""

@@ -78,7 +78,7 @@ class Workshop:
     def new_worker(self) -> Worker:
         """A worker of a new process: it knows no lane and no unsettled end."""
         clock, settings = self.clock, self.settings
-        self.keeper = LeaseKeeper(self.lanes, clock)
+        self.keeper = LeaseKeeper(self.lanes, clock, in_background=False)
         self.attempts = Attempts(
             self.lanes,
             self.tasks,
