@@ -10,9 +10,20 @@ import time
 _LOOK_SECONDS = 0.5
 
 
+#: Names the process id of whoever started this one, which may be dead by the time that we look for it.
+_VARIABLE = "PACELINE_PARENT"
+
+
 def end_with_parent() -> None:
     """From now on this process gets a SIGTERM, as for a clean stop, soon after its parent has died."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    parent = int(os.environ.get(_VARIABLE) or os.getppid())
+    os.environ.update(as_parent())
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def as_parent() -> dict[str, str]:
+    """What the processes that this one starts have to find in their environment."""
+    return {_VARIABLE: str(os.getpid())}
 
 
 def _watch(parent: int) -> None:

@@ -23,6 +23,8 @@ from typing import Any, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from infra.local.parent import as_parent
+
 #: A worker may be in a task that takes as long as a Lambda function is given, and then some.
 STOP_SECONDS = 65
 
@@ -89,7 +91,7 @@ class Supervisor:
         # In a session of its own: Ctrl-C in the terminal is for the runner, which stops the rest in order.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "infra.local.supervise", "-n", "-c", str(self._config)],
-            env=dict(env),
+            env={**env, **as_parent()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self._log_dir / "supervisord.err").open("ab"),
