@@ -10,6 +10,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.adapters.aws import USER_AGENT
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
@@ -88,7 +90,14 @@ class Source:
 
 def _client() -> SQSClient:
     # Retries are the caller's, who also has to stop in time.
-    config = Config(connect_timeout=2, read_timeout=12, retries={"total_max_attempts": 1}, max_pool_connections=64)
+    config = Config(
+        connect_timeout=2,
+        read_timeout=12,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=64,
+        parameter_validation=False,
+        user_agent=USER_AGENT,
+    )
     return boto3.client("sqs", config=config)
 
 
