@@ -125,6 +125,8 @@ class Lane:
     held_reason: str | None
     #: the newest starts, newest first
     starts: tuple[int, ...]
+    #: all starts ever taken, retries included
+    started: int
     #: all tasks ever admitted
     admitted: int
     #: the server's time
