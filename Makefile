@@ -31,7 +31,10 @@ fix: $(READY) ## put the form right
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: lint test ## lint and test: what CI runs
+check: lint dependencies test ## lint and test: what CI runs
+
+dependencies: $(READY) ## ask whether what the Lambda package holds has known weaknesses
+	@$(BIN)/python -m infra.dependencies
 
 logs: $(RUNS) ## follow the completions
 	@exec $(BIN)/python -m infra.logs

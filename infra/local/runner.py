@@ -193,7 +193,9 @@ class Run:
 
     def _state_dir(self) -> IO[str]:
         """Make the directories and take the lock on them, which ends with this process."""
-        for directory in (self._settings.state_dir, self._settings.process_log_dir, self._settings.log_dir):
+        # What users sent is in there.
+        _make(self._settings.state_dir, 0o700)
+        for directory in (self._settings.process_log_dir, self._settings.log_dir):
             _make(directory)
         lock = (self._settings.state_dir / "lock").open("w")
         try:
@@ -208,9 +210,9 @@ class Run:
         return lock
 
 
-def _make(directory: Path) -> None:
+def _make(directory: Path, mode: int = 0o777) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{directory} can't be made: {error.strerror}") from error
 

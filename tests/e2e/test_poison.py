@@ -115,3 +115,7 @@ def test_redrive_brings_the_running_systems_dead_letters_back_in_order(poisoned:
     assert [end["event"] for end in ends] == ["task_failed"] * 3 + ["task_completed"] * 3
     assert [end["seq"] for end in ends] == [1, 2, 3, 4, 5, 6]
     assert "back" not in Queue(poisoned).reasons()
+
+
+def test_what_users_sent_is_for_the_owner_of_the_state_alone(poisoned: Paceline) -> None:
+    assert Path(poisoned.env["STATE_DIR"]).stat().st_mode & 0o077 == 0
