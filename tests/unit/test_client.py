@@ -114,7 +114,8 @@ def lane(**changes: Any) -> dict[str, Any]:
     return (
         body
         | times
-        | {"held_until": None, "held_reason": None, "next_starts": [], "starts": [NOW_MS], "admitted": 1, "now": NOW_MS}
+        | {"held_until": None, "held_reason": None, "next_starts": [], "starts": [NOW_MS], "started": 1, "admitted": 1}
+        | {"now": NOW_MS}
         | changes
     )
 

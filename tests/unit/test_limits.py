@@ -206,16 +206,15 @@ def test_what_a_trimmed_list_forgot_never_makes_a_start_too_early(changes: list[
 
 @given(any_limits(), st.lists(steps(), max_size=60))
 def test_trimming_costs_nothing_while_limits_stay(limits: Limits, taken: list[Step]) -> None:
-    now_ms, kept, total = 100_000, list[int](), 0
-    for step in taken:
+    now_ms, kept = 100_000, list[int]()
+    for total, step in enumerate(taken):
         now_ms += step.milliseconds
         kept = [earliest_start(kept, limits, now_ms, forgotten=total > len(kept)), *kept][: memory_needed(limits)]
-        total += 1
     assert kept == play(taken, limits)[: memory_needed(limits)]
 
 
 def test_worst_case_of_a_fixed_window_is_not_allowed() -> None:
-    """20 at the end of one minute and 20 at the beginning of the next: a counter by the clock's minute lets them all."""
+    """20 at the end of a minute and 20 at the beginning of the next: a counter by the clock's minute lets them all."""
     limits: Any = parse_limits("20/minute")
     burst = [Step(0)] * 40
     starts = sorted(play(burst, limits))
