@@ -60,7 +60,8 @@ class System:
         return not self.paceline.is_down and "Paceline is ready" in self.paceline.output
 
     def stop(self) -> None:
-        self.proxy.set([])
+        with suppress(OSError):
+            self.proxy.set([])
         with suppress(subprocess.TimeoutExpired):
             if not self.paceline.is_down:
                 self.paceline.stop(signal.SIGTERM)
@@ -101,10 +102,10 @@ class System:
     def disk_full(self, random: Random) -> Iterator[None]:
         """No file of a worker can grow by more than a few bytes, so lines of the log are torn too."""
         limited = []
-        with suppress(SupervisorError):
-            for name in ("worker-1", "worker-2"):
+        for name in ("worker-1", "worker-2"):
+            with suppress(SupervisorError, KeyError, ProcessLookupError, FileNotFoundError):
                 pid = self.paceline.process(name).pid
-                with suppress(ProcessLookupError, FileNotFoundError):
+                if pid:  # 0 does not run, and would be ourselves
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, (self._log_size(pid) + random.randrange(400), -1))
                     limited.append(pid)
         try:
