@@ -38,10 +38,11 @@ from chalicelib.later import ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.overview import Overview
 from chalicelib.ports import CompletionLog
+from chalicelib.races import Races, Turns
 from chalicelib.registry import Registry
 from chalicelib.registry import registry as registered
 from chalicelib.settings import Auth, Settings, auth_of
-from chalicelib.submit import Races, Submitter, Turns
+from chalicelib.submit import Submitter
 from chalicelib.worker import Worker
 
 #: For other tasks to end when a process has to, because one of its tasks did not.

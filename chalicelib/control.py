@@ -8,8 +8,8 @@ from chalicelib.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.lane import FOREVER_MS, Lane, estimated_starts, paused, resumed, with_limits, without
 from chalicelib.limits import Limits
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, TaskQueue, TaskStore, Written
+from chalicelib.races import Races
 from chalicelib.settings import Settings
-from chalicelib.submit import Races
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 
 #: Cancelled tasks that wait to be passed over; their ids make the lane's item larger and each write of it dearer.

@@ -1,8 +1,7 @@
 """The use case that the rest is for: submit tasks and get their places. Knows neither HTTP nor AWS."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from chalicelib.errands import Parked, delay_seconds
@@ -10,13 +9,10 @@ from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, without
 from chalicelib.limits import Limits, earliest_start
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
+from chalicelib.races import Races
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.tasks import Ended, Json, Task, TaskState
 
-#: How often a write is tried while others of the same user come between.
-RACE_TRIES = 30
-#: The first wait between two tries; it grows up to ten times this, and each is drawn at random below it.
-RACE_JITTER_MS = 10
 #: Tasks of one bulk submit.
 MOST_TASKS = 100
 
@@ -95,51 +91,6 @@ class Refused:
     now_ms: int
     limits: Limits
     planned: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Races:
-    """Tries again, with jitter, what lost a race against other writes of the same lane."""
-
-    clock: Clock
-    #: in [0, 1)
-    random: Callable[[], float]
-
-    def tries(self) -> Sequence[int]:
-        return range(RACE_TRIES)
-
-    def pause(self, tries: int) -> None:
-        """Waits before the next try; not before the first."""
-        if tries:
-            self.clock.sleep(round(self.random() * RACE_JITTER_MS * min(tries, 10)))
-
-
-#: When AWS is slow, the next one's turn begins all the same, or waits would add up to more than a client waits.
-LONGEST_TURN_SECONDS = 1.0
-
-
-class Turns:
-    """One turn at a time for each user, within this process: submits of one user would only race each other."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def turn(self, user_id: str) -> Iterator[None]:
-        with self._lock:
-            lock, waiting = self._waiting.get(user_id, (threading.Lock(), 0))
-            self._waiting[user_id] = (lock, waiting + 1)
-        is_ours = lock.acquire(timeout=LONGEST_TURN_SECONDS)
-        try:
-            yield
-        finally:
-            if is_ours:
-                lock.release()
-            with self._lock:
-                lock, waiting = self._waiting.pop(user_id)
-                if waiting > 1:
-                    self._waiting[user_id] = (lock, waiting - 1)
 
 
 class Submitter:

@@ -19,9 +19,10 @@ from chalicelib.intake import Intake
 from chalicelib.lane import Lane
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import parse_limits
+from chalicelib.races import Races
 from chalicelib.registry import Context, Registry
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Races, Submitter
+from chalicelib.submit import NewTask, Submitter
 from chalicelib.worker import Deferred, Delivery, Outcome, Worker
 from tests.factories import NOW, make_settings
 from tests.simulation import schedule

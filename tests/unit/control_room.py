@@ -7,8 +7,9 @@ from typing import Any
 
 from chalicelib.errors import RequestError
 from chalicelib.limits import Limits, format_limits, parse_limits
+from chalicelib.races import Races
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Races, Submitted, Submitter
+from chalicelib.submit import NewTask, Submitted, Submitter
 from chalicelib.tasks import Task
 from tests.factories import NOW, task_id_of
 from tests.unit.workshop import Workshop

@@ -11,9 +11,10 @@ from chalicelib.attempt import Attempts
 from chalicelib.control import Control
 from chalicelib.errors import UnavailableError
 from chalicelib.lease_keeper import LeaseKeeper
+from chalicelib.races import Races
 from chalicelib.registry import Registry
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Races, Refused, Submitted, Submitter
+from chalicelib.submit import NewTask, Refused, Submitted, Submitter
 from chalicelib.tasks import Json, Task, TaskRecord
 from chalicelib.worker import Deferred, Delivery, Done, Outcome, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of

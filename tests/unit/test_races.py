@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from chalicelib.submit import Turns
+from chalicelib.races import Turns
 
 
 @contextmanager
