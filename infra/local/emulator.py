@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from infra.local.parent import end_with_parent
 HOST = "127.0.0.1"
 
 _SAVE_SECONDS = 1.0
+_PRUNE_SECONDS = 1.0
 #: What the template uses; the keys under which MiniStack saves and loads them.
 _SERVICES = ("cloudformation", "dynamodb", "sqs")
 #: Operations that leave everything as it was begin like this. An empty receive changes nothing, and a full one is
@@ -64,6 +66,7 @@ async def _serve(port: int) -> None:
     from hypercorn.config import Config  # noqa: PLC0415
     from ministack.app import app  # noqa: PLC0415
 
+    _prune_rarely()
     config = Config()
     config.bind = [f"{HOST}:{port}"]
     config.keep_alive_timeout = 75
@@ -73,6 +76,22 @@ async def _serve(port: int) -> None:
     task = asyncio.create_task(saver.run())
     await serve(cast("Any", saver), config, mode="asgi")
     task.cancel()
+
+
+def _prune_rarely() -> None:
+    """MiniStack looks through all messages of the last five minutes for each one sent; once a second will do."""
+    from ministack.services import sqs  # noqa: PLC0415
+
+    prune: Callable[[dict[str, Any]], None] = sqs._prune_dedup
+    pruned_at: dict[int, float] = {}
+
+    def prune_rarely(queue: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - pruned_at.get(id(queue), 0) >= _PRUNE_SECONDS:
+            pruned_at[id(queue)] = now
+            prune(queue)
+
+    sqs._prune_dedup = prune_rarely
 
 
 class _Saver:
