@@ -30,21 +30,18 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 class Gateway:
-    """The WSGI application. `on_submit` is called after each POST that may have put a task into the queue."""
+    """The WSGI application."""
 
-    def __init__(self, app: Chalice, on_submit: Callable[[], None], timeout_seconds: int = 60) -> None:
+    def __init__(self, app: Chalice, timeout_seconds: int = 60) -> None:
         self._routes: Mapping[str, Mapping[str, object]] = app.routes
         self._matcher = RouteMatcher(list(app.routes))
         self._gateway = LocalGateway(_with_request_per_thread(app), Config.create(lambda_timeout=timeout_seconds))
-        self._on_submit = on_submit
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         status, headers, body = self._answer(environ)
         if environ["REQUEST_METHOD"] == "HEAD":
             headers, body = [*headers, ("Content-Length", str(len(body)))], b""
         start_response(f"{status} {_phrase(status)}", headers)
-        if environ["REQUEST_METHOD"] == "POST" and (status < 300 or status == 429):
-            self._on_submit()
         return [body]
 
     def _answer(self, environ: Environ) -> Answer:

@@ -37,10 +37,12 @@ def main() -> None:
     shared = socket.socket(fileno=os.dup(0))
     # The app can fail to load: after the log is set up.
     from app import app  # noqa: PLC0415
+    from chalicelib.bootstrap import container  # noqa: PLC0415
     from infra.local.warmup import warm_up  # noqa: PLC0415
 
     warm_up()
-    Server(Gateway(app, Waker(run_dir).wake), [shared, private]).serve()
+    Waker(run_dir).wake_after_sends(container().sqs)
+    Server(Gateway(app), [shared, private]).serve()
 
 
 def _bind(path: Path) -> socket.socket:

@@ -9,6 +9,10 @@ import itertools
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+#: After these calls there may be a message to receive.
+_SENDS = ("SendMessage", "SendMessageBatch", "ChangeMessageVisibility")
 
 
 def wake_socket(run_dir: Path, name: str) -> Path:
@@ -24,6 +28,11 @@ class Waker:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
+    def wake_after_sends(self, sqs: Any) -> None:
+        """sqs: the client that sends. Of many tasks the first starts while the others are still being sent."""
+        for operation in _SENDS:
+            sqs.meta.events.register(f"after-call.sqs.{operation}", lambda **_: self.wake())
+
     def wake(self) -> None:
         """Never blocks, never raises."""
         with suppress(OSError):
@@ -31,6 +40,9 @@ class Waker:
             first = next(self._turn)
             # The next one in turn may have died, or have a full socket.
             any(self._send(workers[(first + step) % len(workers)]) for step in range(len(workers)))
+
+    def close(self) -> None:
+        self._socket.close()
 
     def _send(self, path: Path) -> bool:
         try:

@@ -51,7 +51,7 @@ def load_app(resources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def load(load_app: Callable[..., Chalice]) -> Load:
     """The app behind the local gateway, as `make run` serves it."""
-    return lambda **env: partial(through_gateway, Gateway(load_app(**env), lambda: None))
+    return lambda **env: partial(through_gateway, Gateway(load_app(**env)))
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_view_refuses_as_well_when_no_authorizer_stands_before_it(
     monkeypatch.setenv("AUTH", "jwt")
     monkeypatch.setenv("JWT_SECRET", SECRET)
     assert not app.builtin_auth_handlers
-    send = partial(through_gateway, Gateway(app, lambda: None))
+    send = partial(through_gateway, Gateway(app))
     for method, path, body in ROUTES:
         for case, make in BAD.items():
             status, headers, problem = send(method, path, body, make())

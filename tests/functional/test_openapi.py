@@ -47,7 +47,7 @@ EXAMPLES = settings(
 def api(deploy: Deploy) -> schemathesis.BaseSchema:
     """The app behind the local gateway, over moto."""
     deploy()
-    gateway = Gateway(app, lambda: None)
+    gateway = Gateway(app)
 
     def with_whole_uri(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Werkzeug's client leaves the query out of what servers give as REQUEST_URI."""
