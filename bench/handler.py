@@ -41,13 +41,18 @@ def _compare(results: Results, name: str, function: Callable[[], object], rounds
     function()
     with recorded() as floor:
         function()
-    pairs = []
+    bare = floor.by_default_clients()
+    rounds_taken = []
     for n in range(rounds + 1):
-        pair = _cpu_ms(function, calls), _cpu_ms(floor.replay, calls)
-        pairs += [pair] if n else []  # the first one warms up
-    results.add(f"{name}, over its {len(floor.calls)} calls", [whole / bare for whole, bare in pairs], at_most=GOAL)
-    results.add(f"{name}, CPU", [whole for whole, _ in pairs], "ms")
-    results.add(f"{name}, CPU of its calls", [bare for _, bare in pairs], "ms")
+        taken = [_cpu_ms(one, calls) for one in (function, bare.replay, floor.replay)]
+        rounds_taken += [taken] if n else []  # the first one warms up
+    wholes, bares, floors = zip(*rounds_taken, strict=True)
+    what = f"its {len(floor.calls)} calls"
+    results.add(f"{name}, over {what} by bare boto3", [a / b for a, b in zip(wholes, bares, strict=True)], at_most=GOAL)
+    results.add(f"{name}, over {what} by its own clients", [a / b for a, b in zip(wholes, floors, strict=True)])
+    results.add(f"{name}, CPU", wholes, "ms")
+    results.add(f"{name}, CPU of {what} by bare boto3", bares, "ms")
+    results.add(f"{name}, CPU of {what} by its own clients", floors, "ms")
 
 
 def _cpu_ms(function: Callable[[], object], calls: int) -> float:

@@ -40,7 +40,9 @@ def _bars(found: Results, wanted: Callable[[str], bool], title: str, unit: str, 
 
 
 def _handler(found: Results) -> Picture:
-    return _bars(found, lambda name: "over its" in name, "CPU of a function over CPU of just its calls", "times", 1.25)
+    return _bars(
+        found, lambda name: " over its" in name, "CPU of a function over that of just its boto3 calls", "times", 1.25
+    )
 
 
 def _calls(found: Results) -> Picture:

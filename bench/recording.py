@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
@@ -24,6 +25,14 @@ class Recording:
                 getattr(client, method)(**parameters)
             except ClientError:
                 continue
+
+    def by_default_clients(self) -> Recording:
+        """The same calls by clients as boto3 makes them when it is told nothing."""
+        clients = {client.meta.service_model.service_name: client for client, *_ in self.calls}
+        made = {name: boto3.client(name, endpoint_url=client.meta.endpoint_url) for name, client in clients.items()}
+        return Recording(
+            [(made[client.meta.service_model.service_name], method, asked) for client, method, asked in self.calls]
+        )
 
 
 @contextmanager
