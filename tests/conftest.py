@@ -1,6 +1,8 @@
 """How every test runs: with hypothesis the same way each time, and with no credentials that reach an account."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("paceline"), derandomize=False, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "paceline"))
+
+# In the background of a shell Ctrl-C is ignored, also by children and theirs: the programs under test have to see it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Only the tests of a deployed stage (`make e2e URL=…`) may use the credentials at hand, to read its log.
 if not os.environ.get("E2E_URL"):
@@ -35,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ONE_AFTER_THE_OTHER = ("e2e", "browser", "chaos", "deployed")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]

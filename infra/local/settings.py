@@ -85,7 +85,9 @@ class LocalSettings:
         if len(os.fsencode(wanted)) <= _SOCKET_DIRECTORY_LIMIT:
             return wanted
         digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"paceline-{os.getuid()}-{digest}"
+        short = f"paceline-{os.getuid()}-{digest}"
+        beside = Path(tempfile.gettempdir()) / short
+        return beside if len(os.fsencode(beside)) <= _SOCKET_DIRECTORY_LIMIT else Path("/tmp") / short  # noqa: S108
 
 
 def _port(text: str) -> int:
