@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from infra.local.source import BATCH, Message, Source, SourceError
 
-#: How long a delete waits for company while other messages are being handled.
+#: How long a delete waits for company while other messages are being handled: when its lane waits for it, and when not.
 GATHER_SECONDS = 0.005
+LEISURE_SECONDS = 0.25
 _RETRY_SECONDS = 0.2
 _RETRY_SECONDS_LIMIT = 3.0
 #: After this the message has come back anyway, and is found to be done.
@@ -26,7 +27,7 @@ class Deletions:
     def __init__(self, source: Source, on_deleted: Callable[[], None]) -> None:
         self._source = source
         self._on_deleted = on_deleted
-        self._queue: queue.Queue[Message | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[Message, bool] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="deletions")
 
     def start(self, is_quiet: Callable[[], bool]) -> None:
@@ -34,8 +35,9 @@ class Deletions:
         self._is_quiet = is_quiet
         self._thread.start()
 
-    def add(self, message: Message) -> None:
-        self._queue.put(message)
+    def add(self, message: Message, lane_waits: bool) -> None:
+        """lane_waits: the rest of its lane is received only after it was deleted."""
+        self._queue.put((message, lane_waits))
 
     def close(self) -> None:
         """Delete what is still to be deleted, and return when that is done."""
@@ -43,24 +45,27 @@ class Deletions:
         self._thread.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, is_last = self._gather(first)
-            self._delete(batch)
-            if is_last:
-                return
+        is_last = False
+        while not is_last and (first := self._queue.get()) is not None:
+            batch, is_last = self._gather(*first)
+            self._delete([message for message, _ in batch])
+            if any(lane_waits for _, lane_waits in batch):
+                self._on_deleted()
 
-    def _gather(self, first: Message) -> tuple[list[Message], bool]:
-        batch = [first]
-        deadline = time.monotonic() + GATHER_SECONDS
+    def _gather(self, first: Message, lane_waits: bool) -> tuple[list[tuple[Message, bool]], bool]:
+        """What is deleted together, and whether nothing comes after it."""
+        batch = [(first, lane_waits)]
+        deadline = _deadline(lane_waits)
         while len(batch) < BATCH:
             wait_seconds = 0.0 if self._is_quiet() else deadline - time.monotonic()
             try:
-                message = self._queue.get(wait_seconds > 0, max(wait_seconds, 0))
+                further = self._queue.get(wait_seconds > 0, max(wait_seconds, 0))
             except queue.Empty:
                 break
-            if message is None:
+            if further is None:
                 return batch, True
-            batch.append(message)
+            batch.append(further)
+            deadline = min(deadline, _deadline(further[1]))
         return batch, False
 
     def _delete(self, batch: list[Message]) -> None:
@@ -70,7 +75,6 @@ class Deletions:
             try:
                 for refused in self._source.delete(batch):
                     log.warning("not deleted, comes back: %s", refused)
-                self._on_deleted()
                 return
             except SourceError as error:
                 if time.monotonic() > deadline:
@@ -80,3 +84,7 @@ class Deletions:
                     log.warning("trying again: %s", error)
                 time.sleep(pause)
                 pause = min(pause * 2, _RETRY_SECONDS_LIMIT)
+
+
+def _deadline(lane_waits: bool) -> float:
+    return time.monotonic() + (GATHER_SECONDS if lane_waits else LEISURE_SECONDS)

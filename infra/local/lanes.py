@@ -19,6 +19,9 @@ HELD = 1_000
 
 log = logging.getLogger(__name__)
 
+#: Told of a message that is done, and whether its lane waits for the deletion: then no further one of it is held here.
+OnDone = Callable[[Message, bool], None]
+
 #: Whether the message is done and can be deleted. False: deferred, and hidden by the handler. Raises when it failed.
 Handle = Callable[[Message], bool]
 
@@ -26,7 +29,7 @@ Handle = Callable[[Message], bool]
 class Lanes:
     """Hands messages to the handler and keeps them hidden meanwhile. Thread-safe."""
 
-    def __init__(self, source: Source, handle: Handle, on_done: Callable[[Message], None]) -> None:
+    def __init__(self, source: Source, handle: Handle, on_done: OnDone) -> None:
         self._source = source
         self._handle = handle
         self._on_done = on_done
@@ -93,8 +96,9 @@ class Lanes:
                 # Before anything else, so that an extension does not undo the handler's own deferral.
                 self._forget([message])
                 rest = [] if is_done else self._take_rest(lane)
+                lane_waits = not self._waiting[lane]
             if is_done:
-                self._on_done(message)
+                self._on_done(message, lane_waits)
             self._give_back(rest)
 
     def _next(self, lane: str) -> Message | None:

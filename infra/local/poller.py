@@ -80,9 +80,9 @@ class Poller:
                 self._drain()
 
     def _drain(self) -> None:
-        """Receive until there is nothing more. Errors are the long poll's to report."""
+        """Receive until less comes than could. Errors are the long poll's to report."""
         try:
-            while not self._stopping.is_set() and self._receive(0):
+            while not self._stopping.is_set() and self._receive(0) == self._batch:
                 pass
         except SourceError:
             pass

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from infra.local.deletions import Deletions
 from infra.local.invocation import Context, sqs_event
 from infra.local.lanes import Lanes
 from infra.local.poller import handler
@@ -27,11 +28,16 @@ def message(lane: str, sequence: int) -> Message:
 
 
 class FakeSource:
-    """Notes for how long each message is hidden."""
+    """Notes what is deleted, and for how long each message is hidden."""
 
     def __init__(self) -> None:
+        self.deleted: list[str] = []
         self.hidden: list[tuple[str, int]] = []
         self.is_down = False
+
+    def delete(self, messages: Sequence[Message]) -> list[str]:
+        self.deleted += [message.id for message in messages]
+        return []
 
     def hide(self, messages: Sequence[Message], seconds: int) -> None:
         if self.is_down:
@@ -46,12 +52,17 @@ class Bench:
         self.source = FakeSource()
         self.seen: list[str] = []
         self.done: list[str] = []
+        self.lanes_that_wait: list[str] = []
         self._handle = handle
-        self.lanes = Lanes(cast("Source", self.source), self._note, lambda message: self.done.append(message.id))
+        self.lanes = Lanes(cast("Source", self.source), self._note, self._done)
 
     def _note(self, message: Message) -> bool:
         self.seen.append(message.id)
         return self._handle(message)
+
+    def _done(self, message: Message, lane_waits: bool) -> None:
+        self.done.append(message.id)
+        self.lanes_that_wait += [message.id] if lane_waits else []
 
     def run(self, *messages: Message) -> None:
         self.lanes.add(messages)
@@ -63,6 +74,22 @@ def test_a_lane_runs_in_the_order_of_its_sequence() -> None:
     bench.run(message("a", 3), message("a", 1), message("a", 2))
     assert bench.seen == sorted(bench.seen)
     assert bench.done == bench.seen
+
+
+def test_a_lane_waits_for_the_deletion_of_the_last_of_its_messages_here() -> None:
+    bench = Bench(lambda _: True)
+    bench.run(message("a", 1), message("a", 2), message("b", 1))
+    assert sorted(bench.lanes_that_wait) == ["a2", "b1"]
+
+
+@pytest.mark.parametrize("lane_waits", [True, False])
+def test_the_queue_is_looked_at_after_a_deletion_that_a_lane_waited_for(lane_waits: bool) -> None:
+    source, looks = FakeSource(), list[str]()
+    deletions = Deletions(cast("Source", source), lambda: looks.append("look"))
+    deletions.start(lambda: True)
+    deletions.add(message("a", 1), lane_waits)
+    deletions.close()
+    assert (source.deleted, looks) == (["a1"], ["look"] * lane_waits)
 
 
 def test_lanes_run_side_by_side() -> None:
