@@ -18,6 +18,7 @@ from botocore.httpsession import URLLib3Session
 from bench.emulator import emulator
 from bench.events import Context, submit_event
 from bench.figures import Results
+from bench.recording import recorded
 
 GOAL = 1.1
 BACKLOGS, USERS = (1, 100, 1000), (10, 1000, 10_000)
@@ -31,6 +32,8 @@ class Taken:
     """By one submit, in milliseconds."""
 
     own_cpu: float
+    #: of the same calls without the submit, right after it: what the machine's own speed was at that time
+    bare_cpu: float
     wall: float
     #: until AWS, or the emulator, answered
     waited: float
@@ -99,11 +102,13 @@ def _add_users(first: int, end: int) -> None:
 
 
 def _take(submit: Any, user_id: str) -> Taken:
-    with _waiting() as waits:
+    with _waiting() as waits, recorded() as bare:
         cpu, wall = time.thread_time(), time.perf_counter()
         submit(user_id)
         wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-    return Taken(cpu * 1000, wall * 1000, sum(waits) * 1000, len(waits))
+    begun = time.thread_time()
+    bare.replay()
+    return Taken(cpu * 1000, (time.thread_time() - begun) * 1000, wall * 1000, sum(waits) * 1000, len(waits))
 
 
 @contextmanager
@@ -128,6 +133,7 @@ def _waiting() -> Iterator[list[float]]:
 def _report(results: Results, name: str, taken: dict[int, list[Taken]]) -> None:
     sizes = list(taken)
     own = {size: _blocks([one.own_cpu for one in taken[size]]) for size in sizes}
+    over_bare = {size: _blocks([one.own_cpu / one.bare_cpu for one in taken[size]]) for size in sizes}
     for size in sizes:
         what = name.format(f"{size:,}")
         results.add(f"submit {what}: own CPU", own[size], "ms")
@@ -137,9 +143,9 @@ def _report(results: Results, name: str, taken: dict[int, list[Taken]]) -> None:
             f"submit {what}: of it waiting for the emulator", _blocks([one.waited for one in taken[size]]), "ms"
         )
     for size in sizes[1:]:
-        ratios = [more / less for more, less in zip(own[size], own[sizes[0]], strict=True)]
+        ratios = [more / less for more, less in zip(over_bare[size], over_bare[sizes[0]], strict=True)]
         what = name.format(f"{size:,}").removesuffix("s" * name.endswith("users")) + f" over {sizes[0]:,}"
-        results.add(f"own CPU {what}", ratios, at_most=GOAL)
+        results.add(f"own CPU, as a multiple of its bare calls', {what}", ratios, at_most=GOAL)
 
 
 def _blocks(values: list[float]) -> list[float]:

@@ -74,7 +74,7 @@ def _prompt(found: Results) -> Picture:
     for name, late in found.series.items():
         if name.startswith("late "):
             shares = [(n + 1) / len(late) for n in range(len(late))]
-            axes.plot([max(ms, 1) for ms in late], shares, label=f"{name.removeprefix('late ')} users")
+            axes.plot([max(ms, 1) for ms in late], shares, label=name.removeprefix("late "))
     axes.set_xscale("log")
     axes.axvspan(110, 240, color="#eeeeee", label="Redis peer, 100 users")
     axes.set_xlabel("late against the schedule planned at submit, ms")
