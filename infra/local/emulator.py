@@ -144,6 +144,7 @@ def _save_in_child() -> int:
     child = os.fork()
     if child:
         return child
+    os.nice(19)  # those who wait for an answer go first
     try:
         _save()
     finally:
