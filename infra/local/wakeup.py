@@ -5,7 +5,7 @@ Best effort on both sides. What is missed is found by the poll.
 
 from __future__ import annotations
 
-import itertools
+import random
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +20,10 @@ def wake_socket(run_dir: Path, name: str) -> Path:
 
 
 class Waker:
-    """Wakes the workers one after the other, one at a time; safe to use from many threads."""
+    """Wakes one of the workers at a time; safe to use from many threads."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._turn = itertools.count()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
@@ -36,10 +35,11 @@ class Waker:
     def wake(self) -> None:
         """Never blocks, never raises."""
         with suppress(OSError):
-            workers = sorted(self._run_dir.glob("*.wake"))
-            first = next(self._turn)
-            # The next one in turn may have died, or have a full socket.
-            any(self._send(workers[(first + step) % len(workers)]) for step in range(len(workers)))
+            workers = list(self._run_dir.glob("*.wake"))
+            # By chance: in turn, a submit with two sends would always wake the same one with its first tasks.
+            random.shuffle(workers)
+            # The first one may have died, or have a full socket.
+            any(self._send(worker) for worker in workers)
 
     def close(self) -> None:
         self._socket.close()
