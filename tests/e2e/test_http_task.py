@@ -156,14 +156,14 @@ def test_lane_says_why_it_is_held(paceline: Paceline, receiver: Receiver) -> Non
     assert of("held")[1] - of("held")[0] >= 1_900
 
 
-@pytest.mark.xfail(strict=False, reason="open: the second try of a callback came later than 60 s in three runs")
 def test_parked_task_runs_at_its_time_and_its_end_is_told_until_somebody_listens(
     paceline: Paceline, receiver: Receiver
 ) -> None:
     refused: list[Got] = []
 
     def deaf_at_first(got: Got) -> Reply:
-        if not refused:
+        # Ends of the tests before this one may still be told.
+        if got.path == "/parked-end" and not refused:
             refused.append(got)
             return Reply(500)
         return Reply()
