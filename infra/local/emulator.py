@@ -15,6 +15,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
+import uvicorn
+import uvloop
+
 from infra.local.parent import end_with_parent
 
 HOST = "127.0.0.1"
@@ -42,7 +45,7 @@ def main() -> None:
     port, state_dir = sys.argv[1:]
     end_with_parent()
     _set_environment(port, Path(state_dir))
-    asyncio.run(_serve(int(port)))
+    uvloop.run(_serve(int(port)))
 
 
 def _set_environment(port: str, state_dir: Path) -> None:
@@ -62,19 +65,27 @@ def _set_environment(port: str, state_dir: Path) -> None:
 
 
 async def _serve(port: int) -> None:
-    from hypercorn.asyncio import serve  # noqa: PLC0415 - MiniStack reads the environment when it is imported
-    from hypercorn.config import Config  # noqa: PLC0415
-    from ministack.app import app  # noqa: PLC0415
+    from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     _prune_rarely()
-    config = Config()
-    config.bind = [f"{HOST}:{port}"]
-    config.keep_alive_timeout = 75
-    config.graceful_timeout = 1
-    config.loglevel = "WARNING"
     saver = _Saver(app)
+    # With MiniStack's own server, Hypercorn, a call takes 0.6 ms longer.
+    config = uvicorn.Config(
+        cast("Any", saver),
+        host=HOST,
+        port=port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,  # MiniStack sends its own
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
     task = asyncio.create_task(saver.run())
-    await serve(cast("Any", saver), config, mode="asgi")
+    await uvicorn.Server(config).serve()
     task.cancel()
 
 
