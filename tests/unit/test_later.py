@@ -10,7 +10,7 @@ import pytest
 from chalicelib.callbacks import Untold
 from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.later import NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.submit import NewTask, Submitted
 from chalicelib.tasks import Task, TaskState
 from tests.factories import NOW, make_task
@@ -367,7 +367,8 @@ def test_errand_survives_its_message() -> None:
             "null",
             "[]",
             "{}",
-            '{"v": 2}',
+            '{"v": 0}',
+            '{"v": "2"}',
             '{"v": 1, "errand": "dance"}',
             '{"v": 1, "errand": "admit"}',
             "[" * 9_999,
@@ -384,6 +385,16 @@ def test_message_that_is_no_errand_is_a_dead_letter(shop: LaterShop, body: str) 
     shop.later.send_body(body)
     assert shop.run_errand()
     assert [letter.body for letter in shop.queue.dead_letters] == [body]
+
+
+@pytest.mark.parametrize("part", ["errand", "task"])
+def test_errand_of_a_newer_deployment_waits_for_its_function(shop: LaterShop, part: str) -> None:
+    fields = json.loads(to_message(Parked(make_task(seq=0, run_at=NOW))))
+    (fields if part == "errand" else fields["task"])["v"] = 2
+    shop.later.send_body(json.dumps(fields))
+    assert not shop.run_errand()
+    assert shop.later.next_available_at() == NOW + 1000 * NEWER_SECONDS
+    assert shop.queue.dead_letters == ()
 
 
 @pytest.mark.parametrize(
