@@ -24,7 +24,7 @@ LONGEST_HIDDEN_SECONDS = 43_000
 NEWER_SECONDS = 30
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
-#: until it is so old.
+#: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
 #: Who dead letters that name nobody belong to.
 NOBODY = "nobody"
@@ -140,6 +140,6 @@ class ErrandRunner:
             reason = f"callback to {callback.url[:200]}: {untold.reason}"
             self._queue.send_dead(callback.user_id, f"{callback.task_id}-end", to_message(callback), reason)
             return True
-        wait_ms = min(max(age_ms, FIRST_RETRY_MS), LONGEST_RETRY_MS)
-        self._later.defer(delivery.receipt, wait_ms // 1000)
+        wait_ms = min(max(age_ms, FIRST_RETRY_MS), LONGEST_RETRY_MS, TRIED_FOR_MS - age_ms)
+        self._later.defer(delivery.receipt, math.ceil(wait_ms / 1000))
         return False
