@@ -11,7 +11,8 @@ from chalicelib.callbacks import Untold
 from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
 from chalicelib.later import NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
-from chalicelib.submit import NewTask, Submitted
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Refused, Submitted
 from chalicelib.tasks import Task, TaskState
 from tests.factories import NOW, make_task
 from tests.unit.workshop import Workshop
@@ -215,6 +216,57 @@ def test_parked_task_that_was_never_noted_runs_all_the_same(shop: LaterShop) -> 
         shop.park(2_000)
     shop.run_all()
     assert shop.seqs == [1]
+
+
+# How many.
+
+
+def test_no_more_are_parked_for_a_day_than_allowed() -> None:
+    shop = LaterShop(MAX_PARKED="3")
+    for _ in range(3):
+        shop.park(60_000)
+    refused = shop.try_submit_many("ann", NewTask("log", None, delay_ms=60_000))
+    assert isinstance(refused, Refused)
+    assert "No more than 3 tasks" in refused.reason
+    assert refused.retry_at == (NOW // DAY_MS + 1) * DAY_MS
+    assert shop.park(60_000, user_id="bob").seq == 0
+    assert shop.park(DAY_MS).seq == 0
+    assert shop.submit().seq == 1
+    assert len(shop.later) == 5
+
+
+def test_of_many_that_are_too_many_none_is_parked_or_admitted() -> None:
+    shop = LaterShop(MAX_PARKED="3")
+    new = [NewTask("log", None), *(NewTask("log", None, delay_ms=60_000) for _ in range(4))]
+    assert isinstance(shop.try_submit_many("ann", *new), Refused)
+    assert (shop.lanes.get("ann").admitted, len(shop.later), len(shop.queue)) == (0, 0, 0)
+    assert isinstance(shop.try_submit_many("ann", *new[:4]), Submitted)
+
+
+def test_tasks_that_the_lane_refuses_take_no_room_among_the_parked() -> None:
+    shop = LaterShop(MAX_PARKED="1", MAX_DELAY="0")
+    shop.submit()
+    both = (NewTask("log", None), NewTask("log", None, delay_ms=60_000))
+    assert isinstance(shop.try_submit_many("ann", *both), Refused)
+    assert isinstance(shop.try_submit_many("ann", both[1]), Submitted)
+
+
+def test_repeat_is_not_refused_for_the_room_that_it_took_itself() -> None:
+    shop = LaterShop(MAX_PARKED="1")
+    late = shop.park(60_000)
+    new = [NewTask("log", None, delay_ms=60_000)]
+    again = shop.submitter.submit("ann", new, [late.task_id], OverLimit.QUEUE, is_repeat=True)
+    assert isinstance(again, Submitted)
+    shop.run_all()
+    assert len(shop.events) == 1
+
+
+def test_task_that_is_not_parked_costs_no_count(shop: LaterShop) -> None:
+    shop.parked.fail("add", times=9)
+    assert shop.submit().seq == 1
+    with pytest.raises(UnavailableError):
+        shop.park(60_000)
+    assert len(shop.later) == 0
 
 
 # Cancelling.
