@@ -20,6 +20,7 @@ from chalicelib import own_tasks
 from chalicelib.adapters.aws import client
 from chalicelib.adapters.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.adapters.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.adapters.dynamodb_parked import DynamoDBParkedCounts
 from chalicelib.adapters.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.adapters.outbound import Outbound
@@ -37,6 +38,7 @@ from chalicelib.intake import Intake
 from chalicelib.later import ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.overview import Overview
+from chalicelib.parking import Parking
 from chalicelib.ports import CompletionLog
 from chalicelib.races import Races, Turns
 from chalicelib.registry import Registry
@@ -91,6 +93,10 @@ class Container:
         return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def parked(self) -> DynamoDBParkedCounts:
+        return DynamoDBParkedCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def queue(self) -> SQSTaskQueue:
         queue_url = self._required("QUEUE_URL", self.settings.queue_url)
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
@@ -118,8 +124,9 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        turn, settings = Turns().turn, self.settings
-        return Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, settings, turn, self.later)
+        turn, settings, parking = Turns().turn, self.settings, Parking(self.parked, self.settings.max_parked)
+        stores = (self.lanes, self.tasks, self.queue)
+        return Submitter(*stores, self.clock, self._races, settings, turn, self.later, parking)
 
     @cached_property
     def idempotency(self) -> Idempotency:

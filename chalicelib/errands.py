@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.errors import MessageError
+from chalicelib.errors import MessageError, NewerMessageError
 from chalicelib.tasks import Task
 
+#: The form of the message, as `tasks.MESSAGE_VERSION` is that of a task's: who raises it, also for a new kind of
+#: errand, must go on reading all that came before.
 ERRAND_VERSION = 1
 #: The longest that SQS delays a message; one that is due later comes early and is hidden for the rest.
 LONGEST_DELAY_SECONDS = 900
@@ -77,11 +79,12 @@ def to_message(errand: Errand) -> str:
 
 
 def from_message(body: str) -> Errand:
-    """Reads what `to_message` wrote; MessageError when it is anything else."""
+    """Reads what `to_message` wrote; NewerMessageError when it is a newer form, MessageError when anything else."""
     try:
         fields = json.loads(body)
-        if fields["v"] != ERRAND_VERSION:
-            raise MessageError(f"errand version {fields['v']!r}, this function knows {ERRAND_VERSION}")
+        if (version := fields["v"]) != ERRAND_VERSION:
+            kind = NewerMessageError if isinstance(version, int) and version > ERRAND_VERSION else MessageError
+            raise kind(f"errand version {version!r}, this function knows {ERRAND_VERSION}")
         return _KINDS[fields["errand"]](fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise MessageError(f"the message is no errand: {type(error).__name__}: {error}") from error

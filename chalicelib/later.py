@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from chalicelib.attempt import Attempts
 from chalicelib.callbacks import Untold
 from chalicelib.errands import LONGEST_DELAY_SECONDS, Callback, Parked, Withdrawal, from_message, to_message
-from chalicelib.errors import MessageError
+from chalicelib.errors import MessageError, NewerMessageError
 from chalicelib.ports import Clock, ErrandQueue, TaskQueue, TaskStore
 from chalicelib.submit import Refused, Submitter
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
@@ -20,9 +20,11 @@ from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 LONGEST_SLEEP_MS = 1_200
 #: SQS hides a message for 12 hours at most, counted from its receive.
 LONGEST_HIDDEN_SECONDS = 43_000
+#: How long a message is hidden that only a newer deployment can read, so that its function gets it.
+NEWER_SECONDS = 30
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
-#: until it is so old.
+#: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
 #: Who dead letters that name nobody belong to.
 NOBODY = "nobody"
@@ -60,6 +62,9 @@ class ErrandRunner:
         """Whether it is done; if not, the message is hidden until it is due. UnavailableError: it comes back."""
         try:
             errand = from_message(delivery.body)
+        except NewerMessageError:
+            self._later.defer(delivery.receipt, NEWER_SECONDS)
+            return False
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
@@ -135,6 +140,6 @@ class ErrandRunner:
             reason = f"callback to {callback.url[:200]}: {untold.reason}"
             self._queue.send_dead(callback.user_id, f"{callback.task_id}-end", to_message(callback), reason)
             return True
-        wait_ms = min(max(age_ms, FIRST_RETRY_MS), LONGEST_RETRY_MS)
-        self._later.defer(delivery.receipt, wait_ms // 1000)
+        wait_ms = min(max(age_ms, FIRST_RETRY_MS), LONGEST_RETRY_MS, TRIED_FOR_MS - age_ms)
+        self._later.defer(delivery.receipt, math.ceil(wait_ms / 1000))
         return False

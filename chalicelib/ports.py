@@ -1,6 +1,6 @@
 """What the use cases need of the world outside. Adapters implement it; one contract test runs over each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,6 +117,20 @@ class TaskStore(Protocol):
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Notes a failed attempt of a task that will be tried again."""
+        ...
+
+
+class ParkedCounts(Protocol):
+    """How many parked tasks of each user are due on each day. UnavailableError when nobody knows.
+
+    Days are counted from the epoch, UTC.
+    """
+
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+        """Adds so many to each day, atomically; False, and nothing, when a day would have more than `most` then.
+
+        What was counted for days before today is forgotten.
+        """
         ...
 
 

@@ -67,6 +67,8 @@ class Settings:
     over_limit: OverLimit
     #: milliseconds; a submit that would start later is refused
     max_delay_ms: int
+    #: tasks of one user that may be parked for one day, UTC
+    max_parked: int
     #: starts that one task may take
     max_attempts: int
     #: milliseconds before the second attempt; doubles with each further one
@@ -107,6 +109,7 @@ class Settings:
             limits=read("LIMITS", _limits, DEFAULT_LIMITS),
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
+            max_parked=read("MAX_PARKED", _whole(1, 100_000), "1000"),
             max_attempts=read("MAX_ATTEMPTS", _whole(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),

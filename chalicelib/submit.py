@@ -8,6 +8,7 @@ from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, without
 from chalicelib.limits import Limits, earliest_start
+from chalicelib.parking import Parking, room_at
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.races import Races
 from chalicelib.settings import OverLimit, Settings
@@ -110,12 +111,14 @@ class Submitter:
         settings: Settings,
         turn: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
         later: ErrandQueue | None = None,
+        parking: Parking | None = None,
     ) -> None:
         """turn: what submits of one user go through one by one, to save races; nothing rests on it.
 
-        later: where tasks are parked until their time; None in a deployment that parks none.
+        later, parking: where tasks are parked until their time, and how many; None in a deployment that parks none.
         """
         self._later = later
+        self._parking = parking
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -142,8 +145,14 @@ class Submitter:
             now_ms = self._clock.now_ms()
             due = [one.due_at(now_ms) for one in new]
             soon = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
+            # A repeat was counted the first time, and its tasks may be parked.
+            parked_at = [] if is_repeat else [at for at in due if at is not None]
+            if self._parking and not self._parking.take(user_id, parked_at, now_ms):
+                return self._too_many_parked(user_id, self._parking.most, now_ms)
             reserved = self._reserve(user_id, soon, now_ms, over_limit) if soon else (self._lanes.get(user_id), ())
             if isinstance(reserved, Refused):
+                if self._parking:
+                    self._parking.give_back(user_id, parked_at, now_ms)
                 return reserved
             lane, planned = reserved
             starts = iter(zip(range(lane.admitted - len(soon) + 1, lane.admitted + 1), planned, strict=True))
@@ -272,6 +281,10 @@ class Submitter:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."
             return self._refused(stale, reason, planned_at - longest_ms, now_ms)
         return None
+
+    def _too_many_parked(self, user_id: str, most: int, now_ms: int) -> Refused:
+        reason = f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included."
+        return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(now_ms), now_ms)
 
     def _refused(self, stale: Stale, reason: str, retry_at: int, now_ms: int) -> Refused:
         lane = stale.lane

@@ -1,4 +1,5 @@
 """Brings tasks back from the dead-letter queue, each user's in order: each is submitted anew, at the end of its lane.
+Callbacks that nobody took are there too: each is tried for another day, in no order.
 
 `python -m infra.redrive [--user U]`: of AWS_ENDPOINT_URL, else of the system that runs on this machine, else of AWS. A
 task is submitted once however often this is interrupted and repeated, and leaves the dead-letter queue only after
@@ -38,14 +39,14 @@ def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
     try:
         while messages := _received(sqs, url):
             for message in messages:
-                lane = message["Attributes"]["MessageGroupId"]
-                if user_id not in (None, lane) or lane in blocked:
+                lane, callback = message["Attributes"]["MessageGroupId"], _callback(message["Body"])
+                if user_id not in (None, lane) or (lane in blocked and not callback):
                     stay.append(message["ReceiptHandle"])
                     continue
-                reason = _submitted_anew(parts, message, lane)
+                reason = _told_again(parts, callback, lane) if callback else _submitted_anew(parts, message, lane)
                 if reason is None:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                    yield f"{lane}: submitted anew ({message['MessageId']})"
+                    yield f"{lane}: {'told again' if callback else 'submitted anew'} ({message['MessageId']})"
                 else:
                     blocked.add(lane)  # what follows in its lane waits behind it, so that the order is kept
                     stay.append(message["ReceiptHandle"])
@@ -69,8 +70,6 @@ def _received(sqs: Any, url: str) -> list[Any]:
 
 def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
     """None when the task has a new place in its lane, else why it has none."""
-    if _told_again(parts, message["Body"]):
-        return None
     try:
         task = Task.from_message(message["Body"])
     except MessageError as error:
@@ -92,16 +91,21 @@ def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
     return None
 
 
-def _told_again(parts: Container, body: str) -> bool:
-    """Whether it is a callback that nobody took: it is tried for another day."""
+def _callback(body: str) -> Callback | None:
+    """The callback that it is; None when it is anything else."""
     try:
         errand = from_message(body)
     except MessageError:
-        return False
-    if isinstance(errand, Callback):
-        parts.later.send([(replace(errand, begun_at=parts.clock.now_ms()), 0)])
-        return True
-    return False
+        return None
+    return errand if isinstance(errand, Callback) else None
+
+
+def _told_again(parts: Container, callback: Callback, lane: str) -> str | None:
+    """None when it is tried for another day, else why not."""
+    if callback.user_id != lane:
+        return f"it names user {callback.user_id!r} in the lane of {lane!r}"
+    parts.later.send([(replace(callback, begun_at=parts.clock.now_ms()), 0)])
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ answered as DynamoDB's would be. The queue is in `memory_queue`.
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +168,21 @@ def _recognise_claim(write: Write, start: Start) -> Write:
     mine, found = start.lane.running, write.lane.running
     same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
     return Written(write.lane) if same else write
+
+
+class MemoryParkedCounts:
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+        with self._lock:
+            counts = {day: count for day, count in self._counts.get(user_id, {}).items() if day >= today}
+            after = {day: counts.get(day, 0) + count for day, count in days.items()}
+            if max(after.values()) > most:
+                return False
+            self._counts[user_id] = counts | after
+            return True
 
 
 class MemoryTaskStore:

@@ -43,7 +43,11 @@ def _json(value: Any) -> str:
 
 
 def order_body(order: TaskOrder) -> dict[str, Any]:
-    return {"task": order.task, "payload": order.payload}
+    """Without what is not asked for, so that a server that does not know it yet takes the rest."""
+    run_at = None if order.run_at is None else epoch_ms(order.run_at, "run_at")
+    options = {"run_at": run_at, "delay_seconds": order.delay_seconds, "callback_url": order.callback_url}
+    given = {name: value for name, value in options.items() if value is not None}
+    return {"task": order.task, "payload": order.payload, **given}
 
 
 def parts(orders: Sequence[TaskOrder]) -> list[list[TaskOrder]]:
@@ -76,9 +80,10 @@ def task_path(user_id: str, task_id: str) -> str:
     return user_path(user_id, f"/tasks/{quote(task_id, safe='')}")
 
 
-def epoch_ms(at: int | datetime) -> int:
+def epoch_ms(at: int | datetime, name: str) -> int:
+    """ValueError when it is a time in no time zone; `name` is what the caller calls it."""
     if isinstance(at, int):
         return at
     if at.tzinfo is None:
-        raise ValueError("`until` needs a time zone, as in datetime.now(timezone.utc)")
+        raise ValueError(f"`{name}` needs a time zone, as in datetime.now(timezone.utc)")
     return round(at.timestamp() * 1000)

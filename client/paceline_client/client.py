@@ -86,17 +86,23 @@ class Paceline:
         payload: Any = None,
         task: str = "log",
         *,
+        run_at: int | datetime | None = None,
+        delay_seconds: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
     ) -> Place:
         """Submits one task and gives its place; over the limit it waits there, `queued`.
 
+        run_at, delay_seconds: when it is to join its lane, as in TaskOrder; until then its place `is_parked`.
+        callback_url: gets a signed POST when it has ended.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. It is raised without, too, where the deployment
         wants it so or the lane's backlog would take too long.
         """
         key = self._key(idempotency_key, MOST_KEY)
-        call = submit_call("/api/v1/task", {"user_id": user_id, "task": task, "payload": payload}, key, strict)
+        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url)
+        call = submit_call("/api/v1/task", {"user_id": user_id, **order_body(order)}, key, strict)
         try:
             return read_answer(Place, self._submitted(call))
         except PacelineError as error:
@@ -179,7 +185,7 @@ class Paceline:
 
         until: epoch milliseconds, or a datetime with a time zone.
         """
-        return self._lane("POST", user_id, "/pause", {} if until is None else {"until": epoch_ms(until)})
+        return self._lane("POST", user_id, "/pause", {} if until is None else {"until": epoch_ms(until, "until")})
 
     def resume(self, user_id: str) -> Lane:
         """Lets the lane go on; a lane that is not paused stays as it is."""

@@ -6,6 +6,7 @@ Fields that a newer server adds are ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 #: One of queued, running, succeeded, failed, cancelled; a newer server may know more.
@@ -23,6 +24,12 @@ class TaskOrder:
     payload: Any = None
     #: one of the deployment's tasks
     task: str = "log"
+    #: when it is to join its lane, epoch milliseconds or a datetime with a time zone; at once with neither this
+    run_at: int | datetime | None = None
+    #: nor this, seconds from now
+    delay_seconds: float | None = None
+    #: gets a signed POST when it has ended
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,17 +38,22 @@ class Place:
 
     task_id: str
     user_id: str
-    #: its number among all tasks of the user, from 1
+    #: its number among all tasks of the user, from 1; 0 as long as it is parked
     seq: int
     #: tasks ahead of it, 0 when it may start now
     position: int
-    #: the earliest start that the limits allow
+    #: the earliest start that the limits allow, or its `run_at`
     planned_at: int
     #: milliseconds from the submit to `planned_at`
     delay_ms: int
-    #: over the limit: it waits for its turn
+    #: it waits for its turn, over the limit, or for its time
     queued: bool
     state: State
+
+    @property
+    def is_parked(self) -> bool:
+        """It waits for its time outside of its lane."""
+        return self.seq == 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Task:
 
     task_id: str
     user_id: str
-    #: its number among all tasks of the user, from 1
+    #: its number among all tasks of the user, from 1; 0 as long as it is parked
     seq: int
     #: the name of what is run
     task: str
@@ -80,6 +92,11 @@ class Task:
     @property
     def has_ended(self) -> bool:
         return self.state in FINAL_STATES or self.completed_at is not None
+
+    @property
+    def is_parked(self) -> bool:
+        """It waits for its time outside of its lane."""
+        return self.seq == 0 and not self.has_ended
 
 
 @dataclass(frozen=True)

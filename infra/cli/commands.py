@@ -64,6 +64,7 @@ _add(
     "submit ann",
     """submit ann --payload '{"n": 1}' --count 25 --watch""",
     "submit ann --payload @order.json --strict",
+    "submit ann --delay 10m --callback-url https://hooks.example.com/ends",
     "submit ann --count 3 --json | jq -r .task_id",
 )
 _add(_TASKS, tasks.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
 from infra.cli.connection import connect, world_of
-from infra.cli.lines import console, lane_lines, show, show_json
-from infra.cli.options import Json, Token, Url, User, limits_text
-from infra.logs import parse_since
-from paceline_client import Lane
+from infra.cli.lines import console, lane_lines, parked_lines, show, show_json
+from infra.cli.options import Json, Token, Url, User, length_ms, limits_text
+from paceline_client import Lane, Paceline, Task
+
+#: Waiting tasks among which parked ones are looked for: a page of them.
+MOST_LOOKED_THROUGH = 100
 
 
 def lane(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show a user's lane: its limits, what is left in each window, what waits, when the next task starts."""
+    """Show a user's lane: its limits, what is left in each window, what waits, when the next task starts.
+
+    Below it are the tasks that are parked until their time; of very many that wait, the newest are looked through.
+    """
     with connect(context, url, token) as paceline:
-        found = paceline.lane(user)
+        found, parked = paceline.lane(user), [] if as_json else _parked(paceline, user)
     _show(found, as_json)
+    show(parked_lines(parked, found.now))
+
+
+def _parked(paceline: Paceline, user: str) -> list[Task]:
+    """Soonest first."""
+    waiting = islice(paceline.tasks(user, state="queued"), MOST_LOOKED_THROUGH)
+    return sorted((task for task in waiting if task.is_parked), key=lambda task: task.planned_at)
 
 
 def limits(
@@ -58,20 +71,10 @@ def pause(
     token: Token = None,
 ) -> None:
     """Hold a user's lane: nothing starts until it is resumed, or the time is over."""
-    until = None if duration is None else _until(duration, round(world_of(context).clock.now() * 1000))
+    until = None if duration is None else round(world_of(context).clock.now() * 1000) + length_ms(duration, "--for")
     with connect(context, url, token) as paceline:
         found = paceline.pause(user, until)
     _show(found, as_json)
-
-
-def _until(duration: str, now_ms: int) -> int:
-    try:
-        length_ms = now_ms - parse_since(duration, now_ms)
-    except ValueError:
-        length_ms = 0
-    if length_ms <= 0 or not duration[-1:].isalpha():
-        raise typer.BadParameter("use 30s, 10m, 2h or 1d", param_hint="--for")
-    return now_ms + length_ms
 
 
 def resume(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,8 @@ from paceline_client import Lane, Limit, Place, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
+#: Parked tasks that are shown one by one.
+MOST_PARKED_LINES = 10
 _STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
 
 
@@ -76,6 +78,8 @@ def state_text(state: str) -> Text:
 
 def place_line(place: Place) -> Text:
     """A submitted task in one line, its id first."""
+    if place.is_parked:
+        return Text.assemble((place.task_id, "bold"), f"  parked  joins its lane in {duration(place.delay_ms)}")
     where = f"position {place.position}, starts in {duration(place.delay_ms)}" if place.queued else "may start now"
     return Text.assemble((place.task_id, "bold"), f"  seq {place.seq}  {where}")
 
@@ -83,7 +87,8 @@ def place_line(place: Place) -> Text:
 def task_line(task: Task) -> Text:
     """A task that ended in one line, its id first."""
     why = f"  {task.error}" if task.error else ""
-    return Text.assemble((task.task_id, "bold"), f"  seq {task.seq}  ", state_text(task.state), why)
+    seq = f"seq {task.seq}" if task.seq else "parked"  # cancelled before its time
+    return Text.assemble((task.task_id, "bold"), f"  {seq}  ", state_text(task.state), why)
 
 
 def task_lines(task: Task, now_ms: int) -> list[Text]:
@@ -91,21 +96,24 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
         return "" if time_ms is None else moment(time_ms, now_ms)
 
     is_waiting = task.state == "queued"
+    place = f"number {task.seq} of the user's, {task.position} ahead of it" if is_waiting else f"{task.seq}"
     return _fields(
         [
             ("task", Text(task.task_id, "bold")),
             ("user", task.user_id),
             ("state", state_text(task.state)),
             ("runs", task.task),
-            ("place", f"number {task.seq} of the user's, {task.position} ahead of it" if is_waiting else f"{task.seq}"),
+            ("place", place if task.seq else "none before its time"),
             ("submitted", at(task.submitted_at)),
-            ("planned", at(task.planned_at)),
+            ("parked until", at(task.run_at)),
+            ("planned", at(task.planned_at) if task.seq else ""),
             ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
             ("started", at(task.started_at)),
             ("ended", at(task.completed_at)),
             ("attempts", str(task.attempts)),
             ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
             ("error", Text(task.error or "", "red")),
+            ("tells", task.callback_url or ""),
         ]
     )
 
@@ -126,6 +134,15 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
             ("admitted", f"{count(lane.admitted, 'task')} in all"),
         ]
     )
+
+
+def parked_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
+    """One line for each, its id first; of many, the first ones and the number of the others."""
+    shown = [
+        Text.assemble((task.task_id, "bold"), "  parked until ", moment(task.planned_at, now_ms))
+        for task in tasks[:MOST_PARKED_LINES]
+    ]
+    return [*shown, Text(f"and {len(tasks) - len(shown)} more that are parked")] if len(tasks) > len(shown) else shown
 
 
 def _left(limit: Limit, with_bars: bool) -> Text:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ import typer
 from chalicelib.errors import LimitsError
 from chalicelib.limits import parse_limits
 from chalicelib.users import is_user_id
+from infra.logs import parse_since
 
 
 def _user(text: str | None) -> str | None:
@@ -41,6 +44,26 @@ def _folder(path: Path | None) -> Path | None:
     if found is not None and not found.is_dir():
         raise typer.BadParameter(f"{found} is not a folder")
     return found
+
+
+def length_ms(text: str, option: str) -> int:
+    """The milliseconds that `30s`, `10m`, `2h` or `1d` is; BadParameter when it is nothing such."""
+    try:
+        length = -parse_since(text, 0) if text[-1:].isalpha() and text[:1].isdigit() else 0
+    except ValueError:
+        length = 0
+    if length <= 0:
+        raise typer.BadParameter("use 30s, 10m, 2h or 1d", param_hint=option)
+    return length
+
+
+def moment_ms(text: str, option: str) -> int:
+    """The epoch milliseconds of an ISO 8601 time, by this machine's time zone unless it names one."""
+    try:
+        return round(datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError) as error:
+        reason = "use an ISO 8601 time, as in 2026-11-23T09:30 or 2026-11-23T09:30+01:00"
+        raise typer.BadParameter(reason, param_hint=option) from error
 
 
 def read_payload(text: str | None) -> Any:

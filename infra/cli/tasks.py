@@ -10,7 +10,7 @@ import typer
 from infra.cli.connection import connect, world_of
 from infra.cli.failures import FAILED
 from infra.cli.lines import console, count, duration, place_line, show, show_json, task_line, task_lines
-from infra.cli.options import Json, TaskId, Token, Url, User, read_payload
+from infra.cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
 from infra.cli.watching import Watching
 from paceline_client import Paceline, Place, Task, TaskOrder
 
@@ -34,6 +34,16 @@ def submit(
     number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Submit it so often.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until all have ended, with a bar.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Over the limit, refuse instead of queueing.")] = False,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Park it so long: 30s, 10m, 2h, 1d.", show_default=False)
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Park it until then: an ISO 8601 time, here unless it names a zone."),
+    ] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Gets a signed POST when it has ended.", show_default=False)
+    ] = None,
     key: Annotated[
         str | None, typer.Option(callback=_key, help="Idempotency key: the same again is the same task.")
     ] = None,
@@ -43,11 +53,16 @@ def submit(
 ) -> None:
     """Submit tasks to a user's lane.
 
-    What comes faster than the limits waits in line; the answer says where, and until when.
+    What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
+    parked until its time and gets its place then, holding up nobody before.
 
     Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
     """
-    order = TaskOrder(read_payload(payload), task)
+    if delay is not None and at is not None:
+        raise typer.BadParameter("either --delay or --at, not both")
+    delay_seconds = None if delay is None else length_ms(delay, "--delay") / 1000
+    run_at = None if at is None else moment_ms(at, "--at")
+    order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url)
     with connect(context, url, token) as paceline:
         places = _submitted(paceline, user, order, number, key, strict)
         if not watch:
@@ -63,7 +78,17 @@ def _submitted(
     paceline: Paceline, user: str, order: TaskOrder, number: int, key: str | None, strict: bool
 ) -> list[Place]:
     if number == 1:
-        return [paceline.submit(user, order.payload, order.task, idempotency_key=key, strict=strict)]
+        place = paceline.submit(
+            user,
+            order.payload,
+            order.task,
+            run_at=order.run_at,
+            delay_seconds=order.delay_seconds,
+            callback_url=order.callback_url,
+            idempotency_key=key,
+            strict=strict,
+        )
+        return [place]
     return paceline.submit_many(user, [order] * number, idempotency_key=key, strict=strict)
 
 
@@ -81,6 +106,8 @@ def _show_places(places: Sequence[Place], as_json: bool) -> None:
 def _sum(places: Sequence[Place]) -> str:
     last = places[-1]
     first = f"{count(len(places), 'task')} submitted for {last.user_id}"
+    if last.is_parked:
+        return f"{first}: parked for {duration(last.delay_ms)}"
     return f"{first}: the last starts in {duration(last.delay_ms)}" if last.queued else f"{first}: may start now"
 
 

@@ -12,10 +12,15 @@ from paceline_client import Clock, Paceline, Place, Task
 
 #: Between two looks; each look is one request, however many tasks there are.
 LOOK_SECONDS = 0.5
+#: As long as a task is parked, so that one in a week is not asked for a million times.
+LONGEST_LOOK_SECONDS = 10.0
 
 
 class Watching:
-    """One wait for many tasks of one user, who starts them in order: the last one's place tells of all."""
+    """One wait for many tasks of one user, who starts them in order: the last one's place tells of all.
+
+    Parked ones get their places in any order; when the last one has ended, the wait goes on with what has not.
+    """
 
     def __init__(self, paceline: Paceline, clock: Clock, out: Console) -> None:
         self._paceline = paceline
@@ -47,24 +52,33 @@ class Watching:
 
     def _wait_for(self, user_id: str, task_id: str, total: int) -> None:
         while not (task := self._paceline.task(user_id, task_id)).has_ended:
-            done = max(0, total - 1 - task.position)
+            done = 0 if task.is_parked else max(0, total - 1 - task.position)
             self._progress.update(self._bar, completed=done, left=self._time_left(task))
-            self._clock.sleep(LOOK_SECONDS)
+            self._clock.sleep(self._pause(task))
         self._progress.update(self._bar, completed=total, left="")
+
+    def _pause(self, task: Task) -> float:
+        """Seconds until the next look."""
+        if not task.is_parked:
+            return LOOK_SECONDS
+        return min(max(LOOK_SECONDS, task.planned_at / 1000 - self._clock.now()), LONGEST_LOOK_SECONDS)
 
     def _time_left(self, task: Task) -> str:
         if task.estimated_at is None:
             return "paused" if task.state == "queued" else "running"
-        return f"{duration(task.estimated_at - self._clock.now() * 1000)} left"
+        left = duration(task.estimated_at - self._clock.now() * 1000)
+        return f"parked for {left}" if task.is_parked else f"{left} left"
 
     def _tasks(self, user_id: str, places: Sequence[Place]) -> list[Task]:
         if len(places) == 1:
             return [self._paceline.task(user_id, places[0].task_id)]
         wanted = {place.task_id for place in places}
+        first = min(wanted)
         found: list[Task] = []
         for task in self._paceline.tasks(user_id):
             if task.task_id in wanted:
                 found.append(task)
-            if len(found) == len(wanted) or task.seq < places[0].seq:
+            # Ids sort by the time of their submit; numbers don't, since a parked task gets its own late.
+            if len(found) == len(wanted) or task.task_id < first:
                 break
         return sorted(found, key=lambda task: task.seq)

@@ -21,7 +21,7 @@ API = "api_handler"
 #: Settings that functions take over from the environment; the rest (LOG_DIR, PORT, ...) belong to this machine.
 PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
-    *("HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
+    *("MAX_PARKED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
 )
 #: Secrets, each with Chalice's names of the functions that need it; the others don't get it.
 SECRETS = {"WEBHOOK_SECRET": ("worker", "later")}

@@ -48,6 +48,16 @@ def test_a_lane_is_paused_and_resumed(paceline: Paceline) -> None:
     assert json.loads(cli(paceline, "resume", "cli-bob", "--json").stdout)["paused"] is False
 
 
+def test_a_parked_task_is_listed_cancelled_and_watched(paceline: Paceline) -> None:
+    place = json.loads(cli(paceline, "submit", "cli-kim", "--delay", "10m", "--json").stdout)
+    assert (place["seq"], place["delay_ms"]) == (0, 600_000)
+    assert f"{place['task_id']}  parked until " in cli(paceline, "lane", "cli-kim").stdout
+    assert cli(paceline, "cancel", "cli-kim", place["task_id"]).returncode == 0
+    assert "parked" not in cli(paceline, "lane", "cli-kim").stdout
+    watched = cli(paceline, "submit", "cli-kim", "--delay", "2s", "--count", "2", "--watch")
+    assert [line.split()[1:] for line in watched.stdout.splitlines()] == [["seq", n, "succeeded"] for n in "12"]
+
+
 def test_a_refusal_and_silence_have_their_exit_codes(paceline: Paceline) -> None:
     cli(paceline, "limits", "cli-eve", "1/minute")
     assert [cli(paceline, "submit", "cli-eve", "--strict").returncode for _ in range(2)] == [0, 4]

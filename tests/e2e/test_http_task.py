@@ -2,116 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import Webhook
 
-from tests.e2e.running import Paceline, most_in_any_window, running
+from chalicelib.limits import parse_limits
+from tests.e2e.demonstrate import SECRET, arrivals_of, demonstrate, order, settings
+from tests.e2e.running import Paceline, running
 from tests.receiver import Got, Receiver, Reply
 
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-#: Every so many calls of a user it is told to slow down, and for how long.
-CALLS_BETWEEN, RETRY_AFTER_SECONDS = 7, 1
-
-
-class Limiting:
-    """Verifies each call's signature with a library that is not ours, and now and then tells a user to slow down."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.turned_away: list[str] = []
-        self.accepted: list[tuple[str, int]] = []
-        self.forged = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, got: Got) -> Reply:
-        try:
-            body = Webhook(SECRET).verify(got.body, dict(got.headers))
-        except WebhookVerificationError:
-            self.forged += 1
-            return Reply(401)
-        if "event" in body:
-            return Reply(204)
-        with self._lock:
-            self.calls[body["user"]] += 1
-            if self.calls[body["user"]] % CALLS_BETWEEN == 0:
-                self.turned_away.append(body["user"])
-                return Reply(429, {"Retry-After": str(RETRY_AFTER_SECONDS)})
-            self.accepted.append((body["user"], body["number"]))
-        return Reply(200, {"Content-Type": "application/json"}, b'{"thanks": true}')
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What came of a demonstration."""
-
-    answer: Limiting
-    #: per user and limit, the most starts in any window, by the log
-    most_starts: dict[tuple[str, int], int]
-    #: the same by the receiver's clock, in windows shorter by the longest time that a call took to arrive
-    most_arrivals: dict[tuple[str, int], int]
-    longest_way_ms: int
-
-
-def demonstrate(
-    paceline: Paceline,
-    receiver: Receiver,
-    users: Sequence[str],
-    count: int,
-    limits: Sequence[tuple[int, int]],
-    timeout_seconds: float,
-) -> Shown:
-    answer = Limiting()
-    receiver.answer = answer
-    for user in users:
-        for first in range(0, count, 100):
-            numbers = range(first, min(count, first + 100))
-            body = {"user_id": user, "tasks": [order(receiver, user, number) for number in numbers]}
-            submitted = paceline.request("POST", "/api/v1/tasks", body)
-            assert submitted.status in (202, 429), submitted.text
-    entries = paceline.wait_for_completions(count * len(users), *users, timeout_seconds=timeout_seconds)
-    assert {entry["event"] for entry in entries} == {"task_completed"}
-    assert {entry["attempt"] for entry in entries} == {1}, "being told to slow down uses up no attempt"
-    starts = {user: sorted(s for e in entries if e["user_id"] == user for s in all_starts(e)) for user in users}
-    arrivals = {user: sorted(arrivals_of(receiver, user)) for user in users}
-    ways = [a - s for user in users for a, s in zip(arrivals[user], starts[user], strict=True)]
-    longest = max(ways)
-    return Shown(
-        answer,
-        {(user, window): most_in_any_window(starts[user], window) for user in users for _, window in limits},
-        {(user, w): most_in_any_window(arrivals[user], w - longest) for user in users for _, w in limits},
-        longest,
-    )
-
-
-def order(receiver: Receiver, user: str, number: int) -> dict[str, object]:
-    url = receiver.url(f"/{user}")
-    payload = {"url": url, "body": {"user": user, "number": number}}
-    return {"task": "http", "payload": payload, "callback_url": receiver.url("/ends")}
-
-
-def all_starts(entry: dict[str, object]) -> list[int]:
-    return [*entry.get("starts", []), entry["started_at"]]  # type: ignore[misc,list-item]
-
-
-def arrivals_of(receiver: Receiver, user: str) -> list[int]:
-    return [round(got.at * 1000) for got in receiver.got if got.path == f"/{user}"]
-
-
-def assert_shown(shown: Shown, users: Sequence[str], count: int, limits: Sequence[tuple[int, int]]) -> None:
-    assert shown.answer.forged == 0
-    for user in users:
-        assert [number for name, number in shown.answer.accepted if name == user] == list(range(count))
-        assert shown.answer.turned_away.count(user) == (count - 1) // (CALLS_BETWEEN - 1)
-        for quota, window in limits:
-            assert shown.most_starts[user, window] <= quota
-            assert shown.most_arrivals[user, window] <= quota
+LIMITS = "10/second; 20/3 seconds"
 
 
 @pytest.fixture(scope="module")
@@ -122,25 +23,13 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def paceline(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Paceline]:
-    with running(tmp_path_factory.mktemp("http"), LIMITS="10/second; 20/3 seconds", **settings(receiver)) as paceline:
+    with running(tmp_path_factory.mktemp("http"), LIMITS=LIMITS, **settings(receiver)) as paceline:
         yield paceline
 
 
-def settings(receiver: Receiver) -> dict[str, str]:
-    return {
-        "HTTP_ALLOWED_HOSTS": receiver.authority,
-        "HTTP_ALLOW_PRIVATE": "true",
-        "WEBHOOK_SECRET": SECRET,
-        "RELOAD": "false",
-    }
-
-
 def test_calls_keep_pace_and_order_though_told_to_slow_down(paceline: Paceline, receiver: Receiver) -> None:
-    users, limits = [f"caller-{n}" for n in range(5)], [(10, 1_000), (20, 3_000)]
-    shown = demonstrate(paceline, receiver, users, 15, limits, timeout_seconds=90)
-    assert_shown(shown, users, 15, limits)
-    ends = lambda: {json.loads(got.body)["task_id"] for got in receiver.got if got.path == "/ends"}  # noqa: E731
-    paceline.wait_for(lambda: len(ends()) == 75, 30, "each end is told")
+    users = [f"caller-{n}" for n in range(5)]
+    demonstrate(paceline, receiver, users, 15, parse_limits(LIMITS), timeout_seconds=90).check()
 
 
 def test_lane_says_why_it_is_held(paceline: Paceline, receiver: Receiver) -> None:

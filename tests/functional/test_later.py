@@ -77,6 +77,17 @@ def test_same_key_with_another_time_is_another_request(paceline: Paceline, user:
     assert submit().status_code == 422
 
 
+def test_more_than_may_be_parked_for_a_day_are_refused_until_the_next(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_PARKED="2")
+    assert [post(paceline, user, delay_seconds=60).status_code for _ in range(3)] == [202, 202, 429]
+    refused = post(paceline, user, delay_seconds=60)
+    assert (refused.json_body["queued"], refused.headers["Content-Type"]) == (False, "application/problem+json")
+    assert int(refused.headers["Retry-After"]) <= 86_400
+    assert post(paceline, user).status_code == 202
+    paceline.clock.advance(1_000 * int(refused.headers["Retry-After"]))
+    assert post(paceline, user, delay_seconds=60).status_code == 202
+
+
 def test_production_refuses_private_addresses(deploy: Deploy) -> None:
     from chalicelib.errors import SettingError
 

@@ -10,11 +10,15 @@ import pytest
 from chalice.test import Client
 
 from app import app
+from chalicelib.adapters.outbound import Answer
 from chalicelib.bootstrap import container
+from chalicelib.callbacks import Teller
+from chalicelib.errands import Callback, to_message
 from chalicelib.errors import UnavailableError
+from chalicelib.later import TRIED_FOR_MS
 from chalicelib.registry import registry
 from infra.redrive import redrive
-from tests.functional.conftest import Deploy, Paceline
+from tests.functional.conftest import Deploy, Paceline, as_record
 
 OUT_OF_ORDER: list[bool] = []
 
@@ -109,6 +113,67 @@ def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
     OUT_OF_ORDER.clear()
     failing.clock.advance(60_000)
     assert work(failing, user)[1:] == [1]
+
+
+URL = "https://hooks.example.com/ends"
+
+
+def untold(paceline: Paceline, user: str, url: str = URL) -> None:
+    """The dead letter of a callback that nobody took for a day."""
+    event = {"event": "task_completed", "task_id": f"{user}-1"}
+    callback = Callback(user, f"{user}-1", url, event, paceline.clock.now_ms() - TRIED_FOR_MS)
+    container().queue.send_dead(user, f"{user}-1-end", to_message(callback), f"callback to {url}: HTTP 503")
+
+
+def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user: str) -> list[bytes]:
+    """What the queue `later` has to tell of the user, told to somebody who answers so."""
+    bodies: list[bytes] = []
+
+    def call(method: str, url: str, headers: Any, body: bytes, *_: Any) -> Answer:
+        bodies.append(body)
+        return Answer(status, {}, b"", False)
+
+    monkeypatch.setitem(container().errands.__dict__, "_tell", Teller(call, None))
+    received = paceline.aws.sqs.receive_message(
+        QueueUrl=paceline.aws.later_url, AttributeNames=["All"], MaxNumberOfMessages=10
+    )
+    for message in received.get("Messages", []):
+        if f'"{user}"' in message["Body"]:
+            failed = paceline.client.lambda_.invoke("later", {"Records": [as_record(message)]}).payload
+            if not failed["batchItemFailures"]:
+                paceline.aws.sqs.delete_message(QueueUrl=paceline.aws.later_url, ReceiptHandle=message["ReceiptHandle"])
+    return bodies
+
+
+def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    untold(failing, user)
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: told again"]
+    assert list(redrive(container(), None)) == []
+    [body] = told(failing, monkeypatch, 200, user)
+    assert json.loads(body)["task_id"] == f"{user}-1"
+    assert told(failing, monkeypatch, 200, user) == []
+
+
+def test_callback_that_comes_back_has_a_day_again(
+    failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untold(failing, user)
+    assert len(list(redrive(container(), user))) == 1
+    assert len(told(failing, monkeypatch, 503, user)) == 1
+    assert list(redrive(container(), None)) == [], "it is no dead letter but waits for its next try"
+
+
+def test_callback_of_another_user_than_its_lane_stays(failing: Paceline, user: str) -> None:
+    callback = Callback("eve", "t", URL, {}, 0)
+    container().queue.send_dead(user, "t-end", to_message(callback), "forged")
+    (line,) = redrive(container(), None)
+    assert line.endswith(f"it names user 'eve' in the lane of {user!r}")
+
+
+def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) -> None:
+    container().queue.send_dead(user, "x", "hello", "no task")
+    untold(failing, user)
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: stays", f"{user}: told again"]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import time
 from typing import Any, Protocol
 
-from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory import MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
 from chalicelib.adapters.memory_queue import MemoryTaskQueue
 from chalicelib.bootstrap import Container
-from chalicelib.ports import LaneStore, TaskQueue, TaskStore
+from chalicelib.ports import LaneStore, ParkedCounts, TaskQueue, TaskStore
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 
@@ -15,6 +15,7 @@ class Ports(Protocol):
     lanes: LaneStore
     tasks: TaskStore
     queue: TaskQueue
+    parked: ParkedCounts
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -42,6 +43,7 @@ class MemoryPorts:
         self.lanes: LaneStore = MemoryLaneStore()
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
+        self.parked: ParkedCounts = MemoryParkedCounts()
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         received = self._memory_queue.receive(100)
@@ -65,6 +67,7 @@ class AwsPorts:
         self.lanes: LaneStore = parts.lanes
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
+        self.parked: ParkedCounts = parts.parked
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -67,11 +68,11 @@ def test_what_answered_once_is_waited_for() -> None:
 def test_the_address_comes_from_option_environment_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(answer(lane()))
     Path(".env").write_text("PORT=8123\n")
-    run(server, "lane", "ann")
+    run(server, "limits", "ann")
     monkeypatch.setenv("PACELINE_URL", "http://env.test")
     monkeypatch.setenv("PACELINE_TOKEN", "secret")
-    run(server, "lane", "ann")
-    run(server, "lane", "ann", "--url", "http://option.test/", "--token", "other")
+    run(server, "limits", "ann")
+    run(server, "limits", "ann", "--url", "http://option.test/", "--token", "other")
     assert [request.url.copy_with(path="/") for request in server.requests] == [
         httpx.URL(f"http://{host}/") for host in ("127.0.0.1:8123", "env.test", "option.test")
     ]
@@ -124,6 +125,11 @@ def test_a_submit_that_may_have_been_taken_says_how_to_repeat_it() -> None:
         ("submit", "ann", "--key", ""),
         ("limits", "ann", "5/parsec"),
         ("limits", "ann", "5/second", "--clear"),
+        ("submit", "ann", "--delay", "soon"),
+        ("submit", "ann", "--delay", "0s"),
+        ("submit", "ann", "--delay", "2026-11-23Z"),
+        ("submit", "ann", "--at", "tomorrow"),
+        ("submit", "ann", "--at", "2026-11-23T09:30Z", "--delay", "1m"),
         ("pause", "ann", "--for", "tomorrow"),
         ("logs", "--format", "yaml"),
         ("logs", "--since", "yesterday"),
@@ -179,6 +185,34 @@ def test_strict_asks_for_a_refusal() -> None:
     assert (result.exit_code, server.requests[0].headers["Prefer"]) == (4, "handling=strict")
 
 
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (("--delay", "10m"), {"delay_seconds": 600.0}),
+        (("--at", "2026-11-23T09:30:00Z"), {"run_at": 1_795_426_200_000}),
+        (("--at", "2026-11-23T09:30:00+01:00"), {"run_at": 1_795_422_600_000}),
+        (("--callback-url", "https://hooks.test/e"), {"callback_url": "https://hooks.test/e"}),
+    ],
+)
+def test_a_task_can_be_parked_and_its_end_be_told(words: tuple[str, ...], sent: dict[str, Any]) -> None:
+    server = Server(answer(place(seq=0, delay_ms=600_000, queued=True, task_id="id-9"), 202))
+    result = run(server, "submit", "ann", *words)
+    assert (result.exit_code, result.stdout) == (0, "id-9  parked  joins its lane in 10 min 0 s\n")
+    assert server.bodies == [{"user_id": "ann", "task": "log", "payload": None, **sent}]
+
+
+def test_a_time_without_a_zone_is_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(answer(place(), 202))
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    try:
+        run(server, "submit", "ann", "--at", "2026-11-23T09:30", "-n", "1")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert server.bodies[0]["run_at"] == 1_795_426_200_000 + 5 * 3_600_000
+
+
 def watched(*states: str, **last: Any) -> Callable[[httpx.Request], httpx.Response]:
     """Three tasks, whose last one is looked at until it has ended in the last of the states."""
     looks = list(states)
@@ -226,6 +260,46 @@ def test_watch_goes_on_when_the_last_was_cancelled_before_the_others() -> None:
     assert not lists
 
 
+def test_watch_asks_for_a_parked_task_seldom_until_its_time() -> None:
+    states = [("queued", 0), ("queued", 0), ("queued", 0), ("queued", 1), ("succeeded", 1)]
+    looks = iter(
+        [task(state, seq=seq, planned_at=NOW_MS + 14_000, estimated_at=NOW_MS + 14_000) for state, seq in states]
+    )
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return answer(place(seq=0, delay_ms=14_000, queued=True), 202)
+        return answer(next(looks, task("succeeded", seq=1)))
+
+    server = Server(respond)
+    result = run(server, "submit", "ann", "--delay", "14s", "--watch")
+    assert (result.exit_code, result.stdout) == (0, "id-1  seq 1  succeeded\n")
+    assert server.clock.slept == [10.0, 4.0, 0.5, 0.5]
+
+
+def test_watch_is_1_when_a_parked_task_was_cancelled() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return answer(place(seq=0, delay_ms=14_000, queued=True), 202)
+        return answer(task("cancelled", seq=0))
+
+    result = run(respond, "submit", "ann", "--delay", "14s", "--watch")
+    assert (result.exit_code, result.stdout) == (1, "id-1  parked  cancelled\n")
+
+
+def test_watch_finds_its_tasks_behind_others_that_are_parked() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return bulk(request)
+        if request.url.path.endswith("/tasks"):
+            parked = task("queued", task_id="id-8", seq=0)
+            return answer({"tasks": [parked, *(task("succeeded", task_id=f"id-{n}", seq=n) for n in (2, 1))]})
+        return answer(task("succeeded", task_id="id-2", seq=2))
+
+    result = run(respond, "submit", "ann", "--count", "2", "--watch")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["id-1", "id-2"]
+
+
 def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     server = Server(watched("queued", "succeeded"))
     out = Console(force_terminal=True, width=80, record=True)
@@ -253,9 +327,37 @@ def test_cancel_says_what_became_of_the_task() -> None:
     assert server.requests[0].method == "DELETE"
 
 
+def test_a_parked_task_is_shown_without_a_place() -> None:
+    parked = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
+    lines = run(answer(parked), "status", "ann", "id-1").stdout.splitlines()
+    fields = dict(line.split("  ", 1) for line in lines)
+    assert fields["place"].strip() == "none before its time"
+    assert fields["parked until"].endswith("(in 1 min 0 s)")
+    assert fields["tells"].strip() == "https://hooks.test/e"
+    assert "planned" not in fields
+
+
+def with_waiting(found: dict[str, Any], *tasks: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:
+    """A lane, and the tasks that wait for it or in it."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        return answer({"tasks": list(tasks)} if request.url.path.endswith("/tasks") else found)
+
+    return respond
+
+
+def test_a_lane_lists_what_is_parked_soonest_first() -> None:
+    parked = [task(task_id=f"id-{n}", seq=0, planned_at=NOW_MS + (13 - n) * 60_000) for n in range(12)]
+    result = run(with_waiting(lane(), task(task_id="id-99"), *parked), "lane", "ann")
+    lines = [line for line in result.stdout.splitlines() if "parked" in line]
+    assert [line.split()[0] for line in lines] == [*(f"id-{n}" for n in range(11, 1, -1)), "and"]
+    assert lines[0].endswith("(in 2 min 0 s)")
+    assert lines[-1] == "and 2 more that are parked"
+
+
 def test_a_lane_is_shown_in_plain_words_when_piped() -> None:
     waits = {"backlog": 3, "next_start_at": NOW_MS + 4200, "held_until": NOW_MS + 5000, "held_reason": "429"}
-    result = run(answer(lane(**waits)), "lane", "ann")
+    result = run(with_waiting(lane(**waits)), "lane", "ann")
     fields = dict(line.split(maxsplit=1) for line in result.stdout.replace("next start", "next").splitlines())
     assert fields["waiting"] == "3 tasks"
     assert fields["next"].endswith("(in 4.2 s)")

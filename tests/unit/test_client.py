@@ -150,6 +150,35 @@ def test_a_submit_gives_its_place() -> None:
     assert "Prefer" not in server.requests[0].headers
 
 
+def test_time_and_callback_go_along_only_when_they_are_given() -> None:
+    server = Server(answer(place(seq=0, delay_ms=5_000, queued=True), 202))
+    at = datetime(2026, 11, 23, tzinfo=timezone.utc)
+    assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e").is_parked
+    client(server).submit("ann", delay_seconds=2.5)
+    plain = {"user_id": "ann", "task": "log", "payload": None}
+    assert server.bodies == [
+        {**plain, "run_at": 1_795_392_000_000, "callback_url": "https://hooks.test/e"},
+        {**plain, "delay_seconds": 2.5},
+    ]
+
+
+def test_each_of_many_may_have_its_time() -> None:
+    server = Server(bulk)
+    client(server).submit_many("ann", [TaskOrder(1), TaskOrder(2, run_at=7), TaskOrder(3, delay_seconds=1)])
+    assert [set(body) - {"task", "payload"} for body in server.bodies[0]["tasks"]] == [
+        set(),
+        {"run_at"},
+        {"delay_seconds"},
+    ]
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    server = Server(TAKEN)
+    with pytest.raises(ValueError, match="run_at"):
+        client(server).submit("ann", run_at=datetime(2026, 11, 23))
+    assert not server.requests
+
+
 def test_a_task_that_waits_is_no_error() -> None:
     queued = answer({"title": "Rate limit exceeded."} | place(5, queued=True, position=4, delay_ms=4000), 429)
     found = client(Server(queued)).submit("ann")

@@ -10,8 +10,9 @@ import pytest
 from chalicelib.callbacks import Untold
 from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import TRIED_FOR_MS, ErrandDelivery, ErrandRunner
-from chalicelib.submit import NewTask, Submitted
+from chalicelib.later import NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Refused, Submitted
 from chalicelib.tasks import Task, TaskState
 from tests.factories import NOW, make_task
 from tests.unit.workshop import Workshop
@@ -217,6 +218,57 @@ def test_parked_task_that_was_never_noted_runs_all_the_same(shop: LaterShop) -> 
     assert shop.seqs == [1]
 
 
+# How many.
+
+
+def test_no_more_are_parked_for_a_day_than_allowed() -> None:
+    shop = LaterShop(MAX_PARKED="3")
+    for _ in range(3):
+        shop.park(60_000)
+    refused = shop.try_submit_many("ann", NewTask("log", None, delay_ms=60_000))
+    assert isinstance(refused, Refused)
+    assert "No more than 3 tasks" in refused.reason
+    assert refused.retry_at == (NOW // DAY_MS + 1) * DAY_MS
+    assert shop.park(60_000, user_id="bob").seq == 0
+    assert shop.park(DAY_MS).seq == 0
+    assert shop.submit().seq == 1
+    assert len(shop.later) == 5
+
+
+def test_of_many_that_are_too_many_none_is_parked_or_admitted() -> None:
+    shop = LaterShop(MAX_PARKED="3")
+    new = [NewTask("log", None), *(NewTask("log", None, delay_ms=60_000) for _ in range(4))]
+    assert isinstance(shop.try_submit_many("ann", *new), Refused)
+    assert (shop.lanes.get("ann").admitted, len(shop.later), len(shop.queue)) == (0, 0, 0)
+    assert isinstance(shop.try_submit_many("ann", *new[:4]), Submitted)
+
+
+def test_tasks_that_the_lane_refuses_take_no_room_among_the_parked() -> None:
+    shop = LaterShop(MAX_PARKED="1", MAX_DELAY="0")
+    shop.submit()
+    both = (NewTask("log", None), NewTask("log", None, delay_ms=60_000))
+    assert isinstance(shop.try_submit_many("ann", *both), Refused)
+    assert isinstance(shop.try_submit_many("ann", both[1]), Submitted)
+
+
+def test_repeat_is_not_refused_for_the_room_that_it_took_itself() -> None:
+    shop = LaterShop(MAX_PARKED="1")
+    late = shop.park(60_000)
+    new = [NewTask("log", None, delay_ms=60_000)]
+    again = shop.submitter.submit("ann", new, [late.task_id], OverLimit.QUEUE, is_repeat=True)
+    assert isinstance(again, Submitted)
+    shop.run_all()
+    assert len(shop.events) == 1
+
+
+def test_task_that_is_not_parked_costs_no_count(shop: LaterShop) -> None:
+    shop.parked.fail("add", times=9)
+    assert shop.submit().seq == 1
+    with pytest.raises(UnavailableError):
+        shop.park(60_000)
+    assert len(shop.later) == 0
+
+
 # Cancelling.
 
 
@@ -319,12 +371,36 @@ def test_callback_that_fails_is_tried_again_more_and_more_seldom(shop: LaterShop
     assert (len(shop.later), shop.queue.dead_letters) == (0, ())
 
 
+def test_callback_is_tried_at_doubling_ages_then_each_6_hours_and_for_the_last_time_after_a_day(
+    shop: LaterShop,
+) -> None:
+    shop.answers = iter([Untold("HTTP 503", is_final=False)] * 100)
+    shop.park(0, callback_url=URL)
+    shop.run_all()
+    doubling = [5 * 2**n for n in range(14)]  # 5 s to 11 h 22 min 40 s
+    assert [at // 1000 for at, _ in shop.told] == [0, *doubling, 40_960 + 21_600, 40_960 + 43_200, 86_400]
+
+
+def test_slow_answers_do_not_make_a_callback_be_tried_more_often(shop: LaterShop) -> None:
+    shop.answers = iter([Untold("time-out", is_final=False)] * 3)
+    tell = shop._tell
+
+    def tell_slowly(callback: Callback) -> Untold | None:
+        answer = tell(callback)
+        shop.clock.advance(9_500)
+        return answer
+
+    shop._tell = tell_slowly  # type: ignore[method-assign]
+    shop.park(0, callback_url=URL)
+    shop.run_all()
+    assert [at for at, _ in shop.told] == [0, 19_500, 58_000, 135_500]
+
+
 def test_callback_that_nobody_takes_for_a_day_is_a_dead_letter_with_its_reason(shop: LaterShop) -> None:
     shop.answers = iter([Untold("HTTP 503", is_final=False)] * 100)
     task = shop.park(0, callback_url=URL)
     shop.run_all()
-    assert 15 <= len(shop.told) <= 25
-    assert TRIED_FOR_MS <= shop.told[-1][0] <= 1.5 * TRIED_FOR_MS
+    assert shop.told[-1][0] == TRIED_FOR_MS
     [letter] = shop.queue.dead_letters
     assert (letter.user_id, letter.reason) == ("ann", f"callback to {URL}: HTTP 503")
     dead = from_message(letter.body)
@@ -367,7 +443,8 @@ def test_errand_survives_its_message() -> None:
             "null",
             "[]",
             "{}",
-            '{"v": 2}',
+            '{"v": 0}',
+            '{"v": "2"}',
             '{"v": 1, "errand": "dance"}',
             '{"v": 1, "errand": "admit"}',
             "[" * 9_999,
@@ -384,6 +461,16 @@ def test_message_that_is_no_errand_is_a_dead_letter(shop: LaterShop, body: str) 
     shop.later.send_body(body)
     assert shop.run_errand()
     assert [letter.body for letter in shop.queue.dead_letters] == [body]
+
+
+@pytest.mark.parametrize("part", ["errand", "task"])
+def test_errand_of_a_newer_deployment_waits_for_its_function(shop: LaterShop, part: str) -> None:
+    fields = json.loads(to_message(Parked(make_task(seq=0, run_at=NOW))))
+    (fields if part == "errand" else fields["task"])["v"] = 2
+    shop.later.send_body(json.dumps(fields))
+    assert not shop.run_errand()
+    assert shop.later.next_available_at() == NOW + 1000 * NEWER_SECONDS
+    assert shop.queue.dead_letters == ()
 
 
 @pytest.mark.parametrize(

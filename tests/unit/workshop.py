@@ -4,13 +4,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
 from chalicelib.adapters.memory_errands import MemoryErrandQueue
 from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from chalicelib.attempt import Attempts
 from chalicelib.control import Control
 from chalicelib.errors import UnavailableError
 from chalicelib.lease_keeper import LeaseKeeper
+from chalicelib.parking import Parking
 from chalicelib.races import Races
 from chalicelib.registry import Registry
 from chalicelib.settings import OverLimit
@@ -56,6 +57,7 @@ class Workshop:
         self.clock = VirtualClock()
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
+        self.parked = Failing(MemoryParkedCounts())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
         self.later = Failing(MemoryErrandQueue(self.clock.now_ms))
         self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
@@ -117,7 +119,9 @@ class Workshop:
     @property
     def submitter(self) -> Submitter:
         races = Races(self.clock, lambda: 0.5)
-        return Submitter(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, later=self.later)
+        parking = Parking(self.parked, self.settings.max_parked)
+        stores = (self.lanes, self.tasks, self.queue)
+        return Submitter(*stores, self.clock, races, self.settings, later=self.later, parking=parking)
 
     @property
     def control(self) -> Control:
