@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,13 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-#: Tests that run the whole system: one after the other, beside all the others. They wait more than they work.
-ONE_AFTER_THE_OTHER = ("e2e", "browser", "chaos", "deployed")
-
-
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file's tests run in one process, so that what they share is made once; so do all that share a system."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in ONE_AFTER_THE_OTHER:
-            item.add_marker(pytest.mark.xdist_group("whole system"))
+        is_shared = "minute" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("shared system" if is_shared else item.nodeid.partition("::")[0]))
