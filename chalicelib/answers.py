@@ -89,7 +89,7 @@ def _place_in_line(place: Place) -> str:
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` says when the policy lets the last task start, so that Retry-After is never before it."""
     last, now_ms = outcome.last, outcome.now_ms
-    if last and last.queued:
+    if last and outcome.is_over_limit:
         headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned[1:], now_ms)
         return headers | {"Retry-After": str(_seconds(last.delay_ms))}
     ready_at = next_within_limits(outcome.limits, outcome.planned, now_ms)
