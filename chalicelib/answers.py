@@ -10,7 +10,7 @@ from chalice.app import Response
 
 from chalicelib.control import LaneView, TaskView
 from chalicelib.http import JSON, PROBLEM, Headers
-from chalicelib.lane import FOREVER_MS
+from chalicelib.lane import FOREVER_MS, opens_at
 from chalicelib.limits import Limit, Limits, format_limits, used
 from chalicelib.overview import LanePage
 from chalicelib.schema import (
@@ -207,7 +207,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, now_ms),
+        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, opens_at(lane, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         held_until=lane.held_until if lane.held_until > now_ms else None,
