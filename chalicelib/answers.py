@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from chalice.app import Response
@@ -28,6 +27,7 @@ from chalicelib.schema import (
 from chalicelib.settings import OverLimit
 from chalicelib.submit import Place, Refused, Submitted, next_within_limits
 from chalicelib.tasks import TaskRecord
+from chalicelib.users import to_path
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -42,7 +42,7 @@ def submit_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Respon
         return _refused(outcome)
     place = outcome.places[0]
     headers = _submit_headers(outcome)
-    headers["Location"] = f"/api/v1/users/{quote(place.task.user_id, safe='')}/tasks/{place.task.task_id}"
+    headers["Location"] = f"/api/v1/users/{to_path(place.task.user_id)}/tasks/{place.task.task_id}"
     return _submitted(outcome, _place_answer(place), over_limit, headers)
 
 

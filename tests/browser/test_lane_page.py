@@ -128,7 +128,7 @@ def hostile_tasks(route: Route) -> None:
     route.fulfill(json={"tasks": [task, other], "next": None})
 
 
-@pytest.mark.parametrize("user", ["a/b?c#d%20e", "%", "0xe2"])
+@pytest.mark.parametrize("user", ["a/b?c#d%20e", "%", "0xe2", ".", ".."])
 def test_any_user_id_has_a_page(open_window: Open, open_system: Paceline, user: str) -> None:
     open_system.submit(user)
     window = open_window(open_system)

@@ -133,6 +133,16 @@ def test_location_leads_to_the_task_of_a_user_with_a_strange_id(paceline: Paceli
     assert (found.status_code, found.json_body.get("user_id")) == (200, name)
 
 
+@pytest.mark.parametrize("user_id", [".", ".."])
+def test_user_id_that_clients_would_tidy_away_has_a_path_of_its_own(paceline: Paceline, user_id: str) -> None:
+    response = paceline.submit(user_id)
+    location = header(response, "Location")
+    assert location.startswith(f"/api/v1/users/%20{user_id}/")
+    assert paceline.get(location).json_body["user_id"] == user_id
+    assert paceline.get(f"/api/v1/users/%20{user_id}").json_body["admitted"] >= 1
+    assert paceline.get("/api/v1/users/%20ann").status_code == 400
+
+
 def test_user_may_be_named_in_the_query(paceline: Paceline, user: str) -> None:
     response = paceline.request("POST", f"/task?userId={user}", {"payload": 1})
     assert (response.status_code, response.json_body["user_id"]) == (202, user)
