@@ -282,7 +282,10 @@ function dot(context, left, top, radius) {
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Draws all that a page shows: 30 times a second, or once a second for those who want no motion. */
+/** Pictures move by some 6 pixels a second, so more pictures than this, ms apart, would look no smoother. */
+const FRAME_MS = 80;
+
+/** Draws all that a page shows, or once a second for those who want no motion. */
 export function animate(draw) {
   let drawnAt = 0;
   let frame;
@@ -290,7 +293,7 @@ export function animate(draw) {
   const recolor = () => colors.read();
   dark.addEventListener("change", recolor);
   const step = (at) => {
-    if (at - drawnAt >= (still.matches ? 1000 : 32)) {
+    if (at - drawnAt >= (still.matches ? 1000 : FRAME_MS)) {
       drawnAt = at;
       draw();
     }

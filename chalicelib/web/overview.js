@@ -62,6 +62,8 @@ export function overviewPage(frame) {
     ),
   );
 
+  /** Rows out of sight are not drawn. */
+  const sight = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => (target.inSight = isIntersecting)), { rootMargin: "200px" });
   const lines = new Map();
   const completions = new Map();
   let rows = [];
@@ -100,7 +102,7 @@ export function overviewPage(frame) {
       if (!lines.has(lane.user_id)) lines.set(lane.user_id, new Line());
       lines.get(lane.user_id).update(lane);
     }
-    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id)));
+    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
   }
 
   /** Nothing moves away under a focus. */
@@ -132,10 +134,10 @@ export function overviewPage(frame) {
   const stop = animate(() => {
     drawAxis(axis);
     const now = clock.now();
-    for (const row of rows) row.draw(now);
+    for (const row of rows) if (row.node.inSight) row.draw(now);
   });
 
-  return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), stop()) };
+  return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), sight.disconnect(), stop()) };
 }
 
 function total(name) {
@@ -176,7 +178,7 @@ function nothing(wanted) {
   return [el("p", { text: "No lanes yet. A user’s lane appears with the first task:" }), el("code", { text: example })];
 }
 
-function laneRow(line) {
+function laneRow(line, sight) {
   const link = el("a", { class: "name" });
   const limits = el("span", { class: "limits" });
   const canvas = el("canvas", { class: "line", role: "img" });
@@ -189,6 +191,7 @@ function laneRow(line) {
     canvas,
     el("div", { class: "count" }, backlog, state),
   );
+  sight.observe(node);
   let lane;
   return {
     node,
