@@ -321,8 +321,9 @@ function taskRow(cancel, changed) {
   let task;
   let told = "";
   let stated = "";
+  const row = el("tr", { role: "row", tabindex: "-1" }, seq, name, state, start, took, outcome, actions);
   return {
-    node: el("tr", { role: "row" }, seq, name, state, start, took, outcome, actions),
+    node: row,
     update(newest) {
       task = newest;
       setText(seq, task.seq ? String(task.seq) : "–");
@@ -340,7 +341,10 @@ function taskRow(cancel, changed) {
       if (told !== text + attempts) outcome.replaceChildren(...tell(text, attempts, Boolean(task.error)));
       told = text + attempts;
       setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
-      if ((task.state === "queued") !== actions.contains(button)) actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+      if ((task.state === "queued") === actions.contains(button)) return;
+      const hadFocus = document.activeElement === button;
+      actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+      if (hadFocus) row.focus(); // whoever got here by keyboard stays here
     },
     draw(now, isBusy) {
       setText(start, startOf(task, now, isBusy));
