@@ -111,7 +111,7 @@ class Window:
 
     def stop_time(self) -> None:
         """From now on the page's clock stands still, but for `api_calls`. It has to be a page of `with_clock`."""
-        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 0.1)
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 5)  # never in its past
 
     def with_clock(self) -> Window:
         self.page.clock.install()
