@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from chalice.app import Response
 
 from chalicelib.control import LaneView, TaskView
 from chalicelib.http import JSON, PROBLEM, Headers
-from chalicelib.lane import FOREVER_MS
+from chalicelib.lane import FOREVER_MS, opens_at
 from chalicelib.limits import Limit, Limits, format_limits, used
 from chalicelib.overview import LanePage
 from chalicelib.schema import (
@@ -28,6 +27,7 @@ from chalicelib.schema import (
 from chalicelib.settings import OverLimit
 from chalicelib.submit import Place, Refused, Submitted, next_within_limits
 from chalicelib.tasks import TaskRecord
+from chalicelib.users import to_path
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -42,7 +42,7 @@ def submit_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Respon
         return _refused(outcome)
     place = outcome.places[0]
     headers = _submit_headers(outcome)
-    headers["Location"] = f"/api/v1/users/{quote(place.task.user_id, safe='')}/tasks/{place.task.task_id}"
+    headers["Location"] = f"/api/v1/users/{to_path(place.task.user_id)}/tasks/{place.task.task_id}"
     return _submitted(outcome, _place_answer(place), over_limit, headers)
 
 
@@ -89,7 +89,7 @@ def _place_in_line(place: Place) -> str:
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` says when the policy lets the last task start, so that Retry-After is never before it."""
     last, now_ms = outcome.last, outcome.now_ms
-    if last and last.queued:
+    if last and outcome.is_over_limit:
         headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned[1:], now_ms)
         return headers | {"Retry-After": str(_seconds(last.delay_ms))}
     ready_at = next_within_limits(outcome.limits, outcome.planned, now_ms)
@@ -207,7 +207,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, now_ms),
+        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, opens_at(lane, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         held_until=lane.held_until if lane.held_until > now_ms else None,

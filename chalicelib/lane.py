@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from chalicelib.limits import Limits, earliest_start, memory_needed
 
+#: A start that is so late, milliseconds, is as good as one in time.
+HARDLY_LATE_MS = 500
 #: A cancelled task may come so many places late; one that is further behind will not come any more.
 LATEST_BEHIND = 300
 
@@ -106,7 +108,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     """
     planned = list(lane.planned)
     remember = memory_needed(limits)
-    begin = _opens_at(lane, now_ms)
+    begin = opens_at(lane, now_ms)
     for _ in range(count):
         planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
     after = replace(
@@ -244,7 +246,7 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
-    begin = _opens_at(lane, now_ms)
+    begin = opens_at(lane, now_ms)
     for at in planned:
         starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
         estimates.append(starts[0])
@@ -252,7 +254,31 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
     return estimates
 
 
-def _opens_at(lane: Lane, now_ms: int) -> int:
+def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
+    """The place of a task that was just admitted: 0 when it may start now, else how many tasks are ahead of it.
+
+    While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1.
+
+    >>> from chalicelib.limits import parse_limits
+    >>> limits = parse_limits("1/second; 20/minute")
+    >>> begun = Lane("ann", admitted=3, started_seq=1, started=1, starts=(5_000,))
+    >>> [place_in_line(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
+    [1, 2]
+    >>> stuck = Lane("ann", admitted=3)    # its workers are down, so that even what is within the limits has to wait
+    >>> place_in_line(stuck, limits, seq=3, planned_at=9_000, now_ms=9_000)
+    2
+    """
+    ahead, is_paused = lane.waiting_before(seq), lane.is_paused(now_ms)
+    if planned_at <= now_ms and not is_paused:
+        if not ahead:
+            return 0
+        soon = estimated_starts(lane, limits, now_ms, [now_ms] * (min(ahead, memory_needed(limits)) + 1))
+        return 0 if soon[-1] <= now_ms + HARDLY_LATE_MS else ahead
+    does_first_wait = is_paused or estimated_starts(lane, limits, now_ms, [now_ms])[0] > now_ms
+    return ahead + 1 if does_first_wait else max(1, ahead)
+
+
+def opens_at(lane: Lane, now_ms: int) -> int:
     """When pause and hold end, epoch ms; now when there is neither, or nobody knows."""
     end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
     return max(now_ms, end, lane.held_until)
@@ -290,7 +316,7 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
         lane,
         planned=tuple(planned[: memory_needed(limits)]),
         replanned_seq=lane.admitted,
-        replanned_at=_opens_at(lane, now_ms),
+        replanned_at=opens_at(lane, now_ms),
         revision=lane.revision + 1,
     )
 

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import msgspec
 from chalice.app import Request
@@ -27,7 +26,7 @@ from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRe
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit import MOST_TASKS, NewTask
 from chalicelib.tasks import TaskState
-from chalicelib.users import is_user_id
+from chalicelib.users import from_path, is_user_id
 
 #: What a body may hold beside its payloads.
 ENVELOPE_BYTES = 8_192
@@ -110,7 +109,7 @@ def read_lanes(request: Request) -> tuple[str, int, int]:
 
 def path_user_id(user: str) -> str:
     """The user id that a path names; a path carries it percent-encoded."""
-    return checked_user_id(unquote(user))
+    return checked_user_id(from_path(user))
 
 
 def path_task_id(task_id: str) -> str:

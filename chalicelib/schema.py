@@ -89,7 +89,10 @@ class PlaceAnswer(Struct):
     task_id: str
     user_id: str
     seq: Annotated[int, Meta(description="Its place in its lane; 0 while it waits for its time outside.")]
-    position: Annotated[int, Meta(description="Tasks ahead, 0 when it may start now or waits for its time.")]
+    position: Annotated[
+        int,
+        Meta(description="Tasks ahead, 0 when it may start now or waits for its time; 1 for the first that may not."),
+    ]
     planned_at: Annotated[int, Meta(description="The earliest start; the time to join its lane while it has no place.")]
     delay_ms: int
     queued: bool
@@ -108,7 +111,7 @@ class TaskAnswer(Struct):
     seq: int
     task: str
     state: State
-    position: int
+    position: Annotated[int, Meta(description="Tasks ahead, 0 for the next one.")]
     planned_at: int
     estimated_at: int | None
     submitted_at: int

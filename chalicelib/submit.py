@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
-from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, without
+from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, without
 from chalicelib.limits import Limits, earliest_start
 from chalicelib.parking import Parking, room_at
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
@@ -38,7 +38,7 @@ class Place:
     """A task that got its place in its lane. Times are epoch milliseconds."""
 
     task: Task
-    #: tasks ahead; 0 when it may start now
+    #: 0 when it may start now or is parked, else as `place_in_line` has it
     position: int
 
     @property
@@ -47,7 +47,7 @@ class Place:
 
     @property
     def queued(self) -> bool:
-        """It waits: over the limit in its lane, or for its time."""
+        """It waits: for its turn in its lane, or for its time."""
         return self.position > 0 or self.is_parked
 
     @property
@@ -73,7 +73,8 @@ class Submitted:
 
     @property
     def is_over_limit(self) -> bool:
-        return any(place.position for place in self.places)
+        """What was submitted within the limits may wait all the same, behind a backlog that starts late."""
+        return any(self.is_paused or place.delay_ms for place in self.places if not place.is_parked)
 
     @property
     def last(self) -> Place | None:
@@ -165,7 +166,9 @@ class Submitter:
         if len(tasks) == 1:
             self._tasks.put(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
-        return Submitted(tuple(_place(lane, task, now_ms) for task in tasks), limits, lane.planned, is_paused, now_ms)
+        return Submitted(
+            tuple(_place(lane, limits, task, now_ms) for task in tasks), limits, lane.planned, is_paused, now_ms
+        )
 
     def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
         """A place in the lane for a task that was parked: its seq and its planned start, epoch ms.
@@ -291,13 +294,8 @@ class Submitter:
         return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
 
 
-def _place(lane: Lane, task: Task, now_ms: int) -> Place:
-    if not task.seq:
-        return Place(task, 0)
-    if task.planned_at <= now_ms and not lane.is_paused(now_ms):
-        return Place(task, 0)
-    behind = lane.admitted - task.seq
-    return Place(task, max(1, lane.waiting - 1 - behind))
+def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:
+    return Place(task, place_in_line(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0)
 
 
 def next_within_limits(limits: Limits, planned: Sequence[int], now_ms: int) -> int:

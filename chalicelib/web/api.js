@@ -51,7 +51,8 @@ export async function call(method, path, body, signal) {
   throw new Problem(response.status, content.title ?? content.message ?? `Status ${response.status}`, content.detail);
 }
 
-const lane = (user) => `api/v1/users/${encodeURIComponent(user)}`;
+// Browsers tidy `.` and `..` out of a path, but not with the space, which no id has, before them.
+const lane = (user) => `api/v1/users/${user === "." || user === ".." ? "%20" : ""}${encodeURIComponent(user)}`;
 
 export const api = {
   lanes: (search, before, limit, signal) =>

@@ -91,7 +91,8 @@ function onError(error, wait) {
   pulse.className = "pulse bad";
   setText(pulse, "not live");
   const reason = error.status === 0 || error.status >= 500 ? "The API does not answer" : error.message;
-  setText(document.getElementById("banner-text"), `${reason}. What you see is from before. Next try in ${Math.round(wait / 1000)} s.`);
+  setText(document.getElementById("banner-text"), `${reason}. What you see is from before.`);
+  setText(document.getElementById("banner-wait"), `Next try in ${Math.round(wait / 1000)} s.`);
   banner.hidden = false;
   return true;
 }

@@ -3,7 +3,7 @@
 import { api, Problem } from "./api.js";
 import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
-import { describe, pill, stateOf } from "./overview.js";
+import { describe, isBarred, legend, nextStart, pill, stateOf } from "./overview.js";
 
 const PER_PAGE = 25;
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
@@ -32,7 +32,7 @@ export function lanePage(user, frame) {
   };
   const waiting = fact("Waiting");
   const running = fact("Running");
-  const nextStart = fact("Next start");
+  const upcoming = fact("Next start");
   const open = fact("Free for a new task");
 
   pause.addEventListener("click", () => act(() => api.pause(user, null), "Paused"));
@@ -58,7 +58,7 @@ export function lanePage(user, frame) {
       laneStatus,
     ),
     facts,
-    el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), picture),
+    el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), legend(), picture, pictureHint()),
     el("div", { class: "two" }, submitForm(user, frame, () => lane), limitsForm(user, frame, () => lane, showLane)),
     tasks.node,
   );
@@ -69,6 +69,7 @@ export function lanePage(user, frame) {
     line.update(lane);
     keyed(bands, lane.policies, (policy) => policy.name, () => bandRow(line));
     setAttribute(picture, "aria-label", describe(lane, line, clock.now()));
+    setAttribute(state, "class", `state${isBarred(lane) ? " barred" : ""}`);
     setText(waiting, numberOf(lane.backlog));
     setText(running, lane.running ? "1" : "0");
     pause.hidden = lane.paused && !lane.paused_until;
@@ -90,14 +91,19 @@ export function lanePage(user, frame) {
     for (const { draw } of bands.entries?.values() ?? []) draw(now);
     drawTrack(track, line);
     if (!lane) return;
-    setText(state, stateOf(lane, now));
-    const next = lane.next_starts.find((at) => at > now) ?? lane.next_start_at;
-    setText(nextStart, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : "now");
-    setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : "now");
-    tasks.draw(now);
+    setText(state, stateOf(lane, now) + (lane.held_reason && !lane.paused ? `: ${lane.held_reason}` : ""));
+    const next = nextStart(lane, now);
+    setText(upcoming, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : lane.running ? "in turn" : "now");
+    setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : lane.backlog ? "in turn" : "now");
+    tasks.draw(now, Boolean(lane.running));
   });
 
   return { node, refresh, leave: stop };
+}
+
+function pictureHint() {
+  const text = "The band counts the starts of the window that ends at each moment: it may reach the limit, never pass it. Right of now is what will be.";
+  return el("p", { class: "hint", text });
 }
 
 function bandRow(line) {
@@ -228,7 +234,7 @@ function taskList(user, frame) {
   const body = el("tbody", { role: "rowgroup" });
   const empty = el("p", { class: "hint", text: "No tasks here." });
   const changes = new Map();
-  const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), task.seq]);
+  const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), nameOf(task, "Task")]);
   let before = null;
   let next = null;
   const go = (to) => {
@@ -264,7 +270,7 @@ function taskList(user, frame) {
   }
 
   async function cancel(task) {
-    if (await frame.ask(() => api.cancel(user, task.task_id), status, `Task ${task.seq} cancelled`)) await refreshNow();
+    if (await frame.ask(() => api.cancel(user, task.task_id), status, `${nameOf(task, "Task")} cancelled`)) await refreshNow();
   }
 
   // The roles are said, since the narrow form lays rows out as grids, and browsers then forget that this is a table.
@@ -294,10 +300,17 @@ function taskList(user, frame) {
     ),
     empty,
   );
-  return { node, refresh, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
+  return { node, refresh, draw: (now, isBusy) => body.entries?.forEach((row) => row.draw(now, isBusy)) };
 }
 
-const toldChange = ([state, seqs]) => (seqs.length === 1 ? `Task ${seqs[0]} ${state}` : `${seqs.length} tasks ${state}`);
+const toldChange = ([state, names]) => (names.length === 1 ? `${names[0]} ${state}` : `${names.length} tasks ${state}`);
+
+/** It waits for its time, and has no number before. */
+const isParked = (task) => !task.seq && task.state === "queued";
+const nameOf = (task, word) => (task.seq ? `${word} ${task.seq}` : `${word} for ${whenOf(task.run_at)}`);
+
+/** The time alone where it is less than half a day away. */
+const whenOf = (at) => (Math.abs(at - clock.now()) < 43_200_000 ? timeOf(at) : dayOf(at));
 
 /** `changed` is called with a task whose state is another than before. */
 function taskRow(cancel, changed) {
@@ -308,11 +321,12 @@ function taskRow(cancel, changed) {
   let task;
   let told = "";
   let stated = "";
+  const row = el("tr", { role: "row", tabindex: "-1" }, seq, name, state, start, took, outcome, actions);
   return {
-    node: el("tr", { role: "row" }, seq, name, state, start, took, outcome, actions),
+    node: row,
     update(newest) {
       task = newest;
-      setText(seq, String(task.seq));
+      setText(seq, task.seq ? String(task.seq) : "–");
       setText(name, task.task);
       setAttribute(seq, "title", task.task_id);
       if (stated !== task.state) {
@@ -326,20 +340,24 @@ function taskRow(cancel, changed) {
       const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
       if (told !== text + attempts) outcome.replaceChildren(...tell(text, attempts, Boolean(task.error)));
       told = text + attempts;
-      setAttribute(button, "aria-label", `Cancel task ${task.seq}`);
-      if ((task.state === "queued") !== actions.contains(button)) actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+      setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
+      if ((task.state === "queued") === actions.contains(button)) return;
+      const hadFocus = document.activeElement === button;
+      actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+      if (hadFocus) row.focus(); // whoever got here by keyboard stays here
     },
-    draw(now) {
-      setText(start, startOf(task, now));
+    draw(now, isBusy) {
+      setText(start, startOf(task, now, isBusy));
     },
   };
 }
 
-function startOf(task, now) {
+function startOf(task, now, isBusy) {
   if (task.started_at !== null) return timeOf(task.started_at);
   if (task.state === "cancelled") return "never";
+  if (isParked(task)) return `joins ${whenOf(task.run_at)}`;
   if (task.estimated_at === null) return "when resumed";
-  return task.estimated_at > now ? `in ${spanOf(task.estimated_at - now)}` : "now";
+  return task.estimated_at > now ? `in ${spanOf(task.estimated_at - now)}` : isBusy ? "in turn" : "now";
 }
 
 function tell(text, attempts, isError) {

@@ -37,8 +37,8 @@ export class Line {
     this.starts = [...kept].filter((at) => at > lane.now - KEPT_MS).sort((a, b) => a - b);
     this.planned = lane.next_starts;
     this.policies = lane.policies;
-    this.paused = lane.paused;
-    this.pausedUntil = lane.paused_until;
+    /** Until when nothing starts: a pause, or a task was told to slow down. */
+    this.barredUntil = lane.paused ? (lane.paused_until ?? Infinity) : (lane.held_until ?? 0);
   }
 
   /** Starts that the window ending now holds; as the API counted for one too long to be seen from here. */
@@ -55,10 +55,15 @@ export class Line {
     return fitting.at(-1) ?? this.policies.at(-1);
   }
 
+  /** Planned starts; those that have not come yet are due now, whatever was planned. */
+  due(now) {
+    return this.planned.map((at) => Math.max(at, now));
+  }
+
   /** How full the window ending at each moment is: [time, starts in it] at every change, planned starts counted too. */
-  filling(policy) {
+  filling(policy, now) {
     const width = policy.window_seconds * 1000;
-    const changes = [...this.starts, ...this.planned].flatMap((at) => [[at, 1], [at + width, -1]]);
+    const changes = [...this.starts, ...this.due(now)].flatMap((at) => [[at, 1], [at + width, -1]]);
     changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
     let count = 0;
     return changes.map(([at, step]) => [at, (count += step)]);
@@ -127,7 +132,7 @@ export function drawLine(canvas, line) {
   const ground = view.height - 8;
   drawGrid(view, 0, view.height);
   if (policy) drawFilling(view, line, policy, 5, ground - 5);
-  drawPause(view, line, 0, view.height);
+  drawBar(view, line, 0, view.height);
   drawStarts(view, line, ground);
   drawNow(view, 0, view.height);
 }
@@ -138,7 +143,7 @@ export function drawBand(canvas, line, policy) {
   if (!view) return;
   drawGrid(view, 0, view.height);
   drawFilling(view, line, policy, 6, view.height - 1);
-  drawPause(view, line, 0, view.height);
+  drawBar(view, line, 0, view.height);
   drawNow(view, 0, view.height);
 }
 
@@ -147,7 +152,7 @@ export function drawTrack(canvas, line) {
   const view = prepared(canvas);
   if (!view) return;
   drawGrid(view, 0, view.height);
-  drawPause(view, line, 0, view.height);
+  drawBar(view, line, 0, view.height);
   drawStarts(view, line, view.height / 2);
   drawNow(view, 0, view.height);
 }
@@ -183,7 +188,7 @@ function drawFilling(view, line, policy, top, bottom) {
   const knownAt = Math.max(from, line.knownFrom + policy.window_seconds * 1000);
   const begin = Math.min(knownAt, now);
   const y = (count) => bottom - (Math.min(count, policy.quota) / policy.quota) * (bottom - top);
-  const steps = line.filling(policy);
+  const steps = line.filling(policy, now);
   const part = (since, until, alpha, isFull) => {
     context.globalAlpha = alpha;
     context.fillStyle = isFull ? colors.full : colors.accent;
@@ -222,10 +227,10 @@ function drawFilling(view, line, policy, top, bottom) {
   context.globalAlpha = 1;
 }
 
-function drawPause({ context, width, now, to, x }, line, top, bottom) {
-  if (!line.paused) return;
+function drawBar({ context, width, now, to, x }, line, top, bottom) {
+  if (!(line.barredUntil > now)) return;
   const left = x(now);
-  const right = line.pausedUntil ? Math.min(width, x(Math.min(line.pausedUntil, to))) : width;
+  const right = Math.min(width, x(Math.min(line.barredUntil, to)));
   context.save();
   context.beginPath();
   context.rect(left, top, right - left, bottom - top);
@@ -260,7 +265,7 @@ function drawStarts({ context, width, now, from, to, x }, line, ground) {
   }
   context.strokeStyle = colors.accent;
   context.lineWidth = 1.3;
-  for (const at of line.planned) {
+  for (const at of line.due(now)) {
     if (at > to || at < from) continue;
     dot(context, x(at), ground, 2.6);
     context.fillStyle = colors.card;
@@ -277,7 +282,10 @@ function dot(context, left, top, radius) {
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Draws all that a page shows: 30 times a second, or once a second for those who want no motion. */
+/** Pictures move by some 6 pixels a second, so more pictures than this, ms apart, would look no smoother. */
+const FRAME_MS = 80;
+
+/** Draws all that a page shows, or once a second for those who want no motion. */
 export function animate(draw) {
   let drawnAt = 0;
   let frame;
@@ -285,7 +293,7 @@ export function animate(draw) {
   const recolor = () => colors.read();
   dark.addEventListener("change", recolor);
   const step = (at) => {
-    if (at - drawnAt >= (still.matches ? 1000 : 32)) {
+    if (at - drawnAt >= (still.matches ? 1000 : FRAME_MS)) {
       drawnAt = at;
       draw();
     }

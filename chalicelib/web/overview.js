@@ -62,6 +62,8 @@ export function overviewPage(frame) {
     ),
   );
 
+  /** Rows out of sight are not drawn. */
+  const sight = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => (target.inSight = isIntersecting)), { rootMargin: "200px" });
   const lines = new Map();
   const completions = new Map();
   let rows = [];
@@ -100,7 +102,7 @@ export function overviewPage(frame) {
       if (!lines.has(lane.user_id)) lines.set(lane.user_id, new Line());
       lines.get(lane.user_id).update(lane);
     }
-    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id)));
+    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
   }
 
   /** Nothing moves away under a focus. */
@@ -132,10 +134,10 @@ export function overviewPage(frame) {
   const stop = animate(() => {
     drawAxis(axis);
     const now = clock.now();
-    for (const row of rows) row.draw(now);
+    for (const row of rows) if (row.node.inSight) row.draw(now);
   });
 
-  return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), stop()) };
+  return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), sight.disconnect(), stop()) };
 }
 
 function total(name) {
@@ -152,19 +154,21 @@ function showTotals(totals, found) {
   put("Waiting", numberOf(found.waiting));
   put("Running", numberOf(found.running));
   put("Starts a second", found.starts_per_second.toFixed(1), "last 10 s");
-  put("Lateness", shortSpanOf(found.late_ms), found.worst_late_ms === null ? "of the newest starts" : `at worst ${shortSpanOf(found.worst_late_ms)}`);
+  put("Lateness", shortSpanOf(found.late_ms), found.worst_late_ms === null ? "newest starts" : `at worst ${shortSpanOf(found.worst_late_ms)}`);
   put("Lanes", numberOf(found.lanes) + (found.complete ? "" : "+"), found.paused ? `${numberOf(found.paused)} paused` : "");
 }
 
-function legend() {
+export function legend() {
   const item = (kind, text) => el("span", { class: "key" }, el("i", { class: kind, "aria-hidden": "true" }), text);
   return el(
     "p",
     { class: "legend" },
     item("start", "started"),
-    item("plan", "planned start"),
-    item("band", "window filling"),
+    item("plan", "will start"),
+    item("band", "starts in the window"),
     item("band full", "window full"),
+    item("quota", "limit"),
+    item("barred", "paused or held"),
   );
 }
 
@@ -174,7 +178,7 @@ function nothing(wanted) {
   return [el("p", { text: "No lanes yet. A user’s lane appears with the first task:" }), el("code", { text: example })];
 }
 
-function laneRow(line) {
+function laneRow(line, sight) {
   const link = el("a", { class: "name" });
   const limits = el("span", { class: "limits" });
   const canvas = el("canvas", { class: "line", role: "img" });
@@ -187,6 +191,7 @@ function laneRow(line) {
     canvas,
     el("div", { class: "count" }, backlog, state),
   );
+  sight.observe(node);
   let lane;
   return {
     node,
@@ -195,7 +200,8 @@ function laneRow(line) {
       setText(link, lane.user_id);
       setAttribute(link, "href", linkTo(lane.user_id));
       setText(backlog, lane.backlog ? numberOf(lane.backlog) : "");
-      setAttribute(node, "class", `row${lane.paused ? " paused" : lane.backlog || lane.running ? "" : " idle"}`);
+      setAttribute(node, "class", `row${isBarred(lane) ? " barred" : ""}`);
+      setAttribute(state, "title", lane.paused ? null : lane.held_reason);
       setAttribute(canvas, "aria-label", describe(lane, line, clock.now()));
     },
     draw(now) {
@@ -208,22 +214,31 @@ function laneRow(line) {
   };
 }
 
+/** Nothing of it starts: it is paused, or one of its tasks was told to slow down. */
+export const isBarred = (lane) => lane.paused || lane.held_until !== null;
+
 export function stateOf(lane, now) {
-  if (lane.paused) return lane.paused_until ? `paused, ${spanOf(lane.paused_until - now)}` : "paused";
+  if (lane.paused) return lane.paused_until ? `paused for ${spanOf(lane.paused_until - now)} more` : "paused";
+  if (lane.held_until) return `held for ${spanOf(lane.held_until - now)} more`;
   if (lane.backlog) {
-    const next = lane.next_starts.find((at) => at > now) ?? lane.next_start_at;
-    return next && next > now ? `waiting, next in ${spanOf(next - now)}` : "waiting, next now";
+    const next = nextStart(lane, now);
+    if (next > now) return `waiting, next in ${spanOf(next - now)}`;
+    return lane.running ? "waiting, one running" : "waiting, next now";
   }
   if (lane.running) return "running";
   const last = lane.starts[0];
   return last ? `last ${spanOf(Math.max(0, now - last))} ago` : "idle";
 }
 
+/** When the next of those that wait will start; not after now when it is its turn, null when nobody knows. */
+export const nextStart = (lane, now) => lane.next_starts.find((at) => at > now && !lane.running) ?? lane.next_start_at;
+
 /** The picture in words. */
 export function describe(lane, line, now) {
   const windows = lane.policies.map((policy) => `${line.used(policy, now)} of ${limitOf(policy)} used`);
   const parts = [`Lane of ${lane.user_id}`, ...windows, lane.backlog ? `${lane.backlog} waiting` : "nothing waiting"];
   if (lane.paused) parts.push(lane.paused_until ? `paused until ${timeOf(lane.paused_until)}` : "paused");
+  else if (lane.held_until) parts.push(`held until ${timeOf(lane.held_until)}: ${lane.held_reason}`);
   else if (lane.next_start_at) parts.push(`next start at ${timeOf(lane.next_start_at)}`);
   if (lane.starts.length) parts.push(`last start at ${timeOf(lane.starts[0])}`);
   return parts.join(", ");
@@ -242,7 +257,7 @@ function completionRow(one) {
     el("td", { class: "id" }, link),
     el("td", { text: one.task }),
     el("td", { class: "number", text: String(one.seq) }),
-    el("td", { title: one.error ?? undefined }, pill(one.state)),
+    el("td", { class: "end" }, pill(one.state), ...(one.error ? [el("span", { class: "why", title: one.error, text: one.error })] : [])),
     el("td", { class: "number", text: shortSpanOf(one.late_ms) }),
   );
   return { node, update() {} };

@@ -71,9 +71,9 @@ def field_of_all(field: str | None, first: int) -> str | None:
 
 
 def user_path(user_id: str, rest: str = "") -> str:
-    """Dots are legal in a user id, but a path made of them would lead elsewhere."""
-    quoted = quote(user_id, safe="")
-    return f"/api/v1/users/{quoted if quoted.strip('.') else quoted.replace('.', '%2E')}{rest}"
+    """`.` and `..` are legal ids, but would be tidied out of a path; a space before them is not part of the id."""
+    before = "%20" if user_id in (".", "..") else ""
+    return f"/api/v1/users/{before}{quote(user_id, safe='')}{rest}"
 
 
 def task_path(user_id: str, task_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -41,29 +41,32 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Paceline]]:
-    """Both, started and stopped at the same time."""
+def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Paceline]]]:
+    """Both; the second one starts while the first is used."""
     limits = {"LIMITS": "2/second; 20/minute"}
     settings = {"open": limits, "closed": limits | {"AUTH": "jwt", "JWT_SECRET": SECRET}}
     made = {name: Paceline(tmp_path_factory.mktemp(name), **env) for name, env in settings.items()}
+    with ThreadPoolExecutor(1) as pool:
+        yield {name: pool.submit(started, one) for name, one in made.items()}
     with ThreadPoolExecutor(len(made)) as pool:
-        try:
-            list(pool.map(Paceline.start, made.values()))
-            yield made
-        finally:
-            list(pool.map(Paceline.stop, made.values()))
+        list(pool.map(Paceline.stop, made.values()))
+
+
+def started(paceline: Paceline) -> Paceline:
+    paceline.start()
+    return paceline
 
 
 @pytest.fixture(scope="session")
-def open_system(systems: dict[str, Paceline]) -> Paceline:
+def open_system(systems: dict[str, Future[Paceline]]) -> Paceline:
     """One where everybody may do everything."""
-    return systems["open"]
+    return systems["open"].result()
 
 
 @pytest.fixture(scope="session")
-def closed_system(systems: dict[str, Paceline]) -> Paceline:
+def closed_system(systems: dict[str, Future[Paceline]]) -> Paceline:
     """One that wants tokens."""
-    return systems["closed"]
+    return systems["closed"].result()
 
 
 class Window:
@@ -75,11 +78,14 @@ class Window:
         self.origin = f"http://127.0.0.1:{paceline.port}"
         self.complaints: list[str] = []
         self.requests: list[Request] = []
+        self.under_way: set[Request] = set()
         #: what may be complained about
         self.expected = re.compile("(?!)")
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._request)
+        self.page.on("requestfinished", self._answered)
+        self.page.on("requestfailed", self._answered)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -87,6 +93,10 @@ class Window:
 
     def _request(self, request: Request) -> None:
         self.requests.append(request)
+        self.under_way.add(request)
+
+    def _answered(self, request: Request) -> None:
+        self.under_way.discard(request)
 
     def go(self, path: str = "/") -> Page:
         self.page.goto(self.origin + path)
@@ -99,11 +109,21 @@ class Window:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
-    def api_calls(self, seconds: float) -> list[str]:
-        """What the page asks of the API in the next seconds."""
+    def stop_time(self) -> None:
+        """From now on the page's clock stands still, but for `api_calls`. It has to be a page of `with_clock`."""
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 5)  # never in its past
+
+    def with_clock(self) -> Window:
+        self.page.clock.install()
+        return self
+
+    def api_calls(self, seconds: float) -> int:
+        """How often the page asks the API while its stopped clock goes on by so much: to it, answers take no time."""
         before = len(self.requests)
-        self.page.wait_for_timeout(seconds * 1000)
-        return [request.url for request in self.requests[before:] if "/api/" in request.url]
+        for _ in range(round(seconds * 2)):
+            self.page.clock.run_for(500)
+            wait_until(lambda: not self.page.wait_for_timeout(10) and not self.under_way, "all is answered")
+        return sum("/api/" in request.url for request in self.requests[before:])
 
     def check(self) -> None:
         assert [one for one in self.complaints if not self.expected.search(one)] == []

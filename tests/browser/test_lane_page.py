@@ -74,9 +74,47 @@ def test_lane_is_paused_until_a_time(window: Window, open_system: Paceline, user
     page.get_by_text("Pause until…").click()
     page.get_by_label("Pause until").fill("2030-01-01T12:00:00")
     page.get_by_role("button", name="Set").click()
-    expect(page.locator(".title .state")).to_have_text(re.compile("paused, .* days"))
+    expect(page.locator(".title .state")).to_have_text(re.compile("paused for .* days more"))
     lane = open_system.request("GET", f"/api/v1/users/{user}").body
     assert lane["paused_until"] == page.evaluate("new Date('2030-01-01T12:00:00').getTime()")
+
+
+def test_lane_that_was_told_to_slow_down_says_until_when_and_why(
+    window: Window, open_system: Paceline, user: str
+) -> None:
+    open_system.submit(user, {"seconds": 600}, "slow-down")
+    page = window.lane(user)
+    expect(page.locator(".title .state")).to_have_text("held for 10 min more: the bank asked for a pause")
+    expect(page.locator(".totals", has_text="Free for a new task")).to_contain_text(re.compile(r"in (10 min|\d+ s)$"))
+    expect(page.get_by_role("img", name=re.compile("held until .*: the bank asked for a pause"))).to_be_visible()
+    page.get_by_role("link", name="All lanes").click()
+    page.get_by_label("Find users").fill(user)
+    expect(page.locator(".lanes .row", has_text=user)).to_contain_text("held for 10 min more")
+
+
+def test_parked_task_is_listed_with_its_time_and_can_be_cancelled(
+    window: Window, open_system: Paceline, user: str
+) -> None:
+    run_at = open_system.request("POST", "/api/v1/task", {"user_id": user, "delay_seconds": 3600}).body["planned_at"]
+    page = window.lane(user)
+    row = page.locator("table.tasks tbody tr")
+    expect(row.get_by_role("cell").first).to_have_text("\N{EN DASH}")
+    at = page.evaluate("at => new Date(at).toTimeString().slice(0, 8)", run_at)
+    expect(row).to_contain_text(f"logqueuedjoins {at}")
+    page.get_by_role("button", name=f"Cancel task for {at}").press("Enter")
+    expect(row).to_contain_text("logcancellednever")
+    expect(page.locator(".bar .status")).to_have_text(f"Task for {at} cancelled")
+    assert open_system.request("GET", f"/api/v1/users/{user}/tasks").body["tasks"][0]["state"] == "cancelled"
+
+
+def test_task_behind_one_that_runs_is_said_to_wait_for_its_turn(
+    window: Window, open_system: Paceline, user: str
+) -> None:
+    open_system.submit(user, {"seconds": 4}, "sleep")
+    open_system.submit(user)
+    page = window.lane(user)
+    expect(task_row(page, 2)).to_contain_text("in turn")
+    expect(page.locator(".title .state")).to_have_text("waiting, one running")
 
 
 def test_limits_are_changed_and_wrong_ones_explained(window: Window, user: str) -> None:
@@ -128,7 +166,7 @@ def hostile_tasks(route: Route) -> None:
     route.fulfill(json={"tasks": [task, other], "next": None})
 
 
-@pytest.mark.parametrize("user", ["a/b?c#d%20e", "%", "0xe2"])
+@pytest.mark.parametrize("user", ["a/b?c#d%20e", "%", "0xe2", ".", ".."])
 def test_any_user_id_has_a_page(open_window: Open, open_system: Paceline, user: str) -> None:
     open_system.submit(user)
     window = open_window(open_system)

@@ -99,26 +99,42 @@ def test_many_lanes_come_in_pages(window: Window, open_system: Paceline, user: s
 
 
 def test_api_is_asked_once_a_second_at_most_and_not_at_all_while_hidden(window: Window, user: str) -> None:
+    window.with_clock()
     for go in (window.go, lambda: window.lane(user)):
         page = go()
         expect(page.locator(".pulse")).to_have_text("live")
-        assert 1 <= len(window.api_calls(2)) <= 3
+        page.wait_for_timeout(200)  # a lane is asked for twice at first, for itself and for its tasks
+        window.stop_time()
+        assert 2 <= window.api_calls(5) <= 5
+        page.clock.resume()
+    window.stop_time()
     hide(page, hidden=True)
-    window.page.wait_for_timeout(300)  # what was under way
-    assert window.api_calls(1.5) == []
+    assert window.api_calls(10) == 0
     hide(page, hidden=False)
-    assert len(window.api_calls(2)) >= 1
+    assert 1 <= window.api_calls(2) <= 3
+
+
+#: What a screen reader is told of the banner.
+ALERTS = """() => {
+  window.alerts = [];
+  new MutationObserver(() => alerts.push(document.querySelector("[role=alert]").textContent))
+    .observe(document.querySelector("[role=alert]"), {childList: true, characterData: true, subtree: true});
+}"""
 
 
 def test_banner_says_that_the_api_is_down_and_goes_when_it_is_back(window: Window) -> None:
-    page = window.go()
+    page = window.with_clock().go()
     expect(page.locator(".pulse")).to_have_text("live")
     window.expected = re.compile("ERR_FAILED|503")
+    window.stop_time()
+    page.evaluate(ALERTS)
     page.route(re.compile("/api/"), lambda route: route.abort())
+    assert 4 <= window.api_calls(20) <= 6  # after 1, 2, 4, 8 and 15 s
     banner = page.get_by_role("alert")
-    expect(banner).to_contain_text("The API does not answer. What you see is from before.")
+    expect(banner).to_have_text("The API does not answer. What you see is from before.")
+    expect(page.locator(".banner")).to_contain_text("Next try in 15 s.")
     expect(page.locator(".pulse")).to_have_text("not live")
-    assert len(window.api_calls(3)) <= 3
+    assert page.evaluate("alerts.length") == 1  # who listens is told once
     window.shoot("down")
     page.unroute(re.compile("/api/"))
     page.get_by_role("button", name="Try now").click()
@@ -187,11 +203,12 @@ def test_nothing_glides_for_those_who_want_no_motion(open_window: Open, open_sys
         "CanvasRenderingContext2D.prototype.clearRect = function (...a) {"
         " if (this.canvas.className === 'axis') drawn.count += 1; return clear.apply(this, a); }"
     )
-    page = window.go()
+    page = window.with_clock().go()
     expect(page.locator(".pulse")).to_have_text("live")
+    window.stop_time()
     before = page.evaluate("drawn.count")
-    page.wait_for_timeout(2000)
-    assert 1 <= page.evaluate("drawn.count") - before <= 4
+    page.clock.run_for(5000)
+    assert 4 <= page.evaluate("drawn.count") - before <= 6
 
 
 def test_screen_reader_finds_landmarks_and_one_heading(window: Window, user: str) -> None:

@@ -58,6 +58,23 @@ def test_bulk_tells_each_task_its_place(paceline: Paceline, user: str) -> None:
     assert "Location" not in response.headers
 
 
+def test_bulk_behind_a_backlog_that_starts_late_tells_each_task_what_is_ahead(paceline: Paceline, user: str) -> None:
+    paceline.request("POST", "/api/v1/tasks", bulk(user, 4))
+    paceline.clock.advance(60_000)
+    body = paceline.request("POST", "/api/v1/tasks", bulk(user, 2)).json_body
+    assert body["status"] == 429
+    assert [(task["position"], task["queued"], task["delay_ms"]) for task in body["tasks"]] == [
+        (4, True, 0),
+        (5, True, 1_000),
+    ]
+
+
+def test_bulk_to_a_paused_lane_numbers_its_tasks(paceline: Paceline, user: str) -> None:
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {})
+    body = paceline.request("POST", "/api/v1/tasks", bulk(user, 3)).json_body
+    assert (body["status"], [task["position"] for task in body["tasks"]]) == (429, [1, 2, 3])
+
+
 def test_bulk_within_the_limits_is_accepted(deploy: Deploy, user: str) -> None:
     response = deploy(LIMITS="5/second").request("POST", "/api/v1/tasks", bulk(user, 5))
     assert (response.status_code, response.json_body["queued"]) == (202, False)

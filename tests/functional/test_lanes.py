@@ -126,3 +126,8 @@ def test_files_ask_nothing_of_other_hosts_and_parse_no_markup() -> None:
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"(https?:)?//[a-z]", text), path.name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name
+
+
+def test_lane_is_free_again_when_its_pause_is_over(paceline: Paceline, user: str) -> None:
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {"until": NOW + 90_000})
+    assert paceline.get(f"/api/v1/users/{user}").json_body["open_at"] == NOW + 90_000

@@ -79,6 +79,18 @@ def test_position_and_delay_grow_with_the_backlog(paceline: Paceline, user: str)
     assert paceline.submit(user).json_body["violated-policies"] == ["second", "minute"]
 
 
+def test_submit_within_the_limits_behind_a_late_backlog_is_accepted_and_says_what_is_ahead(
+    paceline: Paceline, user: str
+) -> None:
+    for _ in range(3):
+        paceline.submit(user)
+    paceline.clock.advance(60_000)
+    response = paceline.submit(user)
+    body = response.json_body
+    assert (response.status_code, body["position"], body["queued"], body["delay_ms"]) == (202, 3, True, 0)
+    assert header(response, "Retry-After") == "1"
+
+
 def test_retry_after_is_never_before_the_planned_start(paceline: Paceline, user: str) -> None:
     for _ in range(25):
         response = paceline.submit(user)
@@ -119,6 +131,16 @@ def test_location_leads_to_the_task_of_a_user_with_a_strange_id(paceline: Paceli
     assert response.status_code in (202, 429)
     found = paceline.get(header(response, "Location"))
     assert (found.status_code, found.json_body.get("user_id")) == (200, name)
+
+
+@pytest.mark.parametrize("user_id", [".", ".."])
+def test_user_id_that_clients_would_tidy_away_has_a_path_of_its_own(paceline: Paceline, user_id: str) -> None:
+    response = paceline.submit(user_id)
+    location = header(response, "Location")
+    assert location.startswith(f"/api/v1/users/%20{user_id}/")
+    assert paceline.get(location).json_body["user_id"] == user_id
+    assert paceline.get(f"/api/v1/users/%20{user_id}").json_body["admitted"] >= 1
+    assert paceline.get("/api/v1/users/%20ann").status_code == 400
 
 
 def test_user_may_be_named_in_the_query(paceline: Paceline, user: str) -> None:

@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from chalicelib.registry import task
+from chalicelib.registry import RetryAfter, task
 
 
 @task("sleep")
@@ -20,6 +20,11 @@ def sleep(payload: Any) -> Any:
 def die(payload: Any) -> Any:
     """As the kernel ends one that takes too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("slow-down")
+def slow_down(seconds: int) -> Any:
+    raise RetryAfter(seconds, "the bank asked for a pause")
 
 
 @task("hang", deadline_seconds=2)
