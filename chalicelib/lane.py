@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from chalicelib.limits import Limits, earliest_start, memory_needed
 
-#: A start that is so late, milliseconds, is as good as one in time.
-HARDLY_LATE_MS = 500
 #: A cancelled task may come so many places late; one that is further behind will not come any more.
 LATEST_BEHIND = 300
 
@@ -255,25 +253,20 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
 
 
 def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
-    """The place of a task that was just admitted: 0 when it may start now, else how many tasks are ahead of it.
+    """The place of a task that was just admitted: 0 when the limits let it start now, else how many are ahead of it.
 
-    While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1.
+    While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1. Behind
+    workers that are late a task has place 0 all the same: what they have not done yet is not the user's doing.
 
     >>> from chalicelib.limits import parse_limits
     >>> limits = parse_limits("1/second; 20/minute")
     >>> begun = Lane("ann", admitted=3, started_seq=1, started=1, starts=(5_000,))
     >>> [place_in_line(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
     [1, 2]
-    >>> stuck = Lane("ann", admitted=3)    # its workers are down, so that even what is within the limits has to wait
-    >>> place_in_line(stuck, limits, seq=3, planned_at=9_000, now_ms=9_000)
-    2
     """
     ahead, is_paused = lane.waiting_before(seq), lane.is_paused(now_ms)
     if planned_at <= now_ms and not is_paused:
-        if not ahead:
-            return 0
-        soon = estimated_starts(lane, limits, now_ms, [now_ms] * (min(ahead, memory_needed(limits)) + 1))
-        return 0 if soon[-1] <= now_ms + HARDLY_LATE_MS else ahead
+        return 0
     does_first_wait = is_paused or estimated_starts(lane, limits, now_ms, [now_ms])[0] > now_ms
     return ahead + 1 if does_first_wait else max(1, ahead)
 

@@ -47,7 +47,7 @@ class Place:
 
     @property
     def queued(self) -> bool:
-        """It waits: for its turn in its lane, or for its time."""
+        """It waits: over the limit in its lane, or for its time."""
         return self.position > 0 or self.is_parked
 
     @property
@@ -73,8 +73,7 @@ class Submitted:
 
     @property
     def is_over_limit(self) -> bool:
-        """What was submitted within the limits may wait all the same, behind a backlog that starts late."""
-        return any(self.is_paused or place.delay_ms for place in self.places if not place.is_parked)
+        return any(place.position for place in self.places)
 
     @property
     def last(self) -> Place | None:

@@ -58,13 +58,15 @@ def test_bulk_tells_each_task_its_place(paceline: Paceline, user: str) -> None:
     assert "Location" not in response.headers
 
 
-def test_bulk_behind_a_backlog_that_starts_late_tells_each_task_what_is_ahead(paceline: Paceline, user: str) -> None:
+def test_bulk_behind_a_backlog_that_starts_late_tells_what_is_ahead_of_those_over_the_limit(
+    paceline: Paceline, user: str
+) -> None:
     paceline.request("POST", "/api/v1/tasks", bulk(user, 4))
     paceline.clock.advance(60_000)
     body = paceline.request("POST", "/api/v1/tasks", bulk(user, 2)).json_body
     assert body["status"] == 429
     assert [(task["position"], task["queued"], task["delay_ms"]) for task in body["tasks"]] == [
-        (4, True, 0),
+        (0, False, 0),
         (5, True, 1_000),
     ]
 

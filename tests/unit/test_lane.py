@@ -294,8 +294,8 @@ def test_first_task_of_a_held_lane_is_number_1() -> None:
     assert places(make_lane(admitted=2, held_until=9_000), (9_000, 10_000)) == [1, 2]
 
 
-def test_tasks_behind_a_backlog_that_should_have_started_say_how_long_it_is() -> None:
-    assert places(make_lane(admitted=22), (5_000, 6_000)) == [20, 21]
+def test_only_tasks_over_the_limit_say_how_long_a_backlog_is_that_should_have_started() -> None:
+    assert places(make_lane(admitted=22), (5_000, 6_000)) == [0, 21]
 
 
 def test_tasks_that_may_start_together_all_have_place_0() -> None:
