@@ -13,6 +13,8 @@ from tests.simulation.virtual import Process
 
 #: How long a lease lasts that is not renewed, ms, with room for clocks that differ.
 LEASE_MS = 11_000
+#: For how long the queue takes a repeated send for the same, ms.
+DEDUPLICATION_MS = 300_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Started:
     has_raised: bool = False
     #: under the message of a later task
     is_out_of_turn: bool = False
+    #: which of the worker processes that followed each other on its machine
+    life: int = 0
+    #: its function has given a result, so that its end was to be noted
+    has_result: bool = False
 
 
 @dataclass
@@ -68,6 +74,8 @@ class Known:
     in_queue: bool = False
     #: a later one had started before its submit was answered: the lane had waited for it as long as it does
     was_passed_over: bool = False
+    #: true time of each message that was put into the queue
+    messages: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class History:
         self._begun: dict[str, int] = {}
         self._keyed: set[str] = set()
         self._keys: dict[str, set[str]] = {}
+        self._kept_answers: dict[str, str] = {}
+        self._lives: Counter[str] = Counter()
         self._held: dict[str, Held] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
@@ -135,6 +145,18 @@ class History:
             if len(self._keys[name]) > 1:
                 self.breaks("same key, same answer", f"{name} was answered with {sorted(self._keys[name])}")
 
+    def answer_kept(self, key: str, body: str) -> None:
+        """The request was answered, and no failure of AWS came between that and keeping the answer for repeats."""
+        if self._kept_answers.setdefault(key, body) != body:
+            self.breaks("same key, same answer", f"{key} was answered {self._kept_answers[key]} and {body}")
+
+    def message_added(self, task_id: str, now: int) -> None:
+        """A repeat within five minutes adds none; waiting would not be free if it did."""
+        known = self.known[task_id]
+        if known.messages and now < known.messages[-1] + DEDUPLICATION_MS:
+            self.breaks("one message", f"{known.tag} is in the queue by two messages")
+        known.messages.append(now)
+
     def cancel_begun(self, task_id: str) -> None:
         self.known[task_id].cancel_begun = True
 
@@ -167,6 +189,7 @@ class History:
         lease = lane.running
         assert lease is not None
         start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
+        start.life = self._lives[process.machine]
         before = self.starts.setdefault(start.user, [])
         before.append(start)
         self._claimed_by.setdefault(process, []).append(start)
@@ -227,6 +250,9 @@ class History:
                 self._in_two_places(known, earlier.process, start.process, start.claimed_at)
             if earlier.became == "ended":
                 self.breaks("runs once", f"{known.tag} is started again after it had ended in {earlier.process.name}")
+            same_worker = (earlier.process.machine, earlier.life) == (start.process.machine, start.life)
+            if earlier.has_result and same_worker:
+                self.breaks("runs once", f"{known.tag} is started again by {start.process.machine}, which had its end")
 
     def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
         """A worker that can't reach AWS for as long as its lease lasts can't keep others off."""
@@ -264,7 +290,9 @@ class History:
     def run_ends(self, known: Known, process: Process, result: str) -> None:
         known.last_result = result
         for start in known.starts:
-            start.has_raised = start.has_raised or (start.process is process and result == "raised")
+            mine = start.process is process and start.became == "claimed"
+            start.has_raised = start.has_raised or (mine and result == "raised")
+            start.has_result = start.has_result or (mine and result != "raised")
         if known.running_in is process:
             known.running_in = None
 
@@ -281,6 +309,14 @@ class History:
             else:
                 start.became = "raised" if result == "raised" else "ended"
         self._delivered.pop(process, None)
+
+    def worker_died(self, machine: str) -> None:
+        """With it went all that it remembered."""
+        self._lives[machine] += 1
+
+    def end_changed(self, task: Task, before: Ended, after: Ended | None) -> None:
+        known = self.known.get(task.task_id)
+        self.breaks("an end stays", f"{known and known.tag} had ended as {before} and now as {after}")
 
     def noted(self, task: Task, ended: Ended, by_worker: bool) -> None:
         known = self.known.get(task.task_id)

@@ -43,6 +43,8 @@ LOCAL_SLOTS = 4
 DRAINED_WITHIN_MS = 7_200_000
 #: and where nothing failed between hiding a message and leaving word of it, less than that hour
 CALMLY_DRAINED_WITHIN_MS = 3_000_000
+#: Calls that write tasks, which come first among their arguments.
+TASK_WRITES = ("tasks.put", "tasks.put_many", "tasks.end", "tasks.attempt_failed", "tasks.admitted", "tasks.withdrawn")
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
 MOST_EVENTS = 100_000
 
@@ -113,6 +115,8 @@ class World:
         self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
         self.source = Source(self)
         self._answered: dict[str, list[str]] = {}
+        #: calls that gave an answer which repeats get
+        self._kept_answers: set[Process | None] = set()
         self._actions = count()
         self._events = 0
 
@@ -207,6 +211,8 @@ class World:
         body = json.loads(response.body)
         places = body.get("tasks", [body]) if body["queued"] or response.status_code == 202 else []
         self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
+        if action.key and places and self.timeline.current in self._kept_answers:
+            self.history.answer_kept(action.key, response.body)
         for index, place in enumerate(places):
             self.history.answered(place["task_id"], self.timeline.now, action.key, index)
             self._answered.setdefault(action.user, []).append(place["task_id"])
@@ -247,11 +253,17 @@ class World:
             tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
             for task in tasks:
                 self.history.seen(task, self.timeline.now, name.startswith("queue"))
-        ended_before = self._has_ended(arguments[0]) if name == "tasks.end" else False
+        if name in TASK_WRITES:
+            return self._observe_task(name, arguments, effect, process)
+        messages_before = self._messages() if name.startswith("queue.send") else {}
         answer = effect()
-        if name == "tasks.end" and not ended_before:
-            self.tell(f"{process.name} notes {self._tag(arguments[0])} as {arguments[1].state.value}")
-            self.history.noted(arguments[0], arguments[1], by_worker=process.name.startswith("w"))
+        if name.startswith("queue.send"):
+            for task_id in [task_id for message, task_id in self._messages().items() if message not in messages_before]:
+                self.history.message_added(task_id, self.timeline.now)
+        if name == "requests.finish":
+            self._kept_answers.add(process)
+        if name == "requests.begin" and answer.answer is not None:
+            self._kept_answers.add(process)
         if name == "log.write":
             self.tell(f"{process.name} logs {arguments[0]['event']} {arguments[0]['seq']}")
             self.history.logged(arguments[0])
@@ -271,9 +283,28 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
-    def _has_ended(self, task: Any) -> bool:
-        record = self.tasks.get(task.user_id, task.task_id)
-        return record is not None and record.ended is not None
+    def _observe_task(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
+        before = [self._ended(task) for task in tasks]
+        answer = effect()
+        for task, ended in zip(tasks, before, strict=True):
+            now_ended = self._ended(task)
+            if ended and now_ended != ended:
+                self.history.end_changed(task, ended, now_ended)
+            if now_ended and not ended:
+                self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
+                self.history.noted(task, now_ended, by_worker=process.name.startswith("w"))
+        return answer
+
+    def _ended(self, task: Any) -> Any:
+        """How it is noted to have ended, whoever looks otherwise."""
+        record = self.tasks._records.get((task.user_id, task.task_id))
+        return record and record.ended
+
+    def _messages(self) -> dict[str, str]:
+        """The tasks in the queue, by their messages."""
+        groups = self.queue._groups.values()
+        return {one.message_id: json.loads(one.body).get("task_id", "") for group in groups for one in group.messages}
 
     def _tag(self, task: Any) -> str:
         known = self.history.known.get(task.task_id)
@@ -380,6 +411,7 @@ class WorkerMachine(Machine):
             return
         self._is_up = False
         self.world.tell(f"{self.name} is {why}")
+        self.world.history.worker_died(self.name)
         processes = [*self._handling, *self._others]
         for process in list(self._handling):
             self._forget(process, "died")
