@@ -15,6 +15,8 @@ from tests.simulation.virtual import Process
 LEASE_MS = 11_000
 #: For how long the queue takes a repeated send for the same, ms.
 DEDUPLICATION_MS = 300_000
+#: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
+LATEST_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Known:
     in_queue: bool = False
     #: a later one had started before its submit was answered: the lane had waited for it as long as it does
     was_passed_over: bool = False
+    #: true time of when it was first sent or noted
+    seen_at: int = 0
     #: true time of each message that was put into the queue
     messages: list[int] = field(default_factory=list)
 
@@ -87,10 +91,54 @@ class Held:
     until: int
 
 
+class Promptness:
+    """From when on each start was possible, where nothing goes wrong and all clocks agree."""
+
+    def __init__(self, slots: int) -> None:
+        #: when the end of each user's last task was noted, true time
+        self.free_at: dict[str, int] = {}
+        self._slots = slots
+        self._running = 0
+        self._full_since = 0
+        #: when all workers were busy with tasks: begin and end, true time
+        self._full: list[tuple[int, int]] = []
+        self._changed_at: dict[str, int] = {}
+        self._closed_until: dict[str, int] = {}
+
+    def changed(self, lane: Lane, now: int) -> None:
+        self._changed_at[lane.user_id] = now
+        self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.held_until)
+
+    def run_begins(self, now: int) -> None:
+        self._running += 1
+        if self._running == self._slots:
+            self._full_since = now
+
+    def run_ends(self, now: int) -> None:
+        if self._running == self._slots:
+            self._full.append((self._full_since, now))
+        self._running -= 1
+
+    def late_ms(self, known: Known, start: Started, before: list[int]) -> int:
+        """How much later the task starts than it could, the time left out in which no worker had room."""
+        times = [self._possible_at(known), self._closed_until.get(start.user, 0), self.free_at.get(start.user, 0)]
+        for limit in start.limits:
+            times += [at + limit.window_ms for at in sorted(before)[-limit.quota :][:1] if len(before) >= limit.quota]
+        begin, end = max(times), start.at
+        return end - begin - sum(max(0, min(last, end) - max(first, begin)) for first, last in self._full)
+
+    def _possible_at(self, known: Known) -> int:
+        """As planned at its submit, or from a change of the lane on if there was one since."""
+        changed_at = self._changed_at.get(known.task.user_id, 0)
+        planned_at = known.task.planned_at if changed_at < known.seen_at else changed_at
+        return max(known.seen_at, planned_at)
+
+
 class History:
     """Everything that happened, by true time. Whatever breaks a promise is kept in `broken`."""
 
-    def __init__(self, settings: Settings, renewal_failed_at: Mapping[str, int]) -> None:
+    def __init__(self, settings: Settings, renewal_failed_at: Mapping[str, int], slots: int, is_calm: bool) -> None:
+        """slots: of all workers. is_calm: nothing goes wrong, so that nothing is an excuse for being late."""
         self.broken: list[Broken] = []
         self.known: dict[str, Known] = {}
         self.starts: dict[str, list[Started]] = {}
@@ -103,6 +151,7 @@ class History:
         self._keys: dict[str, set[str]] = {}
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
+        self._prompt = Promptness(slots) if is_calm else None
         self._held: dict[str, Held] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
@@ -126,7 +175,7 @@ class History:
         known = self.known.get(task.task_id)
         if known is None:
             begun = self._begun.get(tag.split("/")[0], now)
-            known = self.known[task.task_id] = Known(task, tag, begun)
+            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now)
         known.seqs.add(task.seq)
         known.in_queue = known.in_queue or queued
 
@@ -167,11 +216,11 @@ class History:
             self.breaks("a cancelled task takes no start", f"{task_id} had started before its cancel was answered")
 
     def change_begins(self, user: str) -> int:
-        """A pause or resume begins; what it gives tells `paused` whether another came between."""
+        """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
         self._held.pop(user, None)
         self._changes[user] += 1
         self._open_changes[user] += 1
-        return self._changes[user]
+        return self._changes[user] if self._open_changes[user] == 1 else 0
 
     def change_ends(self, user: str) -> None:
         self._open_changes[user] -= 1
@@ -201,6 +250,7 @@ class History:
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
+        self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
         # A worker that died while it ran the task in place of a later one's message leaves no trace of that start.
@@ -226,6 +276,21 @@ class History:
         held = self._held.get(start.user)
         if held and start.at < held.until:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
+
+    def _check_prompt(self, known: Known, start: Started, before: list[Started]) -> None:
+        """No start is late but for its own lane: while a worker has room, others' tasks keep nobody waiting."""
+        if self._prompt is None or known.starts:
+            return
+        late_ms = self._prompt.late_ms(known, start, [one.at for one in before])
+        self.figures["starts looked at for promptness"] += 1
+        self.figures["of those more than a second late"] += late_ms > 1_000
+        if late_ms > LATEST_MS:
+            self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def lane_changed(self, lane: Lane, now: int) -> None:
+        """Its limits, pause or hold are others now."""
+        if self._prompt:
+            self._prompt.changed(lane, now)
 
     def _check_order(self, known: Known, start: Started) -> None:
         if known.starts:
@@ -269,6 +334,8 @@ class History:
         mine[-1].has_run = True
         known = self.known[mine[-1].task_id]
         known.runs += 1
+        if self._prompt:
+            self._prompt.run_begins(now)
         self._count_true_time(mine[-1], now)
         twins = [one for one in self.known.values() if one.tag == known.tag and one.runs and one is not known]
         if twins and tag.split("/", maxsplit=1)[0] in self._keyed:
@@ -287,8 +354,10 @@ class History:
             if sum(1 for at in runs if now - limit.window_ms < at) > limit.quota:
                 self.figures["starts in a window overfull by true time"] += 1
 
-    def run_ends(self, known: Known, process: Process, result: str) -> None:
+    def run_ends(self, known: Known, process: Process, result: str, now: int) -> None:
         known.last_result = result
+        if self._prompt:
+            self._prompt.run_ends(now)
         for start in known.starts:
             mine = start.process is process and start.became == "claimed"
             start.has_raised = start.has_raised or (mine and result == "raised")
@@ -318,10 +387,12 @@ class History:
         known = self.known.get(task.task_id)
         self.breaks("an end stays", f"{known and known.tag} had ended as {before} and now as {after}")
 
-    def noted(self, task: Task, ended: Ended, by_worker: bool) -> None:
+    def noted(self, task: Task, ended: Ended, by_worker: bool, now: int) -> None:
         known = self.known.get(task.task_id)
         if known is None:
             return
+        if self._prompt and by_worker:
+            self._prompt.free_at[task.user_id] = now
         known.ended.append(ended)
         for start in known.starts:
             if start.became == "claimed":

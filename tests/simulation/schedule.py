@@ -154,6 +154,13 @@ class Plan:
         kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
         return not (self.faults or self.outages or kills or any(self.offsets))
 
+    @property
+    def is_prompt(self) -> bool:
+        """Nor does a task take its worker with it, or run for longer than it may."""
+        submits = [action for action in self.actions if isinstance(action, Submit)]
+        behaviours = [behaviour for submit in submits for behaviour in submit.behaviours]
+        return self.is_calm and not any(one.kills or one.runs_ms > 30_000 for one in behaviours)
+
 
 #: Calls at which something may go wrong, and how likely each is picked.
 CALLS = {
@@ -192,12 +199,14 @@ def draw(seed: int) -> Plan:
     """The plan of that seed."""
     random = Random(seed)
     users = ["ann", "bob", "cy"][: random.choice((1, 1, 1, 2, 3))]
+    is_close = random.random() < 0.2
     is_lambda = random.random() < 0.6
     workers = random.randint(1, 3)
-    is_skewed = random.random() < 0.5
+    is_skewed = random.random() < (0.2 if is_close else 0.5)
     offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
-    actions = sorted(_actions(random, users, workers, is_skewed, is_lambda), key=lambda action: action.at)
-    faulty = random.random() < 0.8
+    drawn = _close_actions(random, users) if is_close else _actions(random, users, workers, is_skewed, is_lambda)
+    actions = sorted(drawn, key=lambda action: action.at)
+    faulty = random.random() < (0.3 if is_close else 0.8)
     faults = tuple(_fault(random) for _ in range(random.choice((1, 1, 2, 3, 5)))) if faulty else ()
     outages = tuple(_outage(random) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
     return Plan(
@@ -234,6 +243,23 @@ def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is
             yield Poison(at, user)
         else:
             yield ForgetLane(at, user)
+
+
+def _close_actions(random: Random, users: list[str]) -> Iterator[Action]:
+    """Changes of a lane at the very moments at which its worker decides on a wait."""
+    at = 0
+    for number in range(random.randint(2, 6)):
+        user = random.choice(users)
+        own = random.choice(("1/10 seconds", "1/30 seconds", "2/minute"))
+        yield Pause(at, user, random.choice((None, 20_000))) if random.random() < 0.7 else SetLimits(at, user, own)
+        at += random.choice((40, 100, 600))
+        for nth in range(random.choice((1, 1, 2))):
+            key = f"key-{number}" if random.random() < 0.3 else None
+            yield Submit(at, user, f"t{number}.{nth}", (Behaviour(random.choice((0, 5, 200, 1_500))),), key)
+        at += random.randint(0, 150)
+        ends = (Resume(at, user), SetLimits(at, user, random.choice((None, *LIMITS))), Cancel(at, user, 0))
+        yield random.choices(ends, (6, 4, 1))[0]
+        at += random.choice((0, 5, 1_100, 2_500, 12_000, 40_000))
 
 
 def _submit(random: Random, at: int, user: str, number: int, is_lambda: bool) -> Submit:

@@ -101,7 +101,8 @@ class World:
         self.faults = Faults(plan, self.timeline)
         deadline = "50s" if plan.is_lambda else "300s"
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
-        self.history = History(self.settings, self.faults.renewal_failed_at)
+        slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
+        self.history = History(self.settings, self.faults.renewal_failed_at, slots, plan.is_prompt)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
@@ -180,6 +181,7 @@ class World:
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
+        special = special or user in self.queue._groups  # no message lives as long as a lane that nobody uses
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 
@@ -247,6 +249,8 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
+        if name in ("lanes.change", "lanes.hold"):
+            return self._observe_change(arguments, effect)
         if name in ("lanes.claim_next", "lanes.claim"):
             return self._observe_claim(arguments, effect, process)
         if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many"):
@@ -283,6 +287,15 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
+    def _observe_change(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
+        before = self.lanes.get(user)
+        answer = effect()
+        lane = self.lanes.get(user)
+        if _opening(lane) != _opening(before):
+            self.history.lane_changed(lane, self.timeline.now)
+        return answer
+
     def _observe_task(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
         tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
         before = [self._ended(task) for task in tasks]
@@ -293,7 +306,7 @@ class World:
                 self.history.end_changed(task, ended, now_ended)
             if now_ended and not ended:
                 self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
-                self.history.noted(task, now_ended, by_worker=process.name.startswith("w"))
+                self.history.noted(task, now_ended, process.name.startswith("w"), self.timeline.now)
         return answer
 
     def _ended(self, task: Any) -> Any:
@@ -322,10 +335,15 @@ class World:
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
             self.workers[int(process.name[1])].die(process)
         result = "raised" if runs <= payload["kills"] + payload["fails"] else "bad" if payload["is_bad"] else "done"
-        self.history.run_ends(known, process, result)
+        self.history.run_ends(known, process, result, self.timeline.now)
         if result == "raised":
             raise ValueError("not this time")
         return float("nan") if result == "bad" else known.runs
+
+
+def _opening(lane: Lane) -> tuple[Any, ...]:
+    """What changes when the lane's tasks may start."""
+    return lane.limits, lane.paused_until, lane.held_until
 
 
 class Machine:
