@@ -1,6 +1,7 @@
 """What the use cases need of the world outside. Adapters implement it; one contract test runs over each of them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -169,6 +170,16 @@ class ErrandQueue(Protocol):
     def defer(self, receipt: str, seconds: int) -> None:
         """Hides the message for so many seconds, 0 to 43,000."""
         ...
+
+
+class Presence(Protocol):
+    """Which claims are being served on this machine, by processes that live; AWS has no part in it."""
+
+    def serving(self, token: str, /) -> AbstractContextManager[None]:
+        """Says so while the body runs and this process lives."""
+        ...
+
+    def is_served(self, token: str, /) -> bool: ...
 
 
 class CompletionLog(Protocol):

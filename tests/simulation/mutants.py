@@ -16,7 +16,7 @@ from chalicelib.limits import Limits
 from chalicelib.ports import Stale, Write, Written
 from chalicelib.submit import Submitter
 from chalicelib.tasks import Ended, Task, TaskRecord
-from chalicelib.worker import Worker
+from chalicelib.worker import NoPresence, Worker
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.world import Parts
 
@@ -198,6 +198,7 @@ MUTANTS: dict[str, Parts] = {
     "claim condition: not paused": Parts(lanes=NoPauseCheck),
     "change condition: lane unmoved since read": Parts(lanes=NoChangeUnmoved),
     "lease check": Parts(worker=NoLeaseCheck),
+    "word of whom this machine serves": Parts(presence=lambda served: NoPresence()),
     "lease keeper": Parts(keeper=NoKeeper),
     "gap handling": Parts(worker=NoGapHandling),
     "deferral report": Parts(is_kept=lambda outcome: False),
@@ -221,26 +222,27 @@ MUTANTS: dict[str, Parts] = {
 #: A seed that found each: what `make test` tries.
 FOUND_BY = {
     "claim condition: starts in the window": 0,
-    "claim condition: lane unmoved since read": 108,
+    "claim condition: lane unmoved since read": 22,
     "claim condition: not paused": 2,
-    "change condition: lane unmoved since read": 366,
-    "lease check": 522,
-    "lease keeper": 471,
-    "gap handling": 27,
+    "change condition: lane unmoved since read": 345,
+    "lease check": 22,
+    "word of whom this machine serves": 95,
+    "lease keeper": 22,
+    "gap handling": 25,
     "deferral report": 0,
     "attempt count": 0,
-    "idempotency: take-over only when abandoned": 14,
-    "idempotency: ids kept on take-over": 34,
-    "idempotency: repeat marked": 273,
-    "park: revision check": 115,
+    "idempotency: take-over only when abandoned": 22,
+    "idempotency: ids kept on take-over": 171,
+    "idempotency: repeat marked": 27,
+    "park: revision check": 37,
     "park: word of a long wait": 2,
-    "task record: put only if absent": 68,
-    "task record: ended stays ended": 2,
-    "task record: ended ones do not run": 4,
+    "task record: put only if absent": 409,
+    "task record: ended stays ended": 1,
+    "task record: ended ones do not run": 12,
     "log before note": 0,
-    "memory of unsettled ends": 710,
-    "queue: deduplication": 22,
+    "memory of unsettled ends": 8,
+    "queue: deduplication": 53,
     "queue: one message of a group at a time": 0,
-    "queue: keeps what it was sent": 3,
-    "lost claim recognised": 278,
+    "queue: keeps what it was sent": 1,
+    "lost claim recognised": 272,
 }

@@ -9,6 +9,7 @@ from chalicelib.lane import Lane
 from chalicelib.limits import Limits
 from chalicelib.settings import Settings
 from chalicelib.tasks import Ended, Task, TaskState
+from tests.simulation.schedule import Plan
 from tests.simulation.virtual import Process
 
 #: How long a lease lasts that is not renewed, ms, with room for clocks that differ.
@@ -104,8 +105,12 @@ class Promptness:
         self._full: list[tuple[int, int]] = []
         self._changed_at: dict[str, int] = {}
         self._closed_until: dict[str, int] = {}
+        #: A lane remembers as many starts as its limits ask for; when they grow, it takes those before for recent.
+        self._unsure_until: dict[str, int] = {}
 
-    def changed(self, lane: Lane, now: int) -> None:
+    def changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
+        if max(limit.quota for limit in limits) > max(limit.quota for limit in before):
+            self._unsure_until[lane.user_id] = now + max(limit.window_ms for limit in limits)
         self._changed_at[lane.user_id] = now
         self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.held_until)
 
@@ -121,7 +126,8 @@ class Promptness:
 
     def late_ms(self, known: Known, start: Started, before: list[int]) -> int:
         """How much later the task starts than it could, the time left out in which no worker had room."""
-        times = [self._possible_at(known), self._closed_until.get(start.user, 0), self.free_at.get(start.user, 0)]
+        lasting = (self._closed_until, self._unsure_until, self.free_at)
+        times = [self._possible_at(known), *(until.get(start.user, 0) for until in lasting)]
         for limit in start.limits:
             times += [at + limit.window_ms for at in sorted(before)[-limit.quota :][:1] if len(before) >= limit.quota]
         begin, end = max(times), start.at
@@ -137,21 +143,22 @@ class Promptness:
 class History:
     """Everything that happened, by true time. Whatever breaks a promise is kept in `broken`."""
 
-    def __init__(self, settings: Settings, renewal_failed_at: Mapping[str, int], slots: int, is_calm: bool) -> None:
-        """slots: of all workers. is_calm: nothing goes wrong, so that nothing is an excuse for being late."""
+    def __init__(self, settings: Settings, plan: Plan, slots: int, renewal_failed_at: Mapping[str, int]) -> None:
+        """slots: of all workers."""
         self.broken: list[Broken] = []
+        self._renewal_failed_at = renewal_failed_at
+        self._is_apart = plan.is_apart
         self.known: dict[str, Known] = {}
         self.starts: dict[str, list[Started]] = {}
         self.figures: Counter[str] = Counter()
         self._max_attempts = settings.max_attempts
-        self._renewal_failed_at = renewal_failed_at
         self._deadline_ms = settings.deadline_ms
         self._begun: dict[str, int] = {}
         self._keyed: set[str] = set()
         self._keys: dict[str, set[str]] = {}
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
-        self._prompt = Promptness(slots) if is_calm else None
+        self._prompt = Promptness(slots) if plan.is_prompt else None
         self._held: dict[str, Held] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
@@ -287,10 +294,10 @@ class History:
         if late_ms > LATEST_MS:
             self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
 
-    def lane_changed(self, lane: Lane, now: int) -> None:
+    def lane_changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
         """Its limits, pause or hold are others now."""
         if self._prompt:
-            self._prompt.changed(lane, now)
+            self._prompt.changed(lane, limits, before, now)
 
     def _check_order(self, known: Known, start: Started) -> None:
         if known.starts:
@@ -320,9 +327,10 @@ class History:
                 self.breaks("runs once", f"{known.tag} is started again by {start.process.machine}, which had its end")
 
     def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
-        """A worker that can't reach AWS for as long as its lease lasts can't keep others off."""
-        if now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
-            self.figures["in two places, the first worker's lease having run out in an outage"] += 1
+        """On another machine nobody sees that a worker lives which can't renew its lease."""
+        is_excused = self._is_apart and first.machine != second.machine
+        if is_excused and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
+            self.figures["in two places, on machines apart, the first one cut off for longer than its lease"] += 1
         else:
             self.breaks("one place", f"{known.tag} is in {first.name} and in {second.name}")
 

@@ -127,6 +127,12 @@ class Outage:
     at: int
     lasts_ms: int
     calls: str
+    #: for this worker alone; for everybody when None
+    worker: int | None = None
+
+    def strikes(self, call: str, machine: str, since: int) -> bool:
+        here = self.worker is None or machine == f"w{self.worker}"
+        return here and call.startswith(self.calls) and self.at <= since < self.at + self.lasts_ms
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,8 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     outages: tuple[Outage, ...] = ()
     max_attempts: int = 3
+    #: each worker is on a machine of its own, from which nobody sees whether another lives
+    is_apart: bool = False
 
     @property
     def size(self) -> int:
@@ -204,14 +212,15 @@ def draw(seed: int) -> Plan:
     workers = random.randint(1, 3)
     is_skewed = random.random() < (0.2 if is_close else 0.5)
     offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
+    is_apart = not is_lambda and random.random() < 0.4
     drawn = _close_actions(random, users) if is_close else _actions(random, users, workers, is_skewed, is_lambda)
     actions = sorted(drawn, key=lambda action: action.at)
     faulty = random.random() < (0.3 if is_close else 0.8)
     faults = tuple(_fault(random) for _ in range(random.choice((1, 1, 2, 3, 5)))) if faulty else ()
-    outages = tuple(_outage(random) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
+    outages = tuple(_outage(random, workers) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
     return Plan(
         seed, random.choice(LIMITS), is_lambda, workers, offsets, tuple(actions), faults, outages,
-        max_attempts=random.choice((1, 2, 3)),
+        random.choice((1, 2, 3)), is_apart,
     )  # fmt: skip
 
 
@@ -287,9 +296,11 @@ def _fault(random: Random) -> Fault:
     return Fault(call, random.choice((1, 1, 2, 2, 3, 4, 6)), wrong, random.choice((30, 300, 1_500, 4_000)))
 
 
-def _outage(random: Random) -> Outage:
-    lasts_ms = random.choice((300, 3_000, 8_000, 25_000))
-    return Outage(random.choice((0, 500, 3_000, 10_000, 30_000)), lasts_ms, random.choice(OUTAGES))
+def _outage(random: Random, workers: int) -> Outage:
+    at = random.choice((0, 500, 3_000, 10_000, 30_000))
+    if random.random() < 0.3:
+        return Outage(at, random.choice((8_000, 14_000, 25_000)), "", random.randrange(workers))
+    return Outage(at, random.choice((300, 3_000, 8_000, 25_000)), random.choice(OUTAGES))
 
 
 def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = 600) -> Plan:

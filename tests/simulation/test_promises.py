@@ -111,3 +111,12 @@ def test_what_began_of_a_failed_bulk_submit_is_not_cancelled(lost_after_ms, key)
     again = (submit(8_000, "bulk", Behaviour(), Behaviour(), key=key),) if key else ()
     lost = Fault("queue.send_many", 1, Wrong.LOST, lost_after_ms)
     assert_promises_kept(plan(first, *again, faults=(lost,)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_worker_cut_off_for_longer_than_its_lease_keeps_its_task(seed):
+    """Another one on the same machine sees that it lives."""
+    long = submit(0, "long", Behaviour(runs_ms=25_000))
+    for worker in (0, 1):
+        cut_off = Outage(1_000, 20_000, "", worker)
+        assert_promises_kept(plan(long, outages=(cut_off,), is_lambda=False, seed=seed))

@@ -1,7 +1,8 @@
 """One simulated deployment: the real use cases over memory adapters, on API and worker machines, behind a queue."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -19,6 +20,7 @@ from chalicelib.intake import Intake
 from chalicelib.lane import Lane
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import parse_limits
+from chalicelib.ports import Presence
 from chalicelib.races import Races
 from chalicelib.registry import Context, Registry
 from chalicelib.settings import OverLimit
@@ -49,6 +51,24 @@ TASK_WRITES = ("tasks.put", "tasks.put_many", "tasks.end", "tasks.attempt_failed
 MOST_EVENTS = 100_000
 
 
+class SimulatedPresence:
+    """A process that dies leaves the body of `serving`, as the system lets go of its locks."""
+
+    def __init__(self, served: set[str]) -> None:
+        self._served = served
+
+    @contextmanager
+    def serving(self, token: str) -> Iterator[None]:
+        self._served.add(token)
+        try:
+            yield
+        finally:
+            self._served.discard(token)
+
+    def is_served(self, token: str) -> bool:
+        return token in self._served
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the simulated machines are built of; a mutant has one of them replaced by a broken one."""
@@ -62,6 +82,8 @@ class Parts:
     submitter: type[Submitter] = Submitter
     control: type[Control] = Control
     keeper: type[LeaseKeeper] | None = None
+    #: of a machine with several processes
+    presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
     is_kept: Callable[[Outcome], bool] = field(default=lambda outcome: isinstance(outcome, Deferred))
 
@@ -102,7 +124,7 @@ class World:
         deadline = "50s" if plan.is_lambda else "300s"
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
-        self.history = History(self.settings, self.faults.renewal_failed_at, slots, plan.is_prompt)
+        self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
@@ -113,6 +135,7 @@ class World:
         self.registry = Registry()
         self.registry.task("run")(self._function)
         self.apis = [ApiMachine(self, n) for n in range(2)]
+        self.served = set[str]()
         self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
         self.source = Source(self)
         self._answered: dict[str, list[str]] = {}
@@ -211,7 +234,7 @@ class World:
         request = SimpleNamespace(headers=headers, context={}, path="/api/v1/task")
         response = serve(request, action.user, new)  # type: ignore[arg-type]
         body = json.loads(response.body)
-        places = body.get("tasks", [body]) if body["queued"] or response.status_code == 202 else []
+        places = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
         self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
         if action.key and places and self.timeline.current in self._kept_answers:
             self.history.answer_kept(action.key, response.body)
@@ -293,7 +316,8 @@ class World:
         answer = effect()
         lane = self.lanes.get(user)
         if _opening(lane) != _opening(before):
-            self.history.lane_changed(lane, self.timeline.now)
+            default = self.settings.limits
+            self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
         return answer
 
     def _observe_task(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
@@ -330,7 +354,7 @@ class World:
         if known is None:
             return None
         runs = known.runs
-        fault = self.faults.next("function")
+        fault = self.faults.next("function", process.machine)
         process.wait(payload["runs_ms"])
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
             self.workers[int(process.name[1])].die(process)
@@ -405,6 +429,7 @@ class WorkerMachine(Machine):
         self._source = Remote(
             "source", SourcePort(world), world.timeline, world.faults, self.die, world.observe, UnavailableError
         )
+        self._served = set[str]() if world.plan.is_apart else world.served
         self._begin()
 
     @property
@@ -456,8 +481,9 @@ class WorkerMachine(Machine):
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = parts.worker(
-            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings
-        )
+            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
+            None if world.plan.is_lambda else parts.presence(self._served),
+        )  # fmt: skip
         self._is_up = True
         if hasattr(world, "source"):
             world.source.look()
