@@ -201,6 +201,13 @@ class History:
             if len(self._keys[name]) > 1:
                 self.breaks("same key, same answer", f"{name} was answered with {sorted(self._keys[name])}")
 
+    def refused(self, tag: str, cancelled: Mapping[str, int]) -> None:
+        """A request with a key was answered that nothing of it is queued."""
+        for task_id, known in self.known.items():
+            is_live = not any(ended.state is TaskState.CANCELLED for ended in known.ended) and task_id not in cancelled
+            if known.in_queue and is_live and known.tag.split("/")[0] == tag:
+                self.breaks("true words", f"{known.tag} was sent, and its request is answered that nothing is queued")
+
     def answer_kept(self, key: str, body: str) -> None:
         """The request was answered, and no failure of AWS came between that and keeping the answer for repeats."""
         if self._kept_answers.setdefault(key, body) != body:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.schedule import (
@@ -120,3 +122,12 @@ def test_a_worker_cut_off_for_longer_than_its_lease_keeps_its_task(seed):
     for worker in (0, 1):
         cut_off = Outage(1_000, 20_000, "", worker)
         assert_promises_kept(plan(long, outages=(cut_off,), is_lambda=False, seed=seed))
+
+
+def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
+    """The answer to the send was lost, and the lane has no room when the request comes again."""
+    first, again = submit(0, "one", key="k"), submit(8_000, "one", key="k")
+    again = replace(again, is_strict=True)
+    lost = Fault("queue.send", 1, Wrong.LOST, 30)
+    others = tuple(submit(7_900, f"other{n}") for n in range(2))
+    assert_promises_kept(plan(first, *others, again, faults=(lost,), limits="1/10 seconds"))

@@ -235,6 +235,8 @@ class World:
         response = serve(request, action.user, new)  # type: ignore[arg-type]
         body = json.loads(response.body)
         places = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
+        if action.key and body.get("queued") is False and response.status_code == 429:
+            self.history.refused(action.tag, self.lanes.get(action.user).cancelled)
         self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
         if action.key and places and self.timeline.current in self._kept_answers:
             self.history.answer_kept(action.key, response.body)
