@@ -50,7 +50,7 @@ class LaneStore(Protocol):
         """Takes the start for the first attempt of the lane's next task, if the real starts allow it.
 
         Stale if the task is not next, or anything is special: paused, cancellations open, other limits of the
-        user's own than the start was decided on, a list of starts that wants trimming.
+        user's own than the start was decided on, a list of starts that wants trimming, a lease that fills a gap.
         """
         ...
 

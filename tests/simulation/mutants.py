@@ -22,10 +22,10 @@ from tests.simulation.world import Parts
 
 
 class NoLeaseCheck(Worker):
-    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Any:
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str, fills_gap: bool = False) -> Any:
         if lane and lane.running:
             lane = replace(lane, running=replace(lane.running, until=0))
-        return super()._decide(lane, task, failed, token)
+        return super()._decide(lane, task, failed, token, fills_gap)
 
 
 class NoClaimCondition(MemoryLaneStore):
@@ -74,8 +74,8 @@ class NoGapHandling(Worker):
     def _gap_before(self, task: Task) -> Gap | None:
         return None
 
-    def _run(self, task: Task, gap_is_settled: bool = False) -> Any:
-        return super()._run(task, gap_is_settled=True)
+    def _run(self, task: Task, gap_is_settled: bool = False, fills_gap: bool = False) -> Any:
+        return super()._run(task, gap_is_settled=True, fills_gap=fills_gap)
 
 
 class NoParkCheck(MemoryLaneStore):
@@ -93,10 +93,17 @@ class NoParking(MemoryLaneStore):
 
 
 class NoAttemptCount(Worker):
-    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Any:
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str, fills_gap: bool = False) -> Any:
         if lane and lane.running and lane.running.task_id == task.task_id:
             lane = replace(lane, running=replace(lane.running, attempt=0))
-        return super()._decide(lane, task, 0, token)
+        return super()._decide(lane, task, 0, token, fills_gap)
+
+
+class NoFillMark(Worker):
+    """The lease of a task that ran in place of a later one is one like others."""
+
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str, fills_gap: bool = False) -> Any:
+        return super()._decide(lane, task, failed, token, fills_gap=False)
 
 
 class NoTakeOverGuard(MemoryRequestStore):
@@ -203,6 +210,7 @@ MUTANTS: dict[str, Parts] = {
     "gap handling": Parts(worker=NoGapHandling),
     "deferral report": Parts(is_kept=lambda outcome: False),
     "attempt count": Parts(worker=NoAttemptCount),
+    "lease of what ran in place of a later task": Parts(worker=NoFillMark),
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
@@ -231,6 +239,7 @@ FOUND_BY = {
     "gap handling": 25,
     "deferral report": 0,
     "attempt count": 0,
+    "lease of what ran in place of a later task": 25,
     "idempotency: take-over only when abandoned": 22,
     "idempotency: ids kept on take-over": 171,
     "idempotency: repeat marked": 27,

@@ -267,12 +267,10 @@ class History:
         self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
-        # A worker that died while it ran the task in place of a later one's message leaves no trace of that start.
-        untold = sum(one.is_out_of_turn and one.became in ("died", "unavailable") for one in known.starts)
         number = len(known.starts)
-        if not number - untold <= start.attempt <= number:
+        if start.attempt != number:
             self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
-        if number > self._max_attempts + untold:
+        if number > self._max_attempts:
             self.breaks("attempts", f"{known.tag} takes start {number} of {self._max_attempts}")
         if known.cancel_answered:
             self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
