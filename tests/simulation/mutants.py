@@ -78,6 +78,20 @@ class NoGapHandling(Worker):
         return super()._run(task, gap_is_settled=True, fills_gap=fills_gap)
 
 
+class NoHold(MemoryLaneStore):
+    """Neither lane nor lease keep the task back: each covers the other, for a message that waits is its lane's head."""
+
+    def hold(self, user_id: str, lease: Lease, _until: int, reason: str) -> bool:
+        return super().hold(user_id, lease, 0, reason)
+
+
+class NoAttemptBack(MemoryLaneStore):
+    """Being told to slow down costs an attempt."""
+
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        return super().hold(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
+
+
 class NoParkCheck(MemoryLaneStore):
     """Word of a long wait is left even where what it rests on has changed."""
 
@@ -135,6 +149,22 @@ class UnconditionalEnd(MemoryTaskStore):
     def end(self, task: Task, ended: Ended) -> None:
         self._records.pop((task.user_id, task.task_id), None)
         super().end(task, ended)
+
+
+class UnconditionalPlace(MemoryTaskStore):
+    """A parked task gets a place whatever became of it meanwhile."""
+
+    def admitted(self, task: Task) -> bool:
+        self._records.pop((task.user_id, task.task_id), None)
+        return super().admitted(task)
+
+
+class NotedBeforeTold(Attempts):
+    """Who is told of an end is told once it is noted, if the worker lives on."""
+
+    def _call_back(self, ending: Any) -> None:
+        self._tasks.end(ending.task, ending.ended)
+        super()._call_back(ending)
 
 
 class NotedBeforeLogged(Attempts):
@@ -211,6 +241,8 @@ MUTANTS: dict[str, Parts] = {
     "deferral report": Parts(is_kept=lambda outcome: False),
     "attempt count": Parts(worker=NoAttemptCount),
     "lease of what ran in place of a later task": Parts(worker=NoFillMark),
+    "hold: lane and lease": Parts(lanes=NoHold),
+    "hold: the attempt given back": Parts(lanes=NoAttemptBack),
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
@@ -219,6 +251,8 @@ MUTANTS: dict[str, Parts] = {
     "task record: put only if absent": Parts(tasks=UnconditionalPut),
     "task record: ended stays ended": Parts(tasks=UnconditionalEnd),
     "task record: ended ones do not run": Parts(tasks=NoEndedCheck),
+    "parked task: one place, unless it has ended": Parts(tasks=UnconditionalPlace),
+    "callback before note": Parts(attempts=NotedBeforeTold),
     "log before note": Parts(attempts=NotedBeforeLogged),
     "memory of unsettled ends": Parts(attempts=NoUnsettledMemory),
     "queue: deduplication": Parts(queue=NoDeduplication),
@@ -229,29 +263,33 @@ MUTANTS: dict[str, Parts] = {
 
 #: A seed that found each: what `make test` tries.
 FOUND_BY = {
-    "claim condition: starts in the window": 0,
-    "claim condition: lane unmoved since read": 22,
+    "claim condition: starts in the window": 12,
+    "claim condition: lane unmoved since read": 1,
     "claim condition: not paused": 2,
-    "change condition: lane unmoved since read": 345,
-    "lease check": 22,
-    "word of whom this machine serves": 95,
-    "lease keeper": 22,
-    "gap handling": 25,
+    "change condition: lane unmoved since read": 98,
+    "lease check": 21,
+    "word of whom this machine serves": 109,
+    "lease keeper": 6,
+    "gap handling": 27,
     "deferral report": 0,
     "attempt count": 0,
-    "lease of what ran in place of a later task": 25,
-    "idempotency: take-over only when abandoned": 22,
-    "idempotency: ids kept on take-over": 171,
-    "idempotency: repeat marked": 27,
+    "lease of what ran in place of a later task": 40,
+    "hold: lane and lease": 1,
+    "hold: the attempt given back": 1,
+    "idempotency: take-over only when abandoned": 14,
+    "idempotency: ids kept on take-over": 90,
+    "idempotency: repeat marked": 216,
     "park: revision check": 37,
     "park: word of a long wait": 2,
-    "task record: put only if absent": 409,
-    "task record: ended stays ended": 1,
-    "task record: ended ones do not run": 12,
+    "task record: put only if absent": 44,
+    "task record: ended stays ended": 2,
+    "task record: ended ones do not run": 3,
+    "parked task: one place, unless it has ended": 1115,
+    "callback before note": 442,
     "log before note": 0,
-    "memory of unsettled ends": 8,
-    "queue: deduplication": 53,
+    "memory of unsettled ends": 332,
+    "queue: deduplication": 44,
     "queue: one message of a group at a time": 0,
-    "queue: keeps what it was sent": 1,
-    "lost claim recognised": 272,
+    "queue: keeps what it was sent": 3,
+    "lost claim recognised": 7,
 }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.errands import Callback
 from chalicelib.lane import Lane
 from chalicelib.limits import Limits
 from chalicelib.settings import Settings
@@ -16,6 +17,8 @@ from tests.simulation.virtual import Process
 LEASE_MS = 11_000
 #: For how long the queue takes a repeated send for the same, ms.
 DEDUPLICATION_MS = 300_000
+#: What a function can do that does not end its task.
+GOES_ON = ("raised", "held")
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
 
@@ -48,6 +51,8 @@ class Started:
     became: str = "claimed"
     has_run: bool = False
     has_raised: bool = False
+    #: it was told to slow down, and that was written: no attempt
+    was_held: bool = False
     #: under the message of a later task
     is_out_of_turn: bool = False
     #: which of the worker processes that followed each other on its machine
@@ -81,6 +86,12 @@ class Known:
     seen_at: int = 0
     #: true time of each message that was put into the queue
     messages: list[int] = field(default_factory=list)
+    #: it was parked when it was seen first
+    is_parked: bool = False
+    #: seqs of its messages
+    sent_as: set[int] = field(default_factory=set)
+    #: what somebody was told of its ends
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ class Promptness:
         """As planned at its submit, or from a change of the lane on if there was one since."""
         changed_at = self._changed_at.get(known.task.user_id, 0)
         planned_at = known.task.planned_at if changed_at < known.seen_at else changed_at
-        return max(known.seen_at, planned_at)
+        return max(known.seen_at, planned_at, known.task.run_at or 0)
 
 
 class History:
@@ -148,6 +159,7 @@ class History:
         self.broken: list[Broken] = []
         self._renewal_failed_at = renewal_failed_at
         self._is_apart = plan.is_apart
+        self._clocks_differ_ms = 0 if plan.is_calm else 500
         self.known: dict[str, Known] = {}
         self.starts: dict[str, list[Started]] = {}
         self.figures: Counter[str] = Counter()
@@ -160,6 +172,7 @@ class History:
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
         self._held: dict[str, Held] = {}
+        self._held_until: dict[str, int] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
         self._claimed_by: dict[Process, list[Started]] = {}
@@ -182,9 +195,15 @@ class History:
         known = self.known.get(task.task_id)
         if known is None:
             begun = self._begun.get(tag.split("/")[0], now)
-            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now)
-        known.seqs.add(task.seq)
+            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now, is_parked=not task.seq)
+        if task.seq:
+            known.seqs.add(task.seq)
+            known.task = task if known.is_parked else known.task
         known.in_queue = known.in_queue or queued
+        if queued:
+            known.sent_as.add(task.seq)
+        if known.is_parked and len(known.sent_as) > 1:
+            self.breaks("one place in the lane", f"{known.tag} was parked and is sent as {known.sent_as}")
 
     def answered(self, task_id: str, now: int, key: str | None, index: int) -> None:
         known = self.known.get(task_id)
@@ -261,13 +280,17 @@ class History:
         if known is None:
             self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or noted")
             return
+        run_at = known.task.run_at
+        self.figures["starts of tasks that were parked"] += known.is_parked
+        if run_at is not None and start.at < run_at - self._clocks_differ_ms:
+            self.breaks("parked", f"{known.tag} starts at {start.at}, parked until {run_at}")
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
         self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
-        number = len(known.starts)
+        number = sum(not one.was_held for one in known.starts)
         if start.attempt != number:
             self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
         if number > self._max_attempts:
@@ -285,6 +308,10 @@ class History:
                 self.breaks("pace", f"{len(held)} starts within {limit}: {held}")
 
     def _check_pause(self, start: Started) -> None:
+        if start.at < self._held_until.get(start.user, 0):
+            self.breaks(
+                "held", f"{start.task_id} was claimed for {start.at}, held until {self._held_until[start.user]}"
+            )
         held = self._held.get(start.user)
         if held and start.at < held.until:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
@@ -304,14 +331,20 @@ class History:
         if self._prompt:
             self._prompt.changed(lane, limits, before, now)
 
+    def held(self, user: str, task_id: str, until: int) -> None:
+        """The task was told to slow down: nothing of its user's starts before then, and its attempt does not count."""
+        self._held_until[user] = until
+        self.known[task_id].starts[-1].was_held = True
+        self.figures["starts that were told to slow down"] += 1
+
     def _check_order(self, known: Known, start: Started) -> None:
-        if known.starts:
+        if known.starts or known.is_parked:
             return
         delivered_at = self._delivered.get(start.process, (0, ""))[0]
         for other in self.known.values():
             if other.task.user_id != start.user or other is known or other.starts or other.ended or other.cancel_begun:
                 continue
-            if other.answered_at is None:
+            if other.answered_at is None or other.is_parked:
                 continue
             if other.answered_at < known.begun_at:
                 self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
@@ -331,10 +364,12 @@ class History:
             if earlier.has_result and same_worker:
                 self.breaks("runs once", f"{known.tag} is started again by {start.process.machine}, which had its end")
 
+    def _may_have_lost_its_worker(self, known: Known) -> bool:
+        return self._is_apart and any(start.process.machine in self._renewal_failed_at for start in known.starts)
+
     def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
         """On another machine nobody sees that a worker lives which can't renew its lease."""
-        is_excused = self._is_apart and first.machine != second.machine
-        if is_excused and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
+        if self._is_apart and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
             self.figures["in two places, on machines apart, the first one cut off for longer than its lease"] += 1
         else:
             self.breaks("one place", f"{known.tag} is in {first.name} and in {second.name}")
@@ -373,8 +408,8 @@ class History:
             self._prompt.run_ends(now)
         for start in known.starts:
             mine = start.process is process and start.became == "claimed"
-            start.has_raised = start.has_raised or (mine and result == "raised")
-            start.has_result = start.has_result or (mine and result != "raised")
+            start.has_raised = start.has_raised or (mine and result in GOES_ON)
+            start.has_result = start.has_result or (mine and result not in GOES_ON)
         if known.running_in is process:
             known.running_in = None
 
@@ -389,7 +424,7 @@ class History:
                 start.became = outcome
                 self.figures[f"handled: {outcome} after a claim"] += 1
             else:
-                start.became = "raised" if result == "raised" else "ended"
+                start.became = "raised" if result in GOES_ON else "ended"
         self._delivered.pop(process, None)
 
     def worker_died(self, machine: str) -> None:
@@ -422,6 +457,10 @@ class History:
 
     # At the end of all.
 
+    def told(self, callback: Callback) -> None:
+        self.figures["ends told"] += 1
+        self.known[callback.task_id].told.append(callback.event["event"])
+
     def check_drained(self, waiting: int, records: dict[str, Any]) -> None:
         if waiting:
             self.breaks("nothing lost", f"{waiting} messages are still in the queue")
@@ -440,7 +479,10 @@ class History:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and no line says so")
         elif word not in words:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and the log says {words}")
+        if known.task.callback_url and word not in known.told:
+            self.breaks("every end is told", f"{known.tag} ended as {state.value}, and told was {known.told}")
         hurt = any(start.became in ("died", "unavailable") for start in known.starts)
+        hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
             if not hurt and known.starts:

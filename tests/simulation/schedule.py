@@ -18,6 +18,9 @@ class Behaviour:
     kills: int = 0
     #: its result is no JSON
     is_bad: bool = False
+    #: so often it is told to slow down at first, each time for so long
+    holds: int = 0
+    holds_ms: int = 2_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Submit:
     behaviours: tuple[Behaviour, ...]
     key: str | None = None
     is_strict: bool = False
+    #: parked for so long
+    delay_ms: int | None = None
+    #: somebody is to be told of the ends
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ CALLS = {
     "lanes.change": 5,
     "lanes.park": 3,
     "lanes.extend": 4,
+    "lanes.hold": 2,
     "tasks.put": 4,
     "tasks.put_many": 2,
     "tasks.get": 3,
@@ -198,6 +206,11 @@ CALLS = {
     "requests.abandon": 2,
     "requests.forget": 1,
     "function": 5,
+    "later.send": 3,
+    "later.defer": 1,
+    "tasks.admitted": 2,
+    "tasks.withdrawn": 2,
+    "teller.tell": 2,
 }
 LIMITS = ("1/second; 20/minute", "2/second; 4/10 seconds", "1/second; 3/10 seconds", "5/second", "2/3 seconds")
 OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "source.", "source.keep", "")
@@ -218,6 +231,9 @@ def draw(seed: int) -> Plan:
     faulty = random.random() < (0.3 if is_close else 0.8)
     faults = tuple(_fault(random) for _ in range(random.choice((1, 1, 2, 3, 5)))) if faulty else ()
     outages = tuple(_outage(random, workers) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
+    if not is_close and random.random() < 0.1:
+        workers, offsets, is_lambda, is_apart = 2, (0,) * 4, False, random.random() < 0.5
+        actions, outages = list(_long_actions(random, users)), (_separation(random),)
     return Plan(
         seed, random.choice(LIMITS), is_lambda, workers, offsets, tuple(actions), faults, outages,
         random.choice((1, 2, 3)), is_apart,
@@ -271,22 +287,41 @@ def _close_actions(random: Random, users: list[str]) -> Iterator[Action]:
         at += random.choice((0, 5, 1_100, 2_500, 12_000, 40_000))
 
 
+def _long_actions(random: Random, users: list[str]) -> Iterator[Action]:
+    """Tasks that run for so long that others may come to take them."""
+    for number in range(random.randint(1, 3)):
+        runs_ms = random.choice((12_000, 25_000, 40_000))
+        yield Submit(1_000 * number, random.choice(users), f"t{number}", (Behaviour(runs_ms),))
+
+
+def _separation(random: Random) -> Outage:
+    """A worker loses its hold on the message, on the lease or on both."""
+    calls = random.choice(("source.keep", "source.keep", "lanes.extend", ""))
+    at, lasts_ms = random.choice((500, 3_000)), random.choice((14_000, 25_000))
+    return Outage(at, lasts_ms, calls, None if calls else random.randrange(2))
+
+
 def _submit(random: Random, at: int, user: str, number: int, is_lambda: bool) -> Submit:
     many = random.choice((1, 1, 1, 1, 2, 3))
     key = f"key-{number}" if random.random() < 0.4 else None
     behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
-    return Submit(at, user, f"t{number}", behaviours, key, is_strict=random.random() < 0.05)
+    delay_ms = random.choice((200, 3_000, 20_000, 1_000_000)) if random.random() < 0.12 else None
+    is_told = random.random() < 0.15
+    return Submit(at, user, f"t{number}", behaviours, key, random.random() < 0.05, delay_ms, is_told)
 
 
 def _behaviour(random: Random, is_lambda: bool) -> Behaviour:
     runs_ms = random.choice((0, 5, 5, 5, 200, 1_500, 8_000, 25_000, 70_000 if is_lambda else 130_000))
+    holds, holds_ms = random.choice((0, 0, 0, 0, 0, 0, 1, 2)), random.choice((400, 4_000, 20_000))
     if random.random() < 0.6:
-        return Behaviour(min(runs_ms, 1_500))
+        return Behaviour(min(runs_ms, 1_500), holds=holds, holds_ms=holds_ms)
     return Behaviour(
         runs_ms,
         fails=random.choice((0, 0, 1, 2, 4)),
         kills=random.choice((0, 0, 0, 1, 4)),
         is_bad=random.random() < 0.1,
+        holds=holds,
+        holds_ms=holds_ms,
     )
 
 
@@ -337,10 +372,18 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 def _simpler(action: Action) -> Iterator[Action]:
     if not isinstance(action, Submit):
         return
+    for field in ("delay_ms", "is_told"):
+        if getattr(action, field):
+            yield replace(action, **{field: None if field == "delay_ms" else False})
     if len(action.behaviours) > 1:
         yield replace(action, behaviours=action.behaviours[:-1])
     for index, behaviour in enumerate(action.behaviours):
-        for simpler in (Behaviour(), replace(behaviour, fails=0), replace(behaviour, kills=0)):
+        for simpler in (
+            Behaviour(),
+            replace(behaviour, fails=0),
+            replace(behaviour, kills=0),
+            replace(behaviour, holds=0),
+        ):
             if simpler != behaviour:
                 behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])
                 yield replace(action, behaviours=behaviours)

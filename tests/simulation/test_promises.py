@@ -131,3 +131,11 @@ def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
     lost = Fault("queue.send", 1, Wrong.LOST, 30)
     others = tuple(submit(7_900, f"other{n}") for n in range(2))
     assert_promises_kept(plan(first, *others, again, faults=(lost,), limits="1/10 seconds"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
+    """seed 3310: the errand that logs a parked task's cancellation was there twice."""
+    parked = replace(submit(0, "parked"), delay_ms=20_000)
+    twice = Fault("later.send", 2, Wrong.REPEATED, 0)
+    assert_promises_kept(plan(parked, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))

@@ -11,18 +11,22 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_errands import MemoryErrandQueue
 from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from chalicelib.attempt import Attempts
+from chalicelib.callbacks import Untold
 from chalicelib.control import Control
+from chalicelib.errands import Callback
 from chalicelib.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
 from chalicelib.lane import Lane
+from chalicelib.later import ErrandDelivery, ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import parse_limits
 from chalicelib.ports import Presence
 from chalicelib.races import Races
-from chalicelib.registry import Context, Registry
+from chalicelib.registry import Context, Registry, RetryAfter
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Submitter
 from chalicelib.worker import Deferred, Delivery, Outcome, Worker
@@ -130,6 +134,8 @@ class World:
         self.lanes = self.parts.lanes()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
+        self.later = MemoryErrandQueue(lambda: self.timeline.now, visibility_ms)
+        self.teller = Teller(self.history)
         self.requests = self.parts.requests()
         self.log = MemoryCompletionLog()
         self.registry = Registry()
@@ -138,6 +144,7 @@ class World:
         self.served = set[str]()
         self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
         self.source = Source(self)
+        self.errands = ErrandSource(self)
         self._answered: dict[str, list[str]] = {}
         #: calls that gave an answer which repeats get
         self._kept_answers: set[Process | None] = set()
@@ -155,7 +162,7 @@ class World:
             self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
-                self.history.check_drained(len(self.queue), records)
+                self.history.check_drained(len(self.queue) + len(self.later), records)
         finally:
             self.timeline.close()
         figures = self.history.figures + self.faults.met
@@ -182,6 +189,10 @@ class World:
 
     def tell(self, what: str) -> None:
         self.story.append(f"{(self.timeline.now - NOW) / 1000:10.3f}  {what}")
+
+    def chance(self) -> float:
+        assert self.timeline.current is not None
+        return self.timeline.current.random.random()
 
     # What clients and fate do.
 
@@ -224,7 +235,12 @@ class World:
     def _submit(self, api: "ApiMachine", action: schedule.Submit) -> None:
         self.history.submit_begun(action.tag, self.timeline.now, action.key)
         new = [
-            NewTask("run", {"tag": f"{action.tag}/{n}", **vars(behaviour)})
+            NewTask(
+                "run",
+                {"tag": f"{action.tag}/{n}", **vars(behaviour)},
+                delay_ms=action.delay_ms,
+                callback_url="https://example.com" if action.is_told else None,
+            )
             for n, behaviour in enumerate(action.behaviours)
         ]
         headers = {"idempotency-key": action.key} if action.key else {}
@@ -275,10 +291,10 @@ class World:
         process = self.timeline.current
         assert process is not None
         if name in ("lanes.change", "lanes.hold"):
-            return self._observe_change(arguments, effect)
+            return self._observe_change(name, arguments, effect)
         if name in ("lanes.claim_next", "lanes.claim"):
             return self._observe_claim(arguments, effect, process)
-        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many"):
+        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many", "tasks.admitted"):
             tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
             for task in tasks:
                 self.history.seen(task, self.timeline.now, name.startswith("queue"))
@@ -298,6 +314,8 @@ class World:
             self.history.logged(arguments[0])
         if name.startswith(("queue.", "source.")):
             self.source.look()
+        if name.startswith("later."):
+            self.errands.look()
         return answer
 
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
@@ -312,11 +330,15 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
-    def _observe_change(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+    def _observe_change(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
         before = self.lanes.get(user)
         answer = effect()
         lane = self.lanes.get(user)
+        if name == "lanes.hold" and answer:
+            lease, until = arguments[1:3]
+            self.tell(f"{self._tag(lease)} is told to slow down until {until - NOW}")
+            self.history.held(user, lease.task_id, until)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
@@ -332,7 +354,8 @@ class World:
                 self.history.end_changed(task, ended, now_ended)
             if now_ended and not ended:
                 self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
-                self.history.noted(task, now_ended, process.name.startswith("w"), self.timeline.now)
+                by_worker = process.name.startswith("w") and ":later" not in process.name
+                self.history.noted(task, now_ended, by_worker, self.timeline.now)
         return answer
 
     def _ended(self, task: Any) -> Any:
@@ -360,10 +383,15 @@ class World:
         process.wait(payload["runs_ms"])
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
             self.workers[int(process.name[1])].die(process)
-        result = "raised" if runs <= payload["kills"] + payload["fails"] else "bad" if payload["is_bad"] else "done"
+        ends = payload["kills"] + payload["fails"]
+        result = "raised" if runs <= ends else "bad" if payload["is_bad"] else "done"
+        if ends < runs <= ends + payload["holds"]:
+            result = "held"
         self.history.run_ends(known, process, result, self.timeline.now)
         if result == "raised":
             raise ValueError("not this time")
+        if result == "held":
+            raise RetryAfter(payload["holds_ms"] / 1000)
         return float("nan") if result == "bad" else known.runs
 
 
@@ -392,12 +420,13 @@ class ApiMachine(Machine):
     def __init__(self, world: World, number: int) -> None:
         super().__init__(world, f"api{number}", world.plan.offsets[number])
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
-        races = Races(self.clock, self._chance)
-        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings)
+        races = Races(self.clock, world.chance)
+        later = self.remote("later")
+        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings, later=later)
         self._ids = count(1)
         idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         self.intake = Intake(submitter, idempotency, self._new_id, OverLimit.QUEUE)
-        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings)
+        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, later)
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline
@@ -407,10 +436,6 @@ class ApiMachine(Machine):
     def die(self, process: Process) -> None:
         self.world.tell(f"{process.name} dies")
         process.kill()
-
-    def _chance(self) -> float:
-        assert self.world.timeline.current is not None
-        return self.world.timeline.current.random.random()
 
     def _new_id(self) -> str:
         """As a UUID of version 7: the time, a number of this machine, and the machine."""
@@ -432,6 +457,7 @@ class WorkerMachine(Machine):
             "source", SourcePort(world), world.timeline, world.faults, self.die, world.observe, UnavailableError
         )
         self._served = set[str]() if world.plan.is_apart else world.served
+        self._teller, self._done = self.remote("teller"), self.remote("later")
         self._begin()
 
     @property
@@ -478,17 +504,44 @@ class WorkerMachine(Machine):
         if parts.keeper:
             keeper = parts.keeper(lanes, self.clock)
         attempts = parts.attempts(
-            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired")
-        )
+            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired"),
+            self.remote("later"),
+        )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = parts.worker(
             lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
             None if world.plan.is_lambda else parts.presence(self._served),
         )  # fmt: skip
+        submitter = parts.submitter(
+            lanes, tasks, queue, self.clock, Races(self.clock, world.chance), world.settings, later=self.remote("later")
+        )
+        self._errands = ErrandRunner(self.remote("later"), tasks, queue, submitter, attempts, self._tell, self.clock)
         self._is_up = True
         if hasattr(world, "source"):
             world.source.look()
+            world.errands.look()
+
+    def _tell(self, callback: Callback) -> Untold | None:
+        try:
+            self._teller.tell(callback)
+        except UnavailableError as error:
+            return Untold(str(error), is_final=False)
+        return None
+
+    @property
+    def is_up(self) -> bool:
+        return self._is_up
+
+    def run_errand(self, delivery: ErrandDelivery) -> None:
+        self._spawn(lambda: self._run_errand(delivery), "later")
+
+    def _run_errand(self, delivery: ErrandDelivery) -> None:
+        try:
+            if self._errands.handle(delivery):
+                self._done.delete(delivery.receipt)
+        except UnavailableError as error:
+            self.world.tell(f"{self.name} gives an errand up: {error}")
 
     def _handle(self, message: Message) -> None:
         process = self.world.timeline.current
@@ -530,8 +583,8 @@ class WorkerMachine(Machine):
         if process in self._handling:
             self.kill(f"out of time in {process.name}")
 
-    def _spawn(self, body: Callable[[], None]) -> Process:
-        process = self.world.timeline.spawn(f"{self.name}:other{next(self._numbers)}", body)
+    def _spawn(self, body: Callable[[], None], name: str = "other") -> Process:
+        process = self.world.timeline.spawn(f"{self.name}:{name}{next(self._numbers)}", body)
         self._others.append(process)
         return process
 
@@ -584,6 +637,44 @@ class Source:
             self._random.choice(free).handle(messages[0])
         else:
             return  # whoever is free next looks again
+        self.look()
+
+
+class Teller:
+    """Those who are told of ends."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def tell(self, callback: Callback) -> None:
+        self._history.told(callback)
+
+
+class ErrandSource:
+    """Hands each errand that is due to a worker machine that is up."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"{world.plan.seed}/errands")
+        self._next_look: int | None = None
+
+    def look(self) -> None:
+        timeline, next_at = self._world.timeline, self._world.later.next_available_at()
+        if next_at is None:
+            return
+        at = max(next_at, timeline.now) + self._random.randint(0, 30)
+        if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
+            self._next_look = at
+            timeline.at(at, self._poll)
+
+    def _poll(self) -> None:
+        self._next_look = None
+        up = [worker for worker in self._world.workers if worker.is_up]
+        if not up:
+            return  # whoever comes up next looks again
+        received = self._world.later.receive()
+        if received:
+            self._random.choice(up).run_errand(ErrandDelivery(*received))
         self.look()
 
 
