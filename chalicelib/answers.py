@@ -8,7 +8,7 @@ import msgspec
 from chalice.app import Response
 
 from chalicelib.control import LaneView, TaskView
-from chalicelib.http import JSON, PROBLEM, Headers
+from chalicelib.http import JSON, PROBLEM, Headers, problem
 from chalicelib.lane import FOREVER_MS, opens_at
 from chalicelib.limits import Limit, Limits, format_limits, used
 from chalicelib.overview import LanePage
@@ -103,6 +103,16 @@ def _refused(refused: Refused) -> Response:
     violated = _violated(refused.limits, refused.planned, refused.now_ms)
     title = "Rate limit exceeded. Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
+
+
+def unsure_answer(refused: Refused) -> Response:
+    """A repeat was refused, of a request whose first try may have queued its tasks: nobody knows."""
+    detail = (
+        f"This try was refused: {refused.reason} An earlier one was never answered and may have been queued. "
+        "Repeat the request with the same key to learn its place."
+    )
+    seconds = _seconds(max(1, refused.retry_at - refused.now_ms))
+    return problem(503, "Not known whether it is queued", detail, Retry_After=str(seconds))
 
 
 def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str, Any], headers: Headers) -> Response:

@@ -212,7 +212,7 @@ class Attempts:
                 if last:
                     raise UnavailableError(f"the end of {ending.task.task_id} is not noted: {error}") from error
                 self._clock.sleep(1000)
-        del self._unsettled[ending.task.task_id]
+        self._unsettled.pop(ending.task.task_id, None)  # an errand that came twice at once settles an end twice
 
     def _call_back(self, ending: _Ending) -> None:
         task = ending.task

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from uuid6 import uuid7
 
@@ -39,7 +40,7 @@ from chalicelib.later import ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.overview import Overview
 from chalicelib.parking import Parking
-from chalicelib.ports import CompletionLog
+from chalicelib.ports import CompletionLog, Presence
 from chalicelib.races import Races, Turns
 from chalicelib.registry import Registry
 from chalicelib.registry import registry as registered
@@ -182,7 +183,17 @@ class Container:
     @cached_property
     def worker(self) -> Worker:
         token = lambda: secrets.token_hex(8)  # noqa: E731
-        return Worker(self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings)
+        return Worker(
+            self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings, self._presence
+        )
+
+    @property
+    def _presence(self) -> Presence | None:
+        if self.settings.run_dir is None:
+            return None
+        from chalicelib.adapters.machine_presence import MachinePresence  # noqa: PLC0415 - its locks are Unix's
+
+        return MachinePresence(Path(self.settings.run_dir) / "serving")
 
     @cached_property
     def errands(self) -> ErrandRunner:

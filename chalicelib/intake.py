@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from chalice.app import Request, Response
 
-from chalicelib.answers import bulk_answer, submit_answer
+from chalicelib.answers import bulk_answer, submit_answer, unsure_answer
 from chalicelib.errors import UnavailableError
 from chalicelib.http import located
 from chalicelib.idempotency import Idempotency, Replay, RequestRecord, ids_from
@@ -61,6 +61,7 @@ class Intake:
                 requests.finish(record, kept)
         elif record.is_repeat:
             requests.abandon(record)  # its tasks may have been sent: whoever repeats it has to use the same ids
+            response = unsure_answer(outcome)
         else:
             requests.forget(record)
         return response

@@ -25,6 +25,8 @@ class Lease:
     token: str
     #: epoch ms of each start of this task, oldest first, the running one last
     starts: tuple[int, ...] = ()
+    #: the task's seq if it runs in place of a later one's message: that one has to see to its end first. 0: it does not
+    filled_seq: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Candidate:
     planned_at: int
     #: attempts noted as failed; they count where the lane knows of none, since a later task took its lease
     failed: int = 0
+    #: it is to run in place of a later one, whose message came first
+    fills_gap: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Gap:
-    """Tasks of these seqs were admitted earlier, and the lane has not seen them start."""
+    """Tasks of these seqs were admitted earlier, and the lane does not show that they have started or ended."""
 
     first: int
     last: int
@@ -168,8 +172,11 @@ Decision = Start | Wait | Cancelled
 def gap_before(lane: Lane, seq: int) -> Gap | None:
     """The tasks that are missing before `seq`, None when it is next.
 
-    Two submits at the same time may reach the queue in the other order; the lane's numbers tell.
+    Two submits at the same time may reach the queue in the other order; the lane's numbers tell. What ran in place of
+    a later one may have died in it, and only its lease knows of that attempt.
     """
+    if lane.running and 0 < lane.running.filled_seq < seq:
+        return Gap(lane.running.filled_seq, seq - 1)
     return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
 
 
@@ -209,7 +216,8 @@ def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
     attempt = (mine.attempt if mine else task.failed) + 1
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, (*(mine.starts if mine else ()), at))
+    starts = (*(mine.starts if mine else ()), at)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.fills_gap else 0)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),

@@ -111,8 +111,11 @@ class ErrandRunner:
             self._is_settled(record)
 
     def _is_settled(self, record: TaskRecord) -> bool:
-        """The task has ended, or has its place; it may not have been sent there, and being sent twice does no harm."""
-        if not record.ended and record.task.seq:
+        """The task has ended, or has its place; it may not have been sent there, and being sent twice does no harm.
+
+        Also one that was cancelled in its place: its message is what gets its end logged.
+        """
+        if record.task.seq and record.state in (TaskState.QUEUED, TaskState.CANCELLED):
             self._queue.send(replace(record.task, is_repeat=True))
         return bool(record.ended or record.task.seq)
 

@@ -1,6 +1,7 @@
 """What the use cases need of the world outside. Adapters implement it; one contract test runs over each of them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ class LaneStore(Protocol):
         """Takes the start for the first attempt of the lane's next task, if the real starts allow it.
 
         Stale if the task is not next, or anything is special: paused, cancellations open, other limits of the
-        user's own than the start was decided on, a list of starts that wants trimming.
+        user's own than the start was decided on, a list of starts that wants trimming, a lease that fills a gap.
         """
         ...
 
@@ -183,6 +184,16 @@ class ErrandQueue(Protocol):
     def defer(self, receipt: str, seconds: int) -> None:
         """Hides the message for so many seconds, 0 to 43,000."""
         ...
+
+
+class Presence(Protocol):
+    """Which claims are being served on this machine, by processes that live; AWS has no part in it."""
+
+    def serving(self, token: str, /) -> AbstractContextManager[None]:
+        """Says so while the body runs and this process lives."""
+        ...
+
+    def is_served(self, token: str, /) -> bool: ...
 
 
 class CompletionLog(Protocol):

@@ -98,6 +98,8 @@ class Settings:
     stage: str
     #: names the log stream of this process
     process_name: str
+    #: shared by the processes of a run on one machine; None on Lambda
+    run_dir: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -127,6 +129,7 @@ class Settings:
             log_dir=read("LOG_DIR", str, "") or None,
             stage=read("STAGE", _stage, "dev"),
             process_name=read("PROCESS_NAME", str, "$LATEST"),
+            run_dir=read("RUN_DIR", str, "") or None,
         )
 
 

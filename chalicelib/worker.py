@@ -4,13 +4,13 @@ Pace, order and attempts rest on the claim alone, one conditional write; all tha
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 from chalicelib.attempt import Attempts, Retry
 from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.lane import Cancelled, Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
-from chalicelib.ports import Clock, LaneStore, TaskQueue, TaskStore, Write, Written
+from chalicelib.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import Settings
 from chalicelib.tasks import Task
 
@@ -33,6 +33,8 @@ NEWER_SECONDS = 30
 #: How long a task waits for a predecessor that is not to be found, counted from its own submit.
 GAP_GRACE_MS = 2_000
 GAP_POLL_MS = 50
+#: How soon a task is looked at again whose lease ran out while the worker that has it lives.
+SERVED_POLL_MS = 2_500
 #: Lanes that a worker remembers, so that most claims succeed with their first write.
 LANES_REMEMBERED = 10_000
 
@@ -64,6 +66,16 @@ class Deferred:
 Outcome = Done | Deferred
 
 
+class NoPresence:
+    """For machines of one process that serves one message, which stays hidden for longer than it can live: Lambda."""
+
+    def serving(self, _token: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def is_served(self, _token: str) -> bool:
+        return False
+
+
 class Worker:
     """Takes messages of many lanes, each lane's one after the other. Lanes may be handled by many threads."""
 
@@ -76,7 +88,10 @@ class Worker:
         clock: Clock,
         new_token: Callable[[], str],
         settings: Settings,
+        presence: Presence | None = None,
     ) -> None:
+        """presence: tells a worker that lives and can't renew its lease from one that died; None for Lambda."""
+        self._presence = presence or NoPresence()
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -127,12 +142,12 @@ class Worker:
         """Whole seconds that end before the lead to `until` begins; the rest of the wait is slept."""
         return max(0, min((until - LEAD_MS - self._clock.now_ms()) // 1000, LONGEST_DEFERRAL_SECONDS))
 
-    def _run_in_order(self, task: Task) -> Outcome:
+    def _run_in_order(self, task: Task, fills_gap: bool = False) -> Outcome:
         while True:
             gap = self._gap_before(task)
             if gap is None:
-                return self._run(task)
-            outcome = self._fill(task, gap)
+                return self._run(task, fills_gap=fills_gap)
+            outcome = self._fill(task, gap, fills_gap)
             if outcome is not None:
                 return outcome
 
@@ -147,35 +162,39 @@ class Worker:
             lane = self._remember(self._lanes.get(task.user_id))
         return gap_before(lane, task.seq)
 
-    def _fill(self, task: Task, gap: Gap) -> Outcome | None:
+    def _fill(self, task: Task, gap: Gap, fills_gap: bool) -> Outcome | None:
         """Runs what is missing before the task; None when that is settled and the lane is to be looked at again."""
         records = self._tasks.between(task.user_id, gap.first, gap.last)
         waiting = [record.task for record in records if not record.ended]
+        if not waiting and len(records) > gap.last - gap.first:
+            return self._run(task, gap_is_settled=True, fills_gap=fills_gap)  # all are known to have ended
         if not waiting and self._clock.now_ms() >= task.submitted_at + GAP_GRACE_MS:
             # Those submits were never answered: nobody was promised anything.
-            return self._run(task, gap_is_settled=True)
+            return self._run(task, gap_is_settled=True, fills_gap=fills_gap)
         if not waiting and self._clock.sleep(GAP_POLL_MS):
             return Deferred(self._clock.now_ms())
         for missing in waiting:
-            outcome = self._run(missing)
+            outcome = self._run(missing, fills_gap=True)
             if isinstance(outcome, Deferred):
                 return outcome
         return None
 
-    def _run(self, task: Task, gap_is_settled: bool = False) -> Outcome:
+    def _run(self, task: Task, gap_is_settled: bool = False, fills_gap: bool = False) -> Outcome:
         if self._attempts.unsettled(task):
             self._attempts.settle(task)
             return self._pass_over(task)
-        start = self._take_start(task, gap_is_settled)
-        if not isinstance(start, Start):
-            return start
-        self._clock.sleep_until(start.at)
-        retry = self._attempts.run(task, start)
+        token = self._new_token()
+        with self._presence.serving(token):
+            start = self._take_start(task, token, gap_is_settled, fills_gap)
+            if not isinstance(start, Start):
+                return start
+            self._clock.sleep_until(start.at)
+            retry = self._attempts.run(task, start)
         return Deferred(retry.at) if isinstance(retry, Retry) else Done()
 
-    def _take_start(self, task: Task, gap_is_settled: bool) -> Start | Outcome:
+    def _take_start(self, task: Task, token: str, gap_is_settled: bool, fills_gap: bool) -> Start | Outcome:
         """Claims the task's start shortly before its time; an outcome when it does not start now."""
-        lane, token, exact, failed = self._seen.get(task.user_id), self._new_token(), False, 0
+        lane, exact, failed = self._seen.get(task.user_id), False, 0
         if task.is_repeat:
             lane = self._remember(self._lanes.get(task.user_id))
         while True:
@@ -185,8 +204,8 @@ class Worker:
                     return Done()
                 failed = record.attempts if record else 0
             if exact and lane and gap_before(lane, task.seq) and not gap_is_settled:
-                return self._run_in_order(task)
-            decision = self._decide(lane, task, failed, token)
+                return self._run_in_order(task, fills_gap)
+            decision = self._decide(lane, task, failed, token, fills_gap)
             is_last = isinstance(decision, Start) and decision.attempt > self._attempts.most(task)
             if (is_last or isinstance(decision, Wait)) and not exact:
                 lane, exact = self._remember(self._lanes.get(task.user_id)), True  # things may have changed
@@ -217,12 +236,21 @@ class Worker:
             lane = self._remember(write.lane)
         return Done()
 
-    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str) -> Decision:
+    def _decide(self, lane: Lane | None, task: Task, failed: int, token: str, fills_gap: bool = False) -> Decision:
         """What the lane allows; one that is not known is taken to be idle with this task next."""
         lane = lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
         limits = lane.limits_or(self._settings.limits)
-        candidate = Candidate(task.task_id, task.seq, task.planned_at, failed)
-        return claim(lane, candidate, limits, self._clock.now_ms(), LEASE_MS, token)
+        candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, fills_gap)
+        now_ms = self._clock.now_ms()
+        decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
+        if isinstance(decision, Start) and self._is_served(lane, task):
+            return Wait(now_ms + SERVED_POLL_MS)
+        return decision
+
+    def _is_served(self, lane: Lane, task: Task) -> bool:
+        """Its lease ran out while its worker could not reach AWS, and that one has it still."""
+        lease = lane.running
+        return lease is not None and lease.task_id == task.task_id and self._presence.is_served(lease.token)
 
     def _write(self, lane: Lane | None, start: Start, is_next: bool) -> Write:
         """Takes the start: as the lane's next on its own conditions, which hold whatever else was admitted."""

@@ -133,6 +133,7 @@ def claim_next_expression(start: Start, limits: Limits) -> Expression:
     update.absent("paused_until")
     update.absent("held_until")
     update.absent("cancelled")
+    update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
     else:
@@ -229,6 +230,7 @@ def lease_value(lease: Lease | None) -> Item:
             "until": number(lease.until),
             "token": {"S": lease.token},
             "starts": numbers(lease.starts),
+            **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
         }
     }
 
@@ -264,4 +266,5 @@ def _lease_of(fields: Item) -> Lease:
         integer(fields, "until"),
         fields["token"]["S"],
         integers(fields, "starts"),
+        integer(fields, "filled_seq"),
     )

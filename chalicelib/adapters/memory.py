@@ -59,6 +59,7 @@ class MemoryLaneStore:
 
         def fits(lane: Lane) -> bool:
             special = lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.held_until
+            special = special or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
             return following and not special and _within(lane.starts, lane.started, limits, start.at)
 

@@ -112,6 +112,18 @@ def test_refusal_is_not_kept(paceline: Paceline, user: str) -> None:
     assert submit(paceline, user, Prefer="handling=strict").status_code == 202
 
 
+def test_refused_repeat_does_not_say_that_nothing_is_queued(paceline: Paceline, user: str) -> None:
+    """Its first try was sent, and AWS failed the answer to that."""
+    failing(paceline, "queue", "send", after=True)
+    assert submit(paceline, user).status_code == 503
+    paceline.submit(user)
+    again = submit(paceline, user, Prefer="handling=strict")
+    assert (again.status_code, again.json_body["title"]) == (503, "Not known whether it is queued")
+    assert "queued" not in again.json_body
+    paceline.clock.advance(int(again.headers["Retry-After"]) * 1000)
+    assert submit(paceline, user, Prefer="handling=strict").status_code == 202
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(("port", "call"), [("lanes", "admit_within"), ("queue", "send"), ("tasks", "put")])
 def test_request_that_aws_failed_can_be_repeated_at_once_and_runs_once(

@@ -245,6 +245,21 @@ def test_next_attempt_is_written_when_the_lease_is_as_it_was(ports: Ports, user:
     assert (lane.started, lane.started_seq, lane.starts) == (2, 1, (NOW + 20_000, NOW))
 
 
+def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_lease(ports: Ports, user: str) -> None:
+    for seq in (1, 2):
+        reserve(ports, user, f"t{seq}")
+    filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, fills_gap=True), LIMITS, NOW, 10_000, "mine")
+    assert isinstance(filling, Start)
+    lane = written(ports.lanes.claim_next(filling, LIMITS))
+    assert lane.running is not None
+    assert lane.running.filled_seq == 1
+    later = decide(lane, 2, NOW + 5_000)
+    assert stale(ports.lanes.claim_next(later, LIMITS)) == lane
+    lane = written(ports.lanes.claim(lane, later))
+    assert lane.running is not None
+    assert (lane.running.task_id, lane.running.filled_seq) == ("t2", 0)
+
+
 def test_next_attempt_is_refused_when_the_lease_was_renewed(ports: Ports, user: str) -> None:
     seen = start_in_turn(ports, user, 1)
     assert seen.running

@@ -30,21 +30,18 @@ class Faults:
     def calls(self) -> int:
         return sum(self._calls.values())
 
-    def next(self, call: str) -> Fault | None:
+    def next(self, call: str, machine: str) -> Fault | None:
         self._calls[call] += 1
         fault = None if self.is_healed else self._planned.get((call, self._calls[call]))
-        if fault is None and self._is_out(call):
+        if fault is None and self._is_out(call, machine):
             fault = Fault(call, 0, Wrong.REFUSED)
         if fault:
             self.met[fault.wrong.value] += 1
         return fault
 
-    def _is_out(self, call: str) -> bool:
+    def _is_out(self, call: str, machine: str) -> bool:
         since = self._timeline.now - self._began
-        return not self.is_healed and any(
-            call.startswith(outage.calls) and outage.at <= since < outage.at + outage.lasts_ms
-            for outage in self._outages
-        )
+        return not self.is_healed and any(outage.strikes(call, machine, since) for outage in self._outages)
 
 
 class Remote:
@@ -79,7 +76,7 @@ class Remote:
     def _call(self, name: str, real: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         process = self._timeline.current
         assert process is not None
-        fault = self._faults.next(name)
+        fault = self._faults.next(name, process.machine)
         wrong = fault.wrong if fault else None
         if name == "log.write" and wrong in (Wrong.LOST, Wrong.REPEATED):
             wrong = Wrong.REFUSED  # a file has no answer to lose

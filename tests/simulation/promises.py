@@ -5,14 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.errands import Callback
 from chalicelib.lane import Lane
 from chalicelib.limits import Limits
 from chalicelib.settings import Settings
 from chalicelib.tasks import Ended, Task, TaskState
+from tests.simulation.schedule import Plan
 from tests.simulation.virtual import Process
 
 #: How long a lease lasts that is not renewed, ms, with room for clocks that differ.
 LEASE_MS = 11_000
+#: For how long the queue takes a repeated send for the same, ms.
+DEDUPLICATION_MS = 300_000
+#: What a function can do that does not end its task.
+GOES_ON = ("raised", "held")
+#: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
+LATEST_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,14 @@ class Started:
     became: str = "claimed"
     has_run: bool = False
     has_raised: bool = False
+    #: it was told to slow down, and that was written: no attempt
+    was_held: bool = False
     #: under the message of a later task
     is_out_of_turn: bool = False
+    #: which of the worker processes that followed each other on its machine
+    life: int = 0
+    #: its function has given a result, so that its end was to be noted
+    has_result: bool = False
 
 
 @dataclass
@@ -68,6 +82,16 @@ class Known:
     in_queue: bool = False
     #: a later one had started before its submit was answered: the lane had waited for it as long as it does
     was_passed_over: bool = False
+    #: true time of when it was first sent or noted
+    seen_at: int = 0
+    #: true time of each message that was put into the queue
+    messages: list[int] = field(default_factory=list)
+    #: it was parked when it was seen first
+    is_parked: bool = False
+    #: seqs of its messages
+    sent_as: set[int] = field(default_factory=set)
+    #: what somebody was told of its ends
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -79,21 +103,76 @@ class Held:
     until: int
 
 
+class Promptness:
+    """From when on each start was possible, where nothing goes wrong and all clocks agree."""
+
+    def __init__(self, slots: int) -> None:
+        #: when the end of each user's last task was noted, true time
+        self.free_at: dict[str, int] = {}
+        self._slots = slots
+        self._running = 0
+        self._full_since = 0
+        #: when all workers were busy with tasks: begin and end, true time
+        self._full: list[tuple[int, int]] = []
+        self._changed_at: dict[str, int] = {}
+        self._closed_until: dict[str, int] = {}
+        #: A lane remembers as many starts as its limits ask for; when they grow, it takes those before for recent.
+        self._unsure_until: dict[str, int] = {}
+
+    def changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
+        if max(limit.quota for limit in limits) > max(limit.quota for limit in before):
+            self._unsure_until[lane.user_id] = now + max(limit.window_ms for limit in limits)
+        self._changed_at[lane.user_id] = now
+        self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.held_until)
+
+    def run_begins(self, now: int) -> None:
+        self._running += 1
+        if self._running == self._slots:
+            self._full_since = now
+
+    def run_ends(self, now: int) -> None:
+        if self._running == self._slots:
+            self._full.append((self._full_since, now))
+        self._running -= 1
+
+    def late_ms(self, known: Known, start: Started, before: list[int]) -> int:
+        """How much later the task starts than it could, the time left out in which no worker had room."""
+        lasting = (self._closed_until, self._unsure_until, self.free_at)
+        times = [self._possible_at(known), *(until.get(start.user, 0) for until in lasting)]
+        for limit in start.limits:
+            times += [at + limit.window_ms for at in sorted(before)[-limit.quota :][:1] if len(before) >= limit.quota]
+        begin, end = max(times), start.at
+        return end - begin - sum(max(0, min(last, end) - max(first, begin)) for first, last in self._full)
+
+    def _possible_at(self, known: Known) -> int:
+        """As planned at its submit, or from a change of the lane on if there was one since."""
+        changed_at = self._changed_at.get(known.task.user_id, 0)
+        planned_at = known.task.planned_at if changed_at < known.seen_at else changed_at
+        return max(known.seen_at, planned_at, known.task.run_at or 0)
+
+
 class History:
     """Everything that happened, by true time. Whatever breaks a promise is kept in `broken`."""
 
-    def __init__(self, settings: Settings, renewal_failed_at: Mapping[str, int]) -> None:
+    def __init__(self, settings: Settings, plan: Plan, slots: int, renewal_failed_at: Mapping[str, int]) -> None:
+        """slots: of all workers."""
         self.broken: list[Broken] = []
+        self._renewal_failed_at = renewal_failed_at
+        self._is_apart = plan.is_apart
+        self._clocks_differ_ms = 0 if plan.is_calm else 500
         self.known: dict[str, Known] = {}
         self.starts: dict[str, list[Started]] = {}
         self.figures: Counter[str] = Counter()
         self._max_attempts = settings.max_attempts
-        self._renewal_failed_at = renewal_failed_at
         self._deadline_ms = settings.deadline_ms
         self._begun: dict[str, int] = {}
         self._keyed: set[str] = set()
         self._keys: dict[str, set[str]] = {}
+        self._kept_answers: dict[str, str] = {}
+        self._lives: Counter[str] = Counter()
+        self._prompt = Promptness(slots) if plan.is_prompt else None
         self._held: dict[str, Held] = {}
+        self._held_until: dict[str, int] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
         self._claimed_by: dict[Process, list[Started]] = {}
@@ -116,9 +195,15 @@ class History:
         known = self.known.get(task.task_id)
         if known is None:
             begun = self._begun.get(tag.split("/")[0], now)
-            known = self.known[task.task_id] = Known(task, tag, begun)
-        known.seqs.add(task.seq)
+            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now, is_parked=not task.seq)
+        if task.seq:
+            known.seqs.add(task.seq)
+            known.task = task if known.is_parked else known.task
         known.in_queue = known.in_queue or queued
+        if queued:
+            known.sent_as.add(task.seq)
+        if known.is_parked and len(known.sent_as) > 1:
+            self.breaks("one place in the lane", f"{known.tag} was parked and is sent as {known.sent_as}")
 
     def answered(self, task_id: str, now: int, key: str | None, index: int) -> None:
         known = self.known.get(task_id)
@@ -135,6 +220,25 @@ class History:
             if len(self._keys[name]) > 1:
                 self.breaks("same key, same answer", f"{name} was answered with {sorted(self._keys[name])}")
 
+    def refused(self, tag: str, cancelled: Mapping[str, int]) -> None:
+        """A request with a key was answered that nothing of it is queued."""
+        for task_id, known in self.known.items():
+            is_live = not any(ended.state is TaskState.CANCELLED for ended in known.ended) and task_id not in cancelled
+            if known.in_queue and is_live and known.tag.split("/")[0] == tag:
+                self.breaks("true words", f"{known.tag} was sent, and its request is answered that nothing is queued")
+
+    def answer_kept(self, key: str, body: str) -> None:
+        """The request was answered, and no failure of AWS came between that and keeping the answer for repeats."""
+        if self._kept_answers.setdefault(key, body) != body:
+            self.breaks("same key, same answer", f"{key} was answered {self._kept_answers[key]} and {body}")
+
+    def message_added(self, task_id: str, now: int) -> None:
+        """A repeat within five minutes adds none; waiting would not be free if it did."""
+        known = self.known[task_id]
+        if known.messages and now < known.messages[-1] + DEDUPLICATION_MS:
+            self.breaks("one message", f"{known.tag} is in the queue by two messages")
+        known.messages.append(now)
+
     def cancel_begun(self, task_id: str) -> None:
         self.known[task_id].cancel_begun = True
 
@@ -145,11 +249,11 @@ class History:
             self.breaks("a cancelled task takes no start", f"{task_id} had started before its cancel was answered")
 
     def change_begins(self, user: str) -> int:
-        """A pause or resume begins; what it gives tells `paused` whether another came between."""
+        """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
         self._held.pop(user, None)
         self._changes[user] += 1
         self._open_changes[user] += 1
-        return self._changes[user]
+        return self._changes[user] if self._open_changes[user] == 1 else 0
 
     def change_ends(self, user: str) -> None:
         self._open_changes[user] -= 1
@@ -167,6 +271,7 @@ class History:
         lease = lane.running
         assert lease is not None
         start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
+        start.life = self._lives[process.machine]
         before = self.starts.setdefault(start.user, [])
         before.append(start)
         self._claimed_by.setdefault(process, []).append(start)
@@ -175,17 +280,20 @@ class History:
         if known is None:
             self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or noted")
             return
+        run_at = known.task.run_at
+        self.figures["starts of tasks that were parked"] += known.is_parked
+        if run_at is not None and start.at < run_at - self._clocks_differ_ms:
+            self.breaks("parked", f"{known.tag} starts at {start.at}, parked until {run_at}")
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
+        self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
-        # A worker that died while it ran the task in place of a later one's message leaves no trace of that start.
-        untold = sum(one.is_out_of_turn and one.became in ("died", "unavailable") for one in known.starts)
-        number = len(known.starts)
-        if not number - untold <= start.attempt <= number:
+        number = sum(not one.was_held for one in known.starts)
+        if start.attempt != number:
             self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
-        if number > self._max_attempts + untold:
+        if number > self._max_attempts:
             self.breaks("attempts", f"{known.tag} takes start {number} of {self._max_attempts}")
         if known.cancel_answered:
             self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
@@ -200,18 +308,43 @@ class History:
                 self.breaks("pace", f"{len(held)} starts within {limit}: {held}")
 
     def _check_pause(self, start: Started) -> None:
+        if start.at < self._held_until.get(start.user, 0):
+            self.breaks(
+                "held", f"{start.task_id} was claimed for {start.at}, held until {self._held_until[start.user]}"
+            )
         held = self._held.get(start.user)
         if held and start.at < held.until:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
 
+    def _check_prompt(self, known: Known, start: Started, before: list[Started]) -> None:
+        """No start is late but for its own lane: while a worker has room, others' tasks keep nobody waiting."""
+        if self._prompt is None or known.starts:
+            return
+        late_ms = self._prompt.late_ms(known, start, [one.at for one in before])
+        self.figures["starts looked at for promptness"] += 1
+        self.figures["of those more than a second late"] += late_ms > 1_000
+        if late_ms > LATEST_MS:
+            self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def lane_changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
+        """Its limits, pause or hold are others now."""
+        if self._prompt:
+            self._prompt.changed(lane, limits, before, now)
+
+    def held(self, user: str, task_id: str, until: int) -> None:
+        """The task was told to slow down: nothing of its user's starts before then, and its attempt does not count."""
+        self._held_until[user] = until
+        self.known[task_id].starts[-1].was_held = True
+        self.figures["starts that were told to slow down"] += 1
+
     def _check_order(self, known: Known, start: Started) -> None:
-        if known.starts:
+        if known.starts or known.is_parked:
             return
         delivered_at = self._delivered.get(start.process, (0, ""))[0]
         for other in self.known.values():
             if other.task.user_id != start.user or other is known or other.starts or other.ended or other.cancel_begun:
                 continue
-            if other.answered_at is None:
+            if other.answered_at is None or other.is_parked:
                 continue
             if other.answered_at < known.begun_at:
                 self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
@@ -227,11 +360,17 @@ class History:
                 self._in_two_places(known, earlier.process, start.process, start.claimed_at)
             if earlier.became == "ended":
                 self.breaks("runs once", f"{known.tag} is started again after it had ended in {earlier.process.name}")
+            same_worker = (earlier.process.machine, earlier.life) == (start.process.machine, start.life)
+            if earlier.has_result and same_worker:
+                self.breaks("runs once", f"{known.tag} is started again by {start.process.machine}, which had its end")
+
+    def _may_have_lost_its_worker(self, known: Known) -> bool:
+        return self._is_apart and any(start.process.machine in self._renewal_failed_at for start in known.starts)
 
     def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
-        """A worker that can't reach AWS for as long as its lease lasts can't keep others off."""
-        if now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
-            self.figures["in two places, the first worker's lease having run out in an outage"] += 1
+        """On another machine nobody sees that a worker lives which can't renew its lease."""
+        if self._is_apart and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
+            self.figures["in two places, on machines apart, the first one cut off for longer than its lease"] += 1
         else:
             self.breaks("one place", f"{known.tag} is in {first.name} and in {second.name}")
 
@@ -243,6 +382,8 @@ class History:
         mine[-1].has_run = True
         known = self.known[mine[-1].task_id]
         known.runs += 1
+        if self._prompt:
+            self._prompt.run_begins(now)
         self._count_true_time(mine[-1], now)
         twins = [one for one in self.known.values() if one.tag == known.tag and one.runs and one is not known]
         if twins and tag.split("/", maxsplit=1)[0] in self._keyed:
@@ -261,10 +402,14 @@ class History:
             if sum(1 for at in runs if now - limit.window_ms < at) > limit.quota:
                 self.figures["starts in a window overfull by true time"] += 1
 
-    def run_ends(self, known: Known, process: Process, result: str) -> None:
+    def run_ends(self, known: Known, process: Process, result: str, now: int) -> None:
         known.last_result = result
+        if self._prompt:
+            self._prompt.run_ends(now)
         for start in known.starts:
-            start.has_raised = start.has_raised or (start.process is process and result == "raised")
+            mine = start.process is process and start.became == "claimed"
+            start.has_raised = start.has_raised or (mine and result in GOES_ON)
+            start.has_result = start.has_result or (mine and result not in GOES_ON)
         if known.running_in is process:
             known.running_in = None
 
@@ -279,13 +424,23 @@ class History:
                 start.became = outcome
                 self.figures[f"handled: {outcome} after a claim"] += 1
             else:
-                start.became = "raised" if result == "raised" else "ended"
+                start.became = "raised" if result in GOES_ON else "ended"
         self._delivered.pop(process, None)
 
-    def noted(self, task: Task, ended: Ended, by_worker: bool) -> None:
+    def worker_died(self, machine: str) -> None:
+        """With it went all that it remembered."""
+        self._lives[machine] += 1
+
+    def end_changed(self, task: Task, before: Ended, after: Ended | None) -> None:
+        known = self.known.get(task.task_id)
+        self.breaks("an end stays", f"{known and known.tag} had ended as {before} and now as {after}")
+
+    def noted(self, task: Task, ended: Ended, by_worker: bool, now: int) -> None:
         known = self.known.get(task.task_id)
         if known is None:
             return
+        if self._prompt and by_worker:
+            self._prompt.free_at[task.user_id] = now
         known.ended.append(ended)
         for start in known.starts:
             if start.became == "claimed":
@@ -301,6 +456,10 @@ class History:
         known.logged.append(event)
 
     # At the end of all.
+
+    def told(self, callback: Callback) -> None:
+        self.figures["ends told"] += 1
+        self.known[callback.task_id].told.append(callback.event["event"])
 
     def check_drained(self, waiting: int, records: dict[str, Any]) -> None:
         if waiting:
@@ -320,7 +479,10 @@ class History:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and no line says so")
         elif word not in words:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and the log says {words}")
+        if known.task.callback_url and word not in known.told:
+            self.breaks("every end is told", f"{known.tag} ended as {state.value}, and told was {known.told}")
         hurt = any(start.became in ("died", "unavailable") for start in known.starts)
+        hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
             if not hurt and known.starts:

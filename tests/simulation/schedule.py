@@ -18,6 +18,9 @@ class Behaviour:
     kills: int = 0
     #: its result is no JSON
     is_bad: bool = False
+    #: so often it is told to slow down at first, each time for so long
+    holds: int = 0
+    holds_ms: int = 2_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Submit:
     behaviours: tuple[Behaviour, ...]
     key: str | None = None
     is_strict: bool = False
+    #: parked for so long
+    delay_ms: int | None = None
+    #: somebody is to be told of the ends
+    is_told: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,12 @@ class Outage:
     at: int
     lasts_ms: int
     calls: str
+    #: for this worker alone; for everybody when None
+    worker: int | None = None
+
+    def strikes(self, call: str, machine: str, since: int) -> bool:
+        here = self.worker is None or machine == f"w{self.worker}"
+        return here and call.startswith(self.calls) and self.at <= since < self.at + self.lasts_ms
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,8 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     outages: tuple[Outage, ...] = ()
     max_attempts: int = 3
+    #: each worker is on a machine of its own, from which nobody sees whether another lives
+    is_apart: bool = False
 
     @property
     def size(self) -> int:
@@ -154,6 +169,13 @@ class Plan:
         kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
         return not (self.faults or self.outages or kills or any(self.offsets))
 
+    @property
+    def is_prompt(self) -> bool:
+        """Nor does a task take its worker with it, or run for longer than it may."""
+        submits = [action for action in self.actions if isinstance(action, Submit)]
+        behaviours = [behaviour for submit in submits for behaviour in submit.behaviours]
+        return self.is_calm and not any(one.kills or one.runs_ms > 30_000 for one in behaviours)
+
 
 #: Calls at which something may go wrong, and how likely each is picked.
 CALLS = {
@@ -165,6 +187,7 @@ CALLS = {
     "lanes.change": 5,
     "lanes.park": 3,
     "lanes.extend": 4,
+    "lanes.hold": 2,
     "tasks.put": 4,
     "tasks.put_many": 2,
     "tasks.get": 3,
@@ -183,6 +206,11 @@ CALLS = {
     "requests.abandon": 2,
     "requests.forget": 1,
     "function": 5,
+    "later.send": 3,
+    "later.defer": 1,
+    "tasks.admitted": 2,
+    "tasks.withdrawn": 2,
+    "teller.tell": 2,
 }
 LIMITS = ("1/second; 20/minute", "2/second; 4/10 seconds", "1/second; 3/10 seconds", "5/second", "2/3 seconds")
 OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "source.", "source.keep", "")
@@ -192,17 +220,23 @@ def draw(seed: int) -> Plan:
     """The plan of that seed."""
     random = Random(seed)
     users = ["ann", "bob", "cy"][: random.choice((1, 1, 1, 2, 3))]
+    is_close = random.random() < 0.2
     is_lambda = random.random() < 0.6
     workers = random.randint(1, 3)
-    is_skewed = random.random() < 0.5
+    is_skewed = random.random() < (0.2 if is_close else 0.5)
     offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
-    actions = sorted(_actions(random, users, workers, is_skewed, is_lambda), key=lambda action: action.at)
-    faulty = random.random() < 0.8
+    is_apart = not is_lambda and random.random() < 0.4
+    drawn = _close_actions(random, users) if is_close else _actions(random, users, workers, is_skewed, is_lambda)
+    actions = sorted(drawn, key=lambda action: action.at)
+    faulty = random.random() < (0.3 if is_close else 0.8)
     faults = tuple(_fault(random) for _ in range(random.choice((1, 1, 2, 3, 5)))) if faulty else ()
-    outages = tuple(_outage(random) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
+    outages = tuple(_outage(random, workers) for _ in range(random.choice((0, 0, 0, 1, 2)))) if faulty else ()
+    if not is_close and random.random() < 0.1:
+        workers, offsets, is_lambda, is_apart = 2, (0,) * 4, False, random.random() < 0.5
+        actions, outages = list(_long_actions(random, users)), (_separation(random),)
     return Plan(
         seed, random.choice(LIMITS), is_lambda, workers, offsets, tuple(actions), faults, outages,
-        max_attempts=random.choice((1, 2, 3)),
+        random.choice((1, 2, 3)), is_apart,
     )  # fmt: skip
 
 
@@ -236,22 +270,58 @@ def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is
             yield ForgetLane(at, user)
 
 
+def _close_actions(random: Random, users: list[str]) -> Iterator[Action]:
+    """Changes of a lane at the very moments at which its worker decides on a wait."""
+    at = 0
+    for number in range(random.randint(2, 6)):
+        user = random.choice(users)
+        own = random.choice(("1/10 seconds", "1/30 seconds", "2/minute"))
+        yield Pause(at, user, random.choice((None, 20_000))) if random.random() < 0.7 else SetLimits(at, user, own)
+        at += random.choice((40, 100, 600))
+        for nth in range(random.choice((1, 1, 2))):
+            key = f"key-{number}" if random.random() < 0.3 else None
+            yield Submit(at, user, f"t{number}.{nth}", (Behaviour(random.choice((0, 5, 200, 1_500))),), key)
+        at += random.randint(0, 150)
+        ends = (Resume(at, user), SetLimits(at, user, random.choice((None, *LIMITS))), Cancel(at, user, 0))
+        yield random.choices(ends, (6, 4, 1))[0]
+        at += random.choice((0, 5, 1_100, 2_500, 12_000, 40_000))
+
+
+def _long_actions(random: Random, users: list[str]) -> Iterator[Action]:
+    """Tasks that run for so long that others may come to take them."""
+    for number in range(random.randint(1, 3)):
+        runs_ms = random.choice((12_000, 25_000, 40_000))
+        yield Submit(1_000 * number, random.choice(users), f"t{number}", (Behaviour(runs_ms),))
+
+
+def _separation(random: Random) -> Outage:
+    """A worker loses its hold on the message, on the lease or on both."""
+    calls = random.choice(("source.keep", "source.keep", "lanes.extend", ""))
+    at, lasts_ms = random.choice((500, 3_000)), random.choice((14_000, 25_000))
+    return Outage(at, lasts_ms, calls, None if calls else random.randrange(2))
+
+
 def _submit(random: Random, at: int, user: str, number: int, is_lambda: bool) -> Submit:
     many = random.choice((1, 1, 1, 1, 2, 3))
     key = f"key-{number}" if random.random() < 0.4 else None
     behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
-    return Submit(at, user, f"t{number}", behaviours, key, is_strict=random.random() < 0.05)
+    delay_ms = random.choice((200, 3_000, 20_000, 1_000_000)) if random.random() < 0.12 else None
+    is_told = random.random() < 0.15
+    return Submit(at, user, f"t{number}", behaviours, key, random.random() < 0.05, delay_ms, is_told)
 
 
 def _behaviour(random: Random, is_lambda: bool) -> Behaviour:
     runs_ms = random.choice((0, 5, 5, 5, 200, 1_500, 8_000, 25_000, 70_000 if is_lambda else 130_000))
+    holds, holds_ms = random.choice((0, 0, 0, 0, 0, 0, 1, 2)), random.choice((400, 4_000, 20_000))
     if random.random() < 0.6:
-        return Behaviour(min(runs_ms, 1_500))
+        return Behaviour(min(runs_ms, 1_500), holds=holds, holds_ms=holds_ms)
     return Behaviour(
         runs_ms,
         fails=random.choice((0, 0, 1, 2, 4)),
         kills=random.choice((0, 0, 0, 1, 4)),
         is_bad=random.random() < 0.1,
+        holds=holds,
+        holds_ms=holds_ms,
     )
 
 
@@ -261,9 +331,11 @@ def _fault(random: Random) -> Fault:
     return Fault(call, random.choice((1, 1, 2, 2, 3, 4, 6)), wrong, random.choice((30, 300, 1_500, 4_000)))
 
 
-def _outage(random: Random) -> Outage:
-    lasts_ms = random.choice((300, 3_000, 8_000, 25_000))
-    return Outage(random.choice((0, 500, 3_000, 10_000, 30_000)), lasts_ms, random.choice(OUTAGES))
+def _outage(random: Random, workers: int) -> Outage:
+    at = random.choice((0, 500, 3_000, 10_000, 30_000))
+    if random.random() < 0.3:
+        return Outage(at, random.choice((8_000, 14_000, 25_000)), "", random.randrange(workers))
+    return Outage(at, random.choice((300, 3_000, 8_000, 25_000)), random.choice(OUTAGES))
 
 
 def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = 600) -> Plan:
@@ -300,10 +372,18 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 def _simpler(action: Action) -> Iterator[Action]:
     if not isinstance(action, Submit):
         return
+    for field in ("delay_ms", "is_told"):
+        if getattr(action, field):
+            yield replace(action, **{field: None if field == "delay_ms" else False})
     if len(action.behaviours) > 1:
         yield replace(action, behaviours=action.behaviours[:-1])
     for index, behaviour in enumerate(action.behaviours):
-        for simpler in (Behaviour(), replace(behaviour, fails=0), replace(behaviour, kills=0)):
+        for simpler in (
+            Behaviour(),
+            replace(behaviour, fails=0),
+            replace(behaviour, kills=0),
+            replace(behaviour, holds=0),
+        ):
             if simpler != behaviour:
                 behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])
                 yield replace(action, behaviours=behaviours)

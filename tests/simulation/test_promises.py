@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.schedule import (
@@ -111,3 +113,36 @@ def test_what_began_of_a_failed_bulk_submit_is_not_cancelled(lost_after_ms, key)
     again = (submit(8_000, "bulk", Behaviour(), Behaviour(), key=key),) if key else ()
     lost = Fault("queue.send_many", 1, Wrong.LOST, lost_after_ms)
     assert_promises_kept(plan(first, *again, faults=(lost,)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_worker_cut_off_for_longer_than_its_lease_keeps_its_task(seed):
+    """Another one on the same machine sees that it lives."""
+    long = submit(0, "long", Behaviour(runs_ms=25_000))
+    for worker in (0, 1):
+        cut_off = Outage(1_000, 20_000, "", worker)
+        assert_promises_kept(plan(long, outages=(cut_off,), is_lambda=False, seed=seed))
+
+
+def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
+    """The answer to the send was lost, and the lane has no room when the request comes again."""
+    first, again = submit(0, "one", key="k"), submit(8_000, "one", key="k")
+    again = replace(again, is_strict=True)
+    lost = Fault("queue.send", 1, Wrong.LOST, 30)
+    others = tuple(submit(7_900, f"other{n}") for n in range(2))
+    assert_promises_kept(plan(first, *others, again, faults=(lost,), limits="1/10 seconds"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
+    """seed 3310: the errand that logs a parked task's cancellation was there twice."""
+    parked = replace(submit(0, "parked"), delay_ms=20_000)
+    twice = Fault("later.send", 2, Wrong.REPEATED, 0)
+    assert_promises_kept(plan(parked, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
+    """seeds 7697 and 8508: it had its place and no message, so nobody passed it over."""
+    parked = replace(submit(1_000, "parked"), delay_ms=200)
+    assert_promises_kept(plan(parked, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))

@@ -1,7 +1,8 @@
 """One simulated deployment: the real use cases over memory adapters, on API and worker machines, behind a queue."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -10,17 +11,22 @@ from typing import Any
 from uuid import UUID
 
 from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from chalicelib.adapters.memory_errands import MemoryErrandQueue
 from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from chalicelib.attempt import Attempts
+from chalicelib.callbacks import Untold
 from chalicelib.control import Control
+from chalicelib.errands import Callback
 from chalicelib.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from chalicelib.idempotency import Idempotency
 from chalicelib.intake import Intake
 from chalicelib.lane import Lane
+from chalicelib.later import ErrandDelivery, ErrandRunner
 from chalicelib.lease_keeper import LeaseKeeper
 from chalicelib.limits import parse_limits
+from chalicelib.ports import Presence
 from chalicelib.races import Races
-from chalicelib.registry import Context, Registry
+from chalicelib.registry import Context, Registry, RetryAfter
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Submitter
 from chalicelib.worker import Deferred, Delivery, Outcome, Worker
@@ -43,8 +49,28 @@ LOCAL_SLOTS = 4
 DRAINED_WITHIN_MS = 7_200_000
 #: and where nothing failed between hiding a message and leaving word of it, less than that hour
 CALMLY_DRAINED_WITHIN_MS = 3_000_000
+#: Calls that write tasks, which come first among their arguments.
+TASK_WRITES = ("tasks.put", "tasks.put_many", "tasks.end", "tasks.attempt_failed", "tasks.admitted", "tasks.withdrawn")
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
 MOST_EVENTS = 100_000
+
+
+class SimulatedPresence:
+    """A process that dies leaves the body of `serving`, as the system lets go of its locks."""
+
+    def __init__(self, served: set[str]) -> None:
+        self._served = served
+
+    @contextmanager
+    def serving(self, token: str) -> Iterator[None]:
+        self._served.add(token)
+        try:
+            yield
+        finally:
+            self._served.discard(token)
+
+    def is_served(self, token: str) -> bool:
+        return token in self._served
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,8 @@ class Parts:
     submitter: type[Submitter] = Submitter
     control: type[Control] = Control
     keeper: type[LeaseKeeper] | None = None
+    #: of a machine with several processes
+    presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
     is_kept: Callable[[Outcome], bool] = field(default=lambda outcome: isinstance(outcome, Deferred))
 
@@ -99,20 +127,27 @@ class World:
         self.faults = Faults(plan, self.timeline)
         deadline = "50s" if plan.is_lambda else "300s"
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
-        self.history = History(self.settings, self.faults.renewal_failed_at)
+        slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
+        self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
+        self.later = MemoryErrandQueue(lambda: self.timeline.now, visibility_ms)
+        self.teller = Teller(self.history)
         self.requests = self.parts.requests()
         self.log = MemoryCompletionLog()
         self.registry = Registry()
         self.registry.task("run")(self._function)
         self.apis = [ApiMachine(self, n) for n in range(2)]
+        self.served = set[str]()
         self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
         self.source = Source(self)
+        self.errands = ErrandSource(self)
         self._answered: dict[str, list[str]] = {}
+        #: calls that gave an answer which repeats get
+        self._kept_answers: set[Process | None] = set()
         self._actions = count()
         self._events = 0
 
@@ -127,7 +162,7 @@ class World:
             self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
-                self.history.check_drained(len(self.queue), records)
+                self.history.check_drained(len(self.queue) + len(self.later), records)
         finally:
             self.timeline.close()
         figures = self.history.figures + self.faults.met
@@ -155,6 +190,10 @@ class World:
     def tell(self, what: str) -> None:
         self.story.append(f"{(self.timeline.now - NOW) / 1000:10.3f}  {what}")
 
+    def chance(self) -> float:
+        assert self.timeline.current is not None
+        return self.timeline.current.random.random()
+
     # What clients and fate do.
 
     def _act(self, action: schedule.Action) -> None:
@@ -176,6 +215,7 @@ class World:
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
+        special = special or user in self.queue._groups  # no message lives as long as a lane that nobody uses
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 
@@ -195,7 +235,12 @@ class World:
     def _submit(self, api: "ApiMachine", action: schedule.Submit) -> None:
         self.history.submit_begun(action.tag, self.timeline.now, action.key)
         new = [
-            NewTask("run", {"tag": f"{action.tag}/{n}", **vars(behaviour)})
+            NewTask(
+                "run",
+                {"tag": f"{action.tag}/{n}", **vars(behaviour)},
+                delay_ms=action.delay_ms,
+                callback_url="https://example.com" if action.is_told else None,
+            )
             for n, behaviour in enumerate(action.behaviours)
         ]
         headers = {"idempotency-key": action.key} if action.key else {}
@@ -205,8 +250,12 @@ class World:
         request = SimpleNamespace(headers=headers, context={}, path="/api/v1/task")
         response = serve(request, action.user, new)  # type: ignore[arg-type]
         body = json.loads(response.body)
-        places = body.get("tasks", [body]) if body["queued"] or response.status_code == 202 else []
+        places = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
+        if action.key and body.get("queued") is False and response.status_code == 429:
+            self.history.refused(action.tag, self.lanes.get(action.user).cancelled)
         self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
+        if action.key and places and self.timeline.current in self._kept_answers:
+            self.history.answer_kept(action.key, response.body)
         for index, place in enumerate(places):
             self.history.answered(place["task_id"], self.timeline.now, action.key, index)
             self._answered.setdefault(action.user, []).append(place["task_id"])
@@ -241,22 +290,32 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
+        if name in ("lanes.change", "lanes.hold"):
+            return self._observe_change(name, arguments, effect)
         if name in ("lanes.claim_next", "lanes.claim"):
             return self._observe_claim(arguments, effect, process)
-        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many"):
+        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many", "tasks.admitted"):
             tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
             for task in tasks:
                 self.history.seen(task, self.timeline.now, name.startswith("queue"))
-        ended_before = self._has_ended(arguments[0]) if name == "tasks.end" else False
+        if name in TASK_WRITES:
+            return self._observe_task(name, arguments, effect, process)
+        messages_before = self._messages() if name.startswith("queue.send") else {}
         answer = effect()
-        if name == "tasks.end" and not ended_before:
-            self.tell(f"{process.name} notes {self._tag(arguments[0])} as {arguments[1].state.value}")
-            self.history.noted(arguments[0], arguments[1], by_worker=process.name.startswith("w"))
+        if name.startswith("queue.send"):
+            for task_id in [task_id for message, task_id in self._messages().items() if message not in messages_before]:
+                self.history.message_added(task_id, self.timeline.now)
+        if name == "requests.finish":
+            self._kept_answers.add(process)
+        if name == "requests.begin" and answer.answer is not None:
+            self._kept_answers.add(process)
         if name == "log.write":
             self.tell(f"{process.name} logs {arguments[0]['event']} {arguments[0]['seq']}")
             self.history.logged(arguments[0])
         if name.startswith(("queue.", "source.")):
             self.source.look()
+        if name.startswith("later."):
+            self.errands.look()
         return answer
 
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
@@ -271,9 +330,43 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
-    def _has_ended(self, task: Any) -> bool:
-        record = self.tasks.get(task.user_id, task.task_id)
-        return record is not None and record.ended is not None
+    def _observe_change(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
+        before = self.lanes.get(user)
+        answer = effect()
+        lane = self.lanes.get(user)
+        if name == "lanes.hold" and answer:
+            lease, until = arguments[1:3]
+            self.tell(f"{self._tag(lease)} is told to slow down until {until - NOW}")
+            self.history.held(user, lease.task_id, until)
+        if _opening(lane) != _opening(before):
+            default = self.settings.limits
+            self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
+        return answer
+
+    def _observe_task(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
+        before = [self._ended(task) for task in tasks]
+        answer = effect()
+        for task, ended in zip(tasks, before, strict=True):
+            now_ended = self._ended(task)
+            if ended and now_ended != ended:
+                self.history.end_changed(task, ended, now_ended)
+            if now_ended and not ended:
+                self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
+                by_worker = process.name.startswith("w") and ":later" not in process.name
+                self.history.noted(task, now_ended, by_worker, self.timeline.now)
+        return answer
+
+    def _ended(self, task: Any) -> Any:
+        """How it is noted to have ended, whoever looks otherwise."""
+        record = self.tasks._records.get((task.user_id, task.task_id))
+        return record and record.ended
+
+    def _messages(self) -> dict[str, str]:
+        """The tasks in the queue, by their messages."""
+        groups = self.queue._groups.values()
+        return {one.message_id: json.loads(one.body).get("task_id", "") for group in groups for one in group.messages}
 
     def _tag(self, task: Any) -> str:
         known = self.history.known.get(task.task_id)
@@ -286,15 +379,25 @@ class World:
         if known is None:
             return None
         runs = known.runs
-        fault = self.faults.next("function")
+        fault = self.faults.next("function", process.machine)
         process.wait(payload["runs_ms"])
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
             self.workers[int(process.name[1])].die(process)
-        result = "raised" if runs <= payload["kills"] + payload["fails"] else "bad" if payload["is_bad"] else "done"
-        self.history.run_ends(known, process, result)
+        ends = payload["kills"] + payload["fails"]
+        result = "raised" if runs <= ends else "bad" if payload["is_bad"] else "done"
+        if ends < runs <= ends + payload["holds"]:
+            result = "held"
+        self.history.run_ends(known, process, result, self.timeline.now)
         if result == "raised":
             raise ValueError("not this time")
+        if result == "held":
+            raise RetryAfter(payload["holds_ms"] / 1000)
         return float("nan") if result == "bad" else known.runs
+
+
+def _opening(lane: Lane) -> tuple[Any, ...]:
+    """What changes when the lane's tasks may start."""
+    return lane.limits, lane.paused_until, lane.held_until
 
 
 class Machine:
@@ -317,12 +420,13 @@ class ApiMachine(Machine):
     def __init__(self, world: World, number: int) -> None:
         super().__init__(world, f"api{number}", world.plan.offsets[number])
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
-        races = Races(self.clock, self._chance)
-        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings)
+        races = Races(self.clock, world.chance)
+        later = self.remote("later")
+        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings, later=later)
         self._ids = count(1)
         idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         self.intake = Intake(submitter, idempotency, self._new_id, OverLimit.QUEUE)
-        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings)
+        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, later)
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline
@@ -332,10 +436,6 @@ class ApiMachine(Machine):
     def die(self, process: Process) -> None:
         self.world.tell(f"{process.name} dies")
         process.kill()
-
-    def _chance(self) -> float:
-        assert self.world.timeline.current is not None
-        return self.world.timeline.current.random.random()
 
     def _new_id(self) -> str:
         """As a UUID of version 7: the time, a number of this machine, and the machine."""
@@ -356,6 +456,8 @@ class WorkerMachine(Machine):
         self._source = Remote(
             "source", SourcePort(world), world.timeline, world.faults, self.die, world.observe, UnavailableError
         )
+        self._served = set[str]() if world.plan.is_apart else world.served
+        self._teller, self._done = self.remote("teller"), self.remote("later")
         self._begin()
 
     @property
@@ -380,6 +482,7 @@ class WorkerMachine(Machine):
             return
         self._is_up = False
         self.world.tell(f"{self.name} is {why}")
+        self.world.history.worker_died(self.name)
         processes = [*self._handling, *self._others]
         for process in list(self._handling):
             self._forget(process, "died")
@@ -401,16 +504,44 @@ class WorkerMachine(Machine):
         if parts.keeper:
             keeper = parts.keeper(lanes, self.clock)
         attempts = parts.attempts(
-            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired")
-        )
+            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired"),
+            self.remote("later"),
+        )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = parts.worker(
-            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings
+            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
+            None if world.plan.is_lambda else parts.presence(self._served),
+        )  # fmt: skip
+        submitter = parts.submitter(
+            lanes, tasks, queue, self.clock, Races(self.clock, world.chance), world.settings, later=self.remote("later")
         )
+        self._errands = ErrandRunner(self.remote("later"), tasks, queue, submitter, attempts, self._tell, self.clock)
         self._is_up = True
         if hasattr(world, "source"):
             world.source.look()
+            world.errands.look()
+
+    def _tell(self, callback: Callback) -> Untold | None:
+        try:
+            self._teller.tell(callback)
+        except UnavailableError as error:
+            return Untold(str(error), is_final=False)
+        return None
+
+    @property
+    def is_up(self) -> bool:
+        return self._is_up
+
+    def run_errand(self, delivery: ErrandDelivery) -> None:
+        self._spawn(lambda: self._run_errand(delivery), "later")
+
+    def _run_errand(self, delivery: ErrandDelivery) -> None:
+        try:
+            if self._errands.handle(delivery):
+                self._done.delete(delivery.receipt)
+        except UnavailableError as error:
+            self.world.tell(f"{self.name} gives an errand up: {error}")
 
     def _handle(self, message: Message) -> None:
         process = self.world.timeline.current
@@ -452,8 +583,8 @@ class WorkerMachine(Machine):
         if process in self._handling:
             self.kill(f"out of time in {process.name}")
 
-    def _spawn(self, body: Callable[[], None]) -> Process:
-        process = self.world.timeline.spawn(f"{self.name}:other{next(self._numbers)}", body)
+    def _spawn(self, body: Callable[[], None], name: str = "other") -> Process:
+        process = self.world.timeline.spawn(f"{self.name}:{name}{next(self._numbers)}", body)
         self._others.append(process)
         return process
 
@@ -506,6 +637,44 @@ class Source:
             self._random.choice(free).handle(messages[0])
         else:
             return  # whoever is free next looks again
+        self.look()
+
+
+class Teller:
+    """Those who are told of ends."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def tell(self, callback: Callback) -> None:
+        self._history.told(callback)
+
+
+class ErrandSource:
+    """Hands each errand that is due to a worker machine that is up."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"{world.plan.seed}/errands")
+        self._next_look: int | None = None
+
+    def look(self) -> None:
+        timeline, next_at = self._world.timeline, self._world.later.next_available_at()
+        if next_at is None:
+            return
+        at = max(next_at, timeline.now) + self._random.randint(0, 30)
+        if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
+            self._next_look = at
+            timeline.at(at, self._poll)
+
+    def _poll(self) -> None:
+        self._next_look = None
+        up = [worker for worker in self._world.workers if worker.is_up]
+        if not up:
+            return  # whoever comes up next looks again
+        received = self._world.later.receive()
+        if received:
+            self._random.choice(up).run_errand(ErrandDelivery(*received))
         self.look()
 
 
