@@ -16,7 +16,7 @@ run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m infra.local
 
 test: $(READY) ## run all tests; they need nothing but Python
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/browser
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/browser
 
 browser: $(READY) ## test the dashboard in Chromium, which has to be there (Debian: chromium)
 	@$(BIN)/python -m pytest tests/browser

@@ -129,4 +129,4 @@ def test_the_readme_works(paceline: Paceline, capsys: pytest.CaptureFixture[str]
     exec(code.replace(":8000", f":{paceline.port}"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(" 0 False")
-    assert lines[1:4] == ["succeeded", "5 5", "cancelled"]
+    assert lines[1:5] == ["succeeded", "5 5", "True cancelled", "cancelled"]
