@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,8 @@ def main() -> None:
     port, state_dir = sys.argv[1:]
     end_with_parent()
     _set_environment(port, Path(state_dir))
-    uvloop.run(_serve(int(port)))
+    with suppress(KeyboardInterrupt):  # uvicorn raises what it was stopped by again
+        uvloop.run(_serve(int(port)))
 
 
 def _set_environment(port: str, state_dir: Path) -> None:
