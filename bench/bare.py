@@ -24,8 +24,8 @@ def main() -> None:
 
     with recorded() as recording:
         app.app(submit_event(RECORDED_USER, share["tasks"]), Context())
-    made = [_for_user(recording, f"bare-{number}-{n}") for n in range(share["submits"])]
-    warm_up = [_for_user(recording, f"warm-up-{number}-{n}") for n in range(20)]
+    made = [for_user(recording, f"bare-{number}-{n}") for n in range(share["submits"])]
+    warm_up = [for_user(recording, f"warm-up-{number}-{n}") for n in range(20)]
     with ThreadPoolExecutor(share["threads"]) as pool:
         list(pool.map(Recording.replay, warm_up))
         print("ready", flush=True)
@@ -34,7 +34,8 @@ def main() -> None:
     print("done", flush=True)
 
 
-def _for_user(recording: Recording, user_id: str) -> Recording:
+def for_user(recording: Recording, user_id: str) -> Recording:
+    """The calls of a submit by RECORDED_USER, for another one."""
     return Recording([(client, method, _named(parameters, user_id)) for client, method, parameters in recording.calls])
 
 
