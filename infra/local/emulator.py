@@ -24,7 +24,7 @@ from infra.local.parent import end_with_parent
 HOST = "127.0.0.1"
 
 _SAVE_SECONDS = 1.0
-_PRUNE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 #: What the template uses; the keys under which MiniStack saves and loads them.
 _SERVICES = ("cloudformation", "dynamodb", "sqs")
 #: Operations that leave everything as it was begin like this. An empty receive changes nothing, and a full one is
@@ -69,7 +69,7 @@ def _set_environment(port: str, state_dir: Path) -> None:
 async def _serve(port: int) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
-    _prune_rarely()
+    _look_rarely()
     saver = _Saver(app)
     # With MiniStack's own server, Hypercorn, a call takes 0.6 ms longer.
     config = uvicorn.Config(
@@ -91,20 +91,32 @@ async def _serve(port: int) -> None:
     task.cancel()
 
 
-def _prune_rarely() -> None:
-    """MiniStack looks through all messages of the last five minutes for each one sent; once a second will do."""
+def _look_rarely() -> None:
+    """MiniStack looks through all messages of a queue for each call about it. For what only time changes, once a second
+    will do; and what SNS sent may lack fields, but not what was sent here."""
     from ministack.services import sqs  # noqa: PLC0415
 
-    prune: Callable[[dict[str, Any]], None] = sqs._prune_dedup
-    pruned_at: dict[int, float] = {}
+    complete: Callable[[dict[str, Any]], None] = sqs._ensure_msg_fields
 
-    def prune_rarely(queue: dict[str, Any]) -> None:
+    def complete_if_need_be(message: dict[str, Any]) -> None:
+        if "seq" not in message:
+            complete(message)
+
+    sqs._ensure_msg_fields = complete_if_need_be
+    sqs._prune_dedup = _rarely(sqs._prune_dedup)
+    sqs._expire_retained = _rarely(sqs._expire_retained)
+
+
+def _rarely(look: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    looked_at: dict[int, float] = {}
+
+    def look_rarely(queue: dict[str, Any]) -> None:
         now = time.monotonic()
-        if now - pruned_at.get(id(queue), 0) >= _PRUNE_SECONDS:
-            pruned_at[id(queue)] = now
-            prune(queue)
+        if now - looked_at.get(id(queue), 0) >= _LOOK_SECONDS:
+            looked_at[id(queue)] = now
+            look(queue)
 
-    sqs._prune_dedup = prune_rarely
+    return look_rarely
 
 
 class _Saver:
