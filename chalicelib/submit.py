@@ -16,6 +16,10 @@ from chalicelib.tasks import Ended, Json, Task, TaskState
 
 #: Tasks of one bulk submit.
 MOST_TASKS = 100
+#: So many of them, one batch of messages, are sent before the others are noted, so that the first starts soon,
+FIRST_TASKS = 10
+#: unless there are more than this: then the notes would take one call more than they need.
+MOST_IN_PARTS = 85
 
 
 @dataclass(frozen=True)
@@ -225,8 +229,9 @@ class Submitter:
             self._queue.send_many(tasks)
             return
         try:
-            self._tasks.put_many(tasks)
-            self._queue.send_many(tasks)
+            for part in _parts(tasks):
+                self._tasks.put_many(part)
+                self._queue.send_many(part)
         except UnavailableError:
             if self._withdrawn(lane, tasks):
                 on_withdrawal()
@@ -291,6 +296,13 @@ class Submitter:
     def _refused(self, stale: Stale, reason: str, retry_at: int, now_ms: int) -> Refused:
         lane = stale.lane
         return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
+
+
+def _parts(tasks: Sequence[Task]) -> list[Sequence[Task]]:
+    """What is noted and sent together, in order."""
+    if FIRST_TASKS < len(tasks) <= MOST_IN_PARTS:
+        return [tasks[:FIRST_TASKS], tasks[FIRST_TASKS:]]
+    return [tasks]
 
 
 def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 #: After these calls there may be a message to receive.
 _SENDS = ("SendMessage", "SendMessageBatch", "ChangeMessageVisibility")
+#: Batches of one lane that follow each other so soon belong to one submit.
+_SAME_SECONDS = 0.05
+#: Where a call's context keeps the lane.
+_LANE = "paceline_lane"
 
 
 def wake_socket(run_dir: Path, name: str) -> Path:
@@ -26,11 +32,22 @@ class Waker:
         self._run_dir = run_dir
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        #: the last batch that this thread sent: its lane, and when
+        self._batch = threading.local()
 
     def wake_after_sends(self, sqs: Any) -> None:
         """sqs: the client that sends. Of many tasks the first starts while the others are still being sent."""
         for operation in _SENDS:
-            sqs.meta.events.register(f"after-call.sqs.{operation}", lambda **_: self.wake())
+            sqs.meta.events.register(f"after-call.sqs.{operation}", self._sent)
+        sqs.meta.events.register("provide-client-params.sqs.SendMessageBatch", _note_lane)
+
+    def _sent(self, context: dict[str, Any], **_others: Any) -> None:
+        """Wakes a worker, unless one was just woken for the batch before: it gets the rest when that is done."""
+        lane, now = context.get(_LANE), time.monotonic()
+        last, at = getattr(self._batch, "last", None), getattr(self._batch, "at", 0.0)
+        self._batch.last, self._batch.at = lane, now
+        if lane is None or lane != last or now - at > _SAME_SECONDS:
+            self.wake()
 
     def wake(self) -> None:
         """Never blocks, never raises."""
@@ -50,6 +67,11 @@ class Waker:
         except OSError:
             return False
         return True
+
+
+def _note_lane(params: dict[str, Any], context: dict[str, Any], **_others: Any) -> None:
+    """A batch of the API is of one lane; the queue `later` has none."""
+    context[_LANE] = params["Entries"][0].get("MessageGroupId")
 
 
 class Alarm:

@@ -31,6 +31,17 @@ def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counte
     assert calls == {"UpdateItem": 2, "BatchWriteItem": 4, "SendMessageBatch": 10}
 
 
+def test_first_tasks_of_a_bulk_are_sent_before_the_others_are_noted(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    noted_before_sent = []
+    paceline.parts.sqs.meta.events.register_first(  # type: ignore[attr-defined]
+        "before-send.*", lambda **_: noted_before_sent.append(calls["BatchWriteItem"])
+    )
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 35)).status_code == 429
+    assert noted_before_sent == [1, 2, 2, 2]
+
+
 def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user: str, calls: Counter[str]) -> None:
     paceline.submit(user)
     counts = []
