@@ -46,7 +46,8 @@ def _environment(endpoint_url: str, log_dir: Path) -> dict[str, str]:
     # boto3 looks for credentials when it makes a client, also in this process.
     os.environ.update(emulator_defaults(os.environ))
     settings = LocalSettings.from_env(os.environ)
-    of_app = app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment
+    of_app = dict(app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment)
+    del of_app["RUN_DIR"]  # which is another run's
     return {**of_app, "AWS_ENDPOINT_URL": endpoint_url, "LOG_DIR": str(log_dir)}
 
 

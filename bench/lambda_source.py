@@ -40,7 +40,8 @@ class LambdaSource:
     def _poll(self) -> None:
         while not self._stopping.is_set():
             for message in self._source.receive(1, 1):
-                self._pool.submit(self._invoke, message)
+                # A failure in there is told by asking for the result.
+                self._pool.submit(self._invoke, message).add_done_callback(lambda invocation: invocation.result())
 
     def _invoke(self, message: Message) -> None:
         answer = self._worker(sqs_event(message, self._queue_arn), Context())
