@@ -120,6 +120,27 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     return Admission(tuple(reversed(planned[:count])), after)
 
 
+def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
+    """The planned starts of the lane's newest tasks, in order, as they are in it: a repeat may find its first try's.
+
+    expected: what this try would have reserved, to which the lane is true if it did. Of a first try the lane has
+    forgotten all but the newest; the others are the latest that the limits leave for them.
+
+    >>> from chalicelib.limits import parse_limits
+    >>> lane = Lane("ann", admitted=9, planned=(8_000, 7_000))
+    >>> reserved(lane, parse_limits("2/2 seconds; 1/second"), (2_000, 3_000, 4_000))
+    (6000, 7000, 8000)
+    """
+    known = tuple(reversed(lane.planned[: len(expected)]))
+    if known == tuple(expected[-len(known) :]):
+        return tuple(expected)
+    starts = list(known)
+    while len(starts) < len(expected):
+        latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
+        starts.insert(0, min(starts[0], *latest))
+    return tuple(starts)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What a claim has to know of a task."""

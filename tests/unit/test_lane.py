@@ -19,6 +19,7 @@ from chalicelib.lane import (
     estimated_starts,
     gap_before,
     place_in_line,
+    reserved,
 )
 from chalicelib.limits import Limits, memory_needed, parse_limits
 from tests.factories import make_lane
@@ -50,6 +51,13 @@ def waits_until(lane: Lane, task: Candidate, now_ms: int = 5_000) -> int:
 
 
 # --- admit
+
+
+@pytest.mark.parametrize("count", [1, 2, 21, 22, 60, 90, 100])
+def test_what_a_first_try_reserved_is_known_also_beyond_what_the_lane_remembers(count: int) -> None:
+    admission = admit(make_lane(), DEFAULT, 5_000, "last", count)
+    assert reserved(admission.lane, DEFAULT, admission.planned) == admission.planned
+    assert reserved(admission.lane, DEFAULT, range(9_000, 9_000 + count)) == admission.planned
 
 
 def test_first_submit_starts_now_as_number_one() -> None:

@@ -197,6 +197,21 @@ def test_failure_at_any_step_loses_nothing_and_doubles_nothing(
     assert shop.record(then).state is TaskState.SUCCEEDED
 
 
+def test_parked_task_whose_reservation_was_not_answered_keeps_the_start_that_was_reserved(shop: LaterShop) -> None:
+    late = shop.park(1_000)
+    for _ in range(200):
+        shop.submit()
+    shop.clock.sleep_until(shop.later.next_available_at() or 0)
+    shop.lanes.fail("admit", after=True)
+    with pytest.raises(UnavailableError):
+        shop.run_errand()
+    reserved_at = shop.lanes.get("ann").planned[0]
+    shop.clock.sleep_until(shop.later.next_available_at() or 0)
+    shop.run_errand()
+    task = shop.record(late).task
+    assert (task.seq, task.planned_at) == (201, reserved_at)
+
+
 @pytest.mark.parametrize("again_after_ms", [0, 90_000, 400_000])
 def test_parked_task_that_is_given_twice_runs_once(shop: LaterShop, again_after_ms: int) -> None:
     late = shop.park(2_000)
