@@ -248,7 +248,8 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         running=lease,
         cancelled=_cancelled_after(lane, task),
     )
-    return Start(at, attempt, planned_at, after)
+    # A task planned anew is planned behind its own first start when it is tried again.
+    return Start(at, attempt, min(planned_at, starts[0]), after)
 
 
 def _pass_over(lane: Lane, task: Candidate) -> Lane:

@@ -185,6 +185,13 @@ def test_retry_counts_against_the_pace() -> None:
     assert claimed(lane, make_candidate(), now_ms=5_100).at == 6_000
 
 
+def test_retry_of_what_was_planned_anew_was_planned_for_no_later_than_its_first_start() -> None:
+    replanned = {"replanned_seq": 1, "replanned_at": 5_050}
+    lane = make_lane(running=make_lease(until=5_100), started=1, starts=(5_000,), started_seq=1, **replanned)
+    start = claimed(lane, make_candidate(planned_at=4_000), now_ms=6_500)
+    assert (start.at, start.planned_at) == (6_500, 5_000)
+
+
 def test_lease_of_the_task_before_holds_nothing_up() -> None:
     lane = make_lane(running=make_lease("t1", until=99_000), started=1, starts=(5_000,), started_seq=1)
     assert claimed(lane, make_candidate(2), now_ms=6_000).attempt == 1

@@ -163,6 +163,20 @@ def test_completion_counts_attempts_and_names_earlier_starts() -> None:
     assert "error" not in event
 
 
+@pytest.mark.parametrize("changed_at_ms", [500, 2_500], ids=["before its first start", "in its backoff"])
+def test_task_planned_anew_and_tried_again_is_not_logged_as_early(changed_at_ms: int) -> None:
+    shop = Workshop(LIMITS="1/second", BACKOFF="3s")
+    shop.register("flaky", Flaky(1))
+    shop.submit()
+    task = shop.submit(name="flaky")
+    shop.clock.at(NOW + changed_at_ms, lambda: shop.control.set_limits("ann", parse_limits("2/3 seconds")) and None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["attempt"], event["limits"]) == (2, "2/3 seconds")
+    assert event["planned_at"] <= event["starts"][0]
+    assert event["late_ms"] >= 0
+
+
 def test_waiting_for_the_next_attempt_shows_the_last_error() -> None:
     shop = Workshop()
     shop.register("flaky", Flaky(1))
