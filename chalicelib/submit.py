@@ -174,7 +174,8 @@ class Submitter:
 
         The task is still to be noted and sent. It waits if need be, whatever the deployment does with other submits.
         """
-        reserved = self._reserve(user_id, [task_id], now_ms, OverLimit.QUEUE)
+        with self._turn(user_id):
+            reserved = self._reserve(user_id, [task_id], now_ms, OverLimit.QUEUE)
         if isinstance(reserved, Refused):
             return reserved
         lane, planned = reserved
