@@ -6,12 +6,21 @@ which says whether it got its place.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from chalicelib.attempt import Attempts
 from chalicelib.callbacks import Untold
-from chalicelib.errands import LONGEST_DELAY_SECONDS, Callback, Parked, Withdrawal, from_message, to_message
-from chalicelib.errors import MessageError, NewerMessageError
+from chalicelib.errands import (
+    LONGEST_DELAY_SECONDS,
+    Callback,
+    Errand,
+    Parked,
+    Withdrawal,
+    from_message,
+    to_message,
+)
+from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.ports import Clock, ErrandQueue, TaskQueue, TaskStore
 from chalicelib.submit import Refused, Submitter
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
@@ -20,6 +29,8 @@ from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 LONGEST_SLEEP_MS = 1_200
 #: SQS hides a message for 12 hours at most, counted from its receive.
 LONGEST_HIDDEN_SECONDS = 43_000
+#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
+AGAIN_SECONDS = 5
 #: How long a message is hidden that only a newer deployment can read, so that its function gets it.
 NEWER_SECONDS = 30
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
@@ -68,6 +79,14 @@ class ErrandRunner:
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
+        try:
+            return self._handle(errand, delivery)
+        except UnavailableError:
+            with suppress(UnavailableError):  # or it comes back when its visibility ends
+                self._later.defer(delivery.receipt, AGAIN_SECONDS)
+            raise
+
+    def _handle(self, errand: Errand, delivery: ErrandDelivery) -> bool:
         if self._is_early(delivery, errand.due_at):
             return False
         if isinstance(errand, Parked):

@@ -10,7 +10,7 @@ import pytest
 from chalicelib.callbacks import Untold
 from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.later import AGAIN_SECONDS, NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Refused, Submitted
 from chalicelib.tasks import Task, TaskState
@@ -210,6 +210,23 @@ def test_parked_task_whose_reservation_was_not_answered_keeps_the_start_that_was
     shop.run_errand()
     task = shop.record(late).task
     assert (task.seq, task.planned_at) == (201, reserved_at)
+
+
+def test_errand_that_aws_failed_comes_back_soon(shop: LaterShop) -> None:
+    late = shop.park(2_000)
+    shop.lanes.fail("admit_within")
+    shop.run_all()
+    [event] = shop.events
+    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 2_000 + 1_000 * AGAIN_SECONDS)
+
+
+def test_errand_that_can_not_even_be_put_off_comes_back_when_its_visibility_ends(shop: LaterShop) -> None:
+    late = shop.park(2_000)
+    shop.lanes.fail("admit_within")
+    shop.later.fail("defer")
+    shop.run_all()
+    [event] = shop.events
+    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 92_000)
 
 
 @pytest.mark.parametrize("again_after_ms", [0, 90_000, 400_000])
