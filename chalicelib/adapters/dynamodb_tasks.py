@@ -85,23 +85,32 @@ class DynamoDBTaskStore:
         return record_of(answer["Item"]) if "Item" in answer else None
 
     def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
-        with unavailable("looking for earlier tasks"):
-            answer = self._client.query(
-                TableName=self._table,
-                KeyConditionExpression="user_id = :user AND #item < :lane",
-                FilterExpression="seq BETWEEN :first AND :last",
-                ExpressionAttributeNames={"#item": "item"},
-                ExpressionAttributeValues={
-                    ":user": {"S": user_id},
-                    ":lane": {"S": AFTER_TASK_IDS},
-                    ":first": number(first_seq),
-                    ":last": number(last_seq),
-                },
-                ScanIndexForward=False,
-                Limit=PREDECESSORS_SEARCHED,
-                ConsistentRead=True,
-            )
-        return sorted(map(record_of, answer["Items"]), key=lambda record: record.task.seq)
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :lane",
+            "FilterExpression": "seq BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#item": "item"},
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":lane": {"S": AFTER_TASK_IDS},
+                ":first": number(first_seq),
+                ":last": number(last_seq),
+            },
+            "ScanIndexForward": False,
+            "ConsistentRead": True,
+        }
+        found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
+        # A page ends at 1 MB, which is no more than 15 tasks with large payloads. A seq below the first ends nothing:
+        # who was parked, or came again with its key, has an old id and a new seq.
+        while left > 0 and len(found) <= last_seq - first_seq:
+            with unavailable("looking for earlier tasks"):
+                answer = self._client.query(**query, Limit=left)
+            found += map(record_of, answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                break
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            left -= answer["ScannedCount"]
+        return sorted(found, key=lambda record: record.task.seq)
 
     def end(self, task: Task, ended: Ended) -> None:
         update = self._noted(task)

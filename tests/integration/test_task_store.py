@@ -114,6 +114,15 @@ def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> Non
     assert ports.tasks.between(user, 1, 2) == []
 
 
+def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) -> None:
+    """A page of DynamoDB ends at 1 MB, whatever of it is given."""
+    for seq in range(1, 41):
+        ports.tasks.put(make_task(seq, user, payload="x" * 65_000))
+    assert [record.task.seq for record in ports.tasks.between(user, 2, 3)] == [2, 3]
+    assert [record.task.seq for record in ports.tasks.between(user, 1, 40)] == list(range(1, 41))
+    assert ports.tasks.between(user, 41, 41) == []
+
+
 def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> None:
     task = make_task(1, user, payload=PAYLOAD)
     ports.tasks.put(task)
