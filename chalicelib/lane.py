@@ -28,6 +28,11 @@ class Lease:
     #: the task's seq if it runs in place of a later one's message: that one has to see to its end first. 0: it does not
     filled_seq: int = 0
 
+    @property
+    def last_token(self) -> str:
+        """Its token once its attempt is over, so that no renewal finds it."""
+        return f"{self.token}-over"
+
 
 @dataclass(frozen=True)
 class Lane:

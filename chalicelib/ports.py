@@ -69,12 +69,15 @@ class LaneStore(Protocol):
     def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
 
-        False when the lease was lost.
+        Nothing moves the lease after it, as after the last `extend`. False when the lease was lost.
         """
         ...
 
-    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
-        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost."""
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
+        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost.
+
+        is_last: nothing moves it after that, for a renewal may still be under way when its task's attempt is over.
+        """
         ...
 
 

@@ -115,18 +115,19 @@ class MemoryLaneStore:
             return lane.running is not None and lane.running.token == lease.token
 
         def holding(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until)
+            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
             revision = lane.revision + 1
             return replace(lane, running=running, held_until=until, held_reason=reason, revision=revision)
 
         return isinstance(self._write(user_id, held, holding), Written)
 
-    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
         def held(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
         def extended(lane: Lane) -> Lane:
-            return replace(lane, running=lane.running and replace(lane.running, until=until))
+            token = lease.last_token if is_last else lease.token
+            return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
 
         return isinstance(self._write(user_id, held, extended), Written)
 

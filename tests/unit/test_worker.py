@@ -594,6 +594,26 @@ def test_lease_of_a_long_task_is_renewed_before_it_ends_and_not_after_the_task()
     assert until() == 16_000
 
 
+@pytest.mark.parametrize("backoff_ms", [3_000, 60_000])
+def test_renewal_that_lands_after_the_attempt_does_not_change_its_backoff(backoff_ms: int) -> None:
+    shop = Workshop(BACKOFF=f"{backoff_ms // 1000}s")
+    shop.register("flaky", Flaky(1))
+    shop.submit(name="flaky")
+    message = shop.receive()
+    real, late = shop.lanes.extend, list[bool]()
+
+    def overtaken(user_id: str, lease: Lease, until: int, *is_last: bool) -> bool:
+        moved = real(user_id, lease, until, *is_last)
+        late.append(real(user_id, lease, NOW + LEASE_MS))  # the keeper's, which was under way
+        return bool(moved)
+
+    shop.lanes.extend = overtaken  # type: ignore[attr-defined]
+    shop.deliver(message)
+    assert late == [False]
+    shop.run()
+    assert shop.started_ms == [0, backoff_ms]
+
+
 # --- a task that never ends
 
 
