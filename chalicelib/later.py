@@ -37,6 +37,8 @@ NEWER_SECONDS = 30
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
+#: How long nobody else logs an end once somebody began to: longer than `Attempts` tries to, milliseconds.
+LOGGING_MS = 30_000
 #: Who dead letters that name nobody belong to.
 NOBODY = "nobody"
 
@@ -93,8 +95,7 @@ class ErrandRunner:
             self._admit(errand)
             return True
         if isinstance(errand, Withdrawal):
-            self._withdraw(errand.task)
-            return True
+            return self._withdraw(errand.task, delivery)
         return self._call_back(errand, delivery)
 
     def _is_early(self, delivery: ErrandDelivery, due_at: int) -> bool:
@@ -143,15 +144,23 @@ class ErrandRunner:
         seconds = max(1, min(math.ceil(wait_ms / 1000), LONGEST_DELAY_SECONDS))
         self._later.send([(parked, seconds)])
 
-    def _withdraw(self, task: Task) -> None:
-        """Logs that the task was cancelled, unless it had got its place before."""
-        ended = Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
-        if not self._tasks.withdrawn(task, ended):
-            record = self._tasks.get(task.user_id, task.task_id)
-            if record is None or record.ended is None or record.task.seq:
-                return
-            ended = record.ended
-        self._attempts.cancelled(task, ended)
+    def _withdraw(self, task: Task, delivery: ErrandDelivery) -> bool:
+        """Logs that the task was cancelled, unless it had got its place before.
+
+        Once, though whoever cancelled it twice at once sent two errands, and the queue may give each twice: one after
+        the other has the log to itself, and the others come again to see it done.
+        """
+        now_ms = self._clock.now_ms()
+        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, now_ms, 0))
+        record = self._tasks.get(task.user_id, task.task_id)
+        if record is None or record.ended is None or record.task.seq or record.is_logged:
+            return True
+        if not self._tasks.begin_log(task, now_ms, now_ms + LOGGING_MS):
+            self._later.defer(delivery.receipt, AGAIN_SECONDS)
+            return False
+        self._attempts.cancelled(task, record.ended)
+        self._tasks.logged(task)
+        return True
 
     def _call_back(self, callback: Callback, delivery: ErrandDelivery) -> bool:
         untold = self._tell(callback)

@@ -190,6 +190,7 @@ class MemoryParkedCounts:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
+        self._logging_until: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def put(self, task: Task) -> None:
@@ -228,6 +229,19 @@ class MemoryTaskStore:
 
     def withdrawn(self, task: Task, ended: Ended) -> bool:
         return self._note_parked(TaskRecord(_stored(task), ended.state, ended, ended.attempts))
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            if self._records[key].is_logged or self._logging_until.get(key, 0) > now_ms:
+                return False
+            self._logging_until[key] = until
+            return True
+
+    def logged(self, task: Task) -> None:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            self._records[key] = replace(self._records[key], is_logged=True)
 
     def _note_parked(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from chalicelib.attempt import SETTLE_TRIES
 from chalicelib.callbacks import Untold
-from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
+from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, Withdrawal, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
 from chalicelib.later import AGAIN_SECONDS, NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
@@ -313,6 +314,67 @@ def test_cancelled_before_its_time_it_never_gets_a_place(shop: LaterShop) -> Non
     assert (event["event"], event["started_at"], event["completed_at"]) == ("task_cancelled", None, NOW)
     assert shop.lanes.get("ann").admitted == 0
     assert len(shop.later) == 0
+
+
+def ends_of(shop: LaterShop, task: Task) -> tuple[list[str], int]:
+    """The lines of the log about the task, and how often its end was told."""
+    return [event["event"] for event in shop.events if event["task_id"] == task.task_id], len(shop.told)
+
+
+def test_cancelled_twice_at_once_it_ends_once(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    real = shop.later.send
+
+    def send(errands: Any) -> None:
+        shop.later.send = real  # type: ignore[method-assign]
+        shop.control.cancel("ann", late.task_id)
+        real(errands)
+
+    shop.later.send = send  # type: ignore[method-assign]
+    assert shop.control.cancel("ann", late.task_id).state is TaskState.CANCELLED
+    assert len(shop.later) == 3
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+
+
+@pytest.mark.parametrize("again_after_ms", [0, 1_000, 90_000])
+def test_cancellation_that_is_given_twice_is_logged_once(shop: LaterShop, again_after_ms: int) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.later.send([(Withdrawal(late), 0)])
+    shop.run_errand()
+    shop.clock.advance(again_after_ms)
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+
+
+def test_cancellation_that_is_given_twice_at_once_is_logged_once(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.later.send([(Withdrawal(late), 0)])
+    real, second = shop.log.write, list[bool]()
+
+    def write(event: Any) -> None:
+        shop.log.write = real  # type: ignore[attr-defined]
+        second.append(shop.run_errand())
+        real(event)
+
+    shop.log.write = write  # type: ignore[attr-defined]
+    assert shop.run_errand()
+    assert second == [False]
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+    assert len(shop.later) == 0
+
+
+def test_cancellation_that_can_not_be_logged_is_logged_later(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.log.fail("write", times=SETTLE_TRIES)
+    with pytest.raises(UnavailableError):
+        shop.run_errand()
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
 
 
 def test_cancelled_after_it_got_its_place_it_is_passed_over(shop: LaterShop) -> None:
