@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from chalicelib.errors import ConflictError, InvalidError
+from chalicelib.errors import ConflictError, InvalidError, UnavailableError
 from chalicelib.ports import Clock
-from chalicelib.submit import NewTask
+from chalicelib.settings import OverLimit
+from chalicelib.submit import NewTask, Refused, Submitted, Submitter
 
 #: Milliseconds after which a request that was never answered may be served again: longer than any request lives.
 ABANDONED_AFTER_MS = 30_000
@@ -101,6 +102,26 @@ class Idempotency:
                 return Serve(found)
             if now_ms >= patience or self._clock.sleep(POLL_MS):
                 raise ConflictError("The first request is being served", "Try again shortly.", "Idempotency-Key")
+
+    def submit(
+        self, submitter: Submitter, record: RequestRecord, new: Sequence[NewTask], over_limit: OverLimit
+    ) -> Submitted | Refused:
+        """Submits what was begun, under its ids; the answer to it is still to be kept. UnavailableError when AWS fails.
+
+        When nothing comes of it, it can be repeated at once: under the same ids if its tasks may have been sent.
+        """
+        ids, is_repeat = ids_from(record.first_id, len(new)), record.is_repeat
+        forget = lambda: self.requests.forget(record)  # noqa: E731
+        try:
+            outcome = submitter.submit(record.user_id, new, ids, over_limit, is_repeat, forget)
+        except UnavailableError:
+            self.requests.abandon(record)
+            raise
+        if isinstance(outcome, Refused) and is_repeat:
+            self.requests.abandon(record)
+        elif isinstance(outcome, Refused):
+            self.requests.forget(record)
+        return outcome
 
 
 def ids_from(first_id: str, count: int) -> list[str]:

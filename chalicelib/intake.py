@@ -46,24 +46,14 @@ class Intake:
     def _serve_once(
         self, record: RequestRecord, new: Sequence[NewTask], over_limit: OverLimit, to_answer: ToAnswer
     ) -> Response:
-        ids, requests = ids_from(record.first_id, len(new)), self._idempotency.requests
-        try:
-            outcome = self._submitter.submit(
-                record.user_id, new, ids, over_limit, record.is_repeat, lambda: requests.forget(record)
-            )
-        except UnavailableError:
-            requests.abandon(record)
-            raise
+        outcome = self._idempotency.submit(self._submitter, record, new, over_limit)
         response = to_answer(outcome, over_limit)
         if isinstance(outcome, Submitted):
             kept = {"status": response.status_code, "headers": response.headers, "body": response.body}
             with suppress(UnavailableError):  # the tasks are queued, whatever becomes of this
-                requests.finish(record, kept)
+                self._idempotency.requests.finish(record, kept)
         elif record.is_repeat:
-            requests.abandon(record)  # its tasks may have been sent: whoever repeats it has to use the same ids
-            response = unsure_answer(outcome)
-        else:
-            requests.forget(record)
+            response = unsure_answer(outcome)  # its tasks may have been sent
         return response
 
 

@@ -28,6 +28,11 @@ class Lease:
     #: the task's seq if it runs in place of a later one's message: that one has to see to its end first. 0: it does not
     filled_seq: int = 0
 
+    @property
+    def last_token(self) -> str:
+        """Its token once its attempt is over, so that no renewal finds it."""
+        return f"{self.token}-over"
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -118,6 +123,27 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
         newest=newest,
     )
     return Admission(tuple(reversed(planned[:count])), after)
+
+
+def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
+    """The planned starts of the lane's newest tasks, in order, as they are in it: a repeat may find its first try's.
+
+    expected: what this try would have reserved, to which the lane is true if it did. Of a first try the lane has
+    forgotten all but the newest; the others are the latest that the limits leave for them.
+
+    >>> from chalicelib.limits import parse_limits
+    >>> lane = Lane("ann", admitted=9, planned=(8_000, 7_000))
+    >>> reserved(lane, parse_limits("2/2 seconds; 1/second"), (2_000, 3_000, 4_000))
+    (6000, 7000, 8000)
+    """
+    known = tuple(reversed(lane.planned[: len(expected)]))
+    if known == tuple(expected[-len(known) :]):
+        return tuple(expected)
+    starts = list(known)
+    while len(starts) < len(expected):
+        latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
+        starts.insert(0, min(starts[0], *latest))
+    return tuple(starts)
 
 
 @dataclass(frozen=True)
@@ -227,7 +253,8 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         running=lease,
         cancelled=_cancelled_after(lane, task),
     )
-    return Start(at, attempt, planned_at, after)
+    # A task planned anew is planned behind its own first start when it is tried again.
+    return Start(at, attempt, min(planned_at, starts[0]), after)
 
 
 def _pass_over(lane: Lane, task: Candidate) -> Lane:

@@ -6,12 +6,21 @@ which says whether it got its place.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from chalicelib.attempt import Attempts
 from chalicelib.callbacks import Untold
-from chalicelib.errands import LONGEST_DELAY_SECONDS, Callback, Parked, Withdrawal, from_message, to_message
-from chalicelib.errors import MessageError, NewerMessageError
+from chalicelib.errands import (
+    LONGEST_DELAY_SECONDS,
+    Callback,
+    Errand,
+    Parked,
+    Withdrawal,
+    from_message,
+    to_message,
+)
+from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.ports import Clock, ErrandQueue, TaskQueue, TaskStore
 from chalicelib.submit import Refused, Submitter
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
@@ -20,12 +29,16 @@ from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 LONGEST_SLEEP_MS = 1_200
 #: SQS hides a message for 12 hours at most, counted from its receive.
 LONGEST_HIDDEN_SECONDS = 43_000
+#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
+AGAIN_SECONDS = 5
 #: How long a message is hidden that only a newer deployment can read, so that its function gets it.
 NEWER_SECONDS = 30
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
+#: How long nobody else logs an end once somebody began to: longer than `Attempts` tries to, milliseconds.
+LOGGING_MS = 30_000
 #: Who dead letters that name nobody belong to.
 NOBODY = "nobody"
 
@@ -68,14 +81,21 @@ class ErrandRunner:
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
+        try:
+            return self._handle(errand, delivery)
+        except UnavailableError:
+            with suppress(UnavailableError):  # or it comes back when its visibility ends
+                self._later.defer(delivery.receipt, AGAIN_SECONDS)
+            raise
+
+    def _handle(self, errand: Errand, delivery: ErrandDelivery) -> bool:
         if self._is_early(delivery, errand.due_at):
             return False
         if isinstance(errand, Parked):
             self._admit(errand)
             return True
         if isinstance(errand, Withdrawal):
-            self._withdraw(errand.task)
-            return True
+            return self._withdraw(errand.task, delivery)
         return self._call_back(errand, delivery)
 
     def _is_early(self, delivery: ErrandDelivery, due_at: int) -> bool:
@@ -124,15 +144,23 @@ class ErrandRunner:
         seconds = max(1, min(math.ceil(wait_ms / 1000), LONGEST_DELAY_SECONDS))
         self._later.send([(parked, seconds)])
 
-    def _withdraw(self, task: Task) -> None:
-        """Logs that the task was cancelled, unless it had got its place before."""
-        ended = Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
-        if not self._tasks.withdrawn(task, ended):
-            record = self._tasks.get(task.user_id, task.task_id)
-            if record is None or record.ended is None or record.task.seq:
-                return
-            ended = record.ended
-        self._attempts.cancelled(task, ended)
+    def _withdraw(self, task: Task, delivery: ErrandDelivery) -> bool:
+        """Logs that the task was cancelled, unless it had got its place before.
+
+        Once, though whoever cancelled it twice at once sent two errands, and the queue may give each twice: one after
+        the other has the log to itself, and the others come again to see it done.
+        """
+        now_ms = self._clock.now_ms()
+        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, now_ms, 0))
+        record = self._tasks.get(task.user_id, task.task_id)
+        if record is None or record.ended is None or record.task.seq or record.is_logged:
+            return True
+        if not self._tasks.begin_log(task, now_ms, now_ms + LOGGING_MS):
+            self._later.defer(delivery.receipt, AGAIN_SECONDS)
+            return False
+        self._attempts.cancelled(task, record.ended)
+        self._tasks.logged(task)
+        return True
 
     def _call_back(self, callback: Callback, delivery: ErrandDelivery) -> bool:
         untold = self._tell(callback)

@@ -69,12 +69,15 @@ class LaneStore(Protocol):
     def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
 
-        False when the lease was lost.
+        Nothing moves the lease after it, as after the last `extend`. False when the lease was lost.
         """
         ...
 
-    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
-        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost."""
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
+        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost.
+
+        is_last: nothing moves it after that, for a renewal may still be under way when its task's attempt is over.
+        """
         ...
 
 
@@ -114,6 +117,17 @@ class TaskStore(Protocol):
 
     def withdrawn(self, task: Task, ended: Ended) -> bool:
         """Notes the end of a parked task; False when it has got its place, or has ended."""
+        ...
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        """Whether the caller alone is to log the end of a withdrawn task; nobody else is until then, epoch ms.
+
+        False when another is at it, or it is logged.
+        """
+        ...
+
+    def logged(self, task: Task) -> None:
+        """Notes that the end of a withdrawn task is logged."""
         ...
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
-from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, without
+from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, reserved, without
 from chalicelib.limits import Limits, earliest_start
 from chalicelib.parking import Parking, room_at
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
@@ -178,7 +178,8 @@ class Submitter:
 
         The task is still to be noted and sent. It waits if need be, whatever the deployment does with other submits.
         """
-        reserved = self._reserve(user_id, [task_id], now_ms, OverLimit.QUEUE)
+        with self._turn(user_id):
+            reserved = self._reserve(user_id, [task_id], now_ms, OverLimit.QUEUE)
         if isinstance(reserved, Refused):
             return reserved
         lane, planned = reserved
@@ -267,7 +268,7 @@ class Submitter:
             write = self._lanes.admit_within(user_id, self._settings.limits, now_ms, ids[0])
         for tries in self._races.tries():
             if isinstance(write, Written):
-                return write.lane, planned
+                return write.lane, self._reserved(write.lane, planned)
             self._races.pause(tries)
             admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
             if refused := self._refusal(write, admission, now_ms, over_limit):
@@ -275,8 +276,11 @@ class Submitter:
             planned = admission.planned
             write = self._lanes.admit(write.lane, admission)
         if isinstance(write, Written):
-            return write.lane, planned
+            return write.lane, self._reserved(write.lane, planned)
         return self._refused(write, "Too many submits of this user at the same time.", now_ms + 1000, now_ms)
+
+    def _reserved(self, lane: Lane, expected: Sequence[int]) -> tuple[int, ...]:
+        return reserved(lane, lane.limits_or(self._settings.limits), expected)
 
     def _refusal(self, stale: Stale, admission: Admission, now_ms: int, over_limit: OverLimit) -> Refused | None:
         planned_at, longest_ms = admission.planned[-1], self._settings.max_delay_ms

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 from chalicelib.bootstrap import Container, container
 from chalicelib.errands import Callback, from_message
 from chalicelib.errors import MessageError, PacelineError
-from chalicelib.idempotency import Replay, ids_from
+from chalicelib.idempotency import Replay
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Refused
 from chalicelib.tasks import Task
@@ -82,12 +82,10 @@ def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
     begun = parts.idempotency.begin(task.user_id, f"redrive:{message['MessageId']}", new)
     if isinstance(begun, Replay):
         return None
-    ids = ids_from(begun.record.first_id, 1)
-    outcome = parts.submitter.submit(task.user_id, new, ids, OverLimit.QUEUE, begun.record.is_repeat)
+    outcome = parts.idempotency.submit(parts.submitter, begun.record, new, OverLimit.QUEUE)
     if isinstance(outcome, Refused):
-        parts.idempotency.requests.forget(begun.record)
         return outcome.reason
-    parts.idempotency.requests.finish(begun.record, {"task_id": ids[0]})
+    parts.idempotency.requests.finish(begun.record, {"task_id": begun.record.first_id})
     return None
 
 

@@ -63,8 +63,8 @@ class DynamoDBLaneStore:
     def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, hold_expression(lease, until, reason)), Written)
 
-    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
-        return isinstance(self._update(user_id, extend_expression(lease, until)), Written)
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
+        return isinstance(self._update(user_id, extend_expression(lease, until, is_last)), Written)
 
     def _update(self, user_id: str, expression: Expression) -> Write:
         try:
@@ -191,16 +191,19 @@ def park_expression(seen: Lane, receipt: str) -> Expression:
     return update
 
 
-def extend_expression(lease: Lease, until: int) -> Expression:
+def extend_expression(lease: Lease, until: int, is_last: bool) -> Expression:
     update = Expression()
     running, field = update.name("running"), update.name("until")
     update.sets.append(f"{running}.{field} = {update.value(number(until))}")
-    update.conditions.append(f"{running}.{update.name('token')} = {update.value({'S': lease.token})}")
+    token = update.name("token")
+    update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
+    if is_last:
+        update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
     return update
 
 
 def hold_expression(lease: Lease, until: int, reason: str) -> Expression:
-    update = extend_expression(lease, until)
+    update = extend_expression(lease, until, is_last=True)
     update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
     update.set("held_until", number(until))
     update.set("held_reason", {"S": reason})

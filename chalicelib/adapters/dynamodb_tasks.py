@@ -85,23 +85,32 @@ class DynamoDBTaskStore:
         return record_of(answer["Item"]) if "Item" in answer else None
 
     def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
-        with unavailable("looking for earlier tasks"):
-            answer = self._client.query(
-                TableName=self._table,
-                KeyConditionExpression="user_id = :user AND #item < :lane",
-                FilterExpression="seq BETWEEN :first AND :last",
-                ExpressionAttributeNames={"#item": "item"},
-                ExpressionAttributeValues={
-                    ":user": {"S": user_id},
-                    ":lane": {"S": AFTER_TASK_IDS},
-                    ":first": number(first_seq),
-                    ":last": number(last_seq),
-                },
-                ScanIndexForward=False,
-                Limit=PREDECESSORS_SEARCHED,
-                ConsistentRead=True,
-            )
-        return sorted(map(record_of, answer["Items"]), key=lambda record: record.task.seq)
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :lane",
+            "FilterExpression": "seq BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#item": "item"},
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":lane": {"S": AFTER_TASK_IDS},
+                ":first": number(first_seq),
+                ":last": number(last_seq),
+            },
+            "ScanIndexForward": False,
+            "ConsistentRead": True,
+        }
+        found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
+        # A page ends at 1 MB, which is no more than 15 tasks with large payloads. A seq below the first ends nothing:
+        # who was parked, or came again with its key, has an old id and a new seq.
+        while left > 0 and len(found) <= last_seq - first_seq:
+            with unavailable("looking for earlier tasks"):
+                answer = self._client.query(**query, Limit=left)
+            found += map(record_of, answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                break
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            left -= answer["ScannedCount"]
+        return sorted(found, key=lambda record: record.task.seq)
 
     def end(self, task: Task, ended: Ended) -> None:
         update = self._noted(task)
@@ -130,6 +139,19 @@ class DynamoDBTaskStore:
         update.set("attempts", number(ended.attempts))
         update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
         return self._update(task, update)
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        update = Expression()
+        update.set("logging_until", number(until))
+        update.absent("is_logged")
+        begun = update.name("logging_until")
+        update.conditions.append(f"(attribute_not_exists({begun}) OR {begun} <= {update.value(number(now_ms))})")
+        return self._update(task, update)
+
+    def logged(self, task: Task) -> None:
+        update = Expression()
+        update.set("is_logged", {"BOOL": True})
+        self._update(task, update)
 
     def _parked(self, task: Task) -> Expression:
         """Sets the task as it is now, if it has no place yet and has not ended."""
@@ -205,7 +227,8 @@ def record_of(item: Item) -> TaskRecord:
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
     )
     error = item["error"]["S"] if "error" in item else None
-    return TaskRecord(task, state, _ended_of(item, state) if state.ended else None, integer(item, "attempts"), error)
+    ended = _ended_of(item, state) if state.ended else None
+    return TaskRecord(task, state, ended, integer(item, "attempts"), error, is_logged="is_logged" in item)
 
 
 def _ended_of(item: Item, state: TaskState) -> Ended:

@@ -115,18 +115,19 @@ class MemoryLaneStore:
             return lane.running is not None and lane.running.token == lease.token
 
         def holding(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until)
+            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
             revision = lane.revision + 1
             return replace(lane, running=running, held_until=until, held_reason=reason, revision=revision)
 
         return isinstance(self._write(user_id, held, holding), Written)
 
-    def extend(self, user_id: str, lease: Lease, until: int) -> bool:
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
         def held(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
         def extended(lane: Lane) -> Lane:
-            return replace(lane, running=lane.running and replace(lane.running, until=until))
+            token = lease.last_token if is_last else lease.token
+            return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
 
         return isinstance(self._write(user_id, held, extended), Written)
 
@@ -189,6 +190,7 @@ class MemoryParkedCounts:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
+        self._logging_until: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def put(self, task: Task) -> None:
@@ -227,6 +229,19 @@ class MemoryTaskStore:
 
     def withdrawn(self, task: Task, ended: Ended) -> bool:
         return self._note_parked(TaskRecord(_stored(task), ended.state, ended, ended.attempts))
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            if self._records[key].is_logged or self._logging_until.get(key, 0) > now_ms:
+                return False
+            self._logging_until[key] = until
+            return True
+
+    def logged(self, task: Task) -> None:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            self._records[key] = replace(self._records[key], is_logged=True)
 
     def _note_parked(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)

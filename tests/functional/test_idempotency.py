@@ -42,7 +42,8 @@ def failing(paceline: Paceline, port: str, call: str, after: bool, times: int = 
     stand_in = Failing(getattr(paceline.parts, port), Died() if died else UnavailableError("AWS is away"))  # type: ignore[arg-type]
     stand_in.fail(call, times=times, after=after)
     setattr(paceline.parts, port, stand_in)
-    paceline.parts.__dict__.pop("intake", None)
+    for part in ("intake", "submitter"):
+        paceline.parts.__dict__.pop(part, None)
 
 
 def test_same_request_with_the_same_key_gets_the_same_answer_and_one_task(paceline: Paceline, user: str) -> None:
@@ -132,10 +133,37 @@ def test_request_that_aws_failed_can_be_repeated_at_once_and_runs_once(
     failing(paceline, port, call, after)
     assert submit(paceline, user).status_code == 503
     again = submit(paceline, user)
-    assert again.status_code in (202, 429)
+    assert (again.status_code, again.json_body["position"]) == (202, 0)
     [event] = run_all(paceline, user)
     assert (event["event"], event["task_id"]) == ("task_completed", again.json_body["task_id"])
     assert submit(paceline, user).body == again.body
+
+
+def test_repeat_after_a_lost_reservation_is_told_the_place_that_was_reserved(paceline: Paceline, user: str) -> None:
+    begun_at = paceline.clock.now_ms()
+    for _ in range(5):
+        paceline.submit(user)
+    failing(paceline, "lanes", "admit", after=True)
+    assert submit(paceline, user).status_code == 503
+    paceline.clock.advance(500)
+    again = submit(paceline, user)
+    assert (again.status_code, again.json_body["position"]) == (429, 5)
+    assert (again.json_body["seq"], again.json_body["planned_at"]) == (6, begun_at + 5_000)
+
+
+def test_bulk_repeated_after_a_lost_reservation_is_told_the_places_that_were_reserved(
+    paceline: Paceline, user: str
+) -> None:
+    begun_at = paceline.clock.now_ms()
+    for _ in range(25):
+        paceline.submit(user)
+    failing(paceline, "tasks", "put_many", after=False, died=True)
+    with pytest.raises(Died):
+        submit_five(paceline, user)
+    paceline.clock.advance(ABANDONED_AFTER_MS)
+    tasks = submit_five(paceline, user).json_body["tasks"]
+    assert [task["seq"] for task in tasks] == [26, 27, 28, 29, 30]
+    assert [task["planned_at"] - begun_at for task in tasks] == [65_000, 66_000, 67_000, 68_000, 69_000]
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -19,6 +19,7 @@ from chalicelib.later import TRIED_FOR_MS
 from chalicelib.registry import registry
 from infra.redrive import redrive
 from tests.functional.conftest import Deploy, Paceline, as_record
+from tests.unit.workshop import Failing
 
 OUT_OF_ORDER: list[bool] = []
 
@@ -113,6 +114,40 @@ def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
     OUT_OF_ORDER.clear()
     failing.clock.advance(60_000)
     assert work(failing, user)[1:] == [1]
+
+
+class Visible:
+    """SQS that hides nothing that was received."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def receive_message(self, **request: Any) -> Any:
+        return self._sqs.receive_message(**{**request, "VisibilityTimeout": 0})
+
+
+def test_redrive_whose_repeat_is_refused_submits_once(failing: Paceline, user: str) -> None:
+    """The first try was sent and not answered, and the lane had no room for the second."""
+    fail(failing, user, 1)
+    parts = container()
+    parts.__dict__["sqs"] = Visible(failing.aws.sqs)
+    queue = Failing(parts.queue)
+    parts.__dict__["queue"] = queue
+    parts.__dict__.pop("submitter", None)
+    queue.fail("send", after=True)
+    with pytest.raises(UnavailableError):
+        next(redrive(parts, user))
+    assert failing.submit(user).status_code in (202, 429)
+    parts.control.pause(user, failing.clock.now_ms() + 2 * 3_600_000)
+    assert "longer than the" in next(redrive(parts, user))
+    parts.control.resume(user)
+    assert "submitted anew" in next(redrive(parts, user))
+    OUT_OF_ORDER.clear()
+    failing.clock.advance(60_000)
+    assert work(failing, user)[1:] == [1, None]
 
 
 URL = "https://hooks.example.com/ends"

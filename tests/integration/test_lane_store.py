@@ -385,6 +385,30 @@ def test_lease_is_moved_by_who_holds_it_only(ports: Ports, user: str) -> None:
     assert running == replace(held, until=NOW + 40_000)
 
 
+def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
+    held = start_in_turn(ports, user, 1).running
+    assert held
+    assert ports.lanes.extend(user, held, NOW + 60_000, True)
+    assert not ports.lanes.extend(user, held, NOW + 10_000)
+    assert not ports.lanes.extend(user, held, NOW + 99_000, True)
+    running = ports.lanes.get(user).running
+    assert running
+    assert (running.until, running.attempt, running.starts) == (NOW + 60_000, 1, held.starts)
+    again = decide(ports.lanes.get(user), 1, NOW + 60_000, "again")
+    assert again.attempt == 2
+    written(ports.lanes.claim(ports.lanes.get(user), again))
+
+
+def test_lease_of_a_task_that_was_told_to_slow_down_is_moved_by_nobody(ports: Ports, user: str) -> None:
+    held = start_in_turn(ports, user, 1).running
+    assert held
+    assert ports.lanes.hold(user, held, NOW + 1_000, "slow")
+    assert not ports.lanes.extend(user, held, NOW + 10_000)
+    running = ports.lanes.get(user).running
+    assert running
+    assert (running.until, running.attempt) == (NOW + 1_000, 0)
+
+
 # --- at the same time
 
 

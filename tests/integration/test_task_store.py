@@ -93,6 +93,18 @@ def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) ->
     )
 
 
+def test_end_of_a_withdrawn_task_is_logged_by_one_at_a_time_and_once(ports: Ports, user: str) -> None:
+    task = make_task(0, user, payload=PAYLOAD, run_at=NOW)
+    ports.tasks.put(task)
+    assert ports.tasks.withdrawn(task, CANCELLED)
+    assert ports.tasks.begin_log(task, NOW, NOW + 30_000)
+    assert not ports.tasks.begin_log(task, NOW + 29_999, NOW + 99_000)
+    assert ports.tasks.begin_log(task, NOW + 30_000, NOW + 60_000)
+    ports.tasks.logged(task)
+    assert not ports.tasks.begin_log(task, NOW + 99_000, NOW + 199_000)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.CANCELLED, CANCELLED, 0, is_logged=True)
+
+
 def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, user: str) -> None:
     tasks = [make_task(seq, user) for seq in (5, 2, 4, 1, 3)]
     for task in (*tasks, make_task(3, f"{user}-2")):
@@ -112,6 +124,15 @@ def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> Non
     ports.tasks.put_many([make_task(seq, user) for seq in range(1, 321)])
     assert [record.task.seq for record in ports.tasks.between(user, 310, 312)] == [310, 311, 312]
     assert ports.tasks.between(user, 1, 2) == []
+
+
+def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) -> None:
+    """A page of DynamoDB ends at 1 MB, whatever of it is given."""
+    for seq in range(1, 41):
+        ports.tasks.put(make_task(seq, user, payload="x" * 65_000))
+    assert [record.task.seq for record in ports.tasks.between(user, 2, 3)] == [2, 3]
+    assert [record.task.seq for record in ports.tasks.between(user, 1, 40)] == list(range(1, 41))
+    assert ports.tasks.between(user, 41, 41) == []
 
 
 def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> None:

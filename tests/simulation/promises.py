@@ -159,6 +159,7 @@ class History:
         self.broken: list[Broken] = []
         self._renewal_failed_at = renewal_failed_at
         self._is_apart = plan.is_apart
+        self._is_calm = plan.is_calm
         self._clocks_differ_ms = 0 if plan.is_calm else 500
         self.known: dict[str, Known] = {}
         self.starts: dict[str, list[Started]] = {}
@@ -485,7 +486,7 @@ class History:
         hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
-            if not hurt and known.starts:
+            if not hurt and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:
             self.breaks("nothing lost", f"{known.tag} ended as cancelled and nobody cancelled it")

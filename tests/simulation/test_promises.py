@@ -141,6 +141,13 @@ def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
     assert_promises_kept(plan(parked, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_parked_task_that_is_cancelled_twice_at_once_is_logged_once(seed):
+    """Both found it waiting, and each sent an errand."""
+    parked, cancel = replace(submit(0, "parked"), delay_ms=20_000), Cancel(1_000, "ann", 0)
+    assert_promises_kept(plan(parked, cancel, cancel, seed=seed))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     """seeds 7697 and 8508: it had its place and no message, so nobody passed it over."""

@@ -19,6 +19,7 @@ from chalicelib.lane import (
     estimated_starts,
     gap_before,
     place_in_line,
+    reserved,
 )
 from chalicelib.limits import Limits, memory_needed, parse_limits
 from tests.factories import make_lane
@@ -50,6 +51,13 @@ def waits_until(lane: Lane, task: Candidate, now_ms: int = 5_000) -> int:
 
 
 # --- admit
+
+
+@pytest.mark.parametrize("count", [1, 2, 21, 22, 60, 90, 100])
+def test_what_a_first_try_reserved_is_known_also_beyond_what_the_lane_remembers(count: int) -> None:
+    admission = admit(make_lane(), DEFAULT, 5_000, "last", count)
+    assert reserved(admission.lane, DEFAULT, admission.planned) == admission.planned
+    assert reserved(admission.lane, DEFAULT, range(9_000, 9_000 + count)) == admission.planned
 
 
 def test_first_submit_starts_now_as_number_one() -> None:
@@ -175,6 +183,13 @@ def test_ended_lease_gives_the_next_attempt_and_remembers_the_starts_before() ->
 def test_retry_counts_against_the_pace() -> None:
     lane = make_lane(running=make_lease(until=5_100), started=1, starts=(5_000,), started_seq=1)
     assert claimed(lane, make_candidate(), now_ms=5_100).at == 6_000
+
+
+def test_retry_of_what_was_planned_anew_was_planned_for_no_later_than_its_first_start() -> None:
+    replanned = {"replanned_seq": 1, "replanned_at": 5_050}
+    lane = make_lane(running=make_lease(until=5_100), started=1, starts=(5_000,), started_seq=1, **replanned)
+    start = claimed(lane, make_candidate(planned_at=4_000), now_ms=6_500)
+    assert (start.at, start.planned_at) == (6_500, 5_000)
 
 
 def test_lease_of_the_task_before_holds_nothing_up() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from chalicelib.attempt import SETTLE_TRIES
 from chalicelib.callbacks import Untold
-from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, delay_seconds, from_message, to_message
+from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, Withdrawal, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.later import AGAIN_SECONDS, NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Refused, Submitted
 from chalicelib.tasks import Task, TaskState
@@ -197,6 +198,38 @@ def test_failure_at_any_step_loses_nothing_and_doubles_nothing(
     assert shop.record(then).state is TaskState.SUCCEEDED
 
 
+def test_parked_task_whose_reservation_was_not_answered_keeps_the_start_that_was_reserved(shop: LaterShop) -> None:
+    late = shop.park(1_000)
+    for _ in range(200):
+        shop.submit()
+    shop.clock.sleep_until(shop.later.next_available_at() or 0)
+    shop.lanes.fail("admit", after=True)
+    with pytest.raises(UnavailableError):
+        shop.run_errand()
+    reserved_at = shop.lanes.get("ann").planned[0]
+    shop.clock.sleep_until(shop.later.next_available_at() or 0)
+    shop.run_errand()
+    task = shop.record(late).task
+    assert (task.seq, task.planned_at) == (201, reserved_at)
+
+
+def test_errand_that_aws_failed_comes_back_soon(shop: LaterShop) -> None:
+    late = shop.park(2_000)
+    shop.lanes.fail("admit_within")
+    shop.run_all()
+    [event] = shop.events
+    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 2_000 + 1_000 * AGAIN_SECONDS)
+
+
+def test_errand_that_can_not_even_be_put_off_comes_back_when_its_visibility_ends(shop: LaterShop) -> None:
+    late = shop.park(2_000)
+    shop.lanes.fail("admit_within")
+    shop.later.fail("defer")
+    shop.run_all()
+    [event] = shop.events
+    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 92_000)
+
+
 @pytest.mark.parametrize("again_after_ms", [0, 90_000, 400_000])
 def test_parked_task_that_is_given_twice_runs_once(shop: LaterShop, again_after_ms: int) -> None:
     late = shop.park(2_000)
@@ -281,6 +314,67 @@ def test_cancelled_before_its_time_it_never_gets_a_place(shop: LaterShop) -> Non
     assert (event["event"], event["started_at"], event["completed_at"]) == ("task_cancelled", None, NOW)
     assert shop.lanes.get("ann").admitted == 0
     assert len(shop.later) == 0
+
+
+def ends_of(shop: LaterShop, task: Task) -> tuple[list[str], int]:
+    """The lines of the log about the task, and how often its end was told."""
+    return [event["event"] for event in shop.events if event["task_id"] == task.task_id], len(shop.told)
+
+
+def test_cancelled_twice_at_once_it_ends_once(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    real = shop.later.send
+
+    def send(errands: Any) -> None:
+        shop.later.send = real  # type: ignore[method-assign]
+        shop.control.cancel("ann", late.task_id)
+        real(errands)
+
+    shop.later.send = send  # type: ignore[method-assign]
+    assert shop.control.cancel("ann", late.task_id).state is TaskState.CANCELLED
+    assert len(shop.later) == 3
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+
+
+@pytest.mark.parametrize("again_after_ms", [0, 1_000, 90_000])
+def test_cancellation_that_is_given_twice_is_logged_once(shop: LaterShop, again_after_ms: int) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.later.send([(Withdrawal(late), 0)])
+    shop.run_errand()
+    shop.clock.advance(again_after_ms)
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+
+
+def test_cancellation_that_is_given_twice_at_once_is_logged_once(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.later.send([(Withdrawal(late), 0)])
+    real, second = shop.log.write, list[bool]()
+
+    def write(event: Any) -> None:
+        shop.log.write = real  # type: ignore[attr-defined]
+        second.append(shop.run_errand())
+        real(event)
+
+    shop.log.write = write  # type: ignore[attr-defined]
+    assert shop.run_errand()
+    assert second == [False]
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
+    assert len(shop.later) == 0
+
+
+def test_cancellation_that_can_not_be_logged_is_logged_later(shop: LaterShop) -> None:
+    late = shop.park(7_200_000, callback_url=URL)
+    shop.control.cancel("ann", late.task_id)
+    shop.log.fail("write", times=SETTLE_TRIES)
+    with pytest.raises(UnavailableError):
+        shop.run_errand()
+    shop.run_all()
+    assert ends_of(shop, late) == (["task_cancelled"], 1)
 
 
 def test_cancelled_after_it_got_its_place_it_is_passed_over(shop: LaterShop) -> None:

@@ -3,7 +3,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from chalicelib.races import Turns
+from chalicelib.races import Races, Turns
+from chalicelib.submit import Submitter
+from tests.factories import NOW
+from tests.unit.workshop import Workshop
 
 
 @contextmanager
@@ -27,6 +30,21 @@ def test_submits_of_one_user_take_turns() -> None:
         list(pool.map(submit, range(64)))
     assert most == [1]
     assert turns._waiting == {}
+
+
+def test_parked_task_that_is_due_gets_its_place_in_its_users_turn() -> None:
+    shop, admitted = Workshop(), list[tuple[str, int]]()
+
+    @contextmanager
+    def turn(user_id: str) -> Iterator[None]:
+        admitted.append((user_id, shop.lanes.get(user_id).admitted))
+        yield
+        admitted.append((user_id, shop.lanes.get(user_id).admitted))
+
+    races = Races(shop.clock, lambda: 0.5)
+    submitter = Submitter(shop.lanes, shop.tasks, shop.queue, shop.clock, races, shop.settings, turn)
+    assert submitter.reserve("ann", "t1", NOW) == (1, NOW)
+    assert admitted == [("ann", 0), ("ann", 1)]
 
 
 def test_turn_of_one_user_holds_up_no_other() -> None:

@@ -163,6 +163,20 @@ def test_completion_counts_attempts_and_names_earlier_starts() -> None:
     assert "error" not in event
 
 
+@pytest.mark.parametrize("changed_at_ms", [500, 2_500], ids=["before its first start", "in its backoff"])
+def test_task_planned_anew_and_tried_again_is_not_logged_as_early(changed_at_ms: int) -> None:
+    shop = Workshop(LIMITS="1/second", BACKOFF="3s")
+    shop.register("flaky", Flaky(1))
+    shop.submit()
+    task = shop.submit(name="flaky")
+    shop.clock.at(NOW + changed_at_ms, lambda: shop.control.set_limits("ann", parse_limits("2/3 seconds")) and None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["attempt"], event["limits"]) == (2, "2/3 seconds")
+    assert event["planned_at"] <= event["starts"][0]
+    assert event["late_ms"] >= 0
+
+
 def test_waiting_for_the_next_attempt_shows_the_last_error() -> None:
     shop = Workshop()
     shop.register("flaky", Flaky(1))
@@ -578,6 +592,26 @@ def test_lease_of_a_long_task_is_renewed_before_it_ends_and_not_after_the_task()
     shop.clock.advance(9_000)
     keeper.look()
     assert until() == 16_000
+
+
+@pytest.mark.parametrize("backoff_ms", [3_000, 60_000])
+def test_renewal_that_lands_after_the_attempt_does_not_change_its_backoff(backoff_ms: int) -> None:
+    shop = Workshop(BACKOFF=f"{backoff_ms // 1000}s")
+    shop.register("flaky", Flaky(1))
+    shop.submit(name="flaky")
+    message = shop.receive()
+    real, late = shop.lanes.extend, list[bool]()
+
+    def overtaken(user_id: str, lease: Lease, until: int, *is_last: bool) -> bool:
+        moved = real(user_id, lease, until, *is_last)
+        late.append(real(user_id, lease, NOW + LEASE_MS))  # the keeper's, which was under way
+        return bool(moved)
+
+    shop.lanes.extend = overtaken  # type: ignore[attr-defined]
+    shop.deliver(message)
+    assert late == [False]
+    shop.run()
+    assert shop.started_ms == [0, backoff_ms]
 
 
 # --- a task that never ends
