@@ -258,7 +258,8 @@ def new_id() -> str:
 def container() -> Container:
     """The parts of this process. SettingError when the environment is wrong.
 
-    Against an emulator whose infrastructure nobody named (`chalice local` by itself), it is made first.
+    Against an emulator whose infrastructure nobody named (`chalice local` by itself), it is made first;
+    UnavailableError when the emulator does not do that.
     """
     settings = Settings.from_env(os.environ)
     if settings.endpoint_url and not settings.table_name:
@@ -267,9 +268,12 @@ def container() -> Container:
 
 
 def _prepared(endpoint_url: str, stage: str) -> Settings:
-    from infra.stack import emulator_defaults, ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
+    from infra.stack import StackError, emulator_defaults, ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
 
-    outputs = ensure_stack(endpoint_url, stage)
+    try:
+        outputs = ensure_stack(endpoint_url, stage)
+    except StackError as error:
+        raise UnavailableError(str(error)) from error
     names = {
         "TABLE_NAME": "TableName",
         "QUEUE_URL": "QueueUrl",

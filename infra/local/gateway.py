@@ -17,7 +17,7 @@ from chalice.config import Config
 from chalice.local import LocalChalice, LocalGateway, LocalGatewayException, RouteMatcher
 
 from chalicelib.bootstrap import container
-from chalicelib.errors import UnauthenticatedError, UnavailableError
+from chalicelib.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.http import problem_of
 
 #: API Gateway's own limit for a request's body.
@@ -112,7 +112,7 @@ def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer
     authorization = headers.get("authorization")
     try:
         container().authenticator.identify([] if authorization is None else [authorization])
-    except (UnauthenticatedError, UnavailableError) as reason:
+    except (UnauthenticatedError, UnavailableError, SettingError) as reason:
         answer = problem_of(reason).to_dict()
         return answer["statusCode"], _response_headers(answer), _response_body(answer)
     return _problem(error.CODE, "The authorizer does not let this request through")
