@@ -12,6 +12,7 @@ from chalice.test import Client, HTTPResponse
 
 from app import app
 from chalicelib.bootstrap import container
+from chalicelib.limits import parse_limits
 from infra.local.gateway import Gateway
 from tests.functional.test_auth import through_gateway
 from tests.tokens import SECRET
@@ -79,3 +80,17 @@ def test_emulator_that_is_away_is_a_problem() -> None:
     assert (response.status_code, response.headers["Content-Type"]) == (503, "application/problem+json")
     assert response.json_body["title"] == "Service unavailable"
     assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_env_file_is_read_below_the_environment() -> None:
+    Path(".env").write_text("LIMITS=7/minute\nMAX_DELAY=2h\n")
+    os.environ["MAX_DELAY"] = "3h"
+    settings = container().settings
+    assert (settings.limits, settings.max_delay_ms) == (parse_limits("7/minute"), 3 * 3_600_000)
+
+
+@pytest.mark.parametrize("name", ["AWS_LAMBDA_FUNCTION_NAME", "TABLE_NAME"])
+def test_env_file_is_not_read_on_lambda_or_where_the_infrastructure_is_named(name: str) -> None:
+    Path(".env").write_text("LIMITS=7/minute\n")
+    os.environ[name] = "paceline-dev"
+    assert container().settings.limits == parse_limits("1/second; 20/minute")
