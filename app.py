@@ -205,12 +205,14 @@ def openapi() -> Response:
 
 @app.route("/kill", methods=["GET"])
 def kill() -> Response:
-    return _to_admin(_kill)
+    return http.answered(_kill)
 
 
 def _kill() -> Response:
+    # First of all: where it is not allowed, it is not there for anybody.
     if not container().settings.allow_kill:
         return http.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
+    _caller.get().require_admin()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
