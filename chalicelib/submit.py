@@ -8,7 +8,7 @@ from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, without
 from chalicelib.limits import Limits, earliest_start
-from chalicelib.parking import Parking, room_at
+from chalicelib.parking import Parking, days_of, room_at
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.races import Races
 from chalicelib.settings import OverLimit, Settings
@@ -148,7 +148,7 @@ class Submitter:
             # A repeat was counted the first time, and its tasks may be parked.
             parked_at = [] if is_repeat else [at for at in due if at is not None]
             if self._parking and not self._parking.take(user_id, parked_at, now_ms):
-                return self._too_many_parked(user_id, self._parking.most, now_ms)
+                return self._too_many_parked(user_id, self._parking.most, parked_at, now_ms)
             reserved = self._reserve(user_id, soon, now_ms, over_limit) if soon else (self._lanes.get(user_id), ())
             if isinstance(reserved, Refused):
                 if self._parking:
@@ -284,9 +284,12 @@ class Submitter:
             return self._refused(stale, reason, planned_at - longest_ms, now_ms)
         return None
 
-    def _too_many_parked(self, user_id: str, most: int, now_ms: int) -> Refused:
-        reason = f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included."
-        return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(now_ms), now_ms)
+    def _too_many_parked(self, user_id: str, most: int, due_at: Sequence[int], now_ms: int) -> Refused:
+        reason = (
+            f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included; "
+            f"there is not enough room on {' or '.join(days_of(due_at))}."
+        )
+        return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(due_at, now_ms), now_ms)
 
     def _refused(self, stale: Stale, reason: str, retry_at: int, now_ms: int) -> Refused:
         lane = stale.lane
