@@ -66,6 +66,7 @@ class Submitted:
     planned: tuple[int, ...]
     is_paused: bool = False
     now_ms: int = 0
+    is_pause_endless: bool = False
 
     @property
     def queued(self) -> bool:
@@ -165,9 +166,8 @@ class Submitter:
         if len(tasks) == 1:
             self._tasks.put(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
-        return Submitted(
-            tuple(_place(lane, limits, task, now_ms) for task in tasks), limits, lane.planned, is_paused, now_ms
-        )
+        places = tuple(_place(lane, limits, task, now_ms) for task in tasks)
+        return Submitted(places, limits, lane.planned, is_paused, now_ms, lane.paused_until == FOREVER_MS)
 
     def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
         """A place in the lane for a task that was parked: its seq and its planned start, epoch ms.
