@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from chalicelib.control import MOST_CANCELLED
 from chalicelib.errors import ConflictError, NotFoundError
 from chalicelib.lane import FOREVER_MS
 from chalicelib.limits import earliest_start, format_limits, parse_limits
@@ -287,6 +288,18 @@ def test_submit_after_cancellations_and_a_resume_is_not_late() -> None:
     room.resume()
     room.submit_many(1)
     assert room.submitted[-1].planned_at == NOW + 10_000
+
+
+def test_so_many_cancelled_tasks_may_wait_and_more_are_cancelled_once_the_line_has_passed_them() -> None:
+    room = ControlRoom("1/second; 20/minute")
+    room.submit_many(2 + MOST_CANCELLED)
+    for number in range(1, 1 + MOST_CANCELLED):
+        room.cancel(number)
+    last = room.submitted[-1].task_id
+    with pytest.raises(ConflictError, match="100 wait to be passed over"):
+        room.control.cancel(USER, last)
+    room.play(until_ms=60_000)
+    assert room.control.cancel(USER, last).state is TaskState.CANCELLED
 
 
 def test_cancel_twice_changes_nothing() -> None:
