@@ -14,7 +14,7 @@ from chalicelib.adapters.aws import time_budget
 from chalicelib.auth import Caller
 from chalicelib.bootstrap import authenticates, container, later_queue_name, queue_name
 from chalicelib.control import Control
-from chalicelib.errors import UnauthenticatedError, UnavailableError
+from chalicelib.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.later import ErrandDelivery
 from chalicelib.worker import Deferred, Delivery
 
@@ -44,7 +44,7 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
         return get_response(request)
     try:
         _caller.set(http.identify(request, container().authenticator))
-    except (UnauthenticatedError, UnavailableError) as error:
+    except (UnauthenticatedError, UnavailableError, SettingError) as error:
         response = http.problem_of(error)
         response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
         return response
@@ -205,12 +205,14 @@ def openapi() -> Response:
 
 @app.route("/kill", methods=["GET"])
 def kill() -> Response:
-    return _to_admin(_kill)
+    return http.answered(_kill)
 
 
 def _kill() -> Response:
+    # First of all: where it is not allowed, it is not there for anybody.
     if not container().settings.allow_kill:
         return http.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
+    _caller.get().require_admin()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
@@ -258,7 +260,12 @@ if authenticates():
     @app.authorizer(ttl_seconds=60)
     def authorizer(request: AuthRequest) -> AuthResponse | dict[str, Any] | None:
         """Asked by API Gateway, which itself refuses requests without a token; so it is there with AUTH=jwt only."""
-        return http.authorizer_answer(request.token, container().authenticator)
+        try:
+            authenticator = container().authenticator
+        except (UnavailableError, SettingError) as error:
+            print(json.dumps({"event": "authorizer_unavailable", "error": str(error)}), flush=True)
+            return None  # on which API Gateway answers 500, and does not remember it
+        return http.authorizer_answer(request.token, authenticator)
 
     for path in app.routes.keys() - PUBLIC:
         for route in app.routes[path].values():

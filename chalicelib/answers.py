@@ -76,8 +76,10 @@ def _submitted(outcome: Submitted, body: PlaceAnswer | BulkAnswer, over_limit: O
     many = isinstance(body, BulkAnswer)
     title = "Rate limit exceeded. Tasks have been queued." if many else "Rate limit exceeded. Task has been queued."
     detail = f"The last of them starts in about {last.delay_ms} ms." if many else _place_in_line(last)
-    if outcome.is_paused:
+    if outcome.is_pause_endless:
         detail = "The lane is paused: it goes on when it is resumed."
+    elif outcome.is_paused:
+        detail = f"The lane is paused for a time. {detail}"
     violated = _violated(outcome.limits, outcome.planned[1:], last.task.submitted_at)
     return _quota_problem(title, detail, violated, msgspec.to_builtins(body), headers)
 
@@ -91,7 +93,8 @@ def _submit_headers(outcome: Submitted) -> Headers:
     last, now_ms = outcome.last, outcome.now_ms
     if last and outcome.is_over_limit:
         headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned[1:], now_ms)
-        return headers | {"Retry-After": str(_seconds(last.delay_ms))}
+        # Nobody knows the end of a pause without one: it may be over by the next second.
+        return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
     ready_at = next_within_limits(outcome.limits, outcome.planned, now_ms)
     headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned, now_ms)
     return headers | {"Retry-After": str(_seconds(ready_at - now_ms))}

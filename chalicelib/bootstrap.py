@@ -258,18 +258,32 @@ def new_id() -> str:
 def container() -> Container:
     """The parts of this process. SettingError when the environment is wrong.
 
-    Against an emulator whose infrastructure nobody named (`chalice local` by itself), it is made first.
+    Where nobody named the infrastructure (`chalice local` by itself), `.env` is read and an emulator's infrastructure
+    is made first; UnavailableError when the emulator does not do that.
     """
+    if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
+        _read_env_file()
     settings = Settings.from_env(os.environ)
     if settings.endpoint_url and not settings.table_name:
         settings = _prepared(settings.endpoint_url, settings.stage)
     return Container(settings)
 
 
-def _prepared(endpoint_url: str, stage: str) -> Settings:
-    from infra.stack import emulator_defaults, ensure_stack  # noqa: PLC0415 - not there on Lambda, which never comes here
+def _read_env_file() -> None:
+    """Adds what `.env` in the current folder says to the environment, which goes before it."""
+    if Path(".env").is_file():
+        from dotenv import load_dotenv  # noqa: PLC0415 - not there on Lambda, which never comes here
 
-    outputs = ensure_stack(endpoint_url, stage)
+        load_dotenv(".env")
+
+
+def _prepared(endpoint_url: str, stage: str) -> Settings:
+    from infra.stack import StackError, emulator_defaults, ensure_stack  # noqa: PLC0415 - nor is this
+
+    try:
+        outputs = ensure_stack(endpoint_url, stage)
+    except StackError as error:
+        raise UnavailableError(str(error)) from error
     names = {
         "TABLE_NAME": "TableName",
         "QUEUE_URL": "QueueUrl",

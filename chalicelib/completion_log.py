@@ -57,7 +57,8 @@ class FileLog:
 
     def _open_today(self) -> None:
         day = datetime.fromtimestamp(self._now_ms() / 1000, timezone.utc).strftime("%Y/%m/%d")
-        if day == self._day:
+        # Without the second half, all that follows a `rm -rf logs` would go to a file that nobody finds.
+        if day == self._day and os.fstat(self._file).st_nlink:
             return
         folder = self._group / day
         folder.mkdir(parents=True, exist_ok=True)

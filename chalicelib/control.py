@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from chalicelib.errands import Withdrawal
 from chalicelib.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.lane import FOREVER_MS, Lane, estimated_starts, paused, resumed, with_limits, without
+from chalicelib.lane import FOREVER_MS, Lane, estimated_starts, paused, place_in_line, resumed, with_limits, without
 from chalicelib.limits import Limits
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, TaskQueue, TaskStore, Written
 from chalicelib.races import Races
@@ -27,7 +27,7 @@ class TaskView:
 
     record: TaskRecord
     state: TaskState
-    #: tasks ahead; 0 for the next one and for all that started
+    #: as `place_in_line` has it; 0 when it may start now, is parked, or has started
     position: int
     #: None once it has started or ended, and while its lane is paused without an end
     estimated_at: int | None
@@ -181,13 +181,16 @@ class Control:
             return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)
         if task.task_id in lane.cancelled:
             return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
-        ahead = lane.waiting_before(task.seq)
-        estimated_at = None if lane.paused_until == FOREVER_MS else self._estimate(lane, task, ahead, now_ms)
-        return TaskView(record, TaskState.QUEUED, ahead, estimated_at, None, record.attempts)
-
-    def _estimate(self, lane: Lane, task: Task, ahead: int, now_ms: int) -> int:
-        """When the task will start if nothing else is late, given the real starts and the tasks ahead."""
         limits = lane.limits_or(self._settings.limits)
+        estimated_at = self._estimate(lane, limits, task, now_ms)
+        # By the estimate, since a retry, a hold or other limits may have moved what was planned at the submit.
+        position = place_in_line(lane, limits, task.seq, estimated_at, now_ms)
+        known_at = None if lane.paused_until == FOREVER_MS else estimated_at
+        return TaskView(record, TaskState.QUEUED, position, known_at, None, record.attempts)
+
+    def _estimate(self, lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
+        """When the task will start if nothing else is late, given the real starts and the tasks ahead."""
+        ahead = lane.waiting_before(task.seq)
         estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
         is_replanned = task.seq <= lane.replanned_seq
         return estimated_at if is_replanned else max(task.planned_at, estimated_at)

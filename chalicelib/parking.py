@@ -6,6 +6,7 @@ between leaves a count too high for good, and a task that gets its place costs n
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from chalicelib.ports import ParkedCounts
 
@@ -30,6 +31,16 @@ class Parking:
             self._counts.add(user_id, now_ms // DAY_MS, days, self.most)
 
 
-def room_at(now_ms: int) -> int:
-    """When there is room again for what is due so long from now, epoch ms: on the next day."""
-    return (now_ms // DAY_MS + 1) * DAY_MS
+def room_at(due_at: Sequence[int], now_ms: int) -> int:
+    """When the same request, due as long after it, has left all the days behind on which it is due now; epoch ms.
+
+    >>> room_at([18 * 3_600_000], now_ms=10 * 3_600_000) // 3_600_000
+    16
+    """
+    return now_ms + (max(due_at) // DAY_MS + 1) * DAY_MS - min(due_at)
+
+
+def days_of(due_at: Sequence[int]) -> list[str]:
+    """The days (UTC) on which something is due, in order, such as `2026-11-22`."""
+    days = sorted({at // DAY_MS for at in due_at})
+    return [datetime.fromtimestamp(day * DAY_MS // 1000, timezone.utc).date().isoformat() for day in days]

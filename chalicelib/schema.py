@@ -83,16 +83,22 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
 
 
+Position = Annotated[
+    int,
+    Meta(
+        description="0 when it may start now, has started, or waits for its time; else its number in line: 1 for the "
+        "first task that may not start now."
+    ),
+]
+
+
 class PlaceAnswer(Struct):
     """A task's place in its lane."""
 
     task_id: str
     user_id: str
     seq: Annotated[int, Meta(description="Its place in its lane; 0 while it waits for its time outside.")]
-    position: Annotated[
-        int,
-        Meta(description="Tasks ahead, 0 when it may start now or waits for its time; 1 for the first that may not."),
-    ]
+    position: Position
     planned_at: Annotated[int, Meta(description="The earliest start; the time to join its lane while it has no place.")]
     delay_ms: int
     queued: bool
@@ -111,7 +117,7 @@ class TaskAnswer(Struct):
     seq: int
     task: str
     state: State
-    position: Annotated[int, Meta(description="Tasks ahead, 0 for the next one.")]
+    position: Position
     planned_at: int
     estimated_at: int | None
     submitted_at: int

@@ -8,7 +8,7 @@ from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, reserved, without
 from chalicelib.limits import Limits, earliest_start
-from chalicelib.parking import Parking, room_at
+from chalicelib.parking import Parking, days_of, room_at
 from chalicelib.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.races import Races
 from chalicelib.settings import OverLimit, Settings
@@ -70,6 +70,7 @@ class Submitted:
     planned: tuple[int, ...]
     is_paused: bool = False
     now_ms: int = 0
+    is_pause_endless: bool = False
 
     @property
     def queued(self) -> bool:
@@ -152,7 +153,7 @@ class Submitter:
             # A repeat was counted the first time, and its tasks may be parked.
             parked_at = [] if is_repeat else [at for at in due if at is not None]
             if self._parking and not self._parking.take(user_id, parked_at, now_ms):
-                return self._too_many_parked(user_id, self._parking.most, now_ms)
+                return self._too_many_parked(user_id, self._parking.most, parked_at, now_ms)
             reserved = self._reserve(user_id, soon, now_ms, over_limit) if soon else (self._lanes.get(user_id), ())
             if isinstance(reserved, Refused):
                 if self._parking:
@@ -169,9 +170,8 @@ class Submitter:
         if len(tasks) == 1:
             self._tasks.put(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
-        return Submitted(
-            tuple(_place(lane, limits, task, now_ms) for task in tasks), limits, lane.planned, is_paused, now_ms
-        )
+        places = tuple(_place(lane, limits, task, now_ms) for task in tasks)
+        return Submitted(places, limits, lane.planned, is_paused, now_ms, lane.paused_until == FOREVER_MS)
 
     def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
         """A place in the lane for a task that was parked: its seq and its planned start, epoch ms.
@@ -293,9 +293,12 @@ class Submitter:
             return self._refused(stale, reason, planned_at - longest_ms, now_ms)
         return None
 
-    def _too_many_parked(self, user_id: str, most: int, now_ms: int) -> Refused:
-        reason = f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included."
-        return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(now_ms), now_ms)
+    def _too_many_parked(self, user_id: str, most: int, due_at: Sequence[int], now_ms: int) -> Refused:
+        reason = (
+            f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included; "
+            f"there is not enough room on {' or '.join(days_of(due_at))}."
+        )
+        return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(due_at, now_ms), now_ms)
 
     def _refused(self, stale: Stale, reason: str, retry_at: int, now_ms: int) -> Refused:
         lane = stale.lane

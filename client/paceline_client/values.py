@@ -40,7 +40,7 @@ class Place:
     user_id: str
     #: its number among all tasks of the user, from 1; 0 as long as it is parked
     seq: int
-    #: tasks ahead of it, 0 when it may start now
+    #: its number in line, 1 for the first task that may not start now; 0 when it may start now or is parked
     position: int
     #: the earliest start that the limits allow, or its `run_at`
     planned_at: int
@@ -67,7 +67,7 @@ class Task:
     #: the name of what is run
     task: str
     state: State
-    #: tasks ahead of it, 0 for the next one and for all that started
+    #: its number in line, 1 for the first task that may not start now; 0 when it may, is parked, or has started
     position: int
     #: the earliest start that the limits allowed at its submit
     planned_at: int

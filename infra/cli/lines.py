@@ -96,7 +96,8 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
         return "" if time_ms is None else moment(time_ms, now_ms)
 
     is_waiting = task.state == "queued"
-    place = f"number {task.seq} of the user's, {task.position} ahead of it" if is_waiting else f"{task.seq}"
+    in_line = f"position {task.position} in line" if task.position else "may start now"
+    place = f"number {task.seq} of the user's, {in_line}" if is_waiting else f"{task.seq}"
     return _fields(
         [
             ("task", Text(task.task_id, "bold")),

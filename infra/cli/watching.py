@@ -16,6 +16,11 @@ LOOK_SECONDS = 0.5
 LONGEST_LOOK_SECONDS = 10.0
 
 
+def begun(last: Task, total: int) -> int:
+    """How many of so many tasks are no longer in line, by the place of the last one, which has not ended."""
+    return 0 if last.is_parked else max(0, total - max(1, last.position))
+
+
 class Watching:
     """One wait for many tasks of one user, who starts them in order: the last one's place tells of all.
 
@@ -52,8 +57,7 @@ class Watching:
 
     def _wait_for(self, user_id: str, task_id: str, total: int) -> None:
         while not (task := self._paceline.task(user_id, task_id)).has_ended:
-            done = 0 if task.is_parked else max(0, total - 1 - task.position)
-            self._progress.update(self._bar, completed=done, left=self._time_left(task))
+            self._progress.update(self._bar, completed=begun(task, total), left=self._time_left(task))
             self._clock.sleep(self._pause(task))
         self._progress.update(self._bar, completed=total, left="")
 

@@ -7,12 +7,14 @@ well if anything has changed, so that a crash or `kill -9` loses about the last 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +32,8 @@ _SERVICES = ("cloudformation", "dynamodb", "sqs")
 #: Operations that leave everything as it was begin like this. An empty receive changes nothing, and a full one is
 #: followed by a delete or a change of visibility.
 _READS = ("Get", "List", "Describe", "Query", "Scan", "ReceiveMessage")
+
+log = logging.getLogger("emulator")
 
 Scope = MutableMapping[str, Any]
 Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -70,7 +74,7 @@ async def _serve(port: int) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     _look_rarely()
-    saver = _Saver(app)
+    saver = Saver(app, save_in_child)
     # With MiniStack's own server, Hypercorn, a call takes 0.6 ms longer.
     config = uvicorn.Config(
         cast("Any", saver),
@@ -119,11 +123,13 @@ def _rarely(look: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]]
     return look_rarely
 
 
-class _Saver:
+class Saver:
     """MiniStack, watched for changes, which it saves from a forked copy of the process."""
 
-    def __init__(self, app: Asgi) -> None:
+    def __init__(self, app: Asgi, begin_save: Callable[[], int]) -> None:
+        """begin_save: forks a process that saves and exits with 0 once it has, and gives its id."""
         self._app = app
+        self._begin_save = begin_save
         self._changed = False
         self._child: int | None = None
 
@@ -148,11 +154,27 @@ class _Saver:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
-            if self._child is not None and os.waitpid(self._child, os.WNOHANG) != (0, 0):
-                self._child = None
-            if self._changed and self._child is None:
-                self._changed = False
-                self._child = _save_in_child()
+            self.look()
+
+    def look(self) -> None:
+        """See whether the last save worked, and begin another one if there is something to save."""
+        if self._child is not None:
+            child, status = os.waitpid(self._child, os.WNOHANG)
+            if not child:
+                return
+            self._child = None
+            if status:
+                self._failed(f"the process that does it ended with {os.waitstatus_to_exitcode(status)}")
+        if self._changed:
+            self._changed = False
+            try:
+                self._child = self._begin_save()
+            except OSError as error:
+                self._failed(str(error))
+
+    def _failed(self, why: str) -> None:
+        self._changed = True
+        log.error("the state could not be saved, trying again: %s", why)
 
 
 def _is_read(scope: Scope) -> bool:
@@ -161,7 +183,7 @@ def _is_read(scope: Scope) -> bool:
     return operation.startswith(_READS)
 
 
-def _save_in_child() -> int:
+def save_in_child() -> int:
     """Fork, save in the child and return its process id: the parent goes on serving at once.
 
     A fork happens between two requests, so what the child sees is one moment of all services together.
@@ -169,18 +191,26 @@ def _save_in_child() -> int:
     child = os.fork()
     if child:
         return child
-    os.nice(19)  # those who wait for an answer go first
+    exit_code = 1
     try:
-        _save()
+        os.nice(19)  # those who wait for an answer go first
+        exit_code = 0 if _save() else 1
+    except Exception:
+        log.exception("saving")
     finally:
-        os._exit(0)
+        os._exit(exit_code)
 
 
-def _save() -> None:
-    from ministack.core.persistence import save_all  # noqa: PLC0415
+def _save() -> bool:
+    """Whether all was saved; MiniStack itself only logs what was not."""
+    from ministack.core import persistence  # noqa: PLC0415
     from ministack.services import cloudformation, dynamodb, sqs  # noqa: PLC0415
 
-    save_all(dict(zip(_SERVICES, (m.get_state for m in (cloudformation, dynamodb, sqs)), strict=True)))
+    errors = BufferingHandler(1000)
+    errors.setLevel(logging.ERROR)
+    persistence.logger.addHandler(errors)
+    persistence.save_all(dict(zip(_SERVICES, (m.get_state for m in (cloudformation, dynamodb, sqs)), strict=True)))
+    return not errors.buffer
 
 
 if __name__ == "__main__":

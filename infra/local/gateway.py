@@ -17,7 +17,7 @@ from chalice.config import Config
 from chalice.local import LocalChalice, LocalGateway, LocalGatewayException, RouteMatcher
 
 from chalicelib.bootstrap import container
-from chalicelib.errors import UnauthenticatedError, UnavailableError
+from chalicelib.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.http import problem_of
 
 #: API Gateway's own limit for a request's body.
@@ -41,7 +41,7 @@ class Gateway:
         status, headers, body = self._answer(environ)
         if environ["REQUEST_METHOD"] == "HEAD":
             headers, body = [*headers, ("Content-Length", str(len(body)))], b""
-        start_response(f"{status} {_phrase(status)}", headers)
+        start_response(status_line(status), headers)
         return [body]
 
     def _answer(self, environ: Environ) -> Answer:
@@ -49,13 +49,13 @@ class Gateway:
         try:
             methods = self._routes[self._matcher.match_route(path).route]
         except ValueError:
-            return _problem(404, f"There is nothing at {path.partition('?')[0]}")
+            return problem(404, f"There is nothing at {path.partition('?')[0]}")
         method = environ["REQUEST_METHOD"]
         if method == "HEAD" and "HEAD" not in methods:
             method = "GET"
         if method not in methods and method != "OPTIONS":
             allowed = ", ".join(sorted(methods))
-            return _problem(405, f"Here one of these methods is allowed: {allowed}", ("Allow", allowed))
+            return problem(405, f"Here one of these methods is allowed: {allowed}", ("Allow", allowed))
         return self._call(method, path, environ)
 
     def _call(self, method: str, path: str, environ: Environ) -> Answer:
@@ -102,7 +102,8 @@ def _response_body(response: Mapping[str, Any]) -> bytes:
     return body if isinstance(body, bytes) else body.encode()
 
 
-def _problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
+def problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
+    """What API Gateway itself has to say, as the app would say it."""
     problem = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
     return status, [("Content-Type", "application/problem+json"), *headers], json.dumps(problem).encode()
 
@@ -112,10 +113,14 @@ def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer
     authorization = headers.get("authorization")
     try:
         container().authenticator.identify([] if authorization is None else [authorization])
-    except (UnauthenticatedError, UnavailableError) as reason:
+    except (UnauthenticatedError, UnavailableError, SettingError) as reason:
         answer = problem_of(reason).to_dict()
         return answer["statusCode"], _response_headers(answer), _response_body(answer)
-    return _problem(error.CODE, "The authorizer does not let this request through")
+    return problem(error.CODE, "The authorizer does not let this request through")
+
+
+def status_line(status: int) -> str:
+    return f"{status} {_phrase(status)}"
 
 
 def _phrase(status: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 #: Generous: a busy machine must not get its processes killed.
 ANSWER_SECONDS = 5.0
-#: A worker's poll loop touches its file about once a second, and after 15 seconds at most when the queue hangs.
+#: Each poll loop of a worker touches its file about once a second, and after 15 seconds at most when the queue hangs.
 HEARTBEAT_SECONDS = 25.0
 
 
@@ -18,15 +18,16 @@ def api_socket(run_dir: Path, name: str) -> Path:
     return run_dir / f"{name}.sock"
 
 
-def heartbeat_file(run_dir: Path, name: str) -> Path:
-    return run_dir / f"{name}.beat"
+def heartbeat_files(run_dir: Path, name: str) -> tuple[Path, Path]:
+    """What the worker of this name touches: its loop for tasks the first, its loop for what was put off the second."""
+    return run_dir / f"{name}.beat", run_dir / f"{name}-later.beat"
 
 
 def is_healthy(run_dir: Path, name: str) -> bool:
     """Ask the process of this name, which is an API process or a worker."""
     if name.startswith("api"):
         return _answers(api_socket(run_dir, name))
-    return _beats(heartbeat_file(run_dir, name))
+    return all(_beats(path) for path in heartbeat_files(run_dir, name))
 
 
 def _answers(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.deletions import Deletions
-from infra.local.health import heartbeat_file
+from infra.local.health import heartbeat_files
 from infra.local.invocation import Context, sqs_event
 from infra.local.lanes import Lanes
 from infra.local.parent import end_with_parent
@@ -150,16 +150,11 @@ def main() -> None:
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
     work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
     errands = handler(app.later, _function_name("later"), os.environ["LATER_QUEUE_ARN"], _timeout_seconds())
+    heartbeat, later_heartbeat = heartbeat_files(run_dir, name)
     triggers = [
-        Trigger(os.environ["QUEUE_URL"], work, wake_socket(run_dir, name), heartbeat_file(run_dir, name), batch),
-        # Nobody wakes this one or asks for its heartbeat: what it serves is never due at once.
-        Trigger(
-            os.environ["LATER_QUEUE_URL"],
-            errands,
-            run_dir / f"{name}.later",
-            heartbeat_file(run_dir, f"{name}-later"),
-            batch,
-        ),
+        Trigger(os.environ["QUEUE_URL"], work, wake_socket(run_dir, name), heartbeat, batch),
+        # Nobody wakes this one: what it serves is never due at once.
+        Trigger(os.environ["LATER_QUEUE_URL"], errands, run_dir / f"{name}.later", later_heartbeat, batch),
     ]
     for trigger in triggers:
         trigger.start()

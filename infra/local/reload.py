@@ -14,7 +14,7 @@ from pathlib import Path
 
 from watchfiles import PythonFilter, watch
 
-from infra.local.health import heartbeat_file, is_healthy
+from infra.local.health import heartbeat_files, is_healthy
 from infra.local.startup import START_SECONDS
 from infra.local.supervisor import Supervisor, SupervisorError
 
@@ -70,7 +70,8 @@ class Reload:
 
     def _restart(self, name: str) -> None:
         self._supervisor.end_process(name)
-        heartbeat_file(self._run_dir, name).unlink(missing_ok=True)  # or its last one would pass for the next one's
+        for heartbeat in heartbeat_files(self._run_dir, name):
+            heartbeat.unlink(missing_ok=True)  # or its last one would pass for the next one's
         self._supervisor.start_process(name)
         deadline = time.monotonic() + START_SECONDS
         while not is_healthy(self._run_dir, name) and time.monotonic() < deadline:

@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
-from waitress.task import ThreadedTaskDispatcher
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.wasyncore import loop
 
-from infra.local.gateway import MAX_BODY_BYTES, Gateway
+from infra.local.gateway import MAX_BODY_BYTES, Gateway, problem, status_line
 from infra.local.health import api_socket
 from infra.local.parent import end_with_parent
 from infra.local.wakeup import Waker
@@ -52,6 +53,22 @@ def _bind(path: Path) -> socket.socket:
     return listener
 
 
+class ProblemTask(ErrorTask):  # type: ignore[misc]
+    """Says what Waitress refuses before the app sees it, such as a body that is too large, as all else is said."""
+
+    def execute(self) -> None:
+        status, headers, body = problem(self.request.error.code, self.request.error.body)
+        self.status = status_line(status)
+        self.response_headers.extend(headers)
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    error_task_class = ProblemTask
+
+
 class Server:
     """Waitress on several sockets with one pool of threads; SIGTERM lets requests under way finish."""
 
@@ -61,8 +78,8 @@ class Server:
         self._dispatcher.set_thread_count(_THREADS)
         self._servers = [self._listen(application, listener) for listener in sockets]
         self._stopping = False
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
 
     def serve(self) -> None:
         while not self._stopping:
@@ -75,7 +92,7 @@ class Server:
 
     def _listen(self, application: Gateway, listener: socket.socket) -> Any:
         # Waitress takes TCP and unix sockets only in separate servers; they share the loop and the threads.
-        return create_server(
+        server = create_server(
             application,
             map=self._map,
             _dispatcher=self._dispatcher,
@@ -86,8 +103,11 @@ class Server:
             max_request_body_size=MAX_BODY_BYTES,
             asyncore_use_poll=True,
         )
+        server.channel_class = Channel
+        return server
 
-    def _stop(self, _number: int, _frame: object) -> None:
+    def stop(self, *_signal: object) -> None:
+        """Have `serve` return once the requests under way are answered; from any thread, and as a signal's handler."""
         self._stopping = True
         self._servers[0].pull_trigger()
 

@@ -118,7 +118,6 @@ FOR_ADMINS = {
     ("POST", "resume"),
     ("GET", "lanes"),
     ("GET", "health"),
-    ("GET", "kill"),
 }
 
 
@@ -145,7 +144,7 @@ def test_route_is_closed_without_a_token(send: Send, method: str, path: str, bod
     assert problem["field"] == "Authorization"
 
 
-@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+@pytest.mark.parametrize(("method", "path", "body"), [route for route in ROUTES if route[1] != "/kill"])
 def test_route_is_closed_to_other_users(send: Send, method: str, path: str, body: Any) -> None:
     status, headers, problem = send(method, path, body, bearer("bob"))
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")
@@ -287,6 +286,12 @@ def test_kill_is_for_admins_even_where_it_is_allowed(load: Load) -> None:
     send = load(AUTH="jwt", JWT_SECRET=SECRET, ALLOW_KILL="true")
     assert send("GET", "/kill")[0] == 401
     assert send("GET", "/kill", None, bearer())[0] == 403
+
+
+def test_kill_is_not_there_for_anybody_where_it_is_not_allowed(send: Send) -> None:
+    for authorization in (bearer(), bearer("root", scope="admin")):
+        status, _, problem = send("GET", "/kill", None, authorization)
+        assert (status, problem["title"]) == (404, "Not found")
 
 
 def test_public_key_is_no_secret(load: Load) -> None:

@@ -88,6 +88,28 @@ def test_more_than_may_be_parked_for_a_day_are_refused_until_the_next(deploy: De
     assert post(paceline, user, delay_seconds=60).status_code == 202
 
 
+def test_refusal_names_the_full_day_and_when_the_same_delay_leads_past_it(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_PARKED="1")
+    delay_seconds = 3 * 86_400 + 60
+    assert post(paceline, user, delay_seconds=delay_seconds).status_code == 202
+    refused = post(paceline, user, delay_seconds=delay_seconds)
+    assert refused.json_body["detail"].endswith(" on 2026-11-25.")
+    paceline.clock.advance(1_000 * (int(refused.headers["Retry-After"]) - 1))
+    assert post(paceline, user, delay_seconds=delay_seconds).status_code == 429
+    paceline.clock.advance(1_000)
+    assert post(paceline, user, delay_seconds=delay_seconds).status_code == 202
+
+
+def test_refusal_of_many_names_the_days_one_of_which_is_full(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_PARKED="1")
+    assert post(paceline, user, delay_seconds=86_400).status_code == 202
+    tasks = [{"delay_seconds": days * 86_400} for days in (2, 1)]
+    refused = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks})
+    assert refused.json_body["detail"].endswith(" on 2026-11-23 or 2026-11-24.")
+    paceline.clock.advance(1_000 * int(refused.headers["Retry-After"]))
+    assert paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).status_code == 202
+
+
 def test_production_refuses_private_addresses(deploy: Deploy) -> None:
     from chalicelib.errors import SettingError
 

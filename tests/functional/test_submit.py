@@ -148,6 +148,37 @@ def test_user_may_be_named_in_the_query(paceline: Paceline, user: str) -> None:
     assert paceline.request("POST", f"/task?userId={user}", {"user_id": user}).status_code == 429
 
 
+# --- a lane that is paused
+
+
+def pause(paceline: Paceline, user: str, until: int | None = None) -> None:
+    assert paceline.request("POST", f"/api/v1/users/{user}/pause", {"until": until}).status_code == 200
+
+
+@pytest.mark.parametrize("backlog", [0, 3])
+def test_submit_to_a_lane_paused_without_an_end_says_that_it_has_to_be_resumed(
+    paceline: Paceline, user: str, backlog: int
+) -> None:
+    pause(paceline, user)
+    for _ in range(backlog):
+        paceline.submit(user)
+    response = paceline.submit(user)
+    assert (response.status_code, response.json_body["position"]) == (429, backlog + 1)
+    assert response.json_body["detail"] == "The lane is paused: it goes on when it is resumed."
+    assert header(response, "Retry-After") == str(max(1, backlog))
+
+
+def test_submit_to_a_lane_paused_for_a_time_says_when_it_starts(paceline: Paceline, user: str) -> None:
+    pause(paceline, user, NOW + 90_000)
+    response = paceline.submit(user)
+    body = response.json_body
+    assert (response.status_code, body["position"], body["delay_ms"]) == (429, 1, 90_000)
+    detail = "The lane is paused for a time. It is number 1 in line and starts in about 90000 ms."
+    assert (body["detail"], header(response, "Retry-After")) == (detail, "90")
+    many = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}, {}]}).json_body
+    assert many["detail"] == "The lane is paused for a time. The last of them starts in about 92000 ms."
+
+
 # --- what to do over the limit
 
 

@@ -21,6 +21,25 @@ def test_task_is_shown_from_queued_to_succeeded(paceline: Paceline, user: str) -
     assert done["error"] is None
 
 
+def test_place_of_a_task_is_what_its_submit_said_and_0_when_it_may_start_now(paceline: Paceline, user: str) -> None:
+    paceline.submit(user)
+    assert paceline.work(*paceline.receive(user)) == []
+    paceline.clock.advance(400)
+    submitted = [paceline.submit(user).json_body for _ in range(3)]
+
+    def places() -> list[tuple[int, int | None]]:
+        shown = [paceline.get(task_path(user, one["task_id"])).json_body for one in submitted]
+        assert shown == paceline.get(f"/api/v1/users/{user}/tasks?state=queued").json_body["tasks"][::-1]
+        return [(task["position"], task["estimated_at"]) for task in shown]
+
+    assert [one["position"] for one in submitted] == [1, 2, 3]
+    assert places() == [(1, NOW + 1_000), (2, NOW + 2_000), (3, NOW + 3_000)]
+    paceline.clock.advance(600)
+    assert places() == [(0, NOW + 1_000), (1, NOW + 2_000), (2, NOW + 3_000)]
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {})
+    assert places() == [(1, None), (2, None), (3, None)]
+
+
 @pytest.mark.parametrize(
     "task_id", ["0198", "lane", "nope", "x" * 2_000, "%00", "%F0%9F%98%80", "%ud800", "..", "%2e%2e"]
 )

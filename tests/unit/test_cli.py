@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from infra.cli.commands import app
 from infra.cli.connection import World
 from infra.cli.lines import duration
-from infra.cli.watching import Watching
+from infra.cli.watching import Watching, begun
 from paceline_client import Paceline, Place, Task
 from tests.unit import test_client
 from tests.unit.completion_lines import NOW, completion_text, write_stream
@@ -236,6 +236,21 @@ def test_watch_waits_for_all_and_a_pipe_gets_no_bar() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [f"id-{seq}  seq {seq}  succeeded" for seq in (1, 2, 3)]
     assert server.clock.slept == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("state", "seq", "position", "done"),
+    [
+        ("queued", 9, 3, 2),
+        ("queued", 9, 1, 4),
+        ("queued", 9, 0, 4),
+        ("queued", 9, 8, 0),
+        ("running", 9, 0, 4),
+        ("queued", 0, 0, 0),
+    ],
+)
+def test_watch_counts_what_left_the_line(state: str, seq: int, position: int, done: int) -> None:
+    assert begun(Task(**task(state, seq=seq, position=position)), 5) == done
 
 
 def test_watch_is_1_when_a_task_failed() -> None:

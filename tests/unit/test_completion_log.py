@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_day_changes_leave_no_file_open(tmp_path: Path) -> None:
     for _ in range(20):
         clock.advance(86_400_000)
         log.write({})
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_file_that_was_deleted_is_made_anew_and_leaves_none_open(tmp_path: Path) -> None:
+    log = make_log(tmp_path)
+    log.write({"n": 0})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(1, 4):
+        shutil.rmtree(tmp_path / "paceline")
+        log.write({"n": number})
+        log.write({"n": -number})
+        assert lines(tmp_path) == [f'{{"n":{number}}}', f'{{"n":{-number}}}']
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from chalicelib.control import MOST_CANCELLED
 from chalicelib.errors import ConflictError, NotFoundError
 from chalicelib.lane import FOREVER_MS
 from chalicelib.limits import earliest_start, format_limits, parse_limits
@@ -143,11 +144,14 @@ def test_estimates_come_true_when_nothing_changes_any_more(script: Script) -> No
     room.play(until_ms=script[-1][0] + 1 + NOT_WOKEN_MS)
     views = [room.control.task(USER, task.task_id) for task in room.submitted]
     waiting = [view for view in views if view.state is TaskState.QUEUED]
-    next_start_at = room.control.lane(USER).next_start_at
+    next_start_at, now_ms = room.control.lane(USER).next_start_at, room.clock.now_ms()
     room.play()
     real = {event["task_id"]: event["started_at"] for event in room.events}
     assert [view.estimated_at for view in waiting] == [real[view.record.task.task_id] for view in waiting]
-    assert [view.position for view in waiting] == list(range(len(waiting)))
+    does_first_wait = bool(waiting) and (waiting[0].estimated_at or 0) > now_ms
+    places = [max(1, ahead + does_first_wait) for ahead in range(len(waiting))]
+    may_start = [(view.estimated_at or 0) <= now_ms for view in waiting]
+    assert [view.position for view in waiting] == [0 if now else n for n, now in zip(places, may_start, strict=True)]
     assert next_start_at == (waiting[0].estimated_at if waiting else None)
 
 
@@ -263,7 +267,7 @@ def test_cancelled_tasks_take_no_place_in_the_line() -> None:
     for number in (1, 2, 3):
         room.cancel(number)
     view = room.control.task(USER, task_id_of(6))
-    assert view.position == 2
+    assert view.position == 3
     room.resume()
     room.submit_many(1)
     assert room.submitted[-1].planned_at == NOW + 3_000
@@ -284,6 +288,18 @@ def test_submit_after_cancellations_and_a_resume_is_not_late() -> None:
     room.resume()
     room.submit_many(1)
     assert room.submitted[-1].planned_at == NOW + 10_000
+
+
+def test_so_many_cancelled_tasks_may_wait_and_more_are_cancelled_once_the_line_has_passed_them() -> None:
+    room = ControlRoom("1/second; 20/minute")
+    room.submit_many(2 + MOST_CANCELLED)
+    for number in range(1, 1 + MOST_CANCELLED):
+        room.cancel(number)
+    last = room.submitted[-1].task_id
+    with pytest.raises(ConflictError, match="100 wait to be passed over"):
+        room.control.cancel(USER, last)
+    room.play(until_ms=60_000)
+    assert room.control.cancel(USER, last).state is TaskState.CANCELLED
 
 
 def test_cancel_twice_changes_nothing() -> None:
