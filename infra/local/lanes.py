@@ -16,6 +16,8 @@ from infra.local.source import Message, Source, SourceError
 LANES = 500
 #: Held messages have to be extended every few seconds, which costs calls.
 HELD = 1_000
+#: Of each lane so many may always be held; more only as long as there is room for as many of every other lane.
+LEAST_SHARE = 2
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Lanes:
         with self._lock:
             refused = list(messages) if self._stopping else []
             new_lanes = [] if self._stopping else [m.lane for m in messages if self._enqueue(m)]
+            refused += self._above_share({m.lane for m in messages})
         self._give_back(refused)
         for lane in new_lanes:
             self._pool.submit(self._run, lane)
@@ -87,6 +90,15 @@ class Lanes:
         bisect.insort(self._waiting.setdefault(message.lane, []), message, key=lambda m: m.sequence)
         self._held[message.receipt] = (message, time.monotonic())
         return is_new
+
+    def _above_share(self, lanes: set[str]) -> list[Message]:
+        """What these lanes hold above their share; nobody gets it before the rest of them is done."""
+        share = max(LEAST_SHARE, HELD // max(1, len(self._waiting)))
+        above = [message for lane in lanes for message in self._waiting.get(lane, ())[share:]]
+        for lane in lanes:
+            del self._waiting.get(lane, [])[share:]
+        self._forget(above)
+        return above
 
     def _run(self, lane: str) -> None:
         while (message := self._next(lane)) is not None:

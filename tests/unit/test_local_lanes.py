@@ -8,7 +8,7 @@ import pytest
 
 from infra.local.deletions import Deletions
 from infra.local.invocation import Context, sqs_event
-from infra.local.lanes import Lanes
+from infra.local.lanes import HELD, Lanes
 from infra.local.poller import handler
 from infra.local.source import Message, Source, SourceError
 
@@ -134,6 +134,19 @@ def test_held_messages_stay_hidden_until_the_handler_is_through() -> None:
     bench.lanes.join()
     bench.lanes.extend(0, 10)
     assert len(bench.source.hidden) == 2
+
+
+def test_a_lane_holds_no_more_than_leaves_room_for_the_others() -> None:
+    leave = threading.Event()
+    bench = Bench(lambda _: leave.wait(WAIT_SECONDS))
+    bench.lanes.add([message(f"other-{n}-", 1) for n in range(249)])
+    bench.lanes.add([message("a", sequence) for sequence in range(1, 11)])
+    share = HELD // 250
+    assert bench.source.hidden == [(f"a{sequence}", 0) for sequence in range(share + 1, 11)]
+    leave.set()
+    bench.lanes.join()
+    assert [name for name in bench.done if name.startswith("a")] == [f"a{n}" for n in range(1, share + 1)]
+    assert f"a{share}" in bench.lanes_that_wait
 
 
 def test_a_stop_gives_back_what_has_not_begun_and_lets_the_rest_finish() -> None:
