@@ -153,6 +153,8 @@ class Paceline:
     def kill(self, name: str) -> int:
         """kill -9; returns the process id that is no more."""
         pid = self.process(name).pid
+        if not pid:  # it is just being started again; 0 would be all of this process group
+            raise ProcessLookupError(f"{name} does not run")
         os.kill(pid, signal.SIGKILL)
         return pid
 
