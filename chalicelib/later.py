@@ -6,11 +6,11 @@ which says whether it got its place.
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from chalicelib.attempt import Attempts
 from chalicelib.callbacks import Untold
+from chalicelib.deferral import AGAIN_SECONDS, LONGEST_SLEEP_MS, NEWER_SECONDS, again_soon
 from chalicelib.errands import (
     LONGEST_DELAY_SECONDS,
     Callback,
@@ -20,19 +20,13 @@ from chalicelib.errands import (
     from_message,
     to_message,
 )
-from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
+from chalicelib.errors import MessageError, NewerMessageError
 from chalicelib.ports import Clock, ErrandQueue, TaskQueue, TaskStore
 from chalicelib.submit import Refused, Submitter
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 
-#: SQS hides a message for whole seconds only, so the last of a wait is slept.
-LONGEST_SLEEP_MS = 1_200
 #: SQS hides a message for 12 hours at most, counted from its receive.
 LONGEST_HIDDEN_SECONDS = 43_000
-#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
-AGAIN_SECONDS = 5
-#: How long a message is hidden that only a newer deployment can read, so that its function gets it.
-NEWER_SECONDS = 30
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
@@ -81,12 +75,8 @@ class ErrandRunner:
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
-        try:
+        with again_soon(self._later.defer, delivery.receipt):
             return self._handle(errand, delivery)
-        except UnavailableError:
-            with suppress(UnavailableError):  # or it comes back when its visibility ends
-                self._later.defer(delivery.receipt, AGAIN_SECONDS)
-            raise
 
     def _handle(self, errand: Errand, delivery: ErrandDelivery) -> bool:
         if self._is_early(delivery, errand.due_at):

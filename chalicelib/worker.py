@@ -4,11 +4,13 @@ Pace, order and attempts rest on the claim alone, one conditional write; all tha
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from chalicelib import deferral
 from chalicelib.attempt import Attempts, Retry
-from chalicelib.errors import MessageError, NewerMessageError, UnavailableError
+from chalicelib.deferral import NEWER_SECONDS, again_soon
+from chalicelib.errors import MessageError, NewerMessageError
 from chalicelib.lane import Cancelled, Candidate, Decision, Gap, Lane, Start, Wait, claim, gap_before
 from chalicelib.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.settings import Settings
@@ -16,8 +18,6 @@ from chalicelib.tasks import Task
 
 #: A start is claimed so long before its time, so that the write's own duration makes no start late.
 LEAD_MS = 150
-#: The longest wait that is slept; SQS hides a message for whole seconds only, so a longer one is deferred.
-LONGEST_SLEEP_MS = 1_200
 #: How long a claim keeps other workers off; renewed while the task runs.
 LEASE_MS = 10_000
 #: A longer wait is deferred again: 24 receives a day stay below the 1,000 at which SQS gives a message up, and a pause
@@ -25,11 +25,6 @@ LEASE_MS = 10_000
 LONGEST_DEFERRAL_SECONDS = 3_600
 #: A wait longer than this is noted in the lane, so that a resume or new limits end it.
 PARKED_AFTER_MS = 3_000
-#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
-AGAIN_SECONDS = 5
-#: How long a message is hidden that only a newer deployment can read, so that one of its workers gets it: at 1,000
-#: receives that is a roll-out of eight hours before SQS itself makes it a dead letter.
-NEWER_SECONDS = 30
 #: How long a task waits for a predecessor that is not to be found, counted from its own submit.
 GAP_GRACE_MS = 2_000
 GAP_POLL_MS = 50
@@ -111,12 +106,8 @@ class Worker:
         except MessageError as error:
             self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
             return Done()
-        try:
+        with again_soon(self._queue.defer, delivery.receipt):
             return self._handle(task, delivery)
-        except UnavailableError:
-            with suppress(UnavailableError):  # or it comes back when its visibility ends
-                self._queue.defer(delivery.receipt, AGAIN_SECONDS)
-            raise
 
     def _handle(self, task: Task, delivery: Delivery) -> Outcome:
         while True:
@@ -212,7 +203,7 @@ class Worker:
                 continue
             wait_ms = _claimable_at(decision) - self._clock.now_ms()
             if wait_ms > 0 or isinstance(decision, Wait):
-                if wait_ms > LONGEST_SLEEP_MS or self._clock.sleep(max(0, wait_ms)):
+                if wait_ms > deferral.LONGEST_SLEEP_MS or self._clock.sleep(max(0, wait_ms)):
                     return Deferred(_legal_at(decision), lane)
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))

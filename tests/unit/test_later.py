@@ -9,9 +9,10 @@ import pytest
 
 from chalicelib.attempt import SETTLE_TRIES
 from chalicelib.callbacks import Untold
+from chalicelib.deferral import AGAIN_SECONDS, NEWER_SECONDS
 from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, Withdrawal, delay_seconds, from_message, to_message
 from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import AGAIN_SECONDS, NEWER_SECONDS, TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.later import TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
 from chalicelib.submit import NewTask, Refused, Submitted
 from chalicelib.tasks import Task, TaskState
