@@ -57,7 +57,9 @@ class Lanes:
         with self._lock:
             refused = list(messages) if self._stopping else []
             new_lanes = [] if self._stopping else [m.lane for m in messages if self._enqueue(m)]
-            refused += self._above_share({m.lane for m in messages})
+            share = max(LEAST_SHARE, HELD // max(1, len(self._waiting)))
+            # Nobody gets what is above a lane's share before the rest of it is done.
+            refused += [above for lane in {m.lane for m in messages} for above in self._take(lane, share)]
         self._give_back(refused)
         for lane in new_lanes:
             self._pool.submit(self._run, lane)
@@ -75,10 +77,7 @@ class Lanes:
         """Give back what has not been handed to the handler; `join` waits for the rest."""
         with self._lock:
             self._stopping = True
-            rest = [message for lane in self._waiting.values() for message in lane]
-            for lane in self._waiting.values():
-                lane.clear()
-            self._forget(rest)
+            rest = [message for lane in self._waiting for message in self._take(lane)]
         self._give_back(rest)
 
     def join(self) -> None:
@@ -91,15 +90,6 @@ class Lanes:
         self._held[message.receipt] = (message, time.monotonic())
         return is_new
 
-    def _above_share(self, lanes: set[str]) -> list[Message]:
-        """What these lanes hold above their share; nobody gets it before the rest of them is done."""
-        share = max(LEAST_SHARE, HELD // max(1, len(self._waiting)))
-        above = [message for lane in lanes for message in self._waiting.get(lane, ())[share:]]
-        for lane in lanes:
-            del self._waiting.get(lane, [])[share:]
-        self._forget(above)
-        return above
-
     def _run(self, lane: str) -> None:
         while (message := self._next(lane)) is not None:
             is_done = self._call(message)
@@ -107,7 +97,8 @@ class Lanes:
                 self._running -= 1
                 # Before anything else, so that an extension does not undo the handler's own deferral.
                 self._forget([message])
-                rest = [] if is_done else self._take_rest(lane)
+                # What follows a message that stays in the queue has to wait behind it, in the queue.
+                rest = [] if is_done else self._take(lane)
                 lane_waits = not self._waiting[lane]
             if is_done:
                 self._on_done(message, lane_waits)
@@ -128,12 +119,13 @@ class Lanes:
             log.exception("message %s of %s failed and comes back", message.id, message.lane)
             return False
 
-    def _take_rest(self, lane: str) -> list[Message]:
-        """What follows a message that stays in the queue has to wait behind it, in the queue."""
-        rest = list(self._waiting[lane])
-        self._waiting[lane].clear()
-        self._forget(rest)
-        return rest
+    def _take(self, lane: str, kept: int = 0) -> list[Message]:
+        """What waits in the lane but for its first ones, to be given back."""
+        waiting = self._waiting.get(lane, [])
+        taken = waiting[kept:]
+        del waiting[kept:]
+        self._forget(taken)
+        return taken
 
     def _forget(self, messages: Sequence[Message]) -> None:
         for message in messages:
