@@ -1,6 +1,7 @@
 """One simulated deployment: the real use cases over memory adapters, on API and worker machines, behind a queue."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -400,7 +401,7 @@ def _opening(lane: Lane) -> tuple[Any, ...]:
     return lane.limits, lane.paused_until, lane.held_until
 
 
-class Machine:
+class Machine(ABC):
     def __init__(self, world: World, name: str, offset_ms: int) -> None:
         self.world = world
         self.name = name
@@ -410,8 +411,8 @@ class Machine:
         world = self.world
         return Remote(name, getattr(world, name), world.timeline, world.faults, self.die, world.observe, error)
 
-    def die(self, process: Process) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def die(self, process: Process) -> None: ...
 
 
 class ApiMachine(Machine):
@@ -610,26 +611,40 @@ class SourcePort:
         self._world.queue.defer(receipt, LOCAL_VISIBILITY_MS // 1000)
 
 
-class Source:
-    """The event source: hands each visible message to a process with room, groups side by side, BatchSize 1."""
+class EventSource(ABC):
+    """Looks at a queue when there may be something, and hands it out."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, name: str, queue: MemoryTaskQueue | MemoryErrandQueue) -> None:
         self._world = world
-        self._random = Random(f"{world.plan.seed}/source")
+        self._queue = queue
+        self._random = Random(f"{world.plan.seed}/{name}")
         self._next_look: int | None = None
 
     def look(self) -> None:
         """Looks at the queue when there may be something, soon if it is there already."""
-        timeline, next_at = self._world.timeline, self._world.queue.next_available_at()
+        timeline, next_at = self._world.timeline, self._queue.next_available_at()
         if next_at is None:
             return
         at = max(next_at, timeline.now) + self._random.randint(0, 30)
         if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
             self._next_look = at
-            timeline.at(at, self._poll)
+            timeline.at(at, self._look_now)
+
+    def _look_now(self) -> None:
+        self._next_look = None
+        self._poll()
+
+    @abstractmethod
+    def _poll(self) -> None: ...
+
+
+class Source(EventSource):
+    """Hands each visible message to a process with room, groups side by side, BatchSize 1."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, "source", world.queue)
 
     def _poll(self) -> None:
-        self._next_look = None
         while free := [worker for worker in self._world.workers if worker.free]:
             messages = self._world.queue.receive(1)
             if not messages:
@@ -650,25 +665,13 @@ class Teller:
         self._history.told(callback)
 
 
-class ErrandSource:
+class ErrandSource(EventSource):
     """Hands each errand that is due to a worker machine that is up."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._random = Random(f"{world.plan.seed}/errands")
-        self._next_look: int | None = None
-
-    def look(self) -> None:
-        timeline, next_at = self._world.timeline, self._world.later.next_available_at()
-        if next_at is None:
-            return
-        at = max(next_at, timeline.now) + self._random.randint(0, 30)
-        if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
-            self._next_look = at
-            timeline.at(at, self._poll)
+        super().__init__(world, "errands", world.later)
 
     def _poll(self) -> None:
-        self._next_look = None
         up = [worker for worker in self._world.workers if worker.is_up]
         if not up:
             return  # whoever comes up next looks again
