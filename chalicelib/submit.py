@@ -16,10 +16,8 @@ from chalicelib.tasks import Ended, Json, Task, TaskState
 
 #: Tasks of one bulk submit.
 MOST_TASKS = 100
-#: So many of them, one batch of messages, are sent before the others are noted, so that the first starts soon,
-FIRST_TASKS = 10
-#: unless there are more than this: then the notes would take one call more than they need.
-MOST_IN_PARTS = 85
+#: Of more than so many the first is not sent ahead of the others: they would take more than the 16 calls they may.
+MOST_WITH_ONE_AHEAD = 91
 
 
 @dataclass(frozen=True)
@@ -218,9 +216,10 @@ class Submitter:
     def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Notes and sends all or, when AWS fails in between, cancels them all.
 
-        Noted first, since notes of many at once can't be conditional and must not come after their workers'. What
-        began can't be taken back: then the rest stays, and a repeat sends it. Of a repeat some may have run: it notes
-        them one by one and cancels none.
+        Noted first, since notes of many at once can't be conditional and must not come after their workers'. One that
+        may start now goes ahead, and its note, which can be conditional, comes last. What began can't be taken back:
+        then the rest stays, and a repeat sends it. Of a repeat some may have run: it notes them one by one and cancels
+        none.
         """
         if tasks[0].is_repeat:
             if self._was_withdrawn(lane, tasks):
@@ -230,9 +229,13 @@ class Submitter:
             self._queue.send_many(tasks)
             return
         try:
-            for part in _parts(tasks):
-                self._tasks.put_many(part)
-                self._queue.send_many(part)
+            ahead, others = _one_ahead(tasks)
+            if ahead:
+                self._queue.send(ahead)
+            self._tasks.put_many(others)
+            self._queue.send_many(others)
+            if ahead:
+                self._tasks.put(ahead)
         except UnavailableError:
             if self._withdrawn(lane, tasks):
                 on_withdrawal()
@@ -305,11 +308,10 @@ class Submitter:
         return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
 
 
-def _parts(tasks: Sequence[Task]) -> list[Sequence[Task]]:
-    """What is noted and sent together, in order."""
-    if FIRST_TASKS < len(tasks) <= MOST_IN_PARTS:
-        return [tasks[:FIRST_TASKS], tasks[FIRST_TASKS:]]
-    return [tasks]
+def _one_ahead(tasks: Sequence[Task]) -> tuple[Task | None, Sequence[Task]]:
+    """The one that is to be sent before all else, if it pays, and the others."""
+    may_start_now = tasks[0].planned_at <= tasks[0].submitted_at
+    return (tasks[0], tasks[1:]) if may_start_now and 1 < len(tasks) <= MOST_WITH_ONE_AHEAD else (None, tasks)
 
 
 def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:

@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 class Deletions:
     """A thread that deletes in batches; a queue that can't be reached is tried again for a minute."""
 
-    def __init__(self, source: Source, on_deleted: Callable[[], None]) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._on_deleted = on_deleted
         self._queue: queue.Queue[tuple[Message, bool] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="deletions")
 
@@ -49,8 +48,6 @@ class Deletions:
         while not is_last and (first := self._queue.get()) is not None:
             batch, is_last = self._gather(*first)
             self._delete([message for message, _ in batch])
-            if any(lane_waits for _, lane_waits in batch):
-                self._on_deleted()
 
     def _gather(self, first: Message, lane_waits: bool) -> tuple[list[tuple[Message, bool]], bool]:
         """What is deleted together, and whether nothing comes after it."""

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from logging.handlers import BufferingHandler
@@ -21,12 +20,12 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
+from infra.local.ministack_tuning import tune
 from infra.local.parent import end_with_parent
 
 HOST = "127.0.0.1"
 
 _SAVE_SECONDS = 1.0
-_LOOK_SECONDS = 1.0
 #: What the template uses; the keys under which MiniStack saves and loads them.
 _SERVICES = ("cloudformation", "dynamodb", "sqs")
 #: Operations that leave everything as it was begin like this. An empty receive changes nothing, and a full one is
@@ -73,7 +72,7 @@ def _set_environment(port: str, state_dir: Path) -> None:
 async def _serve(port: int) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
-    _look_rarely()
+    tune()
     saver = Saver(app, save_in_child)
     # With MiniStack's own server, Hypercorn, a call takes 0.6 ms longer.
     config = uvicorn.Config(
@@ -93,34 +92,6 @@ async def _serve(port: int) -> None:
     task = asyncio.create_task(saver.run())
     await uvicorn.Server(config).serve()
     task.cancel()
-
-
-def _look_rarely() -> None:
-    """MiniStack looks through all messages of a queue for each call about it. For what only time changes, once a second
-    will do; and what SNS sent may lack fields, but not what was sent here."""
-    from ministack.services import sqs  # noqa: PLC0415
-
-    complete: Callable[[dict[str, Any]], None] = sqs._ensure_msg_fields
-
-    def complete_if_need_be(message: dict[str, Any]) -> None:
-        if "seq" not in message:
-            complete(message)
-
-    sqs._ensure_msg_fields = complete_if_need_be
-    sqs._prune_dedup = _rarely(sqs._prune_dedup)
-    sqs._expire_retained = _rarely(sqs._expire_retained)
-
-
-def _rarely(look: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    looked_at: dict[int, float] = {}
-
-    def look_rarely(queue: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if now - looked_at.get(id(queue), 0) >= _LOOK_SECONDS:
-            looked_at[id(queue)] = now
-            look(queue)
-
-    return look_rarely
 
 
 class Saver:

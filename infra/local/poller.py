@@ -20,7 +20,6 @@ from infra.local.lanes import Lanes
 from infra.local.parent import end_with_parent
 from infra.local.signals import StopSignals
 from infra.local.source import BATCH, VISIBILITY_SECONDS, Message, Source, SourceError
-from infra.local.wakeup import Alarm, wake_socket
 
 #: Short, because a stop waits for it: what a call abandoned would receive stays hidden from everybody.
 _WAIT_SECONDS = 1
@@ -40,61 +39,38 @@ Function = Callable[[dict[str, Any], Context], Any]
 class Poller:
     """The threads that move messages between the queue and the lanes."""
 
-    def __init__(self, source: Source, lanes: Lanes, alarm: Alarm, heartbeat: Path, batch: int) -> None:
+    def __init__(self, source: Source, lanes: Lanes, heartbeat: Path, batch: int) -> None:
         self._source = source
         self._lanes = lanes
-        self._alarm = alarm
         self._heartbeat = heartbeat
         self._batch = batch
         self._stopping = threading.Event()
-        self._receivers = [threading.Thread(target=target) for target in (self._poll, self._answer_alarm)]
+        self._receiver = threading.Thread(target=self._poll)
         self._extender = threading.Thread(target=self._extend, daemon=True)
 
     def start(self) -> None:
-        for thread in (*self._receivers, self._extender):
-            thread.start()
+        self._receiver.start()
+        self._extender.start()
 
     def stop(self) -> None:
-        """Begin no further receive; `join` waits for those under way."""
+        """Begin no further receive; `join` waits for the one under way."""
         self._stopping.set()
-        self._alarm.ring()
 
     def join(self) -> None:
-        for thread in self._receivers:
-            thread.join()
+        self._receiver.join()
 
     def _poll(self) -> None:
         backoff = _Backoff()
         while not self._stopping.is_set():
             self._heartbeat.touch()
             try:
-                if self._receive(_WAIT_SECONDS) is None:
+                if count := min(self._batch, self._lanes.room):
+                    self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
+                else:
                     self._stopping.wait(_BUSY_SECONDS)
                 backoff.succeeded()
             except SourceError as error:
                 self._stopping.wait(backoff.failed(error))
-
-    def _answer_alarm(self) -> None:
-        while not self._stopping.is_set():
-            if self._alarm.wait(_WAIT_SECONDS):
-                self._drain()
-
-    def _drain(self) -> None:
-        """Receive until less comes than could. Errors are the long poll's to report."""
-        try:
-            while not self._stopping.is_set() and self._receive(0) == self._batch:
-                pass
-        except SourceError:
-            pass
-
-    def _receive(self, wait_seconds: int) -> int | None:
-        """How many came; None when there is no room for any."""
-        count = min(self._batch, self._lanes.room)
-        if not count:
-            return None
-        messages = self._source.receive(count, wait_seconds)
-        self._lanes.add(messages)
-        return len(messages)
 
     def _extend(self) -> None:
         while True:
@@ -152,9 +128,8 @@ def main() -> None:
     errands = handler(app.later, _function_name("later"), os.environ["LATER_QUEUE_ARN"], _timeout_seconds())
     heartbeat, later_heartbeat = heartbeat_files(run_dir, name)
     triggers = [
-        Trigger(os.environ["QUEUE_URL"], work, wake_socket(run_dir, name), heartbeat, batch),
-        # Nobody wakes this one: what it serves is never due at once.
-        Trigger(os.environ["LATER_QUEUE_URL"], errands, run_dir / f"{name}.later", later_heartbeat, batch),
+        Trigger(os.environ["QUEUE_URL"], work, heartbeat, batch),
+        Trigger(os.environ["LATER_QUEUE_URL"], errands, later_heartbeat, batch),
     ]
     for trigger in triggers:
         trigger.start()
@@ -171,14 +146,11 @@ def main() -> None:
 class Trigger:
     """One queue and the function that it triggers."""
 
-    def __init__(
-        self, queue_url: str, handle: Callable[[Message], bool], alarm: Path, heartbeat: Path, batch: int
-    ) -> None:
+    def __init__(self, queue_url: str, handle: Callable[[Message], bool], heartbeat: Path, batch: int) -> None:
         source = Source(queue_url)
-        self._alarm = Alarm(alarm)
-        self._deletions = Deletions(source, self._alarm.ring)
+        self._deletions = Deletions(source)
         self._lanes = Lanes(source, handle, self._deletions.add)
-        self._poller = Poller(source, self._lanes, self._alarm, heartbeat, batch)
+        self._poller = Poller(source, self._lanes, heartbeat, batch)
 
     def start(self) -> None:
         self._deletions.start(self._lanes.is_quiet)
@@ -192,7 +164,6 @@ class Trigger:
         self._poller.join()
         self._lanes.join()
         self._deletions.close()
-        self._alarm.close()
 
 
 def _function_name(function: str) -> str:

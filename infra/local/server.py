@@ -21,7 +21,6 @@ from waitress.wasyncore import loop
 from infra.local.gateway import MAX_BODY_BYTES, Gateway, problem, status_line
 from infra.local.health import api_socket
 from infra.local.parent import end_with_parent
-from infra.local.wakeup import Waker
 
 _THREADS = 32
 #: For requests that are under way when the process is told to stop.
@@ -38,11 +37,9 @@ def main() -> None:
     shared = socket.socket(fileno=os.dup(0))
     # The app can fail to load: after the log is set up.
     from app import app  # noqa: PLC0415
-    from chalicelib.bootstrap import container  # noqa: PLC0415
     from infra.local.warmup import warm_up  # noqa: PLC0415
 
     warm_up()
-    Waker(run_dir).wake_after_sends(container().sqs)
     Server(Gateway(app), [shared, private]).serve()
 
 

@@ -1,8 +1,10 @@
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from chalicelib.submit import MOST_WITH_ONE_AHEAD
 from tests.functional.conftest import Deploy, Paceline
 
 
@@ -31,15 +33,48 @@ def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counte
     assert calls == {"UpdateItem": 2, "BatchWriteItem": 4, "SendMessageBatch": 10}
 
 
-def test_first_tasks_of_a_bulk_are_sent_before_the_others_are_noted(
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [
+        (0, ["UpdateItem", "SendMessage", "BatchWriteItem", "SendMessageBatch", "SendMessageBatch", "PutItem"]),
+        (1, ["UpdateItem", "UpdateItem", "BatchWriteItem", "SendMessageBatch", "SendMessageBatch"]),
+    ],
+)
+def test_task_that_may_start_now_is_sent_before_all_else(
+    paceline: Paceline, user: str, waiting: int, expected: list[str]
+) -> None:
+    for _ in range(waiting):
+        paceline.submit(user)
+    order = list[str]()
+    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
+        client.meta.events.register(  # type: ignore[attr-defined]
+            "before-send.*", lambda event_name, **_: order.append(event_name.rpartition(".")[2])
+        )
+    paceline.request("POST", "/api/v1/tasks", bulk(user, 20))
+    assert order == expected
+    seqs = [json.loads(record["body"])["seq"] for record in paceline.receive(user)]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_bulk_with_one_ahead_takes_no_more_calls_than_it_may(
     paceline: Paceline, user: str, calls: Counter[str]
 ) -> None:
-    noted_before_sent = []
-    paceline.parts.sqs.meta.events.register_first(  # type: ignore[attr-defined]
-        "before-send.*", lambda **_: noted_before_sent.append(calls["BatchWriteItem"])
-    )
-    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 35)).status_code == 429
-    assert noted_before_sent == [1, 2, 2, 2]
+    for count in (MOST_WITH_ONE_AHEAD, MOST_WITH_ONE_AHEAD + 1):
+        calls.clear()
+        paceline.request("POST", "/api/v1/tasks", bulk(f"{user}-{count}", count))
+        assert sum(calls.values()) <= 16
+
+
+def test_task_that_ended_before_it_was_noted_stays_ended(paceline: Paceline, user: str) -> None:
+    def work(**_: Any) -> None:
+        assert paceline.work(*paceline.receive(user)) == []
+
+    paceline.parts.dynamodb.meta.events.register("before-send.dynamodb.BatchWriteItem", work)  # type: ignore[attr-defined]
+    body = paceline.request("POST", "/api/v1/tasks", bulk(user, 3)).json_body
+    states = [
+        paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body["state"] for task in body["tasks"]
+    ]
+    assert states == ["succeeded", "queued", "queued"]
 
 
 def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user: str, calls: Counter[str]) -> None:

@@ -6,7 +6,6 @@ from typing import cast
 
 import pytest
 
-from infra.local.deletions import Deletions
 from infra.local.invocation import Context, sqs_event
 from infra.local.lanes import HELD, Lanes
 from infra.local.poller import handler
@@ -80,16 +79,6 @@ def test_a_lane_waits_for_the_deletion_of_the_last_of_its_messages_here() -> Non
     bench = Bench(lambda _: True)
     bench.run(message("a", 1), message("a", 2), message("b", 1))
     assert sorted(bench.lanes_that_wait) == ["a2", "b1"]
-
-
-@pytest.mark.parametrize("lane_waits", [True, False])
-def test_the_queue_is_looked_at_after_a_deletion_that_a_lane_waited_for(lane_waits: bool) -> None:
-    source, looks = FakeSource(), list[str]()
-    deletions = Deletions(cast("Source", source), lambda: looks.append("look"))
-    deletions.start(lambda: True)
-    deletions.add(message("a", 1), lane_waits)
-    deletions.close()
-    assert (source.deleted, looks) == (["a1"], ["look"] * lane_waits)
 
 
 def test_lanes_run_side_by_side() -> None:
