@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.bare import RECORDED_USER, for_user
 from bench.emulator import emulator
@@ -12,10 +13,12 @@ from bench.recording import Recording, recorded
 
 #: As in a run with few users: what has just been used is quicker than what was left alone.
 PAUSE_SECONDS = 0.3
+#: How long the receive waits that the message ends.
+WAIT_SECONDS = 2
 
 
 def bare_milliseconds(tasks: int, runs: int) -> list[float]:
-    """How long reserving, noting, sending and receiving take, one after the other, on a machine that is idle."""
+    """How long reserving, sending and the answer to a receive that waits take, on a machine that is idle."""
     with emulator() as aws:
         os.environ.update(aws.environment)
         import app  # noqa: PLC0415 - it reads the environment
@@ -23,17 +26,20 @@ def bare_milliseconds(tasks: int, runs: int) -> list[float]:
         with recorded() as recording:
             app.app(submit_event(RECORDED_USER, tasks), Context())
         methods = [method for _, method, _ in recording.calls]
-        needed = Recording(recording.calls[: methods.index("send_message_batch") + 1])
+        needed = Recording(recording.calls[: methods.index("send_message") + 1])
         return [_once(for_user(needed, f"bare-{n}")) for n in range(runs)]
 
 
 def _once(calls: Recording) -> float:
     sqs, _, sent = calls.calls[-1]
     sqs.purge_queue(QueueUrl=sent["QueueUrl"])
-    time.sleep(PAUSE_SECONDS)
-    begun = time.perf_counter()
-    calls.replay()
-    received = sqs.receive_message(QueueUrl=sent["QueueUrl"], MaxNumberOfMessages=10, AttributeNames=["All"])
-    milliseconds = (time.perf_counter() - begun) * 1000
+    receive = {"QueueUrl": sent["QueueUrl"], "WaitTimeSeconds": WAIT_SECONDS, "AttributeNames": ["All"]}
+    with ThreadPoolExecutor(1) as worker:
+        receiving = worker.submit(sqs.receive_message, **receive)
+        time.sleep(PAUSE_SECONDS)
+        begun = time.perf_counter()
+        calls.replay()
+        received = receiving.result()
+        milliseconds = (time.perf_counter() - begun) * 1000
     assert received["Messages"]
     return milliseconds

@@ -14,7 +14,7 @@ from bench.local_run import local_run
 TASKS = 25
 #: Users, clients that submit for them at a time, and how often that is measured. A run takes over a minute, as 25 tasks
 #: at 20 a minute do.
-SIZES = ((1, 1, 2), (10, 1, 2), (100, 1, 3), (100, 8, 1), (300, 1, 1), (1000, 1, 1))
+SIZES = ((1, 1, 2), (10, 1, 2), (100, 1, 3), (100, 8, 1), (200, 1, 1), (300, 1, 1), (1000, 1, 1))
 GOAL_USERS, GOAL_P50_MS, GOAL_P99_MS = 100, 15, 150
 TIMEOUT_SECONDS = 300
 FLOOR_RUNS = 60
