@@ -16,8 +16,9 @@ from chalicelib.tasks import Ended, Json, Task, TaskState
 
 #: Tasks of one bulk submit.
 MOST_TASKS = 100
-#: Of more than so many the first is not sent ahead of the others: they would take more than the 16 calls they may.
-MOST_WITH_ONE_AHEAD = 91
+#: Of so many the first may be sent ahead of the others. Fewer are one batch, which is sent as a whole or not at all;
+#: with more, a submit would take more than the 16 calls that it may.
+WITH_ONE_AHEAD = range(11, 82)
 
 
 @dataclass(frozen=True)
@@ -184,19 +185,20 @@ class Submitter:
         return lane.admitted, planned[0]
 
     def _send(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
-        """Parks those whose time is to come, then sends the others; if that fails, none is parked either."""
+        """Parks those whose time is to come, then sends the others; if these are withdrawn, those are too."""
         parked, placed = [task for task in tasks if not task.seq], [task for task in tasks if task.seq]
-        if parked:
-            self._park(parked, is_only=len(tasks) == 1)
-        try:
-            if len(tasks) == 1 and placed:
-                self._queue.send(placed[0])
-            elif placed:
-                self._send_all(lane, placed, on_withdrawal)
-        except UnavailableError:
+
+        def withdrawn() -> None:
             for task in parked if not tasks[0].is_repeat else ():
                 self._tasks.end(task, Ended(TaskState.CANCELLED, None, task.submitted_at, 0))
-            raise
+            on_withdrawal()
+
+        if parked:
+            self._park(parked, is_only=len(tasks) == 1)
+        if len(tasks) == 1 and placed:
+            self._queue.send(placed[0])
+        elif placed:
+            self._send_all(lane, placed, withdrawn)
 
     def _park(self, tasks: Sequence[Task], is_only: bool) -> None:
         """Leaves the note of an only one to the caller, for whom the message comes first."""
@@ -216,10 +218,10 @@ class Submitter:
     def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Notes and sends all or, when AWS fails in between, cancels them all.
 
-        Noted first, since notes of many at once can't be conditional and must not come after their workers'. One that
-        may start now goes ahead, and its note, which can be conditional, comes last. What began can't be taken back:
-        then the rest stays, and a repeat sends it. Of a repeat some may have run: it notes them one by one and cancels
-        none.
+        Noted first, since notes of many at once can't be conditional and must not come after their workers'. The note
+        of one that goes ahead is conditional, but comes before the others': who misses a predecessor takes the first
+        that is noted. What began can't be taken back: then the rest stays, and a repeat sends it. Of a repeat some may
+        have run: it notes them one by one and cancels none.
         """
         if tasks[0].is_repeat:
             if self._was_withdrawn(lane, tasks):
@@ -232,10 +234,9 @@ class Submitter:
             ahead, others = _one_ahead(tasks)
             if ahead:
                 self._queue.send(ahead)
+                self._tasks.put(ahead)
             self._tasks.put_many(others)
             self._queue.send_many(others)
-            if ahead:
-                self._tasks.put(ahead)
         except UnavailableError:
             if self._withdrawn(lane, tasks):
                 on_withdrawal()
@@ -311,7 +312,7 @@ class Submitter:
 def _one_ahead(tasks: Sequence[Task]) -> tuple[Task | None, Sequence[Task]]:
     """The one that is to be sent before all else, if it pays, and the others."""
     may_start_now = tasks[0].planned_at <= tasks[0].submitted_at
-    return (tasks[0], tasks[1:]) if may_start_now and 1 < len(tasks) <= MOST_WITH_ONE_AHEAD else (None, tasks)
+    return (tasks[0], tasks[1:]) if may_start_now and len(tasks) in WITH_ONE_AHEAD else (None, tasks)
 
 
 def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import suppress
 from logging.handlers import BufferingHandler
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
-from infra.local.ministack_tuning import tune
+from infra.local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from infra.local.parent import end_with_parent
 
 HOST = "127.0.0.1"
@@ -33,9 +33,6 @@ _SERVICES = ("cloudformation", "dynamodb", "sqs")
 _READS = ("Get", "List", "Describe", "Query", "Scan", "ReceiveMessage")
 
 log = logging.getLogger("emulator")
-
-Scope = MutableMapping[str, Any]
-Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 def free_port() -> int:
@@ -73,7 +70,7 @@ async def _serve(port: int) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     tune()
-    saver = Saver(app, save_in_child)
+    saver = Saver(given_up_with_client(app), save_in_child)
     # With MiniStack's own server, Hypercorn, a call takes 0.6 ms longer.
     config = uvicorn.Config(
         cast("Any", saver),

@@ -1,7 +1,8 @@
-"""MiniStack made quick enough for many lanes on one machine: what its calls do stays as it is.
+"""MiniStack made quick enough for many lanes on one machine; what its calls do stays MiniStack's.
 
-A long poll answers at once, a queue is looked through less often, and what DynamoDB's checks work out again and again
-is remembered.
+A long poll answers at once, and takes nothing for a client that is gone. A queue is looked through less often: what was
+received too often may come once more before it goes to the dead letters. What DynamoDB's checks work out again and
+again is remembered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import copy
 import functools
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +41,8 @@ Answer = dict[str, Any]
 #: As MiniStack has them: the call and its queue's URL.
 Handler = Callable[[Call, str], Answer]
 Receive = Callable[[Call, str], Awaitable[Answer]]
+Scope = MutableMapping[str, Any]
+Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 def tune() -> None:
@@ -107,16 +111,47 @@ class WaitingReceives:
             await self._news(url, min(left, self._look_seconds))
 
     async def _news(self, url: str, seconds: float) -> None:
-        """Until something was revealed, so long at most. Who waits longest is told first."""
+        """Until something was revealed, so long at most."""
         news = asyncio.get_running_loop().create_future()
         self._waiting[url].append(news)
-        await asyncio.wait([news], timeout=seconds)
-        if not news.done():
-            self._waiting[url].remove(news)
+        try:
+            await asyncio.wait([news], timeout=seconds)
+        finally:
+            if not news.done():
+                self._waiting[url].remove(news)
 
     def _reveal(self, url: str) -> None:
         if self._waiting[url]:
             self._waiting[url].popleft().set_result(None)
+
+
+def given_up_with_client(app: Asgi) -> Asgi:
+    """A receive ends with the connection on which it waits: what it got would be hidden from everybody."""
+
+    async def serve(scope: Scope, receive: Any, send: Any) -> None:
+        if not dict(scope.get("headers", ())).get(b"x-amz-target", b"").endswith(b".ReceiveMessage"):
+            await app(scope, receive, send)
+            return
+        is_read = asyncio.Event()
+
+        async def receive_body() -> Any:
+            message = await receive()
+            if not message.get("more_body"):
+                is_read.set()
+            return message
+
+        async def client_is_gone() -> None:
+            await is_read.wait()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        served, gone = asyncio.ensure_future(app(scope, receive_body, send)), asyncio.ensure_future(client_is_gone())
+        await asyncio.wait([served, gone], return_when=asyncio.FIRST_COMPLETED)
+        served.cancel() if gone.done() else gone.cancel()
+        with suppress(asyncio.CancelledError):
+            await served
+
+    return serve
 
 
 def looking_once(delete: Handler, queue_of: Callable[[str], Call]) -> Handler:

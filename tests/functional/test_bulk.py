@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.submit import MOST_WITH_ONE_AHEAD
+from chalicelib.submit import WITH_ONE_AHEAD
 from tests.functional.conftest import Deploy, Paceline
 
 
@@ -36,7 +36,7 @@ def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counte
 @pytest.mark.parametrize(
     ("waiting", "expected"),
     [
-        (0, ["UpdateItem", "SendMessage", "BatchWriteItem", "SendMessageBatch", "SendMessageBatch", "PutItem"]),
+        (0, ["UpdateItem", "SendMessage", "PutItem", "BatchWriteItem", "SendMessageBatch", "SendMessageBatch"]),
         (1, ["UpdateItem", "UpdateItem", "BatchWriteItem", "SendMessageBatch", "SendMessageBatch"]),
     ],
 )
@@ -53,28 +53,31 @@ def test_task_that_may_start_now_is_sent_before_all_else(
     paceline.request("POST", "/api/v1/tasks", bulk(user, 20))
     assert order == expected
     seqs = [json.loads(record["body"])["seq"] for record in paceline.receive(user)]
-    assert seqs == list(range(1, len(seqs) + 1))
+    assert seqs[: waiting + 1] == list(range(1, waiting + 2))
 
 
-def test_bulk_with_one_ahead_takes_no_more_calls_than_it_may(
-    paceline: Paceline, user: str, calls: Counter[str]
+@pytest.mark.parametrize("came_before", [False, True])
+@pytest.mark.parametrize("count", [1, WITH_ONE_AHEAD[0], WITH_ONE_AHEAD[-1], WITH_ONE_AHEAD[-1] + 1, 100])
+def test_bulk_takes_no_more_calls_than_it_may(
+    paceline: Paceline, user: str, calls: Counter[str], count: int, came_before: bool
 ) -> None:
-    for count in (MOST_WITH_ONE_AHEAD, MOST_WITH_ONE_AHEAD + 1):
+    if came_before:
+        paceline.submit(user)
+        paceline.clock.advance(3_600_000)
         calls.clear()
-        paceline.request("POST", "/api/v1/tasks", bulk(f"{user}-{count}", count))
-        assert sum(calls.values()) <= 16
+    paceline.request("POST", "/api/v1/tasks", bulk(user, count))
+    assert calls["SendMessage"] == (count in (1, WITH_ONE_AHEAD[0], WITH_ONE_AHEAD[-1]))
+    assert sum(calls.values()) <= 16
 
 
 def test_task_that_ended_before_it_was_noted_stays_ended(paceline: Paceline, user: str) -> None:
     def work(**_: Any) -> None:
         assert paceline.work(*paceline.receive(user)) == []
 
-    paceline.parts.dynamodb.meta.events.register("before-send.dynamodb.BatchWriteItem", work)  # type: ignore[attr-defined]
-    body = paceline.request("POST", "/api/v1/tasks", bulk(user, 3)).json_body
-    states = [
-        paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body["state"] for task in body["tasks"]
-    ]
-    assert states == ["succeeded", "queued", "queued"]
+    paceline.parts.dynamodb.meta.events.register("before-send.dynamodb.PutItem", work)  # type: ignore[attr-defined]
+    tasks = paceline.request("POST", "/api/v1/tasks", bulk(user, 20)).json_body["tasks"]
+    states = [paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body["state"] for task in tasks]
+    assert states == ["succeeded", *["queued"] * 19]
 
 
 def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user: str, calls: Counter[str]) -> None:

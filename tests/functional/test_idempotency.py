@@ -5,7 +5,7 @@ from chalice.test import HTTPResponse
 
 from chalicelib.errors import UnavailableError
 from chalicelib.idempotency import ABANDONED_AFTER_MS
-from tests.functional.conftest import Paceline
+from tests.functional.conftest import Paceline, as_record
 from tests.unit.workshop import Failing
 
 FIVE = [{"payload": n} for n in range(5)]
@@ -36,6 +36,15 @@ def run_all(paceline: Paceline, user: str, *records: dict[str, Any]) -> list[dic
         else:
             raise AssertionError(f"never done: {record['body']}")
     return [event for event in paceline.events if event["user_id"] == user]
+
+
+def run_first(paceline: Paceline) -> None:
+    """Runs and deletes what the queue has first, if there is any."""
+    queue = {"QueueUrl": paceline.aws.queue_url}
+    found = paceline.aws.sqs.receive_message(**queue, MaxNumberOfMessages=1, AttributeNames=["All"])
+    for message in found.get("Messages", ()):
+        assert paceline.work(as_record(message)) == []
+        paceline.aws.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
 
 
 def failing(paceline: Paceline, port: str, call: str, after: bool, times: int = 1, died: bool = False) -> None:
@@ -164,6 +173,34 @@ def test_bulk_repeated_after_a_lost_reservation_is_told_the_places_that_were_res
     tasks = submit_five(paceline, user).json_body["tasks"]
     assert [task["seq"] for task in tasks] == [26, 27, 28, 29, 30]
     assert [task["planned_at"] - begun_at for task in tasks] == [65_000, 66_000, 67_000, 68_000, 69_000]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("port", "call"), [("queue", "send"), ("tasks", "put"), ("tasks", "put_many"), ("queue", "send_many")]
+)
+@pytest.mark.parametrize("has_first_run", [False, True])
+def test_bulk_with_one_ahead_that_aws_failed_can_be_repeated_and_runs_once(
+    paceline: Paceline,
+    user: str,
+    port: str,
+    call: str,
+    after: bool,
+    has_first_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chalicelib.submit.WITH_ONE_AHEAD", range(2, 82))
+    failing(paceline, port, call, after)
+    if has_first_run:
+        withdrawn = paceline.parts.submitter._withdrawn
+        monkeypatch.setattr(
+            paceline.parts.submitter, "_withdrawn", lambda *args: run_first(paceline) or withdrawn(*args)
+        )
+    assert submit_five(paceline, user).status_code == 503
+    again = submit_five(paceline, user)
+    assert again.status_code == 429
+    completed = [event for event in run_all(paceline, user) if event["event"] == "task_completed"]
+    assert [event["task_id"] for event in completed] == [task["task_id"] for task in again.json_body["tasks"]]
 
 
 @pytest.mark.parametrize("after", [False, True])

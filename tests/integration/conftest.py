@@ -1,7 +1,7 @@
 """The same contract over every adapter: memory, moto in this process, the embedded MiniStack, and LocalStack.
 
-MiniStack is started once, on a free port. LocalStack (or anything else that speaks AWS) takes part when
-AWS_ENDPOINT_URL names it; `--ports memory,moto` leaves the others out.
+MiniStack is started once, on a free port, as `make run` starts it. LocalStack (or anything else that speaks AWS) takes
+part when AWS_ENDPOINT_URL names it; `--ports memory,moto` leaves the others out.
 """
 
 import os
@@ -66,13 +66,10 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("ministack")
-    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    env |= {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING", "SFTP_ENABLED": "0"}
     output = folder / "output.txt"
     with output.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"], env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT
-        )
+        command = [sys.executable, "-m", "infra.local.emulator", str(port), str(folder / "state")]
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_up(f"{url}/_ministack/health", process, output)

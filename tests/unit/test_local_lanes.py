@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from infra.local.deletions import Deletions
 from infra.local.invocation import Context, sqs_event
 from infra.local.lanes import HELD, Lanes
 from infra.local.poller import handler
@@ -79,6 +80,16 @@ def test_a_lane_waits_for_the_deletion_of_the_last_of_its_messages_here() -> Non
     bench = Bench(lambda _: True)
     bench.run(message("a", 1), message("a", 2), message("b", 1))
     assert sorted(bench.lanes_that_wait) == ["a2", "b1"]
+
+
+def test_what_was_done_is_deleted_before_the_end() -> None:
+    source = FakeSource()
+    deletions = Deletions(cast("Source", source))
+    deletions.start(lambda: False)
+    for sequence in range(1, 13):
+        deletions.add(message("a", sequence), False)
+    deletions.close()
+    assert source.deleted == [f"a{sequence}" for sequence in range(1, 13)]
 
 
 def test_lanes_run_side_by_side() -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.ministack_tuning import WaitingReceives, copied, looking_once
+from infra.local.ministack_tuning import WaitingReceives, copied, given_up_with_client, looking_once
 
 URL = "http://queue"
 LONG_SECONDS = 60
@@ -100,14 +101,66 @@ def test_receive_that_got_all_it_could_has_the_next_one_look() -> None:
     run(scenario)
 
 
-def test_receive_that_gave_up_is_told_nothing() -> None:
+def test_receive_that_gave_up_or_was_cancelled_is_told_nothing() -> None:
     async def scenario(queue: Queue) -> None:
-        call = {"QueueUrl": URL, "MaxNumberOfMessages": 1, "WaitTimeSeconds": 0}
-        assert await queue.waiting.receive(call, "") == {}
+        gone = [asyncio.create_task(queue.receive()) for _ in range(2)]
+        await asyncio.sleep(0)
+        for receive in gone:
+            receive.cancel()
+        await asyncio.wait(gone)
+        waits = asyncio.create_task(queue.receive())
+        await asyncio.sleep(0)
         queue.send(1)
-        assert await queue.receive() == 1
+        assert await waits == 1
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("operation", "is_given_up"), [(b"ReceiveMessage", True), (b"SendMessage", False)])
+def test_receive_ends_with_its_connection(operation: bytes, is_given_up: bool) -> None:
+    ended = list[str]()
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        assert (await receive())["body"] == b"{}"
+        try:
+            await asyncio.sleep(0.1)
+            ended.append("served")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    messages = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    scope = {"type": "http", "headers": [(b"x-amz-target", b"AmazonSQS." + operation)]}
+    asyncio.run(given_up_with_client(app)(scope, receive, None))  # type: ignore[arg-type]
+    assert ended == ["cancelled" if is_given_up else "served"]
+
+
+@pytest.mark.parametrize("failure", [None, KeyError])
+def test_receive_whose_client_stays_is_served_to_its_end(failure: type[Exception] | None) -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(0)
+        if failure:
+            raise failure
+        await send("answer")
+
+    async def receive() -> Any:
+        if requests:
+            return requests.pop()
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: str) -> None:
+        sent.append(message)
+
+    requests, sent = [{"type": "http.request", "body": b""}], list[str]()
+    scope = {"type": "http", "headers": [(b"x-amz-target", b"AmazonSQS.ReceiveMessage")]}
+    with pytest.raises(failure) if failure else nullcontext():
+        asyncio.run(given_up_with_client(app)(scope, receive, send))
+    assert sent == ([] if failure else ["answer"])
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
