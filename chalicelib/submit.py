@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
@@ -104,6 +105,8 @@ class Submitter:
     The message is the truth. A crash after the reservation wastes planned starts; a crash after the send of a single
     task loses nothing, for the worker notes the task if it is not there.
     """
+
+    with_one_ahead: ClassVar[Sequence[int]] = WITH_ONE_AHEAD
 
     def __init__(
         self,
@@ -231,7 +234,7 @@ class Submitter:
             self._queue.send_many(tasks)
             return
         try:
-            ahead, others = _one_ahead(tasks)
+            ahead, others = self._one_ahead(tasks)
             if ahead:
                 self._queue.send(ahead)
                 self._tasks.put(ahead)
@@ -241,6 +244,11 @@ class Submitter:
             if self._withdrawn(lane, tasks):
                 on_withdrawal()
             raise
+
+    def _one_ahead(self, tasks: Sequence[Task]) -> tuple[Task | None, Sequence[Task]]:
+        """The one that is to be sent before all else, if it pays, and the others."""
+        may_start_now = tasks[0].planned_at <= tasks[0].submitted_at
+        return (tasks[0], tasks[1:]) if may_start_now and len(tasks) in self.with_one_ahead else (None, tasks)
 
     def _withdrawn(self, lane: Lane, tasks: Sequence[Task]) -> bool:
         """Cancels all the tasks with one write; False, and nothing, when one of them has started."""
@@ -307,12 +315,6 @@ class Submitter:
     def _refused(self, stale: Stale, reason: str, retry_at: int, now_ms: int) -> Refused:
         lane = stale.lane
         return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
-
-
-def _one_ahead(tasks: Sequence[Task]) -> tuple[Task | None, Sequence[Task]]:
-    """The one that is to be sent before all else, if it pays, and the others."""
-    may_start_now = tasks[0].planned_at <= tasks[0].submitted_at
-    return (tasks[0], tasks[1:]) if may_start_now and len(tasks) in WITH_ONE_AHEAD else (None, tasks)
 
 
 def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:

@@ -74,6 +74,12 @@ class SimulatedPresence:
         return token in self._served
 
 
+class SmallBulks(Submitter):
+    """Sends the first of every other size of bulk ahead: those of the schedules are too small for it otherwise."""
+
+    with_one_ahead = range(2, 100, 2)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the simulated machines are built of; a mutant has one of them replaced by a broken one."""
@@ -84,7 +90,7 @@ class Parts:
     requests: type[MemoryRequestStore] = MemoryRequestStore
     attempts: type[Attempts] = Attempts
     worker: type[Worker] = Worker
-    submitter: type[Submitter] = Submitter
+    submitter: type[Submitter] = SmallBulks
     control: type[Control] = Control
     keeper: type[LeaseKeeper] | None = None
     #: of a machine with several processes
