@@ -37,7 +37,8 @@ def package(stage: Stage, settings: Mapping[str, str], out: Path, *, with_requir
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
         merge.write_text(json.dumps(merge_template(stage, has_authorizer=settings.get("AUTH") == "jwt")))
-        command = [sys.executable, "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
+        # -B: it imports the app, and packages what lies beside it.
+        command = [sys.executable, "-B", "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
         # Chalice asks for a region although nothing of it comes into the template.
         env = {"AWS_DEFAULT_REGION": "us-east-1", **os.environ}
         ran = subprocess.run(

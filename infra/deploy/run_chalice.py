@@ -28,7 +28,17 @@ def run_chalice(action: str, stage: str, folder: Path, maximum_concurrency: int 
 
     Returns what Chalice says is deployed then. DeployError when it fails.
     """
-    command = [sys.executable, "-m", "infra.deploy.run_chalice", action, stage, str(folder), str(maximum_concurrency)]
+    # -B: it imports the app, and packages what lies beside it.
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "infra.deploy.run_chalice",
+        action,
+        stage,
+        str(folder),
+        str(maximum_concurrency),
+    ]
     ran = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
         raise DeployError(f"chalice {action}: {_reason(ran.stderr)}", "mend that and run the same command again")

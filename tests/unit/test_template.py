@@ -38,7 +38,9 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 @pytest.fixture(scope="module")
 def packaged(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp(stage.name)
-    return package(stage, {"LIMITS": "2/second"}, out, with_requirements=False)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        return package(stage, {"LIMITS": "2/second"}, out, with_requirements=False)
 
 
 def of_type(template: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
