@@ -52,21 +52,28 @@ class Stub:
             is_quick_admission = "if_not_exists(#planned" in parameters["UpdateExpression"]
             if is_quick_admission and self.is_over_limit:
                 return 400, {"__type": _REFUSED, "message": "The conditional request failed", "Item": _lane()}
-            return 200, {"Attributes": _lane()}
+            return 200, {"Attributes": _lane(_admitted_at(parameters) if is_quick_admission else None)}
         if operation == "SendMessage":
             digest = hashlib.md5(parameters["MessageBody"].encode()).hexdigest()
             return 200, {"MessageId": "m", "MD5OfMessageBody": digest, "SequenceNumber": "1"}
         return 200, {}
 
 
-def _lane() -> dict[str, Any]:
+def _admitted_at(parameters: dict[str, Any]) -> int:
+    """The planned start that a quick admission appends, epoch ms."""
+    values = parameters["ExpressionAttributeValues"].values()
+    return next(int(value["L"][0]["N"]) for value in values if value.get("L"))
+
+
+def _lane(newest_planned: int | None = None) -> dict[str, Any]:
     """A lane with a full memory: 40 tasks admitted, 20 started."""
     now_ms = int(time.time() * 1000)
+    planned = now_ms + 20_000 if newest_planned is None else newest_planned
     return {
         "user_id": {"S": "ann"},
         "item": {"S": "lane"},
         "admitted": {"N": "40"},
-        "planned": {"L": [{"N": str(now_ms + 20_000 - 1000 * n)} for n in range(21)]},
+        "planned": {"L": [{"N": str(planned - 1000 * n)} for n in range(21)]},
         "newest": {"S": "01a201c6-2ed8-78ae-98d6-419040bdc8e3"},
         "started_seq": {"N": "20"},
         "started": {"N": "20"},
