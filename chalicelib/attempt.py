@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from chalicelib.errands import Callback
 from chalicelib.errors import UnavailableError
@@ -26,27 +27,23 @@ MAX_RESULT = 131_072
 METRICS_NAMESPACE = "Paceline"
 
 
-@dataclass(frozen=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """The attempt failed; the next one may start at `at`, epoch ms."""
 
     at: int
 
 
-@dataclass(frozen=True)
-class _Result:
+class _Result(Struct, frozen=True):
     value: Json
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(Struct, frozen=True):
     error: str
     #: trying again is of no use
     is_final: bool = False
 
 
-@dataclass
-class _Ending:
+class _Ending(Struct):
     """An end that is still to be logged and noted."""
 
     task: Task

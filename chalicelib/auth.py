@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from chalicelib.errors import ForbiddenError, UnauthenticatedError
 
@@ -14,8 +15,7 @@ TOKEN_LIMIT = 8_192
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Whoever sends a request."""
 
     #: None with AUTH=none, where nobody says who they are

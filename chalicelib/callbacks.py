@@ -3,8 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from chalicelib.errands import Callback
 from chalicelib.registry import PermanentError
@@ -22,8 +23,7 @@ class Answered(Protocol):
     def status(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class Untold:
+class Untold(Struct, frozen=True):
     """Nobody took it in."""
 
     reason: str
@@ -35,8 +35,7 @@ class Untold:
 Call = Callable[[str, str, Mapping[str, str], bytes, float, int], Answered]
 
 
-@dataclass(frozen=True)
-class Teller:
+class Teller(Struct, frozen=True):
     """call: raises PermanentError when it is not allowed. key: signs each call; None signs none. now: epoch seconds."""
 
     call: Call

@@ -1,7 +1,8 @@
 """The use cases around a lane: look at it and its tasks, cancel, change its limits, pause, resume."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.errands import Withdrawal
 from chalicelib.errors import ConflictError, NotFoundError, UnavailableError
@@ -21,8 +22,7 @@ FORESEEN = 60
 FORESEEN_MS = 75_000
 
 
-@dataclass(frozen=True)
-class TaskView:
+class TaskView(Struct, frozen=True):
     """A task as its user sees it. Times are epoch milliseconds."""
 
     record: TaskRecord
@@ -36,8 +36,7 @@ class TaskView:
     attempts: int
 
 
-@dataclass(frozen=True)
-class LaneView:
+class LaneView(Struct, frozen=True):
     """A lane as its user sees it. Times are epoch milliseconds."""
 
     lane: Lane

@@ -1,8 +1,9 @@
 """Which addresses Paceline may call on somebody's behalf, as far as their text tells. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from chalicelib.errors import DestinationError
 
@@ -10,8 +11,7 @@ LONGEST_URL = 2_048
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """An address taken apart. host: in lower case, an IPv6 address without its brackets."""
 
     scheme: str

@@ -4,8 +4,9 @@ meanwhile, tell somebody of a task's end. Each is one message of the queue `late
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from chalicelib.errors import MessageError, NewerMessageError
 from chalicelib.tasks import Task
@@ -19,8 +20,7 @@ LONGEST_DELAY_SECONDS = 900
 MOST_AHEAD_MS = 13 * 86_400_000
 
 
-@dataclass(frozen=True)
-class Parked:
+class Parked(Struct, frozen=True):
     """A task that gets its place in its lane once its time has come."""
 
     task: Task
@@ -30,16 +30,14 @@ class Parked:
         return self.task.run_at or 0
 
 
-@dataclass(frozen=True)
-class Withdrawal:
+class Withdrawal(Struct, frozen=True):
     """A task that was cancelled before it got a place: its end is to be logged."""
 
     task: Task
     due_at: int = 0
 
 
-@dataclass(frozen=True)
-class Callback:
+class Callback(Struct, frozen=True):
     """The end of a task, to be told to whoever its submit named."""
 
     user_id: str

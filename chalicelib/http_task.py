@@ -7,12 +7,11 @@ other status fails at once.
 import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal, Protocol
 
-from msgspec import Meta, json
+from msgspec import Meta, Struct, json
 
 from chalicelib.destinations import LONGEST_URL, destination
 from chalicelib.errors import DestinationError
@@ -54,8 +53,7 @@ class Answered(Protocol):
 Call = Callable[[str, str, Mapping[str, str], bytes, float], Answered]
 
 
-@dataclass(frozen=True)
-class HttpTask:
+class HttpTask(Struct, frozen=True):
     """call: raises PermanentError when it is not allowed, anything else when there was no answer.
 
     key: signs each call; None signs none. allowed_hosts: those that `call` allows. now: epoch seconds.

@@ -7,9 +7,10 @@ a crash sends nothing that SQS or the worker would take for new.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 from chalicelib.errors import ConflictError, InvalidError, UnavailableError
 from chalicelib.ports import Clock
@@ -23,8 +24,7 @@ WAIT_MS = 5_000
 POLL_MS = 100
 
 
-@dataclass(frozen=True)
-class RequestRecord:
+class RequestRecord(Struct, frozen=True):
     """A request that came with a key."""
 
     user_id: str
@@ -63,15 +63,13 @@ class RequestStore(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Serve:
+class Serve(Struct, frozen=True):
     """The request is to be served now, with these ids."""
 
     record: RequestRecord
 
 
-@dataclass(frozen=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """The request was served; this was the answer."""
 
     answer: dict[str, Any]

@@ -4,7 +4,9 @@ A decision says what to write; a store writes it on condition that the lane is s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from chalicelib.limits import Limits, earliest_start, memory_needed
 
@@ -12,8 +14,7 @@ from chalicelib.limits import Limits, earliest_start, memory_needed
 LATEST_BEHIND = 300
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """Who runs the lane's newest start: it keeps a task from running in two places, and counts attempts."""
 
     task_id: str
@@ -34,8 +35,7 @@ class Lease:
         return f"{self.token}-over"
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """A lane as it was read. A user that never submitted has the empty one."""
 
     user_id: str
@@ -87,12 +87,11 @@ class Lane:
         return self.limits or default
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """Planned starts that the lane allows for tasks to be admitted, in order, epoch ms."""
 
     planned: tuple[int, ...]
-    lane: Lane = field(repr=False)
+    lane: Lane
 
     @property
     def first_seq(self) -> int:
@@ -146,8 +145,7 @@ def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, 
     return tuple(starts)
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """What a claim has to know of a task."""
 
     task_id: str
@@ -159,37 +157,33 @@ class Candidate:
     fills_gap: bool = False
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(Struct, frozen=True):
     """The task may start at `at` (epoch ms, now or a little later) as this attempt; `lane` is how it looks then."""
 
     at: int
     attempt: int
     #: when it was to start, epoch ms: as planned at its submit, or anew when limits or a pause changed that
     planned_at: int
-    lane: Lane = field(repr=False)
+    lane: Lane
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """The task may not start before `until`, epoch ms."""
 
     until: int
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """Tasks of these seqs were admitted earlier, and the lane does not show that they have started or ended."""
 
     first: int
     last: int
 
 
-@dataclass(frozen=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """The task was cancelled; `lane` is how it looks once that is settled."""
 
-    lane: Lane = field(repr=False)
+    lane: Lane
 
 
 Decision = Start | Wait | Cancelled

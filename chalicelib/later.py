@@ -6,7 +6,9 @@ which says whether it got its place.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.attempt import Attempts
 from chalicelib.callbacks import Untold
@@ -37,8 +39,7 @@ LOGGING_MS = 30_000
 NOBODY = "nobody"
 
 
-@dataclass(frozen=True)
-class ErrandDelivery:
+class ErrandDelivery(Struct, frozen=True):
     """A message of the queue as it was given."""
 
     body: str

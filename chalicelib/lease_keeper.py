@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.errors import UnavailableError
 from chalicelib.lane import Lease
@@ -15,8 +16,7 @@ RENEW_AFTER_MS = 3_000
 RENEWED_LEASE_MS = 10_000
 
 
-@dataclass
-class Kept:
+class Kept(Struct):
     """A lease being kept while its task runs."""
 
     user_id: str

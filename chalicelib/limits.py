@@ -6,8 +6,9 @@ on real ones. Nothing here knows a clock, a user or AWS.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from chalicelib.errors import LimitsError
 
@@ -32,8 +33,7 @@ _ALLOWED = (
 )
 
 
-@dataclass(frozen=True, order=True)
-class Limit:
+class Limit(Struct, frozen=True, order=True):
     """At most `quota` starts in every half-open window of `window_ms`, wherever it begins."""
 
     quota: int

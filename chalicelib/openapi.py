@@ -4,11 +4,11 @@ Imported when somebody first asks for it, so that no submit pays for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from chalicelib.schema import (
     BulkAnswer,
@@ -35,8 +35,7 @@ PROBLEM = "application/problem+json"
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What one status means. form: None for a body that is no JSON."""
 
     description: str
@@ -45,8 +44,7 @@ class Answer:
     headers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     method: str
     path: str
     #: its operationId

@@ -5,7 +5,8 @@ Reads only. What it costs is bounded, and does not grow with the tasks that were
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.control import LaneView, view_of_lane
 from chalicelib.lane import Lane
@@ -33,8 +34,7 @@ MOST_COMPLETIONS = 20
 RATE_MS = 10_000
 
 
-@dataclass(frozen=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """A lane's newest task, ended."""
 
     record: TaskRecord
@@ -46,8 +46,7 @@ class Completion:
         return self.record.ended.completed_at if self.record.ended else 0
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """What the surveyed lanes add up to."""
 
     lanes: int
@@ -62,8 +61,7 @@ class Totals:
     worst_late_ms: int | None
 
 
-@dataclass(frozen=True)
-class LanePage:
+class LanePage(Struct, frozen=True):
     lanes: Sequence[LaneView]
     totals: Totals
     #: newest first
@@ -73,8 +71,7 @@ class LanePage:
     now_ms: int
 
 
-@dataclass(frozen=True)
-class _Survey:
+class _Survey(Struct, frozen=True):
     lanes: Sequence[Lane]
     records: dict[str, TaskRecord]
     totals: Totals

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from chalicelib.errands import Errand
 from chalicelib.lane import Admission, Lane, Lease, Start
@@ -11,15 +12,13 @@ from chalicelib.limits import Limits
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """The write happened (or had happened: its answer was lost); the lane as it is now."""
 
     lane: Lane
 
 
-@dataclass(frozen=True)
-class Stale:
+class Stale(Struct, frozen=True):
     """Nothing was written: the lane is not as it was taken to be; this is how it is."""
 
     lane: Lane

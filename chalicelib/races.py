@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.ports import Clock
 
@@ -15,8 +16,7 @@ RACE_JITTER_MS = 10
 LONGEST_TURN_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Races:
+class Races(Struct, frozen=True):
     """Tries again, with jitter, what lost a race against other writes of the same lane."""
 
     clock: Clock

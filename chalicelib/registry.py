@@ -9,10 +9,10 @@ import logging
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from chalicelib.errors import PacelineError
 from chalicelib.tasks import DEFAULT_TASK, Json
@@ -52,8 +52,7 @@ class PermanentError(Exception):
     """Raised by a task that can't succeed however often it is tried: it fails at once."""
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(Struct, frozen=True):
     """What a task function may know of its task. Times are epoch milliseconds."""
 
     user_id: str
@@ -68,8 +67,7 @@ class Context:
     logger: logging.Logger
 
 
-@dataclass(frozen=True)
-class TaskDefinition:
+class TaskDefinition(Struct, frozen=True):
     """A registered function and how it is to be run; None where the deployment's settings decide."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec import Struct
 
 from chalicelib.errands import Parked, delay_seconds
 from chalicelib.errors import UnavailableError
@@ -22,8 +23,7 @@ MOST_TASKS = 100
 WITH_ONE_AHEAD = range(11, 82)
 
 
-@dataclass(frozen=True)
-class NewTask:
+class NewTask(Struct, frozen=True):
     name: str
     payload: Json
     #: when it is to get its place in its lane, epoch ms, or so many milliseconds from now; at once with neither
@@ -37,8 +37,7 @@ class NewTask:
         return at if at is not None and at > now_ms else None
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Struct, frozen=True):
     """A task that got its place in its lane. Times are epoch milliseconds."""
 
     task: Task
@@ -60,8 +59,7 @@ class Place:
         return not self.task.seq
 
 
-@dataclass(frozen=True)
-class Submitted:
+class Submitted(Struct, frozen=True):
     """Tasks that got their places, in order."""
 
     places: tuple[Place, ...]
@@ -86,8 +84,7 @@ class Submitted:
         return next((place for place in reversed(self.places) if not place.is_parked), None)
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Nothing was queued."""
 
     user_id: str

@@ -1,9 +1,10 @@
 """A task, its states, and the message that carries it. Pure."""
 
 import json
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from chalicelib.errors import MessageError, NewerMessageError
 
@@ -29,8 +30,7 @@ class TaskState(str, Enum):
         return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Struct, frozen=True):
     """A task as it was admitted. Times are epoch milliseconds."""
 
     user_id: str
@@ -111,8 +111,7 @@ def _integer(value: object) -> int:
     return value
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How a task ended. Times are epoch milliseconds."""
 
     state: TaskState
@@ -125,8 +124,7 @@ class Ended:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class TaskRecord:
+class TaskRecord(Struct, frozen=True):
     """A task as the table has it: a view of the message, kept for those who ask."""
 
     task: Task

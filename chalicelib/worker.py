@@ -5,7 +5,8 @@ Pace, order and attempts rest on the claim alone, one conditional write; all tha
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib import deferral
 from chalicelib.attempt import Attempts, Retry
@@ -34,8 +35,7 @@ SERVED_POLL_MS = 2_500
 LANES_REMEMBERED = 10_000
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """A message as the queue gave it."""
 
     body: str
@@ -44,13 +44,11 @@ class Delivery:
     message_id: str
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(Struct, frozen=True):
     """The message has served and is to be deleted."""
 
 
-@dataclass(frozen=True)
-class Deferred:
+class Deferred(Struct, frozen=True):
     """The message waits in the queue and must not be deleted. Hidden until then, epoch ms."""
 
     until: int

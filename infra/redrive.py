@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from dotenv import dotenv_values
+from msgspec.structs import replace
 
 from chalicelib.bootstrap import Container, container
 from chalicelib.errands import Callback, from_message

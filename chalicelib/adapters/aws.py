@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
 
 from chalicelib.errors import UnavailableError
 
@@ -58,8 +58,7 @@ MISSING_ERRORS = {
 }
 
 
-@dataclass
-class _Budget:
+class _Budget(Struct):
     #: monotonic seconds
     until: float
     cleanup_seconds: float

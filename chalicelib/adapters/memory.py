@@ -5,8 +5,9 @@ answered as DynamoDB's would be. The queue is in `memory_queue`.
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from chalicelib.lane import Admission, Lane, Lease, Start
 from chalicelib.limits import Limits, memory_needed

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.errands import LONGEST_DELAY_SECONDS, Errand, to_message
 
 
-@dataclass
-class _Queued:
+class _Queued(Struct):
     message_id: str
     body: str
     visible_at: int

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from chalicelib.tasks import Task
 
@@ -12,8 +13,7 @@ DEDUPLICATION_MS = 300_000
 LONGEST_HIDDEN_MS = 43_200_000
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message as a receive gives it."""
 
     message_id: str
@@ -24,16 +24,14 @@ class Message:
     receives: int
 
 
-@dataclass(frozen=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True):
     user_id: str
     deduplication_id: str
     body: str
     reason: str
 
 
-@dataclass
-class _Queued:
+class _Queued(Struct):
     message_id: str
     user_id: str
     body: str
@@ -48,8 +46,7 @@ class _Queued:
         return f"{self.message_id}#{self.receives}"
 
 
-@dataclass
-class _Group:
+class _Group(Struct):
     """The messages of one user, oldest first."""
 
     #: epoch ms since which the group waits to be received; one that was served goes behind those that wait

@@ -10,13 +10,13 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from time import monotonic
 from typing import Any
 from urllib.parse import urljoin
 
 import urllib3
+from msgspec import Struct
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
@@ -48,8 +48,7 @@ class CallFailedError(Exception):
     """There was no answer; trying again may help."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     status: int
     #: names in lower case
     headers: Mapping[str, str]
@@ -76,8 +75,7 @@ def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-@dataclass(frozen=True)
-class Outbound:
+class Outbound(Struct, frozen=True):
     """allowed_hosts: as `destinations.destination` takes them.
 
     allow_private: also addresses that are private, loopback or link-local: for one machine and tests only.

@@ -1,8 +1,8 @@
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
 from chalicelib.limits import memory_needed, parse_limits

@@ -3,10 +3,10 @@ counts have a bound.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.tasks import Ended, Task, TaskState
 from tests.factories import NOW, make_task

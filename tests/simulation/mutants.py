@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
 from chalicelib.adapters.memory_queue import MemoryTaskQueue

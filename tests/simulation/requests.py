@@ -1,7 +1,8 @@
 """Requests with an Idempotency-Key in memory, by the conditions of the DynamoDB adapter."""
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from chalicelib.idempotency import RequestRecord
 

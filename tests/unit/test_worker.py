@@ -1,10 +1,10 @@
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chalicelib.attempt import SETTLE_TRIES
 from chalicelib.deferral import NEWER_SECONDS
