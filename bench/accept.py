@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +21,10 @@ from infra.local.programs import API_PROCESSES
 
 GOAL = 0.8
 CLIENTS = (1, 8, 32)
-RUNS = 3
-#: Submits of one run, by how many tasks each has.
-SUBMITS = {1: 400, 100: 32}
+#: Fresh emulators, and in each so many turns of either side: the machine's own speed changes more than the ratio does.
+RUNS, TURNS = 4, 4
+#: Submits of one turn, by how many tasks each has.
+SUBMITS = {1: 160, 100: 32}
 
 
 def measure(*, quick: bool) -> Results:
@@ -35,26 +36,24 @@ def measure(*, quick: bool) -> Results:
 
 
 def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int) -> None:
-    """A fresh emulator for each run of each side, since it gets slower with what it holds."""
     rates, floors, each = [], [], []
-    for run in range(runs):
-        requests = [submit(f"user-{run}-{n}", tasks) for n in range(submits)]
-        seconds, latencies = _through_api(requests, clients)
-        rates.append(submits * tasks / seconds)
-        each += latencies
-        floors.append(submits * tasks / _bare(tasks, submits, clients))
+    for _ in range(runs):
+        # One for each side, since an emulator gets slower with what it holds.
+        with emulator() as aws, _api(aws.environment) as port, emulator() as other:
+            send_all(port, [submit(f"warm-up-{n}") for n in range(40)], 8)
+            with _bare(tasks, submits, clients, other.environment) as make_bare_calls:
+                for turn in range(TURNS):
+                    requests = [submit(f"user-{turn}-{n}", tasks) for n in range(submits)]
+                    seconds, latencies = send_all(port, requests, clients)
+                    rates.append(submits * tasks / seconds)
+                    each += latencies
+                    floors.append(submits * tasks / make_bare_calls())
     what = f"{'single' if tasks == 1 else f'bulk of {tasks}'}, {clients} client{'s' * (clients > 1)}"
     results.add(f"{what}: over bare calls", [a / b for a, b in zip(rates, floors, strict=True)], at_least=GOAL)
     results.add(f"{what}: accepted", rates, "tasks/s")
     results.add(f"{what}: bare calls", floors, "tasks/s")
     results.add(f"{what}: answer p50", [quantile(each, 0.5) * 1000], "ms")
     results.add(f"{what}: answer p99", [quantile(each, 0.99) * 1000], "ms")
-
-
-def _through_api(requests: Sequence[tuple[str, bytes]], clients: int) -> tuple[float, list[float]]:
-    with emulator() as aws, _api(aws.environment) as port:
-        send_all(port, [submit(f"warm-up-{n}") for n in range(40)], 8)
-        return send_all(port, requests, clients)
 
 
 @contextmanager
@@ -74,22 +73,30 @@ def _api(environment: Mapping[str, str]) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def _bare(tasks: int, submits: int, clients: int) -> float:
-    """Seconds that as many processes take for the same calls. They begin together, when all are ready."""
+@contextmanager
+def _bare(tasks: int, submits: int, clients: int, environment: Mapping[str, str]) -> Iterator[Callable[[], float]]:
+    """As many processes that make just the same calls, together: the seconds they take for so many submits."""
     processes = min(API_PROCESSES, clients)
-    share = json.dumps({"tasks": tasks, "submits": submits // processes, "threads": clients // processes})
-    with emulator() as aws, ExitStack() as stack:
-        env = {**os.environ, **aws.environment}
+    share = json.dumps(
+        {"tasks": tasks, "turns": TURNS, "submits": submits // processes, "threads": clients // processes}
+    )
+    env = {**os.environ, **environment}
+    with ExitStack() as stack:
         floors = [stack.enter_context(_bare_process(n, share, env)) for n in range(processes)]
         for floor in floors:
             _wait_for_line(floor)
-        begun = time.perf_counter()
-        for floor in floors:
-            assert floor.stdin
-            floor.stdin.close()
-        for floor in floors:
-            _wait_for_line(floor)
-        return time.perf_counter() - begun
+
+        def make_calls() -> float:
+            begun = time.perf_counter()
+            for floor in floors:
+                assert floor.stdin
+                floor.stdin.write("go\n")
+                floor.stdin.flush()
+            for floor in floors:
+                _wait_for_line(floor)
+            return time.perf_counter() - begun
+
+        yield make_calls
 
 
 def _bare_process(number: int, share: str, env: Mapping[str, str]) -> subprocess.Popen[str]:

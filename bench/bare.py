@@ -1,6 +1,6 @@
 """`python -m bench.bare NUMBER SHARE`: the calls of submits and nothing else, as fast as boto3 makes them.
 
-Says a line when it is ready, begins when its standard input is closed, and says another one when it is done.
+Says a line when it is ready; for each line that it is sent it makes the calls of so many submits, and says another one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ def main() -> None:
 
     with recorded() as recording:
         app.app(submit_event(RECORDED_USER, share["tasks"]), Context())
-    made = [for_user(recording, f"bare-{number}-{n}") for n in range(share["submits"])]
+    # Made beforehand, which is not what is measured, and would take its share of the other side's turn.
+    turns = [
+        [for_user(recording, f"bare-{number}-{turn}-{n}") for n in range(share["submits"])]
+        for turn in range(share["turns"])
+    ]
     warm_up = [for_user(recording, f"warm-up-{number}-{n}") for n in range(20)]
     with ThreadPoolExecutor(share["threads"]) as pool:
         list(pool.map(Recording.replay, warm_up))
         print("ready", flush=True)
-        sys.stdin.read()
-        list(pool.map(Recording.replay, made))
-    print("done", flush=True)
+        for turn, _line in zip(turns, sys.stdin, strict=False):
+            list(pool.map(Recording.replay, turn))
+            print("done", flush=True)
 
 
 def for_user(recording: Recording, user_id: str) -> Recording:
