@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,36 +36,49 @@ def measure(*, quick: bool) -> Results:
 
 
 def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int) -> None:
-    rates, floors, each = [], [], []
+    """Each side has an emulator of its own, since an emulator gets slower with what it holds."""
+    ours, https, floors, each = [], [], [], []
     for _ in range(runs):
-        # One for each side, since an emulator gets slower with what it holds.
-        with emulator() as aws, _api(aws.environment) as port, emulator() as other:
-            send_all(port, [submit(f"warm-up-{n}") for n in range(40)], 8)
-            with _bare(tasks, submits, clients, other.environment) as make_bare_calls:
-                for turn in range(TURNS):
-                    requests = [submit(f"user-{turn}-{n}", tasks) for n in range(submits)]
-                    seconds, latencies = send_all(port, requests, clients)
-                    rates.append(submits * tasks / seconds)
-                    each += latencies
-                    floors.append(submits * tasks / make_bare_calls())
+        with (
+            emulator() as first,
+            _serving(first.environment, "infra.local.server") as port,
+            emulator() as second,
+            _serving(second.environment, "bench.bare_http", str(tasks)) as bare_port,
+            emulator() as third,
+            _bare(tasks, submits, clients, third.environment) as make_bare_calls,
+        ):
+            for some in (port, bare_port):
+                send_all(some, [submit(f"warm-up-{n}") for n in range(40)], 8)
+            for turn in range(TURNS):
+                requests = [submit(f"user-{turn}-{n}", tasks) for n in range(submits)]
+                seconds, latencies = send_all(port, requests, clients)
+                ours.append(submits * tasks / seconds)
+                each += latencies
+                https.append(submits * tasks / send_all(bare_port, requests, clients)[0])
+                floors.append(submits * tasks / make_bare_calls())
     what = f"{'single' if tasks == 1 else f'bulk of {tasks}'}, {clients} client{'s' * (clients > 1)}"
-    results.add(f"{what}: over bare calls", [a / b for a, b in zip(rates, floors, strict=True)], at_least=GOAL)
-    results.add(f"{what}: accepted", rates, "tasks/s")
+    results.add(f"{what}: over bare calls", _ratios(ours, floors), at_least=GOAL)
+    results.add(f"{what}: over bare calls behind the same HTTP server", _ratios(ours, https))
+    results.add(f"{what}: accepted", ours, "tasks/s")
     results.add(f"{what}: bare calls", floors, "tasks/s")
     results.add(f"{what}: answer p50", [quantile(each, 0.5) * 1000], "ms")
     results.add(f"{what}: answer p99", [quantile(each, 0.99) * 1000], "ms")
 
 
+def _ratios(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [one / other for one, other in zip(some, others, strict=True)]
+
+
 @contextmanager
-def _api(environment: Mapping[str, str]) -> Iterator[int]:
-    """The API processes as supervisord starts them, without workers: they would take their share of the emulator."""
+def _serving(environment: Mapping[str, str], module: str, *arguments: str) -> Iterator[int]:
+    """As many processes as supervisord starts, without workers: they would take their share of the emulator."""
     with TemporaryDirectory() as run_dir, socket.socket() as listener, ExitStack() as processes:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         names = [f"api-{n}" for n in range(API_PROCESSES)]
         for name in names:
             env = {**os.environ, **environment, "RUN_DIR": run_dir, "PROCESS_NAME": name}
-            command = [sys.executable, "-m", "infra.local.server"]
+            command = [sys.executable, "-m", module, *arguments]
             process = processes.enter_context(subprocess.Popen(command, env=env, stdin=listener.fileno()))
             processes.callback(process.terminate)
         while not all(is_healthy(Path(run_dir), name) for name in names):

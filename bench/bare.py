@@ -20,10 +20,7 @@ RECORDED_USER = "recorded-user"
 
 def main() -> None:
     number, share = sys.argv[1], json.loads(sys.argv[2])
-    import app  # noqa: PLC0415 - it reads the environment
-
-    with recorded() as recording:
-        app.app(submit_event(RECORDED_USER, share["tasks"]), Context())
+    recording = record(share["tasks"])
     # Made beforehand, which is not what is measured, and would take its share of the other side's turn.
     turns = [
         [for_user(recording, f"bare-{number}-{turn}-{n}") for n in range(share["submits"])]
@@ -36,6 +33,15 @@ def main() -> None:
         for turn, _line in zip(turns, sys.stdin, strict=False):
             list(pool.map(Recording.replay, turn))
             print("done", flush=True)
+
+
+def record(tasks: int) -> Recording:
+    """The calls of a submit of so many tasks by RECORDED_USER."""
+    import app  # noqa: PLC0415 - it reads the environment
+
+    with recorded() as recording:
+        app.app(submit_event(RECORDED_USER, tasks), Context())
+    return recording
 
 
 def for_user(recording: Recording, user_id: str) -> Recording:

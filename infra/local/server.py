@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from infra.local.gateway import MAX_BODY_BYTES, Gateway, problem, status_line
 from infra.local.health import api_socket
 from infra.local.parent import end_with_parent
 
+Application = Callable[[dict[str, Any], Callable[..., object]], Iterable[bytes]]
+
 _THREADS = 32
 #: For requests that are under way when the process is told to stop.
 _DRAIN_SECONDS = 30.0
@@ -31,22 +34,22 @@ _DRAIN_SECONDS = 30.0
 def main() -> None:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    run_dir = Path(os.environ["RUN_DIR"])
-    private = _bind(api_socket(run_dir, os.environ["PROCESS_NAME"]))
-    shared = socket.socket(fileno=os.dup(0))
+    listeners = sockets()
     # The app can fail to load: after the log is set up.
     from app import app  # noqa: PLC0415
     from infra.local.warmup import warm_up  # noqa: PLC0415
 
     warm_up()
-    Server(Gateway(app), [shared, private]).serve()
+    Server(Gateway(app), listeners).serve()
 
 
-def _bind(path: Path) -> socket.socket:
+def sockets() -> list[socket.socket]:
+    """The one that is shared, and this process's own."""
+    path = api_socket(Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"])
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    return listener
+    private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    private.bind(str(path))
+    return [socket.socket(fileno=os.dup(0)), private]
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
@@ -100,7 +103,7 @@ class Dispatcher:
 class Server:
     """Waitress on several sockets with one pool of threads; SIGTERM lets requests under way finish."""
 
-    def __init__(self, application: Gateway, sockets: list[socket.socket]) -> None:
+    def __init__(self, application: Application, sockets: list[socket.socket]) -> None:
         self._map: dict[int, Any] = {}
         self._dispatcher = Dispatcher()
         self._servers = [self._listen(application, listener) for listener in sockets]
@@ -117,7 +120,7 @@ class Server:
             server.del_channel()
         self._drain()
 
-    def _listen(self, application: Gateway, listener: socket.socket) -> Any:
+    def _listen(self, application: Application, listener: socket.socket) -> Any:
         # Waitress takes TCP and unix sockets only in separate servers; they share the loop and the threads.
         server = create_server(
             application,
