@@ -70,7 +70,7 @@ class AppTask(WSGITask):  # type: ignore[misc]
     wrote_header = False
 
     def write(self, data: bytes) -> None:
-        if self.wrote_header or self.chunked_response or not self.has_body:
+        if self.wrote_header or self.content_length is None or not self.has_body:
             super().write(data)
             return
         head = self.build_response_header()

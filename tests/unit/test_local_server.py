@@ -18,6 +18,9 @@ from infra.local.server import Server
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     if environ["PATH_INFO"] == "/breaks":
         raise RuntimeError("boom")
+    if environ["PATH_INFO"] == "/parts":
+        start_response("200 OK", [])
+        return [b"O", b"K"]
     start_response("200 OK", [("Content-Length", "2")])
     return [b"OK"]
 
@@ -62,9 +65,13 @@ def answer(server: Server, listener: socket.socket, request: bytes) -> tuple[int
     return answers[0]
 
 
-def test_sentreaches_the_application(server: Server, listener: socket.socket) -> None:
+def test_what_is_sent_reaches_the_application(server: Server, listener: socket.socket) -> None:
     request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     assert answer(server, listener, request)[0::2] == (200, b"OK")
+
+
+def test_answer_of_several_parts_arrives_whole(server: Server, listener: socket.socket) -> None:
+    assert answer(server, listener, b"GET /parts HTTP/1.1\r\nHost: a\r\n\r\n")[0::2] == (200, b"OK")
 
 
 @pytest.mark.parametrize(
