@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from bench.bare import for_user, record
+from infra.local.gateway import Environ, StartResponse
 from infra.local.server import Server, sockets
 
 #: What an answer has for each task.
@@ -19,7 +19,7 @@ def main() -> None:
     recording = record(tasks)
     answer = b" " * (ANSWER_BYTES * tasks)
 
-    def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "GET":  # asks for its health
             start_response("200 OK", [])
             return [b""]

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from chalicelib.schema import (
     BulkAnswer,
@@ -35,7 +34,7 @@ PROBLEM = "application/problem+json"
 Object = dict[str, Any]
 
 
-class Answer(Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
     """What one status means. form: None for a body that is no JSON."""
 
     description: str
@@ -44,7 +43,7 @@ class Answer(Struct, frozen=True):
     headers: tuple[str, ...] = ()
 
 
-class Operation(Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
     #: its operationId

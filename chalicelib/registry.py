@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from chalicelib.errors import PacelineError
 from chalicelib.tasks import DEFAULT_TASK, Json
@@ -52,7 +51,7 @@ class PermanentError(Exception):
     """Raised by a task that can't succeed however often it is tried: it fails at once."""
 
 
-class Context(Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True):
     """What a task function may know of its task. Times are epoch milliseconds."""
 
     user_id: str
@@ -67,7 +66,7 @@ class Context(Struct, frozen=True):
     logger: logging.Logger
 
 
-class TaskDefinition(Struct, frozen=True):
+class TaskDefinition(msgspec.Struct, frozen=True):
     """A registered function and how it is to be run; None where the deployment's settings decide."""
 
     name: str

@@ -20,11 +20,11 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, WSGITask
 from waitress.wasyncore import loop
 
-from infra.local.gateway import MAX_BODY_BYTES, Gateway, problem, status_line
+from infra.local.gateway import MAX_BODY_BYTES, Environ, Gateway, StartResponse, problem, status_line
 from infra.local.health import api_socket
 from infra.local.parent import end_with_parent
 
-Application = Callable[[dict[str, Any], Callable[..., object]], Iterable[bytes]]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _THREADS = 32
 #: For requests that are under way when the process is told to stop.

@@ -6,12 +6,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from waitress.wasyncore import close_all
 
-from infra.local.gateway import MAX_BODY_BYTES, Gateway
+from infra.local.gateway import MAX_BODY_BYTES
 from infra.local.server import Server
 
 
@@ -37,7 +37,7 @@ def listener() -> Iterator[socket.socket]:
 def server(listener: socket.socket) -> Iterator[Server]:
     """Its handlers of signals go again, and what it opened is closed, which a process that ends need not do."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    server = Server(cast(Gateway, application), [listener])
+    server = Server(application, [listener])
     yield server
     close_all(server._map)
     for number, handler in before.items():
