@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -125,7 +124,13 @@ class Idempotency:
 def ids_from(first_id: str, count: int) -> list[str]:
     """Ids of so many tasks, the first one given; they sort in order and are as unique as the first."""
     first = int(first_id.replace("-", ""), 16)
-    return [str(UUID(int=(first + n) % 2**128)) for n in range(count)]
+    return [_uuid_text((first + n) % 2**128) for n in range(count)]
+
+
+def _uuid_text(number: int) -> str:
+    """As `str(uuid.UUID(int=number))`, which takes four times as long."""
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _hash(text: str) -> str:

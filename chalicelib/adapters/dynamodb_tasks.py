@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from chalicelib.adapters.aws import error_code, unavailable
 from chalicelib.adapters.dynamodb_items import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.errors import UnavailableError
-from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
+from chalicelib.tasks import Ended, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its planned start or end at which a task's view may go: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
@@ -198,7 +198,7 @@ def task_item(task: Task) -> Item:
         **key(task.user_id, task.task_id),
         "seq": number(task.seq),
         "task": {"S": task.name},
-        "payload": {"S": json.dumps(task.payload, ensure_ascii=False)},
+        "payload": {"S": to_json(task.payload)},
         "planned_at": number(task.planned_at),
         "submitted_at": number(task.submitted_at),
         **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
