@@ -90,8 +90,20 @@ def _refuse_when_spent(**_: Any) -> None:
         raise UnavailableError("the request's time is spent")
 
 
+class NotRepeatedError(Exception):
+    """A call failed that may have been done all the same, and to do it again could undo what came after it."""
+
+
+def _refuse_repeat(request: Any, **_: Any) -> None:
+    if request.context["retries"]["attempt"] > 1:
+        raise NotRepeatedError("only its caller knows how to go on")
+
+
 def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TIMEOUT) -> Any:
-    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds, and 1 s between two tries."""
+    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds, and 1 s between two tries.
+
+    A BatchWriteItem, which can't be conditional, raises NotRepeatedError instead of a second try.
+    """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,
@@ -104,6 +116,7 @@ def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TI
     with unavailable(f"making a client for {service}"):
         made = boto3.client(service, endpoint_url=endpoint_url, config=config)
     made.meta.events.register("before-send", _refuse_when_spent)
+    made.meta.events.register("request-created.dynamodb.BatchWriteItem", _refuse_repeat)
     return made
 
 

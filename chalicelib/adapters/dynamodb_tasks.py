@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.aws import error_code, unavailable
+from chalicelib.adapters.aws import NotRepeatedError, error_code, unavailable
 from chalicelib.adapters.dynamodb_items import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.errors import UnavailableError
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState, to_json
@@ -42,8 +42,13 @@ class DynamoDBTaskStore:
 
     def put_many(self, tasks: Sequence[Task]) -> None:
         for start in range(0, len(tasks), BATCH_WRITE):
-            requests = [{"PutRequest": {"Item": queued_item(task)}} for task in tasks[start : start + BATCH_WRITE]]
-            self._write_all(requests)
+            batch = tasks[start : start + BATCH_WRITE]
+            try:
+                self._write_all([{"PutRequest": {"Item": queued_item(task)}} for task in batch])
+            except NotRepeatedError:
+                # If it was written, a worker may have found and ended one of them since.
+                for task in batch:
+                    self.put(task)
 
     def _write_all(self, requests: list[Item]) -> None:
         for _ in range(BATCH_TRIES):

@@ -1,8 +1,12 @@
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ConnectionClosedError
 
+from chalicelib.bootstrap import Container
 from chalicelib.limits import parse_limits
 from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
-from tests.factories import NOW, make_task, task_id_of
+from tests.factories import NOW, make_settings, make_task, task_id_of
+from tests.integration.aws import Aws
 from tests.integration.ports import Ports
 
 PAYLOAD = {
@@ -62,6 +66,35 @@ def test_end_of_a_task_that_was_never_noted_notes_it(ports: Ports, user: str) ->
     record = ports.tasks.get(user, task.task_id)
     assert record
     assert (record.task, record.ended) == (task, succeeded())
+
+
+@pytest.mark.parametrize("was_done", [True, False], ids=["answer lost", "request lost"])
+def test_notes_of_many_whose_answer_is_lost_undo_no_end(
+    ministack: Aws, user: str, monkeypatch: pytest.MonkeyPatch, was_done: bool
+) -> None:
+    """boto3 would send the batch again, and write over what a worker has noted meanwhile."""
+    parts = Container(make_settings(**ministack.environment))
+    tasks = [make_task(seq, user) for seq in range(1, 31)]
+    session, sent = parts.dynamodb._endpoint.http_session, list[str]()  # type: ignore[attr-defined]
+    send = session.send
+
+    def lose_the_first(request: AWSPreparedRequest) -> AWSResponse:
+        operation = request.headers["X-Amz-Target"].decode().rpartition(".")[2]
+        sent.append(operation)
+        if sent != ["BatchWriteItem"]:
+            return send(request)
+        if was_done:
+            send(request)
+        parts.tasks.end(tasks[1], succeeded())
+        raise ConnectionClosedError(endpoint_url=request.url)
+
+    monkeypatch.setattr(session, "send", lose_the_first)
+    parts.tasks.put_many(tasks)
+    assert [record.task for record in parts.tasks.between(user, 1, 30)] == tasks
+    record = parts.tasks.get(user, tasks[1].task_id)
+    assert record
+    assert record.ended == succeeded()
+    assert sent.count("BatchWriteItem") == 2, "of 25 and of 5 tasks"
 
 
 def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:
