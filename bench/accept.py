@@ -37,7 +37,7 @@ def measure(*, quick: bool) -> Results:
 
 def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int) -> None:
     """Each side has an emulator of its own, since an emulator gets slower with what it holds."""
-    ours, https, floors, each = [], [], [], []
+    ours, https, own_calls, bare_calls, each = [], [], [], [], []
     for _ in range(runs):
         with (
             emulator() as first,
@@ -45,7 +45,9 @@ def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int
             emulator() as second,
             _serving(second.environment, "bench.bare_http", str(tasks)) as bare_port,
             emulator() as third,
-            _bare(tasks, submits, clients, third.environment) as make_bare_calls,
+            _calls(tasks, submits, clients, third.environment, by_default_clients=False) as make_own_calls,
+            emulator() as fourth,
+            _calls(tasks, submits, clients, fourth.environment, by_default_clients=True) as make_bare_calls,
         ):
             for some in (port, bare_port):
                 send_all(some, [submit(f"warm-up-{n}") for n in range(40)], 8)
@@ -55,12 +57,14 @@ def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int
                 ours.append(submits * tasks / seconds)
                 each += latencies
                 https.append(submits * tasks / send_all(bare_port, requests, clients)[0])
-                floors.append(submits * tasks / make_bare_calls())
+                own_calls.append(submits * tasks / make_own_calls())
+                bare_calls.append(submits * tasks / make_bare_calls())
     what = f"{'single' if tasks == 1 else f'bulk of {tasks}'}, {clients} client{'s' * (clients > 1)}"
-    results.add(f"{what}: over bare calls", _ratios(ours, floors), at_least=GOAL)
-    results.add(f"{what}: over bare calls behind the same HTTP server", _ratios(ours, https))
+    results.add(f"{what}: over the calls by bare boto3", _ratios(ours, bare_calls), at_least=GOAL)
+    results.add(f"{what}: over the calls by its own clients", _ratios(ours, own_calls))
+    results.add(f"{what}: over the calls by its own clients behind the same HTTP server", _ratios(ours, https))
     results.add(f"{what}: accepted", ours, "tasks/s")
-    results.add(f"{what}: bare calls", floors, "tasks/s")
+    results.add(f"{what}: the calls by bare boto3", bare_calls, "tasks/s")
     results.add(f"{what}: answer p50", [quantile(each, 0.5) * 1000], "ms")
     results.add(f"{what}: answer p99", [quantile(each, 0.99) * 1000], "ms")
 
@@ -87,32 +91,38 @@ def _serving(environment: Mapping[str, str], module: str, *arguments: str) -> It
 
 
 @contextmanager
-def _bare(tasks: int, submits: int, clients: int, environment: Mapping[str, str]) -> Iterator[Callable[[], float]]:
+def _calls(
+    tasks: int, submits: int, clients: int, environment: Mapping[str, str], *, by_default_clients: bool
+) -> Iterator[Callable[[], float]]:
     """As many processes that make just the same calls, together: the seconds they take for so many submits."""
     processes = min(API_PROCESSES, clients)
-    share = json.dumps(
-        {"tasks": tasks, "turns": TURNS, "submits": submits // processes, "threads": clients // processes}
-    )
+    share = {
+        "tasks": tasks,
+        "by_default_clients": by_default_clients,
+        "turns": TURNS,
+        "submits": submits // processes,
+        "threads": clients // processes,
+    }
     env = {**os.environ, **environment}
     with ExitStack() as stack:
-        floors = [stack.enter_context(_bare_process(n, share, env)) for n in range(processes)]
-        for floor in floors:
-            _wait_for_line(floor)
+        callers = [stack.enter_context(_caller(n, json.dumps(share), env)) for n in range(processes)]
+        for caller in callers:
+            _wait_for_line(caller)
 
         def make_calls() -> float:
             begun = time.perf_counter()
-            for floor in floors:
-                assert floor.stdin
-                floor.stdin.write("go\n")
-                floor.stdin.flush()
-            for floor in floors:
-                _wait_for_line(floor)
+            for caller in callers:
+                assert caller.stdin
+                caller.stdin.write("go\n")
+                caller.stdin.flush()
+            for caller in callers:
+                _wait_for_line(caller)
             return time.perf_counter() - begun
 
         yield make_calls
 
 
-def _bare_process(number: int, share: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+def _caller(number: int, share: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.bare", str(number), share]
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

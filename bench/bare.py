@@ -1,4 +1,4 @@
-"""`python -m bench.bare NUMBER SHARE`: the calls of submits and nothing else, as fast as boto3 makes them.
+"""`python -m bench.bare NUMBER SHARE`: just the calls of submits, by bare boto3 or by the app's own clients.
 
 Says a line when it is ready; for each line that it is sent it makes the calls of so many submits, and says another one.
 """
@@ -21,6 +21,8 @@ RECORDED_USER = "recorded-user"
 def main() -> None:
     number, share = sys.argv[1], json.loads(sys.argv[2])
     recording = record(share["tasks"])
+    if share["by_default_clients"]:
+        recording = recording.by_default_clients()
     # Made beforehand, which is not what is measured, and would take its share of the other side's turn.
     turns = [
         [for_user(recording, f"bare-{number}-{turn}-{n}") for n in range(share["submits"])]

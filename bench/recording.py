@@ -9,7 +9,10 @@ from typing import Any
 
 import boto3
 from botocore.client import BaseClient
+from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from chalicelib.adapters.aws import POOLED_CONNECTIONS
 
 
 @dataclass
@@ -27,9 +30,13 @@ class Recording:
                 continue
 
     def by_default_clients(self) -> Recording:
-        """The same calls by clients as boto3 makes them when it is told nothing."""
+        """The same calls by clients as boto3 makes them when it is told only to keep as many connections."""
         clients = {client.meta.service_model.service_name: client for client, *_ in self.calls}
-        made = {name: boto3.client(name, endpoint_url=client.meta.endpoint_url) for name, client in clients.items()}
+        config = Config(max_pool_connections=POOLED_CONNECTIONS)
+        made = {
+            name: boto3.client(name, endpoint_url=client.meta.endpoint_url, config=config)
+            for name, client in clients.items()
+        }
         return Recording(
             [(made[client.meta.service_model.service_name], method, asked) for client, method, asked in self.calls]
         )
