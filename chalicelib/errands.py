@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from chalicelib.errors import MessageError, NewerMessageError
-from chalicelib.tasks import Task
+from chalicelib.tasks import Task, to_ascii_json
 
 #: The form of the message, as `tasks.MESSAGE_VERSION` is that of a task's: who raises it, also for a new kind of
 #: errand, must go on reading all that came before.
@@ -60,9 +60,9 @@ def delay_seconds(due_at: int, now_ms: int) -> int:
 
 def to_message(errand: Errand) -> str:
     """The body of its queue message, JSON."""
-    fields: dict[str, Any]
     if isinstance(errand, Callback):
         fields = {
+            "v": ERRAND_VERSION,
             "errand": "callback",
             "user_id": errand.user_id,
             "task_id": errand.task_id,
@@ -70,10 +70,10 @@ def to_message(errand: Errand) -> str:
             "event": errand.event,
             "begun_at": errand.begun_at,
         }
-    else:
-        kind = "admit" if isinstance(errand, Parked) else "withdraw"
-        fields = {"errand": kind, "task": errand.task.fields()}
-    return json.dumps({"v": ERRAND_VERSION, **fields}, separators=(",", ":"))
+        # A function may give what only `json.dumps` takes, such as None for a name.
+        return json.dumps(fields, separators=(",", ":"))
+    kind = "admit" if isinstance(errand, Parked) else "withdraw"
+    return to_ascii_json({"v": ERRAND_VERSION, "errand": kind, "task": errand.task.fields()})
 
 
 def from_message(body: str) -> Errand:

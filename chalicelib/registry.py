@@ -4,6 +4,7 @@ A function's parameters are the names of its payload. Their types are checked at
 function gets them, so a bad payload is refused at once rather than failing when its turn comes.
 """
 
+import copy
 import inspect
 import logging
 import re
@@ -93,8 +94,11 @@ class TaskDefinition(msgspec.Struct, frozen=True):
         return arguments
 
     def run(self, payload: Json, context: Context) -> Json:
-        """Calls the function; what it gives is its result. PayloadError when the payload does not fit."""
-        arguments = self.arguments(payload)
+        """Calls the function; what it gives is its result. PayloadError when the payload does not fit.
+
+        The function gets a copy, since what it makes of it is nobody else's.
+        """
+        arguments = self.arguments(copy.deepcopy(payload))
         return self.function(**arguments, **({CONTEXT: context} if self.takes_context else {}))
 
 

@@ -49,7 +49,7 @@ def read_submit(
     request: Request, settings: Settings, registry: Registry, now_ms: int
 ) -> tuple[str | None, list[NewTask]]:
     """The user that the request names, None when it names none, and the one task."""
-    form = _form(request, SubmitRequest, settings.max_payload + ENVELOPE_BYTES)
+    form = _form(request, SubmitRequest, _body_bytes(settings))
     order = TaskOrder(form.task, form.payload, form.run_at, form.delay_seconds, form.callback_url)
     return _user_id(request, form.user_id), [_new_task(order, "", settings, registry, now_ms)]
 
@@ -58,7 +58,7 @@ def read_bulk(
     request: Request, settings: Settings, registry: Registry, now_ms: int
 ) -> tuple[str | None, list[NewTask]]:
     """The user that the request names, None when it names none, and the tasks in order."""
-    most_bytes = min(BULK_BYTES, MOST_TASKS * (settings.max_payload + ENVELOPE_BYTES))
+    most_bytes = min(BULK_BYTES, MOST_TASKS * _body_bytes(settings))
     form = _form(request, BulkRequest, most_bytes)
     tasks = [_new_task(order, f"/tasks/{n}", settings, registry, now_ms) for n, order in enumerate(form.tasks)]
     return _user_id(request, form.user_id), tasks
@@ -150,6 +150,11 @@ def read_idempotency_key(request: Request) -> str | None:
     if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
         raise MalformedError("Invalid Idempotency-Key", "A key is 1 to 255 printable characters.", "Idempotency-Key")
     return key
+
+
+def _body_bytes(settings: Settings) -> int:
+    """What a body with one payload may have: most write JSON with spaces, which count in no payload."""
+    return 2 * settings.max_payload + ENVELOPE_BYTES
 
 
 def _form(request: Request, form: type[Form], most_bytes: int) -> Form:

@@ -75,7 +75,7 @@ class Settings:
     backoff_ms: int
     #: milliseconds after its start at which a worker gives up on a task
     deadline_ms: int
-    #: bytes of the payload as JSON
+    #: bytes of the payload as compact JSON
     max_payload: int
     #: hosts that the task `http` may call; `*.example.com` for all below one, with or without a port, `*` for all
     http_allowed_hosts: tuple[str, ...]

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from infra.local.health import api_socket
 from infra.local.parent import end_with_parent
 
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+log = logging.getLogger("server")
 
 _THREADS = 32
 #: For requests that are under way when the process is told to stop.
@@ -70,7 +72,7 @@ class AppTask(WSGITask):  # type: ignore[misc]
     wrote_header = False
 
     def write(self, data: bytes) -> None:
-        if self.wrote_header or self.content_length is None or not self.has_body:
+        if self.wrote_header or not self.has_body or self.content_length != len(data):
             super().write(data)
             return
         head = self.build_response_header()
@@ -84,6 +86,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     task_class = AppTask
 
 
+def _serve(channel: HTTPChannel) -> None:
+    try:
+        channel.service()
+    except BaseException:  # a SystemExit would end a thread of the pool for good
+        log.exception("a request was not answered")
+
+
 class Dispatcher:
     """Waitress's tasks on a pool that grows with what comes at a time.
 
@@ -94,9 +103,10 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="request")
 
     def add_task(self, channel: HTTPChannel) -> None:
-        self._pool.submit(channel.service).add_done_callback(Future.result)  # which logs what it raises
+        self._pool.submit(_serve, channel)
 
     def shutdown(self) -> None:
+        """The process ends once the requests under way have."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -416,6 +416,14 @@ def test_payload_may_be_as_large_as_is_allowed_and_no_larger(deploy: Deploy, use
     assert "1000" in problem(response)["detail"]
 
 
+def test_spaces_of_a_payload_do_not_count(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_PAYLOAD="20001")
+    most = json.dumps({"user_id": user, "payload": [1] * 10_000})
+    assert len(most) > 20_001 + 8_192
+    assert paceline.request("POST", "/api/v1/task", most.encode()).status_code == 202
+    assert paceline.submit(user, [1] * 10_001).status_code == 413
+
+
 def test_payload_is_measured_in_bytes(deploy: Deploy, user: str) -> None:
     paceline = deploy(MAX_PAYLOAD="1000")
     assert paceline.submit(user, "é" * 499).status_code == 202

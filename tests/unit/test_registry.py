@@ -130,6 +130,15 @@ def test_default_of_one_run_does_not_leak_into_the_next() -> None:
     assert [task.run({"item": one}, CONTEXT) for one in "ab"] == [["a"], ["b"]]
 
 
+def test_what_a_function_makes_of_its_payload_is_not_what_is_noted() -> None:
+    def spoil(payload: Any) -> None:
+        payload["seen"][None] = object()
+
+    payload = {"seen": {}}
+    defined(spoil)["greet"].run(payload, CONTEXT)
+    assert payload == {"seen": {}}
+
+
 def test_options_are_kept_and_default_to_the_deployments() -> None:
     task = defined(greet, attempts=5, backoff_seconds=0.5, deadline_seconds=30)["greet"]
     assert (task.max_attempts, task.backoff_ms, task.deadline_ms) == (5, 500, 30_000)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.errors import MessageError
-from chalicelib.tasks import Task, TaskState, describe
+from chalicelib.tasks import Task, TaskState, describe, to_json
 from tests.factories import make_task
 
 JSON_VALUES = st.recursive(
@@ -32,6 +32,24 @@ def test_message_holds_only_characters_that_sqs_takes(payload: Any) -> None:
             or "\ue000" <= character <= "\ufffd"
             or character >= "\U00010000"
         )
+
+
+@given(JSON_VALUES)
+def test_message_is_at_most_three_times_its_payload_and_what_comes_with_it(payload: Any) -> None:
+    """So that the largest payload that may be allowed, 262,144 bytes, fits into the 1 MiB of SQS."""
+    message = make_task(payload=payload).to_message()
+    assert message.isascii()
+    assert len(message) <= 3 * len(to_json(payload).encode()) + len(make_task(payload=0).to_message())
+
+
+def test_delete_characters_are_no_longer_in_a_message_beside_others() -> None:
+    assert "\x7f" * 100 in make_task(payload="é" + "\x7f" * 100).to_message()
+
+
+@pytest.mark.parametrize("changed", [{"payload": "\ud800"}, {"payload": {"\udfff": 1}}, {"task": "\ud800"}])
+def test_message_that_could_not_be_noted_is_no_task(changed: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        Task.from_message(json.dumps(json.loads(make_task().to_message()) | changed))
 
 
 @pytest.mark.parametrize(
