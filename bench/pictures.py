@@ -24,6 +24,8 @@ def draw(results: dict[str, Results], folder: Path) -> None:
 def _bars(found: Results, wanted: Callable[[str], bool], title: str, unit: str, goal: float | None = None) -> Picture:
     """The medians as bars, with a whisker from the least to the most."""
     figures = [figure for figure in found.figures if wanted(figure.name)]
+    if not figures:
+        raise ValueError(f"no figure for the picture {title!r}")
     picture = Picture(figsize=(8, 0.4 * len(figures) + 1.2))
     axes = picture.subplots()
     for place, figure in enumerate(reversed(figures)):
@@ -84,7 +86,9 @@ def _prompt(found: Results) -> Picture:
 
 
 def _accept(found: Results) -> Picture:
-    return _bars(found, lambda name: "over bare" in name, "Accepted over the rate of bare calls", "times", 0.8)
+    return _bars(
+        found, lambda name: ": over the calls" in name, "Accepted over the rate of just the calls", "times", 0.8
+    )
 
 
 def _cold(found: Results) -> Picture:
