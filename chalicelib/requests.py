@@ -25,7 +25,7 @@ from chalicelib.registry import PayloadError, Registry
 from chalicelib.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit import MOST_TASKS, NewTask
-from chalicelib.tasks import TaskState, to_json
+from chalicelib.tasks import TaskState
 from chalicelib.users import from_path, is_user_id
 
 #: What a body may hold beside its payloads.
@@ -242,7 +242,7 @@ def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Regist
     if _is_deeper(order.payload, MOST_LEVELS):
         raise InvalidError("The payload is nested too deep", f"{MOST_LEVELS} levels are allowed.", f"{place}/payload")
     try:
-        size = len(to_json(order.payload).encode())
+        size = len(msgspec.json.encode(order.payload))
     except UnicodeEncodeError as error:
         raise InvalidError("The payload is no text", "It has half of a surrogate pair.", f"{place}/payload") from error
     if size > settings.max_payload:

@@ -42,7 +42,7 @@ def test_message_is_at_most_three_times_its_payload_and_what_comes_with_it(paylo
     assert len(message) <= 3 * len(to_json(payload).encode()) + len(make_task(payload=0).to_message())
 
 
-def test_delete_characters_are_no_longer_in_a_message_beside_others() -> None:
+def test_delete_characters_take_a_byte_each_in_a_message_that_has_others() -> None:
     assert "\x7f" * 100 in make_task(payload="é" + "\x7f" * 100).to_message()
 
 
