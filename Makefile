@@ -13,7 +13,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
-	@exec $(BIN)/python -m infra.local
+	@exec $(BIN)/python -m local
 
 test: $(READY) ## run all tests; they need nothing but Python
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/browser
@@ -34,13 +34,13 @@ fix: $(READY) ## put the form right
 check: lint dependencies test ## lint and test: what CI runs
 
 dependencies: $(READY) ## ask whether what the Lambda package holds has known weaknesses
-	@$(BIN)/python -m infra.dependencies
+	@$(BIN)/python -m operations.audit_deps
 
 logs: $(RUNS) ## follow the completions
-	@exec $(BIN)/python -m infra.logs
+	@exec $(BIN)/python -m completions.tail
 
 audit: $(RUNS) ## prove from the completion log that the pace was kept
-	@exec $(BIN)/python -m infra.audit
+	@exec $(BIN)/python -m completions.audit
 
 simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
 	@exec $(BIN)/python -m tests.simulation --schedules $(or $(N),10000) --seed $(or $(SEED),0)
@@ -49,7 +49,7 @@ mutants: $(READY) ## turn off one guard after the other: in how many schedules i
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
 redrive: $(RUNS) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
-	@exec $(BIN)/python -m infra.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
+	@exec $(BIN)/python -m operations.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -58,7 +58,7 @@ demo: $(READY) ## send bursts for five users, watch them live, see the proof
 	@exec ./paceline demo
 
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
-	@exec env PYTHONPATH=client $(BIN)/python -m infra.demo.pictures
+	@exec env PYTHONPATH=client $(BIN)/python -m demo.pictures
 
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)

@@ -5,18 +5,24 @@ import os
 import signal
 from collections.abc import Callable
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any
 
 from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request, Response, SQSEvent
 
-from chalicelib import answers, http, pages, requests
-from chalicelib.adapters.aws import time_budget
-from chalicelib.auth import Caller
-from chalicelib.bootstrap import authenticates, container, later_queue_name, queue_name
-from chalicelib.control import Control
-from chalicelib.errors import SettingError, UnauthenticatedError, UnavailableError
-from chalicelib.later import ErrandDelivery
-from chalicelib.worker import Deferred, Delivery
+from chalicelib.api import dashboard as dashboard_files
+from chalicelib.api import problems, requests, responses
+from chalicelib.auth.caller import Caller
+from chalicelib.aws.client import time_budget
+from chalicelib.container import authenticates, container, later_queue_name, queue_name, use
+from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
+from chalicelib.lanes.control import Control
+from chalicelib.scheduled.dispatcher import ErrandDelivery
+from chalicelib.worker.worker import Deferred, Delivery
+
+if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
+    # `chalice local` by itself. Chalice also imports this file to package it, where there is no `local`.
+    use(lambda: import_module("local.standalone").make_container())
 
 app = Chalice(app_name="paceline")
 CORS = CORSConfig(
@@ -43,9 +49,9 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
     if request.path in PUBLIC:
         return get_response(request)
     try:
-        _caller.set(http.identify(request, container().authenticator))
+        _caller.set(problems.identify(request, container().authenticator))
     except (UnauthenticatedError, UnavailableError, SettingError) as error:
-        response = http.problem_of(error)
+        response = problems.problem_of(error)
         response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
         return response
     with time_budget():
@@ -54,12 +60,12 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
 
 @app.route("/api/v1/task", methods=["POST"], content_types=ANY_TYPE)
 def submit_task() -> Response:
-    return http.answered(_submit_one)
+    return problems.answered(_submit_one)
 
 
 @app.route("/task", methods=["POST"], content_types=ANY_TYPE)
 def submit_task_short() -> Response:
-    return http.answered(_submit_one)
+    return problems.answered(_submit_one)
 
 
 def _submit_one() -> Response:
@@ -70,7 +76,7 @@ def _submit_one() -> Response:
 
 @app.route("/api/v1/tasks", methods=["POST"], content_types=ANY_TYPE)
 def submit_tasks() -> Response:
-    return http.answered(_submit_many)
+    return problems.answered(_submit_many)
 
 
 def _submit_many() -> Response:
@@ -90,14 +96,14 @@ def _user_to_act_for(named: str | None) -> str:
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
 def get_task(user: str, task_id: str) -> Response:
     return _for(
-        user, lambda user_id, control: answers.task_answer(control.task(user_id, requests.path_task_id(task_id)))
+        user, lambda user_id, control: responses.task_answer(control.task(user_id, requests.path_task_id(task_id)))
     )
 
 
 @app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["DELETE"])
 def cancel_task(user: str, task_id: str) -> Response:
     return _for(
-        user, lambda user_id, control: answers.task_answer(control.cancel(user_id, requests.path_task_id(task_id)))
+        user, lambda user_id, control: responses.task_answer(control.cancel(user_id, requests.path_task_id(task_id)))
     )
 
 
@@ -105,26 +111,30 @@ def cancel_task(user: str, task_id: str) -> Response:
 def list_tasks(user: str) -> Response:
     return _for(
         user,
-        lambda user_id, control: answers.tasks_answer(*control.tasks(user_id, *requests.read_listing(_request.get()))),
+        lambda user_id, control: responses.tasks_answer(
+            *control.tasks(user_id, *requests.read_listing(_request.get()))
+        ),
     )
 
 
 @app.route("/api/v1/users/{user}", methods=["GET"])
 def get_lane(user: str) -> Response:
-    return _for(user, lambda user_id, control: answers.lane_answer(control.lane(user_id)))
+    return _for(user, lambda user_id, control: responses.lane_answer(control.lane(user_id)))
 
 
 @app.route("/api/v1/users/{user}/limits", methods=["PUT"], content_types=ANY_TYPE)
 def put_limits(user: str) -> Response:
     return _for_admin(
         user,
-        lambda user_id, control: answers.lane_answer(control.set_limits(user_id, requests.read_limits(_request.get()))),
+        lambda user_id, control: responses.lane_answer(
+            control.set_limits(user_id, requests.read_limits(_request.get()))
+        ),
     )
 
 
 @app.route("/api/v1/users/{user}/limits", methods=["DELETE"])
 def delete_limits(user: str) -> Response:
-    return _for_admin(user, lambda user_id, control: answers.lane_answer(control.set_limits(user_id, None)))
+    return _for_admin(user, lambda user_id, control: responses.lane_answer(control.set_limits(user_id, None)))
 
 
 @app.route("/api/v1/users/{user}/pause", methods=["POST"], content_types=ANY_TYPE)
@@ -132,7 +142,7 @@ def pause_lane(user: str) -> Response:
     now_ms = container().clock.now_ms()
     return _for_admin(
         user,
-        lambda user_id, control: answers.lane_answer(
+        lambda user_id, control: responses.lane_answer(
             control.pause(user_id, requests.read_pause(_request.get(), now_ms))
         ),
     )
@@ -140,7 +150,7 @@ def pause_lane(user: str) -> Response:
 
 @app.route("/api/v1/users/{user}/resume", methods=["POST"], content_types=ANY_TYPE)
 def resume_lane(user: str) -> Response:
-    return _for_admin(user, lambda user_id, control: answers.lane_answer(control.resume(user_id)))
+    return _for_admin(user, lambda user_id, control: responses.lane_answer(control.resume(user_id)))
 
 
 def _for(user: str, view: Callable[[str, Control], Response]) -> Response:
@@ -149,7 +159,7 @@ def _for(user: str, view: Callable[[str, Control], Response]) -> Response:
         _caller.get().require_may_act_for(user_id)
         return view(user_id, container().control)
 
-    return http.answered(answer)
+    return problems.answered(answer)
 
 
 def _for_admin(user: str, view: Callable[[str, Control], Response]) -> Response:
@@ -161,27 +171,27 @@ def _to_admin(view: Callable[[], Response]) -> Response:
         _caller.get().require_admin()
         return view()
 
-    return http.answered(answer)
+    return problems.answered(answer)
 
 
 @app.route("/api/v1/lanes", methods=["GET"])
 def list_lanes() -> Response:
-    return http.answered(_list_lanes)
+    return problems.answered(_list_lanes)
 
 
 def _list_lanes() -> Response:
     _caller.get().require_admin()
-    return answers.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))
+    return responses.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))
 
 
 @app.route("/", methods=["GET"])
 def dashboard() -> Response:
-    return pages.file_response(_request.get(), pages.INDEX)
+    return dashboard_files.file_response(_request.get(), dashboard_files.INDEX)
 
 
 @app.route("/web/{name}", methods=["GET"])
 def dashboard_file(name: str) -> Response:
-    return http.answered(lambda: pages.file_response(_request.get(), name))
+    return problems.answered(lambda: dashboard_files.file_response(_request.get(), name))
 
 
 @app.route("/health-check", methods=["GET"])
@@ -191,12 +201,12 @@ def health_check() -> Response:
 
 @app.route("/health", methods=["GET"])
 def health() -> Response:
-    return _to_admin(lambda: answers.health_answer(container().check_health()))
+    return _to_admin(lambda: responses.health_answer(container().check_health()))
 
 
 @app.route("/openapi.json", methods=["GET"])
 def openapi() -> Response:
-    from chalicelib.openapi import document  # noqa: PLC0415 - no submit has to wait for it
+    from chalicelib.api.openapi import document  # noqa: PLC0415 - no submit has to wait for it
 
     context = _request.get().context
     base_path = str(context.get("path") or "").removesuffix("/openapi.json") or "/"
@@ -205,13 +215,13 @@ def openapi() -> Response:
 
 @app.route("/kill", methods=["GET"])
 def kill() -> Response:
-    return http.answered(_kill)
+    return problems.answered(_kill)
 
 
 def _kill() -> Response:
     # First of all: where it is not allowed, it is not there for anybody.
     if not container().settings.allow_kill:
-        return http.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
+        return problems.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
     _caller.get().require_admin()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
@@ -265,7 +275,7 @@ if authenticates():
         except (UnavailableError, SettingError) as error:
             print(json.dumps({"event": "authorizer_unavailable", "error": str(error)}), flush=True)
             return None  # on which API Gateway answers 500, and does not remember it
-        return http.authorizer_answer(request.token, authenticator)
+        return problems.authorizer_answer(request.token, authenticator)
 
     for path in app.routes.keys() - PUBLIC:
         for route in app.routes[path].values():

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from bench.clients import send_all, submit
 from bench.emulator import emulator
 from bench.figures import Results, quantile
-from infra.local.health import is_healthy
-from infra.local.programs import API_PROCESSES
+from local.health import is_healthy
+from local.programs import API_PROCESSES
 
 GOAL = 0.8
 CLIENTS = (1, 8, 32)
@@ -41,7 +41,7 @@ def _compare(results: Results, tasks: int, submits: int, clients: int, runs: int
     for _ in range(runs):
         with (
             emulator() as first,
-            _serving(first.environment, "infra.local.server") as port,
+            _serving(first.environment, "local.api_process") as port,
             emulator() as second,
             _serving(second.environment, "bench.bare_http", str(tasks)) as bare_port,
             emulator() as third,

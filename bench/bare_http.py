@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 
 from bench.bare import for_user, record
-from infra.local.gateway import Environ, StartResponse
-from infra.local.server import Server, sockets
+from local.api_process import Server, sockets
+from local.gateway import Environ, StartResponse
 
 #: What an answer has for each task.
 ANSWER_BYTES = 160

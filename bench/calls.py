@@ -95,7 +95,7 @@ class _Calls:
 
     def _count_burst(self) -> tuple[dict[str, float], float]:
         """Users with 25 tasks each at once: the run of all of them takes over a minute. And the seconds slept."""
-        from chalicelib.bootstrap import container  # noqa: PLC0415
+        from chalicelib.container import container  # noqa: PLC0415
 
         users, tasks = self._burst
         for user in range(users):

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.emulator import HOST, free_port
-from infra.local.programs import app_programs
-from infra.local.settings import LocalSettings
 from infra.stack import emulator_defaults, ensure_stack
+from local.emulator import HOST, free_port
+from local.programs import app_programs
+from local.run_settings import LocalSettings
 
 START_SECONDS = 60
 
@@ -33,7 +33,7 @@ def emulator() -> Iterator[Emulator]:
     """A fresh one that ends with the block."""
     port = free_port()
     with tempfile.TemporaryDirectory() as state_dir:
-        command = [sys.executable, "-m", "infra.local.emulator", str(port), state_dir]
+        command = [sys.executable, "-m", "local.emulator", str(port), state_dir]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 _wait_for(port)

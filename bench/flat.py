@@ -87,9 +87,9 @@ def _beside_users(results: Results, submit: Any, users: tuple[int, ...], rounds:
 
 def _add_users(first: int, end: int) -> None:
     """Users with a task waiting each, put there directly: by the API it would take a minute."""
-    from chalicelib.adapters.dynamodb_items import LANE_ITEM, key, number, numbers  # noqa: PLC0415
-    from chalicelib.bootstrap import container, new_id  # noqa: PLC0415
-    from chalicelib.tasks import Task  # noqa: PLC0415
+    from chalicelib.aws.dynamodb_expression import LANE_ITEM, key, number, numbers  # noqa: PLC0415
+    from chalicelib.container import container, new_id  # noqa: PLC0415
+    from chalicelib.core.task import Task  # noqa: PLC0415
 
     parts, now_ms = container(), container().clock.now_ms()
     tasks = [Task(f"other-{n}", new_id(), 1, "log", None, now_ms, now_ms) for n in range(first, end)]

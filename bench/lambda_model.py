@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib import deferral
-from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
-from chalicelib.lane import Start, admit
+from chalicelib.core import visibility
+from chalicelib.core.lane import Start, admit
+from chalicelib.core.task import Task
 from chalicelib.settings import Settings
-from chalicelib.tasks import Task
-from chalicelib.worker import Delivery, Done, Worker
+from chalicelib.worker.worker import Delivery, Done, Worker
+from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
 
 #: Milliseconds, assumed: a call of DynamoDB or SQS from Lambda; the function's own time; the task's; and the time
 #: from a message's becoming visible to its invocation.
@@ -144,16 +144,16 @@ class LambdaModel:
         self._busy = self._in_flight = self._queued = 0
 
     def run(self, submits: Iterator[tuple[int, str, int]]) -> Usage:
-        longest_sleep_ms = deferral.LONGEST_SLEEP_MS
+        longest_sleep_ms = visibility.LONGEST_SLEEP_MS
         # Nothing that the lead does not cover is slept.
-        deferral.LONGEST_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
+        visibility.LONGEST_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
         try:
             for at, user_id, tasks in submits:
                 self._go_on(EPOCH_MS + at)
                 self._submit(EPOCH_MS + at, user_id, tasks)
             self._go_on(None)
         finally:
-            deferral.LONGEST_SLEEP_MS = longest_sleep_ms
+            visibility.LONGEST_SLEEP_MS = longest_sleep_ms
         return self.usage
 
     def _go_on(self, until: int | None) -> None:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bench.events import Context
-from infra.local.invocation import sqs_event
-from infra.local.source import Message, Source
+from local.invocation import sqs_event
+from local.queue_source import Message, Source
 
 #: Invocations at the same time.
 CONCURRENCY = 200

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.local.emulator import free_port
-from infra.local.settings import LocalSettings
-from infra.local.supervisor import Supervisor
+from local.emulator import free_port
+from local.run_settings import LocalSettings
+from local.supervisor import Supervisor
 
 START_SECONDS = 120
 #: Set to nothing, so that neither the environment nor `.env` has a say.
@@ -39,7 +39,7 @@ class LocalRun:
 
     def start(self) -> None:
         with self._output.open("wb") as output:
-            command = [sys.executable, "-m", "infra.local"]
+            command = [sys.executable, "-m", "local"]
             self._process = subprocess.Popen(command, cwd=_ROOT, env=self._env, stdout=output, stderr=output)
         deadline = time.monotonic() + START_SECONDS
         while "Paceline is ready" not in self._output.read_text():

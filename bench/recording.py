@@ -12,7 +12,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters.aws import POOLED_CONNECTIONS
+from chalicelib.aws.client import POOLED_CONNECTIONS
 
 
 @dataclass

@@ -8,9 +8,9 @@ from enum import Enum
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from chalicelib.errors import LimitsError, SettingError
-from chalicelib.limits import Limits, parse_limits
-from chalicelib.webhooks import secret_bytes
+from chalicelib.core.errors import LimitsError, SettingError
+from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.outbound.signing import secret_bytes
 
 Value = TypeVar("Value")
 
@@ -93,13 +93,7 @@ class Settings:
     later_queue_url: str
     #: AWS's own endpoints when None
     endpoint_url: str | None
-    #: where completion logs go as files; None for standard output
-    log_dir: str | None
     stage: str
-    #: names the log stream of this process
-    process_name: str
-    #: shared by the processes of a run on one machine; None on Lambda
-    run_dir: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -126,10 +120,7 @@ class Settings:
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
             later_queue_url=read("LATER_QUEUE_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
-            log_dir=read("LOG_DIR", str, "") or None,
             stage=read("STAGE", _stage, "dev"),
-            process_name=read("PROCESS_NAME", str, "$LATEST"),
-            run_dir=read("RUN_DIR", str, "") or None,
         )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from chalicelib.lane import Lane
+from chalicelib.core.lane import Lane
+from chalicelib.core.task import Task
 from chalicelib.settings import Settings
-from chalicelib.tasks import Task
 
 #: Sunday 2026-11-22 05:20:29.123 UTC.
 NOW = 1_795_324_829_123

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from chalicelib.limits import Limit, Limits
+from chalicelib.core.limits import Limit, Limits
 
 
 @dataclass(frozen=True)

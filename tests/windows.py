@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from chalicelib.limits import Limits
+from chalicelib.core.limits import Limits
 
 
 def most_in_any_window(starts: Iterable[int], window_ms: int) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import httpx
 import typer
 
+from completions.options import setting
 from infra.cli.failures import NotReachableError
-from infra.local.settings import DEFAULT_PORT
-from infra.options import setting
+from local.run_settings import DEFAULT_PORT
 from paceline_client import Clock, Paceline
 from paceline_client.sender import SystemClock
 

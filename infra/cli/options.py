@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from chalicelib.errors import LimitsError
-from chalicelib.limits import parse_limits
-from chalicelib.users import is_user_id
-from infra.logs import parse_since
+from chalicelib.core.errors import LimitsError
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.users import is_user_id
+from completions.tail import parse_since
 
 
 def _user(text: str | None) -> str | None:

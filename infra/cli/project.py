@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from completions.tail import FORMATS, parse_since
 from infra.cli.options import LogDir, LogStage, OneUser, Stage, User, from_caller, limits_text
-from infra.logs import FORMATS, parse_since
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]  # they are known to logs
 _LINE = Format("line")
@@ -39,7 +39,7 @@ def _run(module: str, words: Iterable[str] | None = None) -> None:
 
 def run() -> None:
     """Run everything on this machine; Ctrl-C ends it. The same as make run."""
-    _run("infra.local.runner")
+    _run("local.runner")
 
 
 def _since(text: str) -> str:
@@ -64,7 +64,7 @@ def logs(
 ) -> None:
     """Show the completions that this machine logged."""
     words = _words(user=user, format=form.value, since=since, log_dir=log_dir, stage=stage)
-    _run("infra.logs", ["--follow" if follow else "--no-follow", *words])
+    _run("completions.tail", ["--follow" if follow else "--no-follow", *words])
 
 
 def audit(
@@ -80,7 +80,7 @@ def audit(
 
     Exit code: 0 when it is clean, 1 when a promise was broken.
     """
-    _run("infra.audit", _words(user=user, limits=limits, json=as_json, log_dir=log_dir, stage=stage))
+    _run("completions.audit", _words(user=user, limits=limits, json=as_json, log_dir=log_dir, stage=stage))
 
 
 def demo(
@@ -95,7 +95,7 @@ def demo(
 
     Exit code: 0 when the audit is clean, 1 when it is not.
     """
-    _run("infra.demo.show", _words(fast=fast, out=out))
+    _run("demo.show", _words(fast=fast, out=out))
 
 
 def deploy(stage: Stage = "dev") -> None:
@@ -113,7 +113,7 @@ def redrive(
     stage: Annotated[str | None, typer.Option(help="A stage on AWS.", show_default="what runs here, else dev")] = None,
 ) -> None:
     """Bring failed tasks back from the dead-letter queue, each user's in order."""
-    _run("infra.redrive", _words(user=user, stage=stage))
+    _run("operations.redrive", _words(user=user, stage=stage))
 
 
 def token(
@@ -122,4 +122,4 @@ def token(
     minutes: Annotated[float, typer.Option(min=0, help="How long it is good.")] = 60,
 ) -> None:
     """Print a token signed with JWT_SECRET, for trying things out."""
-    _run("infra.token", [*_words(admin=admin, minutes=minutes), "--", user])
+    _run("operations.token", [*_words(admin=admin, minutes=minutes), "--", user])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib.errors import SettingError
+from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
 from infra.deploy.errors import DeployError
 

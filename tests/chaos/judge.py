@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.limits import parse_limits
-from infra.completions import Completion, completions_folder, folder_lines, read_completions
-from infra.windows import Start, busiest_windows
+from chalicelib.core.limits import parse_limits
+from completions.reader import Completion, completions_folder, folder_lines, read_completions
+from completions.windows import Start, busiest_windows
 from tests.chaos.load import Acknowledged, Ledger
 from tests.chaos.runs import Runs
 from tests.chaos.system import LIMITS

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from infra.local.emulator import HOST, free_port
-from infra.local.supervisor import SupervisorError
+from local.emulator import HOST, free_port
+from local.supervisor import SupervisorError
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.runs import RunReports
 from tests.e2e.running import ROOT, Paceline
@@ -121,7 +121,7 @@ class System:
 
     def _start_emulator(self) -> None:
         port = self.url.rpartition(":")[2]
-        command = [sys.executable, "-m", "infra.local.emulator", port, str(self._directory / "ministack")]
+        command = [sys.executable, "-m", "local.emulator", port, str(self._directory / "ministack")]
         with (self._directory / "emulator.log").open("ab") as log:
             self._emulator = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 30

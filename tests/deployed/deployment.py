@@ -16,9 +16,9 @@ from uuid import uuid4
 import boto3
 import localstack_client.session
 
-from infra.audit import audit, default_limits
-from infra.completions import Completion, cloudwatch_lines, read_completions
-from infra.report import Report
+from completions.audit import audit, default_limits
+from completions.reader import Completion, cloudwatch_lines, read_completions
+from completions.report import Report
 
 #: Requests at a time: as many as a new AWS account's ten functions at a time can answer, the workers beside them.
 CLIENTS = 5

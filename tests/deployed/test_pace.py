@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.audit_table import as_table
+from completions.audit_table import as_table
 from tests.deployed.deployment import Deployment, audited
 
 TASKS = 25

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from chalicelib.limits import Limit, Limits, parse_limits
+from chalicelib.core.limits import Limit, Limits, parse_limits
 from tests.e2e.running import Paceline, most_in_any_window, running
 from tests.receiver import Got, Receiver, Reply
 

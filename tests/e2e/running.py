@@ -16,9 +16,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from infra.local.emulator import free_port
-from infra.local.settings import LocalSettings
-from infra.local.supervisor import ProcessInfo, Supervisor
+from local.emulator import free_port
+from local.run_settings import LocalSettings
+from local.supervisor import ProcessInfo, Supervisor
 
 ROOT = Path(__file__).parents[2]
 APP = Path(__file__).with_name("slow_app")
@@ -80,7 +80,7 @@ class Paceline:
     def spawn(self) -> None:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "infra.local"],
+                [sys.executable, "-m", "local"],
                 cwd=self._app,
                 env=self.env,
                 stdout=output,

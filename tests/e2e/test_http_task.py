@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from chalicelib.limits import parse_limits
+from chalicelib.core.limits import parse_limits
 from tests.e2e.demonstrate import SECRET, arrivals_of, demonstrate, order, settings
 from tests.e2e.running import Paceline, running
 from tests.receiver import Got, Receiver, Reply

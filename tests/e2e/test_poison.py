@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.local.settings import LocalSettings
 from infra.stack import stack_outputs
+from local.run_settings import LocalSettings
 from tests.e2e.running import APP, Paceline, running
 
 
@@ -107,7 +107,7 @@ def test_redrive_brings_the_running_systems_dead_letters_back_in_order(poisoned:
     poisoned.wait_for_completions(3, "back")
     there.write_text("at last")
     # The tests' app has tasks of its own, so it is loaded first.
-    program = "import app, sys; from infra.redrive import main; sys.exit(main(sys.argv[1:]))"
+    program = "import app, sys; from operations.redrive import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "--user", "back"]
     done = subprocess.run(command, cwd=APP, env=poisoned.env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0].startswith("The dead letters are those of stage dev at http://127.0.0.1:")

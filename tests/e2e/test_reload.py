@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.e2e.running import ROOT, running
 
 GREET = """
-from chalicelib.registry import task
+from chalicelib.tasks import task
 
 @task("greet")
 def greet(name: str) -> str:

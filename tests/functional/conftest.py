@@ -12,8 +12,9 @@ from chalice.test import Client, HTTPResponse
 from moto import mock_aws
 
 from app import app
-from chalicelib.adapters.aws import client
-from chalicelib.bootstrap import Container, container
+from chalicelib.aws.client import client
+from chalicelib.container import Container, container
+from local.file_log import FileLog
 from tests.factories import VirtualClock
 from tests.integration.aws import Aws, make_resources
 
@@ -99,11 +100,12 @@ def deploy(resources: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         monkeypatch.delenv(name, raising=False)
 
     def make(**env: str) -> Paceline:
-        for name, value in {**resources.environment, "LOG_DIR": str(tmp_path), **env}.items():
+        for name, value in {**resources.environment, **env}.items():
             monkeypatch.setenv(name, value)
         container.cache_clear()
         clock = VirtualClock()
         container().clock = clock  # type: ignore[assignment]
+        container().log = FileLog(str(tmp_path), "dev", "worker", uuid4().hex, clock.now_ms)
         with Client(app) as test_client:
             return Paceline(test_client, container(), clock, resources, tmp_path)
 

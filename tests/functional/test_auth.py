@@ -14,9 +14,9 @@ from chalice.app import Chalice
 from chalice.test import Client
 from moto import mock_aws
 
-from chalicelib.adapters.aws import client
-from chalicelib.bootstrap import SystemClock, container
-from infra.local.gateway import Gateway
+from chalicelib.aws.client import client
+from chalicelib.container import SystemClock, container
+from local.gateway import Gateway
 from tests.integration.aws import make_resources
 from tests.tokens import SECRET, forged, jwk, jwks, make_token, pem, rsa_key
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.submit import WITH_ONE_AHEAD
+from chalicelib.submit.submitter import WITH_ONE_AHEAD
 from tests.functional.conftest import Deploy, Paceline
 
 

@@ -11,9 +11,9 @@ import pytest
 from chalice.test import Client, HTTPResponse
 
 from app import app
-from chalicelib.bootstrap import container
-from chalicelib.limits import parse_limits
-from infra.local.gateway import Gateway
+from chalicelib.container import container
+from chalicelib.core.limits import parse_limits
+from local.gateway import Gateway
 from tests.functional.test_auth import through_gateway
 from tests.tokens import SECRET
 
@@ -89,8 +89,18 @@ def test_env_file_is_read_below_the_environment() -> None:
     assert (settings.limits, settings.max_delay_ms) == (parse_limits("7/minute"), 3 * 3_600_000)
 
 
-@pytest.mark.parametrize("name", ["AWS_LAMBDA_FUNCTION_NAME", "TABLE_NAME"])
-def test_env_file_is_not_read_on_lambda_or_where_the_infrastructure_is_named(name: str) -> None:
+def test_env_file_is_not_read_where_the_infrastructure_is_named() -> None:
     Path(".env").write_text("LIMITS=7/minute\n")
-    os.environ[name] = "paceline-dev"
+    os.environ["TABLE_NAME"] = "paceline-dev"
     assert container().settings.limits == parse_limits("1/second; 20/minute")
+
+
+def test_on_lambda_the_parts_come_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("LIMITS=7/minute\n")
+    os.environ["AWS_LAMBDA_FUNCTION_NAME"] = "paceline-dev"
+    used: list[object] = []
+    monkeypatch.setattr("chalicelib.container.use", used.append)
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    importlib.import_module("app")
+    del sys.modules["app"]
+    assert not used

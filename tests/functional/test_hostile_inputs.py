@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from chalice.test import HTTPResponse
 
-from chalicelib.lane import Lane
+from chalicelib.core.lane import Lane
 from tests.functional.conftest import Paceline
 
 LONG = "x" * 100_000

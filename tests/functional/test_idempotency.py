@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 from chalice.test import HTTPResponse
 
-from chalicelib.errors import UnavailableError
-from chalicelib.idempotency import ABANDONED_AFTER_MS
-from chalicelib.submit import Submitter
+from chalicelib.core.errors import UnavailableError
+from chalicelib.submit.idempotency import ABANDONED_AFTER_MS
+from chalicelib.submit.submitter import Submitter
 from tests.functional.conftest import Paceline, as_record
 from tests.unit.workshop import Failing
 

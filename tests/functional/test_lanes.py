@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from chalice.test import HTTPResponse
 
-from chalicelib import pages
+from chalicelib.api import dashboard
 from tests.factories import NOW
 from tests.functional.conftest import Paceline
 
@@ -102,11 +102,11 @@ def test_dashboard_is_locked_to_its_own_origin(paceline: Paceline) -> None:
 
 
 def test_every_file_is_served_as_what_it_is(paceline: Paceline) -> None:
-    for path in pages.FILES.iterdir():
+    for path in dashboard.FILES.iterdir():
         response = paceline.get(f"/web/{path.name}")
         assert response.status_code == 200
         assert response.body == path.read_bytes()
-        assert response.headers["Content-Type"] == pages.CONTENT_TYPES[path.suffix]
+        assert response.headers["Content-Type"] == dashboard.CONTENT_TYPES[path.suffix]
 
 
 def test_file_that_the_browser_has_is_not_sent_again(paceline: Paceline) -> None:
@@ -122,7 +122,7 @@ def test_nothing_else_is_served(paceline: Paceline, name: str) -> None:
 
 
 def test_files_ask_nothing_of_other_hosts_and_parse_no_markup() -> None:
-    for path in Path(pages.FILES).iterdir():
+    for path in Path(dashboard.FILES).iterdir():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"(https?:)?//[a-z]", text), path.name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name

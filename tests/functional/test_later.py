@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errands import MOST_AHEAD_MS
+from chalicelib.core.scheduled import MOST_AHEAD_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline, as_record
 
@@ -111,7 +111,7 @@ def test_refusal_of_many_names_the_days_one_of_which_is_full(deploy: Deploy, use
 
 
 def test_production_refuses_private_addresses(deploy: Deploy) -> None:
-    from chalicelib.errors import SettingError
+    from chalicelib.core.errors import SettingError
 
     with pytest.raises(SettingError, match="HTTP_ALLOW_PRIVATE"):
         deploy(STAGE="prod", HTTP_ALLOW_PRIVATE="true")

@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app import app
-from chalicelib.openapi import OPERATIONS, Operation
-from infra.local.gateway import Environ, Gateway, StartResponse
+from chalicelib.api.openapi import OPERATIONS, Operation
+from local.gateway import Environ, Gateway, StartResponse
 from tests.functional.conftest import Deploy
 
 CHECKS = [

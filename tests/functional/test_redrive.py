@@ -10,14 +10,14 @@ import pytest
 from chalice.test import Client
 
 from app import app
-from chalicelib.adapters.outbound import Answer
-from chalicelib.bootstrap import container
-from chalicelib.callbacks import Teller
-from chalicelib.errands import Callback, to_message
-from chalicelib.errors import UnavailableError
-from chalicelib.later import TRIED_FOR_MS
-from chalicelib.registry import registry
-from infra.redrive import redrive
+from chalicelib.container import container
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.scheduled import Callback, to_message
+from chalicelib.outbound.client import Answer
+from chalicelib.scheduled.callbacks import Teller
+from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
+from chalicelib.tasks.registry import registry
+from operations.redrive import redrive
 from tests.functional.conftest import Deploy, Paceline, as_record
 from tests.unit.workshop import Failing
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 from moto import mock_aws
 
-from chalicelib.adapters.aws import client
+from chalicelib.aws.client import client
 from infra.stack import ensure_stack
 from tests.integration.aws import Aws, make_resources
 from tests.integration.ports import AwsPorts, MemoryPorts, Ports
@@ -68,7 +68,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     folder = tmp_path_factory.mktemp("ministack")
     output = folder / "output.txt"
     with output.open("wb") as out:
-        command = [sys.executable, "-m", "infra.local.emulator", str(port), str(folder / "state")]
+        command = [sys.executable, "-m", "local.emulator", str(port), str(folder / "state")]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{port}"

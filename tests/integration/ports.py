@@ -3,12 +3,12 @@
 import time
 from typing import Any, Protocol
 
-from chalicelib.adapters.memory import MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
-from chalicelib.adapters.memory_queue import MemoryTaskQueue
-from chalicelib.bootstrap import Container
-from chalicelib.ports import LaneStore, ParkedCounts, TaskQueue, TaskStore
+from chalicelib.container import Container
+from chalicelib.core.ports import LaneStore, ParkedCounts, TaskQueue, TaskStore
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
+from tests.memory.stores import MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
+from tests.memory.task_queue import MemoryTaskQueue
 
 
 class Ports(Protocol):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.exceptions import ClientError
-
 from chalicelib.adapters import aws
-from chalicelib.errors import UnavailableError
+
+from chalicelib.core.errors import UnavailableError
 
 
 @pytest.fixture

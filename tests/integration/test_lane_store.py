@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
-from chalicelib.limits import memory_needed, parse_limits
-from chalicelib.ports import Stale, Write, Written
+from chalicelib.core.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
+from chalicelib.core.limits import memory_needed, parse_limits
+from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
 from tests.integration.ports import Ports
 from tests.windows import assert_pace_kept

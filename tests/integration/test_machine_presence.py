@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from chalicelib.adapters.machine_presence import MachinePresence
+from local.presence import MachinePresence
 
 SERVES = """
 import sys
 from pathlib import Path
-from chalicelib.adapters.machine_presence import MachinePresence
+from local.presence import MachinePresence
 with MachinePresence(Path(sys.argv[1])).serving("theirs"):
     print("serving", flush=True)
     sys.stdin.read()

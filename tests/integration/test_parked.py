@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.tasks import Ended, Task, TaskState
+from chalicelib.core.task import Ended, Task, TaskState
 from tests.factories import NOW, make_task
 from tests.integration.ports import Ports
 

@@ -22,9 +22,9 @@ import pytest
 from botocore.exceptions import ClientError
 from chalice.test import Client
 
-from chalicelib import bootstrap
-from chalicelib.errands import Callback, Parked, to_message
-from chalicelib.tasks import Task
+from chalicelib import container as wiring
+from chalicelib.core.scheduled import Callback, Parked, to_message
+from chalicelib.core.task import Task
 from infra.deploy.project import substituted, with_names
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
@@ -114,12 +114,12 @@ class Enforcing:
                 patch.setenv(name, value)
             patch.delenv("LOG_DIR", raising=False)
             patch.setattr(boto3, "DEFAULT_SESSION", None)
-            bootstrap.container.cache_clear()
+            wiring.container.cache_clear()
             import app
 
             with Client(app.app, project_dir=str(ROOT)) as client:
                 yield client
-            bootstrap.container.cache_clear()
+            wiring.container.cache_clear()
 
 
 @pytest.fixture(scope="module")

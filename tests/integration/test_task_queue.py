@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.tasks import Task
+from chalicelib.core.task import Task
 from tests.factories import make_task
 from tests.integration.ports import Ports
 

@@ -2,9 +2,9 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
-from chalicelib.bootstrap import Container
-from chalicelib.limits import parse_limits
-from chalicelib.tasks import Ended, Task, TaskRecord, TaskState
+from chalicelib.container import Container
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
 from tests.factories import NOW, make_settings, make_task, task_id_of
 from tests.integration.aws import Aws
 from tests.integration.ports import Ports

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from chalicelib.errors import UnavailableError
+from chalicelib.core.errors import UnavailableError
 from tests.simulation.schedule import Fault, Outage, Plan, Wrong
 from tests.simulation.virtual import Process, Timeline
 

@@ -7,17 +7,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.adapters.memory import MemoryLaneStore, MemoryTaskStore
-from chalicelib.adapters.memory_queue import MemoryTaskQueue
-from chalicelib.attempt import Attempts
-from chalicelib.idempotency import RequestRecord
-from chalicelib.lane import Gap, Lane, Lease, Start
-from chalicelib.lease_keeper import Kept, LeaseKeeper
-from chalicelib.limits import Limits
-from chalicelib.ports import Stale, Write, Written
-from chalicelib.submit import Submitter
-from chalicelib.tasks import Ended, Task, TaskRecord
-from chalicelib.worker import NoPresence, Worker
+from chalicelib.core.lane import Gap, Lane, Lease, Start
+from chalicelib.core.limits import Limits
+from chalicelib.core.ports import RequestRecord, Stale, Write, Written
+from chalicelib.core.task import Ended, Task, TaskRecord
+from chalicelib.submit.submitter import Submitter
+from chalicelib.worker.execution import Attempts
+from chalicelib.worker.lease_renewal import Kept, LeaseKeeper
+from chalicelib.worker.worker import NoPresence, Worker
+from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.world import Parts
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.errands import Callback
-from chalicelib.lane import Lane
-from chalicelib.limits import Limits
+from chalicelib.core.lane import Lane
+from chalicelib.core.limits import Limits
+from chalicelib.core.scheduled import Callback
+from chalicelib.core.task import Ended, Task, TaskState
 from chalicelib.settings import Settings
-from chalicelib.tasks import Ended, Task, TaskState
 from tests.simulation.schedule import Plan
 from tests.simulation.virtual import Process
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.idempotency import RequestRecord
+from chalicelib.core.ports import RequestRecord
 
 
 class MemoryRequestStore:

@@ -11,27 +11,27 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
-from chalicelib.adapters.memory_errands import MemoryErrandQueue
-from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
-from chalicelib.attempt import Attempts
-from chalicelib.callbacks import Untold
-from chalicelib.control import Control
-from chalicelib.errands import Callback
-from chalicelib.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
-from chalicelib.idempotency import Idempotency
-from chalicelib.intake import Intake
-from chalicelib.lane import Lane
-from chalicelib.later import ErrandDelivery, ErrandRunner
-from chalicelib.lease_keeper import LeaseKeeper
-from chalicelib.limits import parse_limits
-from chalicelib.ports import Presence
-from chalicelib.races import Races
-from chalicelib.registry import Context, Registry, RetryAfter
+from chalicelib.api.submit_handler import Intake
+from chalicelib.core.contention import Races
+from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
+from chalicelib.core.lane import Lane
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.ports import Presence
+from chalicelib.core.scheduled import Callback
+from chalicelib.lanes.control import Control
+from chalicelib.scheduled.callbacks import Untold
+from chalicelib.scheduled.dispatcher import ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Submitter
-from chalicelib.worker import Deferred, Delivery, Outcome, Worker
+from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.submitter import NewTask, Submitter
+from chalicelib.tasks.registry import Context, Registry
+from chalicelib.worker.execution import Attempts
+from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.worker import Deferred, Delivery, Outcome, Worker
 from tests.factories import NOW, make_settings
+from tests.memory.scheduled_queue import MemoryErrandQueue
+from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
 from tests.simulation.faults import Faults, Remote
 from tests.simulation.promises import Broken, History

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from itertools import count as count_from
 from typing import Any
 
-from chalicelib.errors import RequestError
-from chalicelib.limits import Limits, format_limits, parse_limits
-from chalicelib.races import Races
+from chalicelib.core.contention import Races
+from chalicelib.core.errors import RequestError
+from chalicelib.core.limits import Limits, format_limits, parse_limits
+from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Submitted, Submitter
-from chalicelib.tasks import Task
+from chalicelib.submit.submitter import NewTask, Submitted, Submitter
 from tests.factories import NOW, task_id_of
 from tests.unit.workshop import Workshop
 

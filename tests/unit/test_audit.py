@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.limits import Limit, earliest_start, parse_limits
-from infra.audit import audit, main
-from infra.completions import LogLine, completions_folder, read_completions
-from infra.report import Breach, Lateness, Report
-from infra.windows import Start, busiest_windows, trailing_windows
+from chalicelib.core.limits import Limit, earliest_start, parse_limits
+from completions.audit import audit, main
+from completions.reader import LogLine, completions_folder, read_completions
+from completions.report import Breach, Lateness, Report
+from completions.windows import Start, busiest_windows, trailing_windows
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 LIMITS = parse_limits("1/second; 20/minute")

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.auth import ANYONE, Caller, NoAuthentication, bearer_token
-from chalicelib.errors import ForbiddenError, SettingError, UnauthenticatedError, UnavailableError
+from chalicelib.auth.caller import ANYONE, Caller, NoAuthentication, bearer_token
+from chalicelib.auth.jwt_verifier import token_authentication
+from chalicelib.core.errors import ForbiddenError, SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.settings import JwtSettings, Settings
-from chalicelib.tokens import token_authentication
-from infra.token import main as print_token
+from operations.token import main as print_token
 from tests.factories import VirtualClock, make_settings
 from tests.tokens import (
     NOW_SECONDS,
@@ -496,7 +496,9 @@ def test_secret_is_not_in_what_settings_show() -> None:
 
 
 def test_without_authentication_the_libraries_are_not_loaded() -> None:
-    program = "import sys, chalicelib.auth, chalicelib.bootstrap; print({'jwt', 'cryptography'} & set(sys.modules))"
+    program = (
+        "import sys, chalicelib.auth.caller, chalicelib.container; print({'jwt', 'cryptography'} & set(sys.modules))"
+    )
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\n"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.dynamodb_tasks import DynamoDBTaskStore
-from chalicelib.adapters.sqs import SQSTaskQueue
-from chalicelib.errors import UnavailableError
+from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.aws.sqs_tasks import SQSTaskQueue
+from chalicelib.core.errors import UnavailableError
 from tests.factories import make_task, task_id_of
 
 TASKS = [make_task(seq) for seq in range(1, 101)]

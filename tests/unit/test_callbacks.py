@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from chalicelib.adapters.outbound import Outbound
-from chalicelib.callbacks import GONE, Teller
-from chalicelib.errands import Callback
-from chalicelib.webhooks import secret_bytes, signed_headers
+from chalicelib.core.scheduled import Callback
+from chalicelib.outbound.client import Outbound
+from chalicelib.outbound.signing import secret_bytes, signed_headers
+from chalicelib.scheduled.callbacks import GONE, Teller
 from tests.factories import NOW
 from tests.receiver import Receiver, Reply
 

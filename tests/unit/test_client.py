@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec import Struct
 
-from chalicelib import schema
+from chalicelib.api import schema
 from paceline_client import (
     AnswerError,
     ConflictError,

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.completion_log import FileLog, StandardOutputLog, as_line
+from chalicelib.worker.completion_log import StandardOutputLog, as_line
+from local.file_log import FileLog
 from tests.factories import NOW, VirtualClock
 
 #: New interpreters: a fork of a process that has threads may hang.

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.limits import parse_limits
-from infra.completions import (
+from chalicelib.core.limits import parse_limits
+from completions.reader import (
     Completion,
     Foreign,
     LogLine,

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from chalicelib.control import MOST_CANCELLED
-from chalicelib.errors import ConflictError, NotFoundError
-from chalicelib.lane import FOREVER_MS
-from chalicelib.limits import earliest_start, format_limits, parse_limits
-from chalicelib.tasks import TaskState
-from chalicelib.worker import LONGEST_DEFERRAL_SECONDS
-from infra.windows import Start, busiest_windows
+from chalicelib.core.errors import ConflictError, NotFoundError
+from chalicelib.core.lane import FOREVER_MS
+from chalicelib.core.limits import earliest_start, format_limits, parse_limits
+from chalicelib.core.task import TaskState
+from chalicelib.lanes.control import MOST_CANCELLED
+from chalicelib.worker.worker import LONGEST_DEFERRAL_SECONDS
+from completions.windows import Start, busiest_windows
 from tests.factories import NOW, task_id_of
 from tests.unit.control_room import USER, ControlRoom
 

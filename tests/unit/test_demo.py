@@ -6,11 +6,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from chalicelib.limits import parse_limits
-from infra.demo.board import Board, Member
-from infra.demo.picture import Row, draw
-from infra.demo.pictures import draw_terminal
-from infra.demo.script import FAST_LIMITS, bursts, planned_starts
+from chalicelib.core.limits import parse_limits
+from demo.board import Board, Member
+from demo.picture import Row, draw
+from demo.pictures import draw_terminal
+from demo.script import FAST_LIMITS, bursts, planned_starts
 from paceline_client import Lane
 from paceline_client.answers import read_answer
 from tests.unit.test_client import NOW_MS, lane

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.dependencies import main, say
+from operations.audit_deps import main, say
 
 
 def test_a_known_weakness_fails_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:

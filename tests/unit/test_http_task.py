@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from chalicelib.http_task import RESERVED, HttpTask
-from chalicelib.registry import Context, PayloadError, PermanentError, Registry, RetryAfter
-from chalicelib.webhooks import secret_bytes
+from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter
+from chalicelib.outbound.signing import secret_bytes
+from chalicelib.tasks.http_task import RESERVED, HttpTask
+from chalicelib.tasks.registry import Context, Registry
 
 NOW = 1_795_324_829
 CONTEXT = Context("ann", "0198-0001", "http", 1, 1, 0, logging.getLogger("test"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.lane import (
+from chalicelib.core.lane import (
     FOREVER_MS,
     Cancelled,
     Candidate,
@@ -21,7 +21,7 @@ from chalicelib.lane import (
     place_in_line,
     reserved,
 )
-from chalicelib.limits import Limits, memory_needed, parse_limits
+from chalicelib.core.limits import Limits, memory_needed, parse_limits
 from tests.factories import make_lane
 from tests.strategies import Step, any_limits, steps
 from tests.windows import assert_pace_kept, breaks_a_limit

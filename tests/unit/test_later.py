@@ -7,15 +7,23 @@ from typing import Any
 
 import pytest
 
-from chalicelib.attempt import SETTLE_TRIES
-from chalicelib.callbacks import Untold
-from chalicelib.deferral import AGAIN_SECONDS, NEWER_SECONDS
-from chalicelib.errands import MOST_AHEAD_MS, Callback, Parked, Withdrawal, delay_seconds, from_message, to_message
-from chalicelib.errors import ConflictError, MessageError, UnavailableError
-from chalicelib.later import TRIED_FOR_MS, ErrandDelivery, ErrandRunner
+from chalicelib.core.errors import ConflictError, MessageError, UnavailableError
+from chalicelib.core.scheduled import (
+    MOST_AHEAD_MS,
+    Callback,
+    Parked,
+    Withdrawal,
+    delay_seconds,
+    from_message,
+    to_message,
+)
+from chalicelib.core.task import Task, TaskState
+from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
+from chalicelib.scheduled.callbacks import Untold
+from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ErrandDelivery, ErrandRunner
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Refused, Submitted
-from chalicelib.tasks import Task, TaskState
+from chalicelib.submit.submitter import NewTask, Refused, Submitted
+from chalicelib.worker.execution import SETTLE_TRIES
 from tests.factories import NOW, make_task
 from tests.unit.workshop import Workshop
 

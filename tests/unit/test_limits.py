@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.errors import LimitsError
-from chalicelib.limits import Limit, Limits, earliest_start, format_limits, memory_needed, parse_limits, used
+from chalicelib.core.errors import LimitsError
+from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, memory_needed, parse_limits, used
 from tests.strategies import Step, any_limits, steps
 from tests.windows import assert_pace_kept, breaks_a_limit
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.emulator import Saver
+from local.emulator import Saver
 
 
 def ended_process(exit_code: int) -> int:
@@ -86,7 +86,7 @@ def test_process_that_saves_says_by_its_exit_code_whether_it_did(
 ) -> None:
     (tmp_path / "file").touch()
     code = (
-        "import os; from infra.local.emulator import save_in_child; "
+        "import os; from local.emulator import save_in_child; "
         "print(os.waitstatus_to_exitcode(os.waitpid(save_in_child(), 0)[1]))"
     )
     env = {**os.environ, "PERSIST_STATE": "1", "STATE_DIR": str(tmp_path / state_dir)}

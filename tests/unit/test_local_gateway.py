@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from chalice.app import Chalice, Response
 
-from infra.local.gateway import Gateway
+from local.gateway import Gateway
 
 
 def small_app() -> Chalice:

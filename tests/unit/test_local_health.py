@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.health import HEARTBEAT_SECONDS, heartbeat_files, is_healthy
+from local.health import HEARTBEAT_SECONDS, heartbeat_files, is_healthy
 
 
 def beat(path: Path, seconds_ago: float = 0) -> None:

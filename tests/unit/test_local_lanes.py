@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from infra.local.deletions import Deletions
-from infra.local.invocation import Context, sqs_event
-from infra.local.lanes import HELD, Lanes
-from infra.local.poller import handler
-from infra.local.source import Message, Source, SourceError
+from local.deletions import Deletions
+from local.invocation import Context, sqs_event
+from local.lane_threads import HELD, Lanes
+from local.queue_source import Message, Source, SourceError
+from local.worker_process import handler
 
 WAIT_SECONDS = 5
 QUEUE_ARN = "arn:aws:sqs:eu-central-1:000000000000:paceline-dev.fifo"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PROGRAM = "from infra.local.parent import end_with_parent; import time; end_with_parent(); time.sleep(60)"
+PROGRAM = "from local.parent import end_with_parent; import time; end_with_parent(); time.sleep(60)"
 
 
 def test_a_process_whose_parent_died_before_it_looked_ends_too() -> None:

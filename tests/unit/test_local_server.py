@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from waitress.wasyncore import close_all
 
-from infra.local.gateway import MAX_BODY_BYTES
-from infra.local.server import Server
+from local.api_process import Server
+from local.gateway import MAX_BODY_BYTES
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.errors import SettingError
-from infra.local.settings import LocalSettings
+from chalicelib.core.errors import SettingError
 from infra.stack import at_endpoint, emulator_defaults
+from local.run_settings import LocalSettings
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:

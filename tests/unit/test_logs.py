@@ -10,8 +10,8 @@ from typing import IO
 
 import pytest
 
-from infra.completions import completions_folder
-from infra.logs import Choice, Entry, Tail, follow, main, parse_since, show
+from completions.reader import completions_folder
+from completions.tail import Choice, Entry, Tail, follow, main, parse_since, show
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,7 +212,7 @@ def test_command_says_when_there_is_no_log(tmp_path: Path, capsys: pytest.Captur
 @contextmanager
 def following(log_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
     """The command as a process, and the reading end of its pipe. It is gone afterwards, whatever happened."""
-    command = [sys.executable, "-m", "infra.logs", "--stage=dev", f"--log-dir={log_dir}", "--since=2020-01-01"]
+    command = [sys.executable, "-m", "completions.tail", "--stage=dev", f"--log-dir={log_dir}", "--since=2020-01-01"]
     # Unbuffered, Python takes a write that found no reader half way for a whole one.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE

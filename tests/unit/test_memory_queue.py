@@ -2,8 +2,8 @@
 
 import pytest
 
-from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
 from tests.factories import VirtualClock, make_task
+from tests.memory.task_queue import MemoryTaskQueue, Message
 
 
 class Bench:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.ministack_tuning import WaitingReceives, copied, given_up_with_client, looking_once
+from local.ministack_tuning import WaitingReceives, copied, given_up_with_client, looking_once
 
 URL = "http://queue"
 LONG_SECONDS = 60

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from app import PUBLIC, app
-from chalicelib.errors import ConflictError, RequestError, UnavailableError
-from chalicelib.http import PROBLEMS
-from chalicelib.openapi import HEADERS, OPERATIONS, PARAMETERS, Operation, document
+from chalicelib.api.openapi import HEADERS, OPERATIONS, PARAMETERS, Operation, document
+from chalicelib.api.problems import PROBLEMS
+from chalicelib.core.errors import ConflictError, RequestError, UnavailableError
 
 #: For people: not described.
 PAGES = {"/", "/web/{name}"}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.outbound import (
+from chalicelib.core.errors import DestinationError
+from chalicelib.outbound.client import (
     MOST_KEPT,
     MOST_REDIRECTS,
     CallFailedError,
@@ -16,8 +17,7 @@ from chalicelib.adapters.outbound import (
     Outbound,
     is_public,
 )
-from chalicelib.destinations import LONGEST_URL, destination
-from chalicelib.errors import DestinationError
+from chalicelib.outbound.destinations import LONGEST_URL, destination
 from tests.receiver import Got, Receiver, Reply, raw_server
 
 ANYWHERE = Outbound(("*",), allow_private=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.registry import PayloadError, Registry, registry
-from chalicelib.tasks import TaskState
+from chalicelib.core.errors import PayloadError
+from chalicelib.core.task import TaskState
+from chalicelib.tasks.registry import Registry, registry
 from tests.unit.workshop import Workshop
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"

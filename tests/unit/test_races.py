@@ -3,8 +3,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from chalicelib.races import Races, Turns
-from chalicelib.submit import Submitter
+from chalicelib.core.contention import Races, Turns
+from chalicelib.submit.submitter import Submitter
 from tests.factories import NOW
 from tests.unit.workshop import Workshop
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta
 
-from chalicelib.registry import Context, PayloadError, Registry, RetryAfter
-from chalicelib.tasks import Json
+from chalicelib.core.errors import PayloadError, RetryAfter
+from chalicelib.core.task import Json
+from chalicelib.tasks.registry import Context, Registry
 
 CONTEXT = Context("ann", "0198-0001", "greet", 1, 1, 0, logging.getLogger("test"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.errors import SettingError
+from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
 
 SECRET = "0123456789abcdef0123456789abcdef"

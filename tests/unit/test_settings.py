@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import SettingError
-from chalicelib.limits import format_limits
+from chalicelib.core.errors import SettingError
+from chalicelib.core.limits import format_limits
 from chalicelib.settings import OverLimit, Settings
 from tests.factories import make_settings
 
@@ -13,8 +13,8 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
     assert format_limits(settings.limits) == "1/second; 20/minute"
     assert (settings.over_limit, settings.max_delay_ms) == (OverLimit.QUEUE, 3_600_000)
     assert (settings.max_attempts, settings.backoff_ms, settings.max_payload) == (3, 1_000, 65_536)
-    assert (settings.allow_kill, settings.endpoint_url, settings.log_dir) == (False, None, None)
-    assert (settings.stage, settings.process_name) == ("dev", "$LATEST")
+    assert (settings.allow_kill, settings.endpoint_url) == (False, None)
+    assert settings.stage == "dev"
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
@@ -45,7 +45,6 @@ def test_blank_setting_is_as_good_as_none(blank: str) -> None:
         ("ALLOW_KILL", "0", "allow_kill", False),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566", "endpoint_url", "http://127.0.0.1:4566"),
         ("STAGE", "prod-2", "stage", "prod-2"),
-        ("LOG_DIR", "logs", "log_dir", "logs"),
     ],
 )
 def test_setting_is_read(variable: str, text: str, field: str, value: Any) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.errors import MessageError
-from chalicelib.tasks import Task, TaskState, describe, to_json
+from chalicelib.core.errors import MessageError
+from chalicelib.core.task import Task, TaskState, describe, to_json
 from tests.factories import make_task
 
 JSON_VALUES = st.recursive(

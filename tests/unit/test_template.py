@@ -10,7 +10,7 @@ import pytest
 from cfnlint.api import ManualArgs, lint_file
 from samtranslator.translator.transform import transform
 
-from chalicelib.attempt import METRICS_NAMESPACE
+from chalicelib.worker.execution import METRICS_NAMESPACE
 from infra.deploy.front_door import GATEWAY_RESPONSES
 from infra.deploy.package import merge_template, package, read_stack_template
 from infra.deploy.stages import Stage, read_config, read_stage
@@ -192,5 +192,5 @@ def test_gateway_responses_are_problems(response: Any) -> None:
 def test_the_package_holds_the_app_without_its_caches(packaged: Path) -> None:
     names = ZipFile(packaged.with_name("deployment.zip")).namelist()
     assert "app.py" in names
-    assert "chalicelib/worker.py" in names
+    assert "chalicelib/worker/worker.py" in names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith("infra/")]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from chalicelib.webhooks import secret_bytes, signed_headers
+from chalicelib.outbound.signing import secret_bytes, signed_headers
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 BODY = json.dumps({"event": "task_completed", "text": "äöü"}).encode()

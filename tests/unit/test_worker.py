@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.attempt import SETTLE_TRIES
-from chalicelib.deferral import NEWER_SECONDS
-from chalicelib.errors import UnavailableError
-from chalicelib.lane import Lease
-from chalicelib.limits import parse_limits
-from chalicelib.registry import RetryAfter
-from chalicelib.tasks import Json, TaskState
-from chalicelib.worker import LEASE_MS, Deferred, Done
+from chalicelib.core.errors import RetryAfter, UnavailableError
+from chalicelib.core.lane import Lease
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.task import Json, TaskState
+from chalicelib.core.visibility import NEWER_SECONDS
+from chalicelib.worker.execution import SETTLE_TRIES
+from chalicelib.worker.worker import LEASE_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
 from tests.unit.workshop import Workshop

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from chalicelib.adapters.memory import MemoryCompletionLog, MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
-from chalicelib.adapters.memory_errands import MemoryErrandQueue
-from chalicelib.adapters.memory_queue import MemoryTaskQueue, Message
-from chalicelib.attempt import Attempts
-from chalicelib.control import Control
-from chalicelib.errors import UnavailableError
-from chalicelib.lease_keeper import LeaseKeeper
-from chalicelib.parking import Parking
-from chalicelib.races import Races
-from chalicelib.registry import Registry
+from chalicelib.core.contention import Races
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.task import Json, Task, TaskRecord
+from chalicelib.lanes.control import Control
 from chalicelib.settings import OverLimit
-from chalicelib.submit import NewTask, Refused, Submitted, Submitter
-from chalicelib.tasks import Json, Task, TaskRecord
-from chalicelib.worker import Deferred, Delivery, Done, Outcome, Worker
+from chalicelib.submit.daily_cap import Parking
+from chalicelib.submit.submitter import NewTask, Refused, Submitted, Submitter
+from chalicelib.tasks.registry import Registry
+from chalicelib.worker.execution import Attempts
+from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.worker import Deferred, Delivery, Done, Outcome, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
+from tests.memory.scheduled_queue import MemoryErrandQueue
+from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
+from tests.memory.task_queue import MemoryTaskQueue, Message
 
 
 class Failing:

@@ -8,8 +8,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from chalicelib import bootstrap
-from chalicelib.registry import Context, task
+from chalicelib import container as wiring
+from chalicelib.tasks import Context, task
 
 #: A clock's error is drawn anew after so many seconds, so clocks also step, forwards and back.
 STEP_SECONDS = 15
@@ -18,7 +18,7 @@ SKEW_MS = int(os.environ.get("CHAOS_SKEW_MS") or 0)
 reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-class SkewedClock(bootstrap.SystemClock):
+class SkewedClock(wiring.SystemClock):
     """Off by up to SKEW_MS, another way in each process."""
 
     def now_ms(self) -> int:
@@ -33,7 +33,7 @@ class SkewedClock(bootstrap.SystemClock):
 
 
 if SKEW_MS:
-    bootstrap.SystemClock = SkewedClock  # type: ignore[misc]
+    wiring.SystemClock = SkewedClock  # type: ignore[misc]
 
 
 @task("chaos")

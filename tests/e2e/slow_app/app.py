@@ -7,7 +7,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from chalicelib.registry import RetryAfter, task
+from chalicelib.core.errors import RetryAfter
+from chalicelib.tasks import task
 
 
 @task("sleep")

@@ -1,1 +1,0 @@
-"""The world outside behind the ports: the only place that knows boto3."""

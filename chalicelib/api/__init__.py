@@ -1,0 +1,1 @@
+"""HTTP in and out: reads requests, writes responses, describes itself as OpenAPI."""

@@ -1,0 +1,135 @@
+"""What a signed token says about its bearer (RFC 7519, RFC 8725). Pure but for the keys.
+
+Its errors say what is wrong with a token, never what would be right, and never hold any of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jwt
+from jwt.exceptions import (
+    InvalidAudienceError,
+    InvalidIssuerError,
+    InvalidSignatureError,
+    InvalidSubjectError,
+    MissingRequiredClaimError,
+    PyJWTError,
+)
+
+from chalicelib.auth.caller import ADMIN_SCOPE, Caller, TokenAuthentication
+from chalicelib.auth.signing_keys import Key, KeySet, key_set
+from chalicelib.core.errors import UnauthenticatedError
+from chalicelib.core.users import is_user_id
+from chalicelib.settings import JwtSettings
+
+#: Seconds by which the clocks of issuer and Paceline may differ.
+LEEWAY_SECONDS = 10
+#: What the errors of PyJWT mean. The first class that fits decides.
+_REFUSALS: tuple[tuple[type[PyJWTError], str], ...] = (
+    (InvalidSignatureError, "The token's signature is wrong"),
+    (InvalidAudienceError, "The token is for another audience"),
+    (InvalidIssuerError, "The token is from another issuer"),
+    (InvalidSubjectError, "The token's subject is no user id"),
+    (PyJWTError, "The token is malformed"),
+)
+_OPTIONS: Any = {
+    "require": ["exp", "sub"],
+    "enforce_minimum_key_length": True,
+    # PyJWT would look at the clock; `_check_times` is given the time.
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_jti": False,
+}
+
+Claims = Mapping[str, Any]
+
+
+def token_authentication(
+    settings: JwtSettings, fetch: Callable[[str], str], now_ms: Callable[[], int]
+) -> TokenAuthentication:
+    """AUTH=jwt as the settings have it. SettingError when their key is none. fetch: the text at a URL."""
+    verifier = TokenVerifier(key_set(settings, fetch, now_ms), settings.audience, settings.issuer, now_ms)
+    return TokenAuthentication(verifier.verify)
+
+
+class TokenVerifier:
+    """audience, issuer: what the token has to name; None for an issuer who is not looked at, and for no audience."""
+
+    def __init__(self, keys: KeySet, audience: str | None, issuer: str | None, now_ms: Callable[[], int]) -> None:
+        self._keys = keys
+        self._audience = audience
+        self._issuer = issuer
+        self._now_ms = now_ms
+
+    def verify(self, token: str) -> Caller:
+        """The caller that the token speaks for. UnauthenticatedError; UnavailableError when keys can't be had."""
+        claims = self._claims(token, self._key(_header(token)))
+        _check_times(claims, self._now_ms() / 1000)
+        if not is_user_id(claims["sub"]):
+            raise UnauthenticatedError("The token's subject is no user id")
+        return Caller(claims["sub"], is_admin=ADMIN_SCOPE in _scopes(claims))
+
+    def _key(self, header: Claims) -> Key:
+        keys = self._keys.find(header.get("kid"))
+        if not keys:
+            raise UnauthenticatedError("The token names a key that is not known")
+        # The key's algorithm decides: else a public key could serve as the secret of an HMAC, or `none` as a signature.
+        fitting = [key for key in keys if key.algorithm == header.get("alg")]
+        if not fitting:
+            raise UnauthenticatedError("The token is signed with an algorithm that is not accepted")
+        if len(fitting) > 1:
+            raise UnauthenticatedError("The token does not say which key it is signed with")
+        return fitting[0]
+
+    def _claims(self, token: str, key: Key) -> Claims:
+        try:
+            claims: Claims = jwt.decode(
+                token,
+                key.material,
+                algorithms=[key.algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                options=_OPTIONS,
+            )
+        except MissingRequiredClaimError as error:
+            raise UnauthenticatedError(f"The token has no `{error.claim}`") from None
+        except PyJWTError as error:
+            # Not `from error`: its text may quote the token.
+            raise UnauthenticatedError(next(title for kind, title in _REFUSALS if isinstance(error, kind))) from None
+        return claims
+
+
+def _header(token: str) -> Claims:
+    try:
+        header = jwt.get_unverified_header(token)
+    except PyJWTError:
+        raise UnauthenticatedError("The token is malformed") from None
+    if "crit" in header:
+        raise UnauthenticatedError("The token asks for an extension that is not accepted")
+    return header
+
+
+def _check_times(claims: Claims, now: float) -> None:
+    if _time(claims, "exp") <= now - LEEWAY_SECONDS:
+        raise UnauthenticatedError("The token has expired")
+    for claim in ("nbf", "iat"):
+        if claim in claims and _time(claims, claim) > now + LEEWAY_SECONDS:
+            raise UnauthenticatedError("The token is not yet valid")
+
+
+def _time(claims: Claims, claim: str) -> float:
+    """Seconds since the epoch. JSON in Python also knows Infinity and NaN, which is neither past nor to come."""
+    value = claims[claim]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnauthenticatedError(f"The token's `{claim}` is no time")
+    return value
+
+
+def _scopes(claims: Claims) -> set[str]:
+    """What `scope` (RFC 8693: names with spaces between) and `scp`, a list or such a text, hold together."""
+    scope, scp = claims.get("scope"), claims.get("scp")
+    names = scope.split(" ") if isinstance(scope, str) else []
+    names += scp.split(" ") if isinstance(scp, str) else scp if isinstance(scp, list) else []
+    return {name for name in names if isinstance(name, str)}

@@ -1,0 +1,1 @@
+"""Adapters for DynamoDB and SQS; the only files that import boto3."""

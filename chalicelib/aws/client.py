@@ -1,0 +1,145 @@
+"""How AWS is called: the clients, their time-outs and retries, and what their errors mean here."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
+
+from chalicelib.core.errors import UnavailableError
+
+#: Seconds.
+CONNECT_TIMEOUT = 1
+READ_TIMEOUT = 2.5
+TRIES = 2
+#: Seconds in which a request may begin calls, and then those that take back what it did: with the last call of each,
+#: 17 + 3.5 + 4 + 3.5 = 28, it is answered before API Gateway gives up on it after 29 s, however many calls it makes.
+BUDGET_SECONDS = 17
+CLEANUP_SECONDS = 4
+#: Said in full: what botocore would say instead it works out anew for every call, and twice, a quarter of a call's CPU.
+USER_AGENT = "paceline"
+#: Connections kept for reuse; more are opened when needed.
+POOLED_CONNECTIONS = 50
+
+#: Answers that trying later may change.
+PASSING_ERRORS = {
+    "InternalServerError",
+    "InternalError",
+    "InternalFailure",
+    "KmsThrottled",
+    "LimitExceededException",
+    "OverLimit",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+#: Answers that mean that the deployment is not complete (yet).
+MISSING_ERRORS = {
+    "NonExistentQueue",
+    "QueueDoesNotExist",
+    "ResourceNotFoundException",
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+}
+
+
+class _Budget(Struct):
+    #: monotonic seconds
+    until: float
+    cleanup_seconds: float
+    is_failing: bool = False
+
+    def fail(self) -> None:
+        """Something failed, so all that is still to do is to clean up."""
+        if not self.is_failing:
+            self.is_failing, self.until = True, time.monotonic() + self.cleanup_seconds
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def time_budget(seconds: float = BUDGET_SECONDS, cleanup_seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
+    """Lets this thread begin calls, and second tries of them, for so long; after one failed, to clean up."""
+    token = _budget.set(_Budget(time.monotonic() + seconds, cleanup_seconds))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def _refuse_when_spent(**_: Any) -> None:
+    budget = _budget.get()
+    if budget and time.monotonic() > budget.until:
+        budget.fail()
+        raise UnavailableError("the request's time is spent")
+
+
+class NotRepeatedError(Exception):
+    """A call failed that may have been done all the same, and to do it again could undo what came after it."""
+
+
+def _refuse_repeat(request: Any, **_: Any) -> None:
+    if request.context["retries"]["attempt"] > 1:
+        raise NotRepeatedError("only its caller knows how to go on")
+
+
+def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TIMEOUT) -> Any:
+    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds, and 1 s between two tries.
+
+    A BatchWriteItem, which can't be conditional, raises NotRepeatedError instead of a second try.
+    """
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=read_timeout,
+        retries={"mode": "standard", "total_max_attempts": TRIES},
+        max_pool_connections=POOLED_CONNECTIONS,
+        tcp_keepalive=True,
+        parameter_validation=False,
+        user_agent=USER_AGENT,
+    )
+    with unavailable(f"making a client for {service}"):
+        made = boto3.client(service, endpoint_url=endpoint_url, config=config)
+    made.meta.events.register("before-send", _refuse_when_spent)
+    made.meta.events.register("request-created.dynamodb.BatchWriteItem", _refuse_repeat)
+    return made
+
+
+def error_code(error: ClientError) -> str:
+    """SQS has two spellings of its codes: what it once said in XML begins with AWS.SimpleQueueService."""
+    return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
+
+
+@contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Turns what trying later may change into an UnavailableError; anything else passes."""
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if error_code(error) in PASSING_ERRORS | MISSING_ERRORS or status >= 500:
+            raise _failed(what, error) from error
+        raise
+    except BotoCoreError as error:
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: Exception) -> UnavailableError:
+    if budget := _budget.get():
+        budget.fail()
+    return UnavailableError(f"{what}: {error}")

@@ -1,0 +1,118 @@
+"""DynamoDB's items and expressions: keys, values, and the parts of an update.
+
+One table: partition key `user_id`, sort key `item`: `lane`, `parked`, a task's id, or `request#` and the hash of a key.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from chalicelib.core.limits import Limits, memory_needed
+
+LANE_ITEM = "lane"
+#: Only lanes have this attribute, always with this value: it puts their keys into the index of lanes.
+LISTED = "listed"
+LISTED_LANE = {"S": "lane"}
+#: Task ids are hexadecimal and sort before this; the items that are no tasks sort after it.
+AFTER_TASK_IDS = "g"
+#: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
+TRIM_SLACK = 20
+
+Item = dict[str, Any]
+
+
+class Expression:
+    """Collects the parts of an update; `#name` for each attribute, since many words are reserved."""
+
+    def __init__(self) -> None:
+        self.sets: list[str] = []
+        self.adds: list[str] = []
+        self.removes: list[str] = []
+        self.conditions: list[str] = []
+        self._values: Item = {}
+        self._names: dict[str, str] = {}
+
+    def name(self, attribute: str) -> str:
+        self._names[f"#{attribute}"] = attribute
+        return f"#{attribute}"
+
+    def value(self, value: Item) -> str:
+        key = f":v{len(self._values)}"
+        self._values[key] = value
+        return key
+
+    def set(self, attribute: str, value: Item) -> None:
+        self.sets.append(f"{self.name(attribute)} = {self.value(value)}")
+
+    def prepend(self, attribute: str, value: int) -> None:
+        one, none = self.value({"L": [number(value)]}), self.value({"L": []})
+        path = self.name(attribute)
+        self.sets.append(f"{path} = list_append({one}, if_not_exists({path}, {none}))")
+
+    def increment(self, attribute: str) -> None:
+        self.adds.append(f"{self.name(attribute)} {self.value(number(1))}")
+
+    def remove(self, attribute: str) -> None:
+        self.removes.append(self.name(attribute))
+
+    def set_or_remove(self, attribute: str, value: Item | None) -> None:
+        if value is None:
+            self.remove(attribute)
+        else:
+            self.set(attribute, value)
+
+    def absent(self, attribute: str) -> None:
+        self.conditions.append(f"attribute_not_exists({self.name(attribute)})")
+
+    def equals(self, attribute: str, value: int) -> None:
+        """The number is that; 0 stands for an attribute that was never written."""
+        if value:
+            self.conditions.append(f"{self.name(attribute)} = {self.value(number(value))}")
+        else:
+            path = self.name(attribute)
+            self.conditions.append(f"(attribute_not_exists({path}) OR {path} = {self.value(number(0))})")
+
+    def within(self, listed: str, counted: str, limits: Limits, at: int) -> None:
+        """One more start at `at` breaks no limit, given the starts in `listed`, of which `counted` says the total.
+
+        With fewer starts than a quota in all, that quota is not reached. Otherwise the list has to show that the
+        quota-th newest has left the window; a list too short to show it fails, and the exact way decides.
+        """
+        path, total = self.name(listed), self.name(counted)
+        self.conditions.append(f"(attribute_not_exists({total}) OR {path}[0] <= {self.value(number(at))})")
+        for limit in limits:
+            oldest, quota = self.value(number(at - limit.window_ms)), self.value(number(limit.quota))
+            shown = f"{path}[{limit.quota - 1}] <= {oldest}"
+            self.conditions.append(f"(attribute_not_exists({total}) OR {total} < {quota} OR {shown})")
+        self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + TRIM_SLACK}])")
+
+    def parameters(self) -> Item:
+        clauses = [("SET", self.sets), ("ADD", self.adds), ("REMOVE", self.removes)]
+        parameters: Item = {
+            "UpdateExpression": " ".join(f"{word} {', '.join(parts)}" for word, parts in clauses if parts),
+            "ExpressionAttributeNames": self._names,
+        }
+        if self.conditions:
+            parameters["ConditionExpression"] = " AND ".join(self.conditions)
+        if self._values:
+            parameters["ExpressionAttributeValues"] = self._values
+        return parameters
+
+
+def key(user_id: str, item: str) -> Item:
+    return {"user_id": {"S": user_id}, "item": {"S": item}}
+
+
+def number(value: int) -> Item:
+    return {"N": str(value)}
+
+
+def numbers(values: Sequence[int]) -> Item:
+    return {"L": [number(value) for value in values]}
+
+
+def integer(item: Item, attribute: str) -> int:
+    return int(item[attribute]["N"]) if attribute in item else 0
+
+
+def integers(item: Item, attribute: str) -> tuple[int, ...]:
+    return tuple(int(element["N"]) for element in item.get(attribute, {}).get("L", ()))

@@ -1,0 +1,273 @@
+"""Lanes in DynamoDB. Each expression is built by a function of its name, to be read in one place."""
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.dynamodb_expression import (
+    LANE_ITEM,
+    LISTED,
+    LISTED_LANE,
+    Expression,
+    Item,
+    integer,
+    integers,
+    key,
+    number,
+    numbers,
+)
+from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.limits import Limits, format_limits, parse_limits
+from chalicelib.core.ports import Stale, Write, Written
+
+#: Seconds after its last admission at which a lane may go: longer than any message lives and any window lasts.
+LANE_KEPT_SECONDS = 30 * 24 * 3600
+
+
+class DynamoDBLaneStore:
+    def __init__(self, client: Any, table_name: str) -> None:
+        self._client = client
+        self._table = table_name
+
+    def get(self, user_id: str) -> Lane:
+        with unavailable("reading the lane"):
+            answer = self._client.get_item(TableName=self._table, Key=key(user_id, LANE_ITEM), ConsistentRead=True)
+        return lane_of(user_id, answer.get("Item"))
+
+    def check(self) -> None:
+        """UnavailableError when the table can't be read."""
+        with unavailable("DynamoDB"):
+            self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
+
+    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+        write = self._update(user_id, admit_within_expression(limits, now_ms, task_id))
+        return _recognise_admission(write, task_id)
+
+    def admit(self, seen: Lane, admission: Admission) -> Write:
+        write = self._update(seen.user_id, admit_expression(seen, admission))
+        return _recognise_admission(write, admission.lane.newest)
+
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        return _recognise_claim(self._update(start.lane.user_id, claim_next_expression(start, limits)), start)
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return _recognise_claim(self._update(seen.user_id, claim_expression(seen, start)), start)
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        return self._update(seen.user_id, change_expression(seen, changed))
+
+    def park(self, seen: Lane, receipt: str) -> Write:
+        return self._update(seen.user_id, park_expression(seen, receipt))
+
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        return isinstance(self._update(user_id, hold_expression(lease, until, reason)), Written)
+
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
+        return isinstance(self._update(user_id, extend_expression(lease, until, is_last)), Written)
+
+    def _update(self, user_id: str, expression: Expression) -> Write:
+        try:
+            with unavailable("writing the lane"):
+                answer = self._client.update_item(
+                    TableName=self._table,
+                    Key=key(user_id, LANE_ITEM),
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    **expression.parameters(),
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return Stale(lane_of(user_id, error.response.get("Item")))  # type: ignore[arg-type]
+        return Written(lane_of(user_id, answer["Attributes"]))
+
+
+# boto3 repeats a call whose answer was lost, and the repeat finds its own write in the way.
+
+
+def _recognise_admission(write: Write, task_id: str) -> Write:
+    return Written(write.lane) if write.lane.newest == task_id else write
+
+
+def _recognise_claim(write: Write, start: Start) -> Write:
+    mine, found = start.lane.running, write.lane.running
+    same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
+    return Written(write.lane) if same else write
+
+
+def admit_within_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:
+    update = Expression()
+    update.prepend("planned", now_ms)
+    update.set("newest", {"S": task_id})
+    update.set(LISTED, LISTED_LANE)
+    update.set("expires_at", number(now_ms // 1000 + LANE_KEPT_SECONDS))
+    update.increment("admitted")
+    update.absent("limits")
+    update.absent("paused_until")
+    update.absent("held_until")
+    update.within("planned", "admitted", limits, now_ms)
+    return update
+
+
+def admit_expression(seen: Lane, admission: Admission) -> Expression:
+    update, lane = Expression(), admission.lane
+    update.set("planned", numbers(lane.planned))
+    update.set("newest", {"S": lane.newest})
+    update.set(LISTED, LISTED_LANE)
+    update.set("admitted", number(lane.admitted))
+    if not lane.limits and lane.paused_until is None:
+        update.set("expires_at", number(lane.planned[0] // 1000 + LANE_KEPT_SECONDS))
+    update.equals("admitted", seen.admitted)
+    update.equals("revision", seen.revision)
+    return update
+
+
+def claim_next_expression(start: Start, limits: Limits) -> Expression:
+    update, lane = Expression(), start.lane
+    update.prepend("starts", start.at)
+    update.set("started_seq", number(lane.started_seq))
+    update.set("running", lease_value(lane.running))
+    update.increment("started")
+    update.equals("started_seq", lane.started_seq - 1)
+    update.absent("paused_until")
+    update.absent("held_until")
+    update.absent("cancelled")
+    update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
+    if lane.limits:
+        update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
+    else:
+        update.absent("limits")
+    update.within("starts", "started", limits, start.at)
+    return update
+
+
+def claim_expression(seen: Lane, start: Start) -> Expression:
+    update, lane = Expression(), start.lane
+    update.set("starts", numbers(lane.starts))
+    update.set("started", number(lane.started))
+    update.set("started_seq", number(lane.started_seq))
+    update.set("running", lease_value(lane.running))
+    if lane.admitted != seen.admitted:
+        update.set("admitted", number(lane.admitted))
+        update.equals("admitted", seen.admitted)
+    if seen.paused_until is not None:
+        update.remove("paused_until")  # it is over, or nothing would start
+    if seen.held_until:
+        update.remove("held_until")
+        update.remove("held_reason")
+    if lane.cancelled != seen.cancelled:
+        update.set_or_remove("cancelled", _cancelled_value(lane))
+    update.equals("started", seen.started)
+    update.equals("revision", seen.revision)
+    _same_lease(update, seen)
+    return update
+
+
+def change_expression(seen: Lane, changed: Lane) -> Expression:
+    update = Expression()
+    update.set("planned", numbers(changed.planned))
+    update.set("started_seq", number(changed.started_seq))
+    update.set("replanned_seq", number(changed.replanned_seq))
+    update.set("replanned_at", number(changed.replanned_at))
+    update.set("revision", number(changed.revision))
+    update.set(LISTED, LISTED_LANE)
+    update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
+    update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
+    update.set_or_remove("cancelled", _cancelled_value(changed))
+    if changed.limits or changed.paused_until is not None:
+        update.remove("expires_at")  # nobody but an administrator ends those
+    update.equals("admitted", seen.admitted)
+    update.equals("started", seen.started)
+    update.equals("started_seq", seen.started_seq)
+    update.equals("revision", seen.revision)
+    return update
+
+
+def park_expression(seen: Lane, receipt: str) -> Expression:
+    update = Expression()
+    update.set("parked", {"S": receipt})
+    update.equals("revision", seen.revision)
+    return update
+
+
+def extend_expression(lease: Lease, until: int, is_last: bool) -> Expression:
+    update = Expression()
+    running, field = update.name("running"), update.name("until")
+    update.sets.append(f"{running}.{field} = {update.value(number(until))}")
+    token = update.name("token")
+    update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
+    if is_last:
+        update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
+    return update
+
+
+def hold_expression(lease: Lease, until: int, reason: str) -> Expression:
+    update = extend_expression(lease, until, is_last=True)
+    update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
+    update.set("held_until", number(until))
+    update.set("held_reason", {"S": reason})
+    update.increment("revision")
+    return update
+
+
+def _same_lease(update: Expression, seen: Lane) -> None:
+    running = update.name("running")
+    if seen.running is None:
+        update.absent("running")
+    else:
+        until = update.value(number(seen.running.until))
+        update.conditions.append(f"{running}.{update.name('until')} = {until}")
+
+
+def _cancelled_value(lane: Lane) -> Item | None:
+    return {"M": {task_id: number(seq) for task_id, seq in lane.cancelled.items()}} if lane.cancelled else None
+
+
+def lease_value(lease: Lease | None) -> Item:
+    assert lease is not None
+    return {
+        "M": {
+            "task_id": {"S": lease.task_id},
+            "attempt": number(lease.attempt),
+            "until": number(lease.until),
+            "token": {"S": lease.token},
+            "starts": numbers(lease.starts),
+            **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
+        }
+    }
+
+
+def lane_of(user_id: str, item: Item | None) -> Lane:
+    if not item:
+        return Lane(user_id)
+    return Lane(
+        user_id,
+        admitted=integer(item, "admitted"),
+        planned=integers(item, "planned"),
+        newest=item.get("newest", {}).get("S", ""),
+        started_seq=integer(item, "started_seq"),
+        started=integer(item, "started"),
+        starts=integers(item, "starts"),
+        running=_lease_of(item["running"]["M"]) if "running" in item else None,
+        limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
+        paused_until=integer(item, "paused_until") if "paused_until" in item else None,
+        cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
+        replanned_seq=integer(item, "replanned_seq"),
+        replanned_at=integer(item, "replanned_at"),
+        held_until=integer(item, "held_until"),
+        held_reason=item.get("held_reason", {}).get("S", ""),
+        parked=item.get("parked", {}).get("S", ""),
+        revision=integer(item, "revision"),
+    )
+
+
+def _lease_of(fields: Item) -> Lease:
+    return Lease(
+        fields["task_id"]["S"],
+        integer(fields, "attempt"),
+        integer(fields, "until"),
+        fields["token"]["S"],
+        integers(fields, "starts"),
+        integer(fields, "filled_seq"),
+    )

@@ -1,0 +1,102 @@
+"""Requests that came with an Idempotency-Key, in DynamoDB."""
+
+import json
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.dynamodb_expression import Expression, Item, integer, key, number
+from chalicelib.core.ports import RequestRecord
+
+#: Seconds for which a key is remembered.
+REQUEST_KEPT_SECONDS = 7 * 24 * 3600
+
+
+class DynamoDBRequestStore:
+    def __init__(self, client: Any, table_name: str) -> None:
+        self._client = client
+        self._table = table_name
+
+    def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
+        try:
+            with unavailable("noting the request"):
+                answer = self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(record),
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    **begin_expression(record, abandoned_before).parameters(),
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return _record_of(record, error.response["Item"])  # type: ignore[typeddict-item]
+        return _record_of(record, answer["Attributes"])
+
+    def finish(self, record: RequestRecord, answer: dict[str, Any]) -> None:
+        update = Expression()
+        update.set("answer", {"S": json.dumps(answer)})
+        self._update(record, update)
+
+    def abandon(self, record: RequestRecord) -> None:
+        update = Expression()
+        update.set("begun_at", number(0))
+        self._update(record, update)
+
+    def forget(self, record: RequestRecord) -> None:
+        try:
+            with unavailable("forgetting the request"):
+                self._client.delete_item(
+                    TableName=self._table,
+                    Key=_key(record),
+                    ConditionExpression="#owner = :owner",
+                    ExpressionAttributeNames={"#owner": "owner"},
+                    ExpressionAttributeValues={":owner": {"S": record.owner}},
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+
+    def _update(self, record: RequestRecord, update: Expression) -> None:
+        """Writes if the record is still this one's; otherwise another serves the request, and it is theirs to write."""
+        update.conditions.append(f"{update.name('owner')} = {update.value({'S': record.owner})}")
+        try:
+            with unavailable("noting the request"):
+                self._client.update_item(TableName=self._table, Key=_key(record), **update.parameters())
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+
+
+def begin_expression(record: RequestRecord, abandoned_before: int) -> Expression:
+    update = Expression()
+    for attribute, value in (("fingerprint", record.fingerprint), ("first_id", record.first_id)):
+        path = update.name(attribute)
+        update.sets.append(f"{path} = if_not_exists({path}, {update.value({'S': value})})")
+    update.set("begun_at", number(record.begun_at))
+    update.set("owner", {"S": record.owner})
+    update.set("expires_at", number(record.begun_at // 1000 + REQUEST_KEPT_SECONDS))
+    update.increment("served")
+    begun, before = update.name("begun_at"), update.value(number(abandoned_before))
+    same = f"{update.name('fingerprint')} = {update.value({'S': record.fingerprint})}"
+    answer = f"attribute_not_exists({update.name('answer')})"
+    update.conditions.append(f"(attribute_not_exists({begun}) OR ({begun} < {before} AND {answer} AND {same}))")
+    return update
+
+
+def _key(record: RequestRecord) -> Item:
+    return key(record.user_id, f"request#{record.key}")
+
+
+def _record_of(asked: RequestRecord, item: Item) -> RequestRecord:
+    return RequestRecord(
+        asked.user_id,
+        asked.key,
+        fingerprint=item["fingerprint"]["S"],
+        first_id=item["first_id"]["S"],
+        begun_at=integer(item, "begun_at"),
+        owner=item["owner"]["S"],
+        answer=json.loads(item["answer"]["S"]) if "answer" in item else None,
+        is_repeat=integer(item, "served") > 1,
+    )

@@ -1,0 +1,41 @@
+"""How many parked tasks of a user are due on each day: one item a user, an attribute for each day to come."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.dynamodb_expression import Expression, key, number
+
+PARKED_ITEM = "parked"
+DAY_SECONDS = 86_400
+#: The item may go when it was not written for so many days: a task is parked for 13 at most.
+KEPT_DAYS = 15
+
+
+class DynamoDBParkedCounts:
+    def __init__(self, client: Any, table_name: str) -> None:
+        self._client = client
+        self._table = table_name
+
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+        if max(days.values()) > most:
+            return False  # which a condition on a day that has no count yet would not notice
+        update = Expression()
+        for day, count in days.items():
+            path = update.name(f"day{day}")
+            update.adds.append(f"{path} {update.value(number(count))}")
+            room = update.value(number(most - count))
+            update.conditions.append(f"(attribute_not_exists({path}) OR {path} <= {room})")
+        for past in range(today - KEPT_DAYS, today):
+            update.remove(f"day{past}")
+        update.set("expires_at", number((today + KEPT_DAYS) * DAY_SECONDS))
+        try:
+            with unavailable("counting what is parked"):
+                self._client.update_item(TableName=self._table, Key=key(user_id, PARKED_ITEM), **update.parameters())
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True

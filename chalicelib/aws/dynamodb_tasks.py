@@ -1,0 +1,247 @@
+"""Tasks in DynamoDB: a view of the messages, for those who ask."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.aws.client import NotRepeatedError, error_code, unavailable
+from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.task import Ended, Task, TaskRecord, TaskState, to_json
+
+#: Seconds after its planned start or end at which a task's view may go: longer than any message lives.
+TASK_KEPT_SECONDS = 30 * 24 * 3600
+#: How many of the newest tasks are looked through for a missing predecessor.
+PREDECESSORS_SEARCHED = 300
+#: Items that one BatchWriteItem takes.
+BATCH_WRITE = 25
+#: How often what a batch left undone is sent again.
+BATCH_TRIES = 4
+#: How many tasks one page looks at to find those in a state.
+LISTED_AT_ONCE = 500
+
+
+class DynamoDBTaskStore:
+    def __init__(self, client: Any, table_name: str) -> None:
+        self._client = client
+        self._table = table_name
+
+    def put(self, task: Task) -> None:
+        try:
+            with unavailable("noting the task"):
+                self._client.put_item(
+                    TableName=self._table,
+                    Item=queued_item(task),
+                    ConditionExpression="attribute_not_exists(user_id)",
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+
+    def put_many(self, tasks: Sequence[Task]) -> None:
+        for start in range(0, len(tasks), BATCH_WRITE):
+            batch = tasks[start : start + BATCH_WRITE]
+            try:
+                self._write_all([{"PutRequest": {"Item": queued_item(task)}} for task in batch])
+            except NotRepeatedError:
+                # If it was written, a worker may have found and ended one of them since.
+                for task in batch:
+                    self.put(task)
+
+    def _write_all(self, requests: list[Item]) -> None:
+        for _ in range(BATCH_TRIES):
+            with unavailable("noting the tasks"):
+                answer = self._client.batch_write_item(RequestItems={self._table: requests})
+            requests = answer.get("UnprocessedItems", {}).get(self._table, [])
+            if not requests:
+                return
+        raise UnavailableError(f"noting the tasks: {len(requests)} were not taken")
+
+    def newest(
+        self, user_id: str, state: TaskState | None, most: int, before: str | None
+    ) -> tuple[list[TaskRecord], str | None]:
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :before",
+            "ExpressionAttributeNames": {"#item": "item"},
+            "ExpressionAttributeValues": {":user": {"S": user_id}, ":before": {"S": before or AFTER_TASK_IDS}},
+            "ScanIndexForward": False,
+            "Limit": most if state is None else LISTED_AT_ONCE,
+        }
+        if state:
+            query["FilterExpression"] = "#state = :state"
+            query["ExpressionAttributeNames"]["#state"] = "state"
+            query["ExpressionAttributeValues"][":state"] = {"S": state.value}
+        with unavailable("listing tasks"):
+            answer = self._client.query(**query)
+        records = [record_of(item) for item in answer["Items"]]
+        if len(records) > most:
+            return records[:most], records[most - 1].task.task_id
+        last = answer.get("LastEvaluatedKey")
+        return records, last["item"]["S"] if last else None
+
+    def get(self, user_id: str, task_id: str) -> TaskRecord | None:
+        if task_id >= AFTER_TASK_IDS:
+            return None
+        with unavailable("reading the task"):
+            answer = self._client.get_item(TableName=self._table, Key=key(user_id, task_id), ConsistentRead=True)
+        return record_of(answer["Item"]) if "Item" in answer else None
+
+    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :lane",
+            "FilterExpression": "seq BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#item": "item"},
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":lane": {"S": AFTER_TASK_IDS},
+                ":first": number(first_seq),
+                ":last": number(last_seq),
+            },
+            "ScanIndexForward": False,
+            "ConsistentRead": True,
+        }
+        found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
+        # A page ends at 1 MB, which is no more than 15 tasks with large payloads. A seq below the first ends nothing:
+        # who was parked, or came again with its key, has an old id and a new seq.
+        while left > 0 and len(found) <= last_seq - first_seq:
+            with unavailable("looking for earlier tasks"):
+                answer = self._client.query(**query, Limit=left)
+            found += map(record_of, answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                break
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            left -= answer["ScannedCount"]
+        return sorted(found, key=lambda record: record.task.seq)
+
+    def end(self, task: Task, ended: Ended) -> None:
+        update = self._noted(task)
+        update.set("state", {"S": ended.state.value})
+        update.set("completed_at", number(ended.completed_at))
+        update.set("attempts", number(ended.attempts))
+        update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
+        if ended.started_at is not None:
+            update.set("started_at", number(ended.started_at))
+        if ended.state is TaskState.SUCCEEDED:
+            update.set("result", {"S": json.dumps(ended.result, ensure_ascii=False)})
+        # An earlier attempt may have left its error, which is not the end's.
+        update.set_or_remove("error", {"S": ended.error} if ended.error is not None else None)
+        self._update(task, update)
+
+    def admitted(self, task: Task) -> bool:
+        update = self._parked(task)
+        update.set("state", {"S": TaskState.QUEUED.value})
+        update.set("expires_at", number(task.planned_at // 1000 + TASK_KEPT_SECONDS))
+        return self._update(task, update)
+
+    def withdrawn(self, task: Task, ended: Ended) -> bool:
+        update = self._parked(task)
+        update.set("state", {"S": ended.state.value})
+        update.set("completed_at", number(ended.completed_at))
+        update.set("attempts", number(ended.attempts))
+        update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
+        return self._update(task, update)
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        update = Expression()
+        update.set("logging_until", number(until))
+        update.absent("is_logged")
+        begun = update.name("logging_until")
+        update.conditions.append(f"(attribute_not_exists({begun}) OR {begun} <= {update.value(number(now_ms))})")
+        return self._update(task, update)
+
+    def logged(self, task: Task) -> None:
+        update = Expression()
+        update.set("is_logged", {"BOOL": True})
+        self._update(task, update)
+
+    def _parked(self, task: Task) -> Expression:
+        """Sets the task as it is now, if it has no place yet and has not ended."""
+        update = self._noted(task)
+        seq = update.name("seq")
+        update.conditions.append(f"(attribute_not_exists({seq}) OR {seq} = {update.value(number(0))})")
+        return update
+
+    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+        update = self._noted(task)
+        update.sets.append(
+            f"{update.name('state')} = if_not_exists({update.name('state')}, {update.value({'S': 'queued'})})"
+        )
+        update.set("attempts", number(attempts))
+        update.set("error", {"S": error})
+        self._update(task, update)
+
+    def _noted(self, task: Task) -> Expression:
+        """Sets what the API would have noted, for it may not have come to it; nothing once the task has ended."""
+        update = Expression()
+        for attribute, value in task_item(task).items():
+            if attribute not in ("user_id", "item"):
+                update.set(attribute, value)
+        state = update.name("state")
+        update.conditions.append(f"(attribute_not_exists({state}) OR {state} = {update.value({'S': 'queued'})})")
+        return update
+
+    def _update(self, task: Task, update: Expression) -> bool:
+        """False when its condition does not hold."""
+        try:
+            with unavailable("noting the end"):
+                self._client.update_item(
+                    TableName=self._table, Key=key(task.user_id, task.task_id), **update.parameters()
+                )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+
+def task_item(task: Task) -> Item:
+    return {
+        **key(task.user_id, task.task_id),
+        "seq": number(task.seq),
+        "task": {"S": task.name},
+        "payload": {"S": to_json(task.payload)},
+        "planned_at": number(task.planned_at),
+        "submitted_at": number(task.submitted_at),
+        **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
+        **({"callback_url": {"S": task.callback_url}} if task.callback_url is not None else {}),
+    }
+
+
+def queued_item(task: Task) -> Item:
+    return task_item(task) | {
+        "state": {"S": TaskState.QUEUED.value},
+        "expires_at": number(task.planned_at // 1000 + TASK_KEPT_SECONDS),
+    }
+
+
+def record_of(item: Item) -> TaskRecord:
+    state = TaskState(item["state"]["S"])
+    task = Task(
+        user_id=item["user_id"]["S"],
+        task_id=item["item"]["S"],
+        seq=integer(item, "seq"),
+        name=item["task"]["S"],
+        payload=json.loads(item["payload"]["S"]),
+        planned_at=integer(item, "planned_at"),
+        submitted_at=integer(item, "submitted_at"),
+        run_at=integer(item, "run_at") if "run_at" in item else None,
+        callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
+    )
+    error = item["error"]["S"] if "error" in item else None
+    ended = _ended_of(item, state) if state.ended else None
+    return TaskRecord(task, state, ended, integer(item, "attempts"), error, is_logged="is_logged" in item)
+
+
+def _ended_of(item: Item, state: TaskState) -> Ended:
+    return Ended(
+        state,
+        started_at=integer(item, "started_at") if "started_at" in item else None,
+        completed_at=integer(item, "completed_at"),
+        attempts=integer(item, "attempts"),
+        result=json.loads(item["result"]["S"]) if "result" in item else None,
+        error=item["error"]["S"] if "error" in item else None,
+    )

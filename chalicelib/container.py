@@ -1,0 +1,261 @@
+"""The composition root: the only place that knows the environment, the clock, chance and the adapters.
+
+Nothing here happens at import: Chalice imports the app also to package and deploy it, where no setting is there.
+"""
+
+import importlib
+import os
+import pkgutil
+import random
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache
+
+from uuid6 import uuid7
+
+from chalicelib import own_tasks
+from chalicelib.api.submit_handler import Intake
+from chalicelib.auth.caller import Authenticator, NoAuthentication
+from chalicelib.aws.client import client
+from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
+from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
+from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBParkedCounts
+from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.aws.sqs_scheduled import SQSErrandQueue
+from chalicelib.aws.sqs_tasks import SQSTaskQueue
+from chalicelib.core.contention import Races, Turns
+from chalicelib.core.errors import SettingError, UnavailableError
+from chalicelib.core.ports import CompletionLog, Presence
+from chalicelib.lanes.control import Control
+from chalicelib.lanes.overview import Overview
+from chalicelib.outbound.client import Outbound
+from chalicelib.scheduled.callbacks import Teller
+from chalicelib.scheduled.dispatcher import ErrandRunner
+from chalicelib.settings import Auth, Settings, auth_of
+from chalicelib.submit.daily_cap import Parking
+from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.submitter import Submitter
+from chalicelib.tasks.http_task import HttpTask
+from chalicelib.tasks.registry import Registry
+from chalicelib.tasks.registry import registry as registered
+from chalicelib.worker.completion_log import StandardOutputLog
+from chalicelib.worker.execution import Attempts
+from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.worker import Worker
+
+#: For other tasks to end when a process has to, because one of its tasks did not.
+LEAVING_SECONDS = 5
+EXIT_EXPIRED = 70
+
+#: Set when the process is to stop: waits are cut short, and what waits goes back to the queue.
+stopping = threading.Event()
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep(self, milliseconds: int) -> bool:
+        return stopping.wait(milliseconds / 1000)
+
+    def sleep_until(self, at: int) -> None:
+        """Also ends once so much time has gone by as was to be waited at first, in case the clock is set back."""
+        patience = time.monotonic() + max(0, at - self.now_ms()) / 1000
+        while (left := min(at / 1000 - time.time(), patience - time.monotonic())) > 0:
+            time.sleep(left)
+
+
+class Container:
+    """The parts, each made once, when first needed."""
+
+    def __init__(self, settings: Settings, log: CompletionLog | None = None, presence: Presence | None = None) -> None:
+        """log, presence: what `make run` has of its own; on Lambda standard output and none."""
+        self.settings = settings
+        self.clock = SystemClock()
+        self.log = log or StandardOutputLog()
+        self._presence = presence
+
+    @cached_property
+    def dynamodb(self) -> object:
+        return client("dynamodb", self.settings.endpoint_url)
+
+    @cached_property
+    def sqs(self) -> object:
+        return client("sqs", self.settings.endpoint_url)
+
+    @cached_property
+    def lanes(self) -> DynamoDBLaneStore:
+        return DynamoDBLaneStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def tasks(self) -> DynamoDBTaskStore:
+        return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def parked(self) -> DynamoDBParkedCounts:
+        return DynamoDBParkedCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def queue(self) -> SQSTaskQueue:
+        queue_url = self._required("QUEUE_URL", self.settings.queue_url)
+        return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
+
+    @cached_property
+    def later(self) -> SQSErrandQueue:
+        return SQSErrandQueue(self.sqs, self._required("LATER_QUEUE_URL", self.settings.later_queue_url))
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        if self.settings.jwt is None:
+            return NoAuthentication()
+        # They load PyJWT and cryptography, which takes 0.1 s: with AUTH=none nobody pays for that.
+        from chalicelib.auth.jwks_fetch import fetch_jwks  # noqa: PLC0415
+        from chalicelib.auth.jwt_verifier import token_authentication  # noqa: PLC0415
+
+        return token_authentication(self.settings.jwt, fetch_jwks, self.clock.now_ms)
+
+    @cached_property
+    def submitter(self) -> Submitter:
+        turn, settings, parking = Turns().turn, self.settings, Parking(self.parked, self.settings.max_parked)
+        stores = (self.lanes, self.tasks, self.queue)
+        return Submitter(*stores, self.clock, self._races, settings, turn, self.later, parking)
+
+    @cached_property
+    def idempotency(self) -> Idempotency:
+        requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        return Idempotency(requests, self.clock, new_id)
+
+    @cached_property
+    def intake(self) -> Intake:
+        return Intake(self.submitter, self.idempotency, new_id, self.settings.over_limit)
+
+    @cached_property
+    def control(self) -> Control:
+        return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings, self.later)
+
+    @cached_property
+    def overview(self) -> Overview:
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return Overview(DynamoDBLaneDirectory(self.dynamodb, table_name), self.clock, self.settings)
+
+    @property
+    def _races(self) -> Races:
+        return Races(self.clock, random.random)
+
+    @cached_property
+    def outbound(self) -> Outbound:
+        return Outbound(self.settings.http_allowed_hosts, self.settings.http_allow_private)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The tasks built in and the project's own."""
+        load_own_tasks()
+        registry, settings = Registry(registered), self.settings
+        http = HttpTask(self.outbound.call, settings.webhook_key, settings.http_allowed_hosts)
+        registry.task("http", check=http.check)(http.__call__)
+        return registry
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        keeper = LeaseKeeper(self.lanes, self.clock)
+        return Attempts(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self.log,
+            self.registry,
+            self.clock,
+            self.settings,
+            keeper,
+            end_process,
+            self.later,
+        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        token = lambda: secrets.token_hex(8)  # noqa: E731
+        return Worker(
+            self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings, self._presence
+        )
+
+    @cached_property
+    def errands(self) -> ErrandRunner:
+        tell = Teller(self.outbound.call, self.settings.webhook_key)
+        return ErrandRunner(self.later, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock)
+
+    def check_health(self) -> Iterable[tuple[str, str | None]]:
+        """Each service with what is wrong with it, None when nothing is."""
+        yield "dynamodb", _wrong_with(lambda: self.lanes)
+        yield "sqs", _wrong_with(lambda: self.queue)
+
+    @staticmethod
+    def _required(variable: str, value: str) -> str:
+        if not value:
+            raise SettingError(variable, "is not set; `make run` and `make deploy` set it")
+        return value
+
+
+def _wrong_with(service: Callable[[], DynamoDBLaneStore | SQSTaskQueue]) -> str | None:
+    try:
+        service().check()
+    except (UnavailableError, SettingError) as error:
+        return str(error)
+    return None
+
+
+def end_process() -> None:
+    """Ends this process within seconds; what it holds goes or comes back to the queue. On Lambda, at once."""
+    if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LEAVING_SECONDS)
+    os._exit(EXIT_EXPIRED)
+
+
+def load_own_tasks() -> None:
+    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+    for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
+        importlib.import_module(module.name)
+
+
+def queue_name() -> str:
+    """The queue that triggers the worker. Chalice knows STAGE from its own configuration before it loads the app."""
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
+
+
+def later_queue_name() -> str:
+    """The queue that triggers `later`."""
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}-later"
+
+
+def authenticates() -> bool:
+    """Whether callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
+    return auth_of(os.environ) is Auth.JWT
+
+
+def new_id() -> str:
+    """A UUID of version 7: ids sort by the time at which they were made."""
+    return str(uuid7())
+
+
+def _from_environment() -> Container:
+    return Container(Settings.from_env(os.environ))
+
+
+_make_container: Callable[[], Container] = _from_environment
+
+
+def use(make: Callable[[], Container]) -> None:
+    """Has `container()` be made by `make`: for programs that have parts of their own, such as `make run`."""
+    global _make_container  # noqa: PLW0603 - Chalice's handlers find their parts here and nowhere else
+    _make_container = make
+    container.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def container() -> Container:
+    """The parts of this process, made when first needed. SettingError when the environment is wrong."""
+    return _make_container()

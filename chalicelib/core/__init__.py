@@ -1,0 +1,1 @@
+"""The rules, pure: limits, lanes, tasks, and the ports that adapters implement."""

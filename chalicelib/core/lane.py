@@ -1,0 +1,347 @@
+"""One user's lane and what may happen to it, as pure decisions on values; the stores make them atomic.
+
+A decision says what to write; a store writes it on condition that the lane is still the one decided on.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from chalicelib.core.limits import Limits, earliest_start, memory_needed
+
+#: A cancelled task may come so many places late; one that is further behind will not come any more.
+LATEST_BEHIND = 300
+
+
+class Lease(Struct, frozen=True):
+    """Who runs the lane's newest start: it keeps a task from running in two places, and counts attempts."""
+
+    task_id: str
+    #: 1 for the first
+    attempt: int
+    #: epoch ms; until then no other worker may take the task
+    until: int
+    #: names this one claim, so that a claim whose answer was lost is recognised as done
+    token: str
+    #: epoch ms of each start of this task, oldest first, the running one last
+    starts: tuple[int, ...] = ()
+    #: the task's seq if it runs in place of a later one's message: that one has to see to its end first. 0: it does not
+    filled_seq: int = 0
+
+    @property
+    def last_token(self) -> str:
+        """Its token once its attempt is over, so that no renewal finds it."""
+        return f"{self.token}-over"
+
+
+class Lane(Struct, frozen=True):
+    """A lane as it was read. A user that never submitted has the empty one."""
+
+    user_id: str
+    #: how many tasks were admitted; the newest one's seq
+    admitted: int = 0
+    #: planned starts, newest first, epoch ms
+    planned: tuple[int, ...] = ()
+    #: the task admitted last, so that an admission whose answer was lost is recognised as done
+    newest: str = ""
+    #: the highest seq that has started or was passed over
+    started_seq: int = 0
+    #: how many starts were taken, retries included
+    started: int = 0
+    #: real starts, newest first, epoch ms
+    starts: tuple[int, ...] = ()
+    running: Lease | None = None
+    #: the user's own limits, None for the deployment's
+    limits: Limits | None = None
+    #: epoch ms until which no task starts; None when not paused
+    paused_until: int | None = None
+    #: tasks up to this seq were planned under other limits or before a pause: they start as soon as is legal now
+    replanned_seq: int = 0
+    #: epoch ms; and from this time on
+    replanned_at: int = 0
+    #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
+    parked: str = ""
+    #: epoch ms until which no task starts because one of them was told to slow down; 0 when none was
+    held_until: int = 0
+    held_reason: str = ""
+    #: waiting tasks that were cancelled and are to be passed over: id and seq
+    cancelled: Mapping[str, int] = field(default_factory=dict)
+    #: moves with each change that a decision must not overlook: limits, pause, cancellations
+    revision: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Tasks admitted, not started and not cancelled."""
+        return self.waiting_before(self.admitted + 1)
+
+    def waiting_before(self, seq: int) -> int:
+        """Tasks that will start before the one with that seq."""
+        passed_over = sum(self.started_seq < other < seq for other in self.cancelled.values())
+        return max(0, seq - 1 - self.started_seq - passed_over)
+
+    def is_paused(self, now_ms: int) -> bool:
+        return self.paused_until is not None and self.paused_until > now_ms
+
+    def limits_or(self, default: Limits) -> Limits:
+        return self.limits or default
+
+
+class Admission(Struct, frozen=True):
+    """Planned starts that the lane allows for tasks to be admitted, in order, epoch ms."""
+
+    planned: tuple[int, ...]
+    lane: Lane
+
+    @property
+    def first_seq(self) -> int:
+        return self.lane.admitted - len(self.planned) + 1
+
+
+def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) -> Admission:
+    """Plans the next `count` starts of the lane; the lane inside is how it looks once they are reserved.
+
+    newest: the id of the last of the tasks to be admitted.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> one = admit(Lane("ann"), parse_limits("1/second; 20/minute"), 5_000, "t1")
+    >>> one.planned, one.first_seq
+    ((5000,), 1)
+    >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
+    (6000, 7000)
+    """
+    planned = list(lane.planned)
+    remember = memory_needed(limits)
+    begin = opens_at(lane, now_ms)
+    for _ in range(count):
+        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+    after = replace(
+        lane,
+        admitted=lane.admitted + count,
+        planned=tuple(planned[:remember]),
+        newest=newest,
+    )
+    return Admission(tuple(reversed(planned[:count])), after)
+
+
+def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
+    """The planned starts of the lane's newest tasks, in order, as they are in it: a repeat may find its first try's.
+
+    expected: what this try would have reserved, to which the lane is true if it did. Of a first try the lane has
+    forgotten all but the newest; the others are the latest that the limits leave for them.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> lane = Lane("ann", admitted=9, planned=(8_000, 7_000))
+    >>> reserved(lane, parse_limits("2/2 seconds; 1/second"), (2_000, 3_000, 4_000))
+    (6000, 7000, 8000)
+    """
+    known = tuple(reversed(lane.planned[: len(expected)]))
+    if known == tuple(expected[-len(known) :]):
+        return tuple(expected)
+    starts = list(known)
+    while len(starts) < len(expected):
+        latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
+        starts.insert(0, min(starts[0], *latest))
+    return tuple(starts)
+
+
+class Candidate(Struct, frozen=True):
+    """What a claim has to know of a task."""
+
+    task_id: str
+    seq: int
+    planned_at: int
+    #: attempts noted as failed; they count where the lane knows of none, since a later task took its lease
+    failed: int = 0
+    #: it is to run in place of a later one, whose message came first
+    fills_gap: bool = False
+
+
+class Start(Struct, frozen=True):
+    """The task may start at `at` (epoch ms, now or a little later) as this attempt; `lane` is how it looks then."""
+
+    at: int
+    attempt: int
+    #: when it was to start, epoch ms: as planned at its submit, or anew when limits or a pause changed that
+    planned_at: int
+    lane: Lane
+
+
+class Wait(Struct, frozen=True):
+    """The task may not start before `until`, epoch ms."""
+
+    until: int
+
+
+class Gap(Struct, frozen=True):
+    """Tasks of these seqs were admitted earlier, and the lane does not show that they have started or ended."""
+
+    first: int
+    last: int
+
+
+class Cancelled(Struct, frozen=True):
+    """The task was cancelled; `lane` is how it looks once that is settled."""
+
+    lane: Lane
+
+
+Decision = Start | Wait | Cancelled
+
+
+def gap_before(lane: Lane, seq: int) -> Gap | None:
+    """The tasks that are missing before `seq`, None when it is next.
+
+    Two submits at the same time may reach the queue in the other order; the lane's numbers tell. What ran in place of
+    a later one may have died in it, and only its lease knows of that attempt.
+    """
+    if lane.running and 0 < lane.running.filled_seq < seq:
+        return Gap(lane.running.filled_seq, seq - 1)
+    return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
+
+
+def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: int, token: str) -> Decision:
+    """When the task may start, given the lane's real starts, pause, cancellations and lease.
+
+    A Start may lie in the future: whoever writes it has taken that start, and waits for its time. The
+    lease runs from the start.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("1/second; 20/minute")
+    >>> lane = Lane("ann", admitted=2, started_seq=1, started=1, starts=(5_004,))
+    >>> start = claim(lane, Candidate("t2", 2, 6_000), limits, 5_900, 10_000, "w")
+    >>> start.at, start.attempt, start.lane.starts
+    (6004, 1, (6004, 5004))
+    """
+    if task.task_id in lane.cancelled:
+        return Cancelled(_pass_over(lane, task))
+    if lane.is_paused(now_ms):
+        return Wait(lane.paused_until or now_ms)
+    if lane.held_until > now_ms:
+        return Wait(lane.held_until)
+    mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
+    if mine and mine.until > now_ms:
+        return Wait(mine.until)
+    planned_at = task.planned_at
+    if task.seq <= lane.replanned_seq:
+        planned_at = _next_start(lane, limits, lane.replanned_at)
+    at = _next_start(lane, limits, max(now_ms, planned_at))
+    return _start(lane, task, limits, at, planned_at, lease_ms, token)
+
+
+def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
+    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.started > len(lane.starts))
+
+
+def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
+    mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
+    attempt = (mine.attempt if mine else task.failed) + 1
+    starts = (*(mine.starts if mine else ()), at)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.fills_gap else 0)
+    after = replace(
+        lane,
+        admitted=max(lane.admitted, task.seq),
+        started_seq=max(lane.started_seq, task.seq),
+        started=lane.started + 1,
+        starts=(at, *lane.starts)[: memory_needed(limits)],
+        running=lease,
+        cancelled=_cancelled_after(lane, task),
+    )
+    # A task planned anew is planned behind its own first start when it is tried again.
+    return Start(at, attempt, min(planned_at, starts[0]), after)
+
+
+def _pass_over(lane: Lane, task: Candidate) -> Lane:
+    return replace(
+        lane,
+        started_seq=max(lane.started_seq, task.seq),
+        cancelled=_cancelled_after(lane, task),
+        revision=lane.revision + 1,
+    )
+
+
+def _cancelled_after(lane: Lane, task: Candidate) -> Mapping[str, int]:
+    """What is still to be passed over once the task is dealt with; what never came is forgotten in the end."""
+    oldest = task.seq - LATEST_BEHIND
+    return {other: seq for other, seq in lane.cancelled.items() if seq > oldest and other != task.task_id}
+
+
+def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
+    """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
+
+    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as ended now.
+    """
+    starts, estimates = list(lane.starts), []
+    forgotten = lane.started > len(lane.starts)
+    begin = opens_at(lane, now_ms)
+    for at in planned:
+        starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
+        estimates.append(starts[0])
+        del starts[memory_needed(limits) :]
+    return estimates
+
+
+def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
+    """The place of a task that was just admitted: 0 when the limits let it start now, else how many are ahead of it.
+
+    While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1. Behind
+    workers that are late a task has place 0 all the same: what they have not done yet is not the user's doing.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("1/second; 20/minute")
+    >>> begun = Lane("ann", admitted=3, started_seq=1, started=1, starts=(5_000,))
+    >>> [place_in_line(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
+    [1, 2]
+    """
+    ahead, is_paused = lane.waiting_before(seq), lane.is_paused(now_ms)
+    if planned_at <= now_ms and not is_paused:
+        return 0
+    does_first_wait = is_paused or estimated_starts(lane, limits, now_ms, [now_ms])[0] > now_ms
+    return ahead + 1 if does_first_wait else max(1, ahead)
+
+
+def opens_at(lane: Lane, now_ms: int) -> int:
+    """When pause and hold end, epoch ms; now when there is neither, or nobody knows."""
+    end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
+    return max(now_ms, end, lane.held_until)
+
+
+# What changes the whole lane: each gives the lane as it is to be; `LaneStore.change` writes it if nothing came between.
+
+
+def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
+    """The lane under limits of its own, or under the default again; its backlog is planned anew."""
+    return _replanned(replace(lane, limits=own), own or default, now_ms)
+
+
+def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
+    """The lane held until that time, epoch ms, FOREVER_MS for no end."""
+    return _replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
+
+
+def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
+    return _replanned(replace(lane, paused_until=None), lane.limits_or(default), now_ms)
+
+
+def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
+    """The lane with these waiting tasks, id and seq, cancelled; those behind them keep their planned starts."""
+    return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
+
+
+def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+    """Plans the backlog from the real starts on: what waits starts as soon as is legal now, not as once planned."""
+    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
+    planned = [*reversed(estimates), *lane.starts]
+    if lane.started == len(lane.starts):  # there are no others: what was cancelled or retried took no place
+        planned += [0] * (lane.admitted - len(planned))
+    return replace(
+        lane,
+        planned=tuple(planned[: memory_needed(limits)]),
+        replanned_seq=lane.admitted,
+        replanned_at=opens_at(lane, now_ms),
+        revision=lane.revision + 1,
+    )
+
+
+#: A pause without an end: the year 9999, epoch ms.
+FOREVER_MS = 253_370_764_800_000

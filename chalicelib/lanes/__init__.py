@@ -1,0 +1,1 @@
+"""Views and controls of lanes: limits, pause, cancel, overview."""

@@ -1,0 +1,235 @@
+"""The use cases around a lane: look at it and its tasks, cancel, change its limits, pause, resume."""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from chalicelib.core.contention import Races
+from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
+from chalicelib.core.lane import (
+    FOREVER_MS,
+    Lane,
+    estimated_starts,
+    paused,
+    place_in_line,
+    resumed,
+    with_limits,
+    without,
+)
+from chalicelib.core.limits import Limits
+from chalicelib.core.ports import Clock, ErrandQueue, LaneStore, TaskQueue, TaskStore, Written
+from chalicelib.core.scheduled import Withdrawal
+from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
+from chalicelib.settings import Settings
+
+#: Cancelled tasks that wait to be passed over; their ids make the lane's item larger and each write of it dearer.
+MOST_CANCELLED = 100
+#: The longest that a start claimed ahead of its time can lie ahead, with some room for clocks that differ.
+CLAIMED_AHEAD_MS = 500
+#: How far a lane's view looks ahead: so many waiting tasks, and so long, milliseconds.
+FORESEEN = 60
+FORESEEN_MS = 75_000
+
+
+class TaskView(Struct, frozen=True):
+    """A task as its user sees it. Times are epoch milliseconds."""
+
+    record: TaskRecord
+    state: TaskState
+    #: as `place_in_line` has it; 0 when it may start now, is parked, or has started
+    position: int
+    #: None once it has started or ended, and while its lane is paused without an end
+    estimated_at: int | None
+    #: None before it starts
+    started_at: int | None
+    attempts: int
+
+
+class LaneView(Struct, frozen=True):
+    """A lane as its user sees it. Times are epoch milliseconds."""
+
+    lane: Lane
+    limits: Limits
+    now_ms: int
+    #: when the next waiting task will start; None when none waits or the lane is paused without an end
+    next_start_at: int | None
+    #: the task that runs now
+    running: str | None
+    #: when the tasks that wait will start, soonest first: those of the next minute or so, FORESEEN at most
+    next_starts: Sequence[int] = ()
+
+
+class Control:
+    def __init__(
+        self,
+        lanes: LaneStore,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        clock: Clock,
+        races: Races,
+        settings: Settings,
+        later: ErrandQueue | None = None,
+    ) -> None:
+        """later: where tasks are parked until their time; None in a deployment that parks none."""
+        self._later = later
+        self._lanes = lanes
+        self._tasks = tasks
+        self._queue = queue
+        self._clock = clock
+        self._races = races
+        self._settings = settings
+
+    def task(self, user_id: str, task_id: str) -> TaskView:
+        """The task and where it stands. NotFoundError when this user has no such task."""
+        record = self._record(user_id, task_id)
+        return self._view(record, None if record.ended else self._lanes.get(user_id))
+
+    def tasks(
+        self, user_id: str, state: TaskState | None, most: int, before: str | None
+    ) -> tuple[list[TaskView], str | None]:
+        """The user's tasks, newest first, and where the next page begins, None when there is none.
+
+        before: what the page before this one gave. A page may hold fewer than `most` and yet not be the last.
+        """
+        stored = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None
+        records, further = self._tasks.newest(user_id, stored, most, before)
+        lane = self._lanes.get(user_id) if any(not record.ended for record in records) else None
+        views = [self._view(record, lane) for record in records]
+        return [view for view in views if state in (None, view.state)], further
+
+    def lane(self, user_id: str) -> LaneView:
+        return self._lane_view(self._lanes.get(user_id))
+
+    def cancel(self, user_id: str, task_id: str) -> TaskView:
+        """Cancels a task that has not started; it takes no start. Doing it again changes nothing.
+
+        NotFoundError when this user has no such task, ConflictError when it has started or ended.
+        """
+        record = self._withdrawn(self._record(user_id, task_id))
+        task = record.task
+        if record.ended and not task.seq:
+            return self._view(record, None)
+
+        def cancelled(lane: Lane) -> Lane:
+            view = self._view(self._record(user_id, task_id), lane)
+            if view.state is TaskState.CANCELLED:
+                return lane
+            if view.state is not TaskState.QUEUED or task.seq <= lane.started_seq:
+                raise ConflictError("The task has started", f"It is {view.state.value}; only waiting tasks end so.")
+            if len(lane.cancelled) >= MOST_CANCELLED:
+                raise ConflictError("Too many cancelled tasks", f"{MOST_CANCELLED} wait to be passed over; try later.")
+            return without(lane, {task_id: task.seq})
+
+        lane = self._change(user_id, cancelled)
+        if lane.parked and task.seq == lane.started_seq + 1:
+            self._queue.defer(lane.parked, 0)  # nothing has to wait behind it
+        self._tasks.end(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        return self.task(user_id, task_id)
+
+    def _withdrawn(self, record: TaskRecord) -> TaskRecord:
+        """Ends a parked task, unless it gets its place at this very moment; the task as it is then."""
+        task = record.task
+        if task.seq or record.ended or self._later is None:
+            return record
+        # First of all, so that the end is logged whatever happens here.
+        self._later.send([(Withdrawal(task), 0)])
+        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        return self._record(task.user_id, task.task_id)
+
+    def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
+        """Gives the user limits of its own, None for the deployment's, in force from the next start on."""
+        return self._apply(user_id, lambda lane: with_limits(lane, own, self._settings.limits, self._clock.now_ms()))
+
+    def pause(self, user_id: str, until: int | None) -> LaneView:
+        """Holds the lane until that time, epoch ms, None for no end. Once this returns, nothing starts."""
+        end = FOREVER_MS if until is None else until
+        return self._apply(user_id, lambda lane: paused(lane, end, self._settings.limits, self._clock.now_ms()))
+
+    def resume(self, user_id: str) -> LaneView:
+        """Lets the lane go on; doing it to one that is not paused changes nothing that matters."""
+        return self._apply(user_id, lambda lane: resumed(lane, self._settings.limits, self._clock.now_ms()))
+
+    def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
+        lane = self._change(user_id, how)
+        if lane.parked and lane.paused_until != FOREVER_MS:
+            self._queue.defer(lane.parked, 0)  # a long wait was decided on under what is no longer so
+        if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
+            self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
+        return self._lane_view(lane)
+
+    def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
+        lane = self._lanes.get(user_id)
+        for tries in self._races.tries():
+            self._races.pause(tries)
+            changed = how(lane)
+            if changed == lane:
+                return lane
+            write = self._lanes.change(lane, changed)
+            if isinstance(write, Written):
+                return write.lane
+            lane = write.lane
+        raise UnavailableError(f"the lane of {user_id} is changed too often to be changed once more")
+
+    def _record(self, user_id: str, task_id: str) -> TaskRecord:
+        record = self._tasks.get(user_id, task_id)
+        if record is None:
+            raise NotFoundError("No such task", f"This user has no task {task_id[:128]!r}.", "task_id")
+        return record
+
+    def _view(self, record: TaskRecord, lane: Lane | None) -> TaskView:
+        if record.ended or lane is None:
+            ended = record.ended
+            started_at = ended.started_at if ended else None
+            return TaskView(record, record.state, 0, None, started_at, ended.attempts if ended else 0)
+        task, now_ms = record.task, self._clock.now_ms()
+        if not task.seq:
+            return TaskView(record, TaskState.QUEUED, 0, task.run_at, None, 0)
+        lease = lane.running if lane.running and lane.running.task_id == task.task_id else None
+        if lease and lease.until > now_ms and record.attempts < lease.attempt:
+            return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)
+        if task.task_id in lane.cancelled:
+            return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
+        limits = lane.limits_or(self._settings.limits)
+        estimated_at = self._estimate(lane, limits, task, now_ms)
+        # By the estimate, since a retry, a hold or other limits may have moved what was planned at the submit.
+        position = place_in_line(lane, limits, task.seq, estimated_at, now_ms)
+        known_at = None if lane.paused_until == FOREVER_MS else estimated_at
+        return TaskView(record, TaskState.QUEUED, position, known_at, None, record.attempts)
+
+    def _estimate(self, lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
+        """When the task will start if nothing else is late, given the real starts and the tasks ahead."""
+        ahead = lane.waiting_before(task.seq)
+        estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
+        is_replanned = task.seq <= lane.replanned_seq
+        return estimated_at if is_replanned else max(task.planned_at, estimated_at)
+
+    def _lane_view(self, lane: Lane) -> LaneView:
+        now_ms = self._clock.now_ms()
+        return view_of_lane(lane, self._settings.limits, now_ms, self._running(lane, now_ms))
+
+    def _running(self, lane: Lane, now_ms: int) -> str | None:
+        """The task that runs; a lease outlives its task by some seconds, so the task has a say."""
+        if lane.running is None or lane.running.until <= now_ms:
+            return None
+        record = self._tasks.get(lane.user_id, lane.running.task_id)
+        has_ended = record is not None and (record.ended is not None or record.attempts >= lane.running.attempt)
+        return None if has_ended else lane.running.task_id
+
+
+def view_of_lane(lane: Lane, default: Limits, now_ms: int, running: str | None) -> LaneView:
+    limits, starts = lane.limits_or(default), list[int]()
+    if lane.waiting and lane.paused_until != FOREVER_MS:
+        starts = estimated_starts(lane, limits, now_ms, _known_plans(lane, now_ms, min(lane.waiting, FORESEEN)))
+    near = [at for at in starts if at < now_ms + FORESEEN_MS]
+    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
+
+
+def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:
+    """The planned starts of the lane's next tasks, as far as the lane remembers; now for the others."""
+    seqs = range(lane.started_seq + 1, lane.started_seq + 1 + count)
+    return [_known_plan(lane, seq) or now_ms for seq in seqs]
+
+
+def _known_plan(lane: Lane, seq: int) -> int | None:
+    place = lane.admitted - seq
+    return lane.planned[place] if lane.replanned_seq < seq and place < len(lane.planned) else None

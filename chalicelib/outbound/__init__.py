@@ -1,0 +1,1 @@
+"""HTTP calls to other servers: which are allowed, how they are signed."""

@@ -1,0 +1,1 @@
+"""What happens outside of lanes: scheduled tasks become due, callbacks are sent."""

@@ -1,0 +1,1 @@
+"""Reads the completion log: follows it, audits it."""

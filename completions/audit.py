@@ -1,0 +1,197 @@
+"""The proof of the pace: judges the completion log alone, and trusts nothing that the workers computed.
+
+`audit` reads and judges, `completions.audit_table` says it in words, `main` is the command. It must not know the lane,
+the store or the worker: what it shares with them is only what a limit is.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from chalicelib.core.errors import LimitsError
+from chalicelib.core.limits import Limit, Limits, parse_limits
+from chalicelib.settings import DEFAULT_LIMITS
+from completions.audit_table import as_json, as_table
+from completions.options import add_log_options, chosen_folder, setting
+from completions.reader import Completion, Foreign, folder_lines, read_completions
+from completions.report import Breach, Lateness, LimitRow, Report
+from completions.windows import Busiest, Start, busiest_windows
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """The fullest windows of one user."""
+
+    user_id: str
+    by_limit: dict[Limit, Busiest]
+
+
+def audit(entries: Iterable[Completion | Foreign], default_limits: Limits) -> Report:
+    """Judge every user in the log, each start by the limits that were in force for it.
+
+    default_limits: the limits of a start whose line names none. A line names only those of its last start; the
+    attempts before it are held against the same ones.
+    """
+    skipped: Counter[str] = Counter()
+    by_user: defaultdict[str, list[Completion]] = defaultdict(list)
+    for entry in entries:
+        if isinstance(entry, Completion):
+            by_user[entry.user_id].append(entry)
+        else:
+            skipped["torn" if entry.torn else entry.reason] += 1
+    paces = [_Pace(user, busiest_windows(_starts(ends, default_limits))) for user, ends in by_user.items()]
+    return _report(list(by_user.values()), paces, default_limits, skipped)
+
+
+def _report(users: Sequence[list[Completion]], paces: list[_Pace], limits: Limits, skipped: Counter[str]) -> Report:
+    ends = [end for user in users for end in user]
+    breaches = [*_too_fast(paces), *(breach for user in users for breach in _broken_tasks(user))]
+    return Report(
+        users=len(users),
+        events=dict(Counter(end.word for end in ends)),
+        starts=sum(len(_known_starts(user)) for user in users),
+        limits=_limit_rows(paces, limits),
+        # A second attempt waits its backoff, which is not lateness.
+        lateness=_lateness([end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]),
+        breaches=sorted(breaches, key=lambda breach: (breach.at, breach.user_id)),
+        unknown_starts=sum(max(0, end.attempt - len(end.starts)) for end in ends),
+        missing_ends=sum(_missing_ends(user) for user in users),
+        skipped=dict(skipped),
+    )
+
+
+def _known_starts(ends: Iterable[Completion]) -> dict[tuple[str, int], Completion]:
+    """Every start of one user by task and time: a task that was logged twice did not start twice."""
+    return {(end.task_id, at): end for end in ends for at in end.starts}
+
+
+def _starts(ends: Iterable[Completion], default_limits: Limits) -> Iterator[Start]:
+    for (_, at), end in _known_starts(ends).items():
+        yield Start(at, end.seq, default_limits if end.limits is None else end.limits)
+
+
+def _limit_rows(paces: list[_Pace], default_limits: Limits) -> list[LimitRow]:
+    used = {limit for pace in paces for limit in pace.by_limit} - set(default_limits)
+    own = sorted(used, key=lambda limit: (limit.window_ms, limit.quota))
+    return [_limit_row(limit, paces) for limit in (*default_limits, *own)]
+
+
+def _limit_row(limit: Limit, paces: list[_Pace]) -> LimitRow:
+    found = [(pace.user_id, pace.by_limit[limit]) for pace in paces if limit in pace.by_limit]
+    if not found:
+        return LimitRow(limit)
+    user_id, fullest = max(found, key=lambda user: user[1].starts)
+    starts = sum(busiest.examined for _, busiest in found)
+    return LimitRow(limit, starts, fullest.starts, user_id, fullest.first_at, fullest.last_at)
+
+
+def _too_fast(paces: Iterable[_Pace]) -> Iterator[Breach]:
+    for pace in paces:
+        for limit, busiest in pace.by_limit.items():
+            if busiest.too_early:
+                what = f"{limit}: {busiest.starts} starts within {busiest.last_at - busiest.first_at} ms"
+                count = f"{busiest.too_early} of {busiest.examined} starts too early"
+                yield Breach("pace", pace.user_id, busiest.first_at, f"{what}; {count}")
+
+
+def _broken_tasks(ends: list[Completion]) -> Iterator[Breach]:
+    """What is wrong with one user's tasks, the pace aside."""
+    yield from _out_of_order(ends)
+    yield from _ended_again(ends)
+    for end in ends:
+        yield from _wrong_attempts(end)
+        yield from _before_planned(end)
+
+
+def _out_of_order(ends: Iterable[Completion]) -> Iterator[Breach]:
+    tasks = {end.task_id: end for end in ends if end.starts}
+    ordered = sorted(tasks.values(), key=lambda end: end.seq)
+    for before, after in pairwise(ordered):
+        if before.seq == after.seq:
+            yield _breach("order", after, f"has seq {after.seq}, and so has task {before.task_id}")
+        elif min(after.starts) < min(before.starts):
+            early = min(before.starts) - min(after.starts)
+            yield _breach("order", after, f"with seq {after.seq} started {early} ms before seq {before.seq}")
+
+
+def _ended_again(ends: Iterable[Completion]) -> Iterator[Breach]:
+    first: dict[str, Completion] = {}
+    for end in sorted(ends, key=lambda end: end.completed_at):
+        known = first.setdefault(end.task_id, end)
+        if known is not end:
+            yield Breach(
+                "ended", end.user_id, end.completed_at, f"task {end.task_id} {end.word}, but had {known.word} before"
+            )
+
+
+def _wrong_attempts(end: Completion) -> Iterator[Breach]:
+    if end.word == "completed" and end.started_at is None:
+        yield _breach("attempts", end, "completed without a start")
+    if len(end.starts) > end.attempt:
+        yield _breach("attempts", end, f"has {len(end.starts)} starts in {end.attempt} attempts")
+    if any(later <= earlier for earlier, later in pairwise(end.starts)):
+        yield _breach("attempts", end, "has an attempt that started no later than the one before")
+
+
+def _before_planned(end: Completion) -> Iterator[Breach]:
+    if end.planned_at is not None and end.starts and min(end.starts) < end.planned_at:
+        yield _breach("early", end, f"started {end.planned_at - min(end.starts)} ms before its planned start")
+
+
+def _breach(kind: str, end: Completion, what: str) -> Breach:
+    return Breach(kind, end.user_id, min(end.starts, default=end.completed_at), f"task {end.task_id} {what}")
+
+
+def _missing_ends(ends: Iterable[Completion]) -> int:
+    """Places in the user's line, between its first and its last end in the log, that have no end of their own."""
+    seqs = {end.seq for end in ends}
+    return max(seqs) - min(seqs) + 1 - len(seqs)
+
+
+def _lateness(late_ms: list[int]) -> Lateness | None:
+    """Percentiles by nearest rank: each is a lateness that did occur. None without starts."""
+    if not late_ms:
+        return None
+    ordered = sorted(late_ms)
+    return Lateness(_ranked(ordered, 50), _ranked(ordered, 99), ordered[-1])
+
+
+def _ranked(ordered: Sequence[int], percent: int) -> int:
+    return ordered[-(-len(ordered) * percent // 100) - 1]
+
+
+def default_limits(text: str | None) -> Limits:
+    """The limits that the text names, else LIMITS, else the default. Raises LimitsError."""
+    return parse_limits(text or setting("LIMITS", DEFAULT_LIMITS))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Audit the log that the command line names; 0 is clean or empty, 1 broken, 2 bad usage (as SystemExit)."""
+    parser = argparse.ArgumentParser("completions.audit", description="Prove the pace from the completion log.")
+    add_log_options(parser)
+    parser.add_argument("--limits", help=f"the default limits (default: LIMITS, else '{DEFAULT_LIMITS}')")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    arguments = parser.parse_args(words)
+    if arguments.log_dir and not arguments.log_dir.is_dir():
+        parser.error(f"--log-dir {arguments.log_dir} is not a folder")
+    try:
+        limits = default_limits(arguments.limits)
+    except LimitsError as error:
+        parser.error(str(error))
+    folder = chosen_folder(arguments)
+    report = audit(only_user(read_completions(folder_lines(folder)), arguments.user), limits)
+    print(json.dumps(as_json(report), indent=2) if arguments.json else as_table(report, str(folder)))
+    return 0 if report.clean else 1
+
+
+def only_user(entries: Iterable[Completion | Foreign], user_id: str | None) -> Iterator[Completion | Foreign]:
+    """The entries of one user, of every user for None; foreign lines are nobody's and stay."""
+    return (e for e in entries if user_id is None or isinstance(e, Foreign) or e.user_id == user_id)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Reads the completion log: from a folder or from CloudWatch Logs, line by line, as `Completion`s.
+
+It judges nothing but the form of a line. What is no completion comes back as `Foreign` and is never raised:
+a worker that was killed leaves a torn line, and Lambda writes lines of its own between ours.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from chalicelib.core.limits import Limits, parse_limits
+
+#: The events of the log, each with the word that `make logs` says for it.
+WORDS = {"task_completed": "completed", "task_failed": "failed", "task_cancelled": "cancelled"}
+
+#: Epoch ms of the year 10000, the first moment that `datetime` cannot hold.
+END_OF_TIME_MS = 253_402_300_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of one log stream, as it was read."""
+
+    #: The stream's name as CloudWatch spells it: `2026/11/22/[worker-1]0f3c…`, no suffix.
+    stream: str
+    #: The line without its newline.
+    text: str
+    #: Whether the line had its end; a line without one may still be growing.
+    ended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of one task, without its result. Times are epoch ms."""
+
+    stream: str
+    timestamp: int
+    event: str
+    user_id: str
+    task_id: str
+    seq: int
+    completed_at: int
+    #: The name of the task's function.
+    task: str
+    #: None where the line does not say.
+    planned_at: int | None
+    #: The start of the last attempt; None for a task that was cancelled before it started.
+    started_at: int | None
+    #: The starts of the attempts before the last, as far as the worker knew them.
+    earlier_starts: tuple[int, ...]
+    #: How much later than planned the last start was.
+    late_ms: int | None
+    #: Number of the last attempt, from 1; 0 for a task that never started.
+    attempt: int
+    #: The user's own limits, in force at the last start; None where the default limits were.
+    limits: Limits | None
+
+    @property
+    def word(self) -> str:
+        """`completed`, `failed` or `cancelled`."""
+        return WORDS[self.event]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Every known start, in the order of the attempts."""
+        return self.earlier_starts if self.started_at is None else (*self.earlier_starts, self.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A line that is no completion."""
+
+    stream: str
+    #: What is wrong with it, in words.
+    reason: str
+    #: The end of the line is missing: its writer died, or is still writing.
+    torn: bool = False
+
+
+class LogsClient(Protocol):
+    """The one call of a boto3 `logs` client that the reader makes."""
+
+    def filter_log_events(self, **request: Any) -> Any:
+        """Answer one page of log events, as the API does."""
+
+
+def completions_folder(log_dir: Path, stage: str) -> Path:
+    """The folder that stands for the stage's log group."""
+    return log_dir / "paceline" / stage / "completions"
+
+
+def stream_paths(folder: Path) -> list[Path]:
+    """The files of the log group's streams, by day and name; none while the folder is not there."""
+    return sorted(folder.glob("*/*/*/*.log"))
+
+
+def stream_name(folder: Path, path: Path) -> str:
+    """The name CloudWatch would give the stream that this file stands for."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def decode_line(stream: str, raw: bytes) -> LogLine:
+    """One line as read from a file, with or without its newline."""
+    return LogLine(stream, raw.decode("utf-8", "replace").rstrip("\r\n"), raw.endswith(b"\n"))
+
+
+def folder_lines(folder: Path) -> Iterator[LogLine]:
+    """Every line of every stream, stream after stream, one line in memory at a time."""
+    for path in stream_paths(folder):
+        name = stream_name(folder, path)
+        with path.open("rb") as file:
+            for raw in file:
+                yield decode_line(name, raw)
+
+
+def cloudwatch_lines(client: LogsClient, log_group: str, since_ms: int = 0) -> Iterator[LogLine]:
+    """Every event of a CloudWatch log group from `since_ms` on, page after page.
+
+    A page may be empty and still name a next one, so only a missing token ends the reading.
+    """
+    request: dict[str, Any] = {"logGroupName": log_group, "startTime": since_ms}
+    while True:
+        page = client.filter_log_events(**request)
+        for event in page.get("events", ()):
+            yield LogLine(event["logStreamName"], event["message"].rstrip("\r\n"))
+        if not page.get("nextToken"):
+            return
+        request["nextToken"] = page["nextToken"]
+
+
+def read_completions(lines: Iterable[LogLine]) -> Iterator[Completion | Foreign]:
+    """What each line says; blank lines are passed over."""
+    return (parse_line(line) for line in lines if line.text.strip())
+
+
+def parse_line(line: LogLine) -> Completion | Foreign:
+    """The completion that a line holds, or why it holds none.
+
+    A last line without a newline counts if it is whole: then only its newline is missing.
+    """
+    try:
+        fields = json.loads(line.text)
+    except (ValueError, RecursionError):
+        return Foreign(line.stream, "not JSON", torn=not line.ended)
+    if not isinstance(fields, dict) or fields.get("event") not in tuple(WORDS):
+        return Foreign(line.stream, "not a completion")
+    try:
+        return _completion(line.stream, fields)
+    except (KeyError, TypeError, ValueError) as error:
+        return Foreign(line.stream, f"a completion with a bad field: {error}")
+
+
+def _completion(stream: str, fields: dict[str, Any]) -> Completion:
+    return Completion(
+        stream=sys.intern(stream),
+        timestamp=_time(fields, "timestamp"),
+        event=sys.intern(fields["event"]),
+        user_id=sys.intern(_text(fields, "user_id")),
+        task_id=_text(fields, "task_id"),
+        seq=_whole(fields, "seq"),
+        completed_at=_time(fields, "completed_at"),
+        task=sys.intern(_text(fields, "task")) if "task" in fields else "",
+        planned_at=_time(fields, "planned_at") if fields.get("planned_at") is not None else None,
+        started_at=_time(fields, "started_at") if fields.get("started_at") is not None else None,
+        earlier_starts=tuple(_time({"starts": start}, "starts") for start in fields.get("starts") or ()),
+        late_ms=_whole(fields, "late_ms") if fields.get("late_ms") is not None else None,
+        attempt=_whole(fields, "attempt") if fields.get("attempt") is not None else 0,
+        limits=parse_limits(_text(fields, "limits")) if fields.get("limits") is not None else None,
+    )
+
+
+def _whole(fields: dict[str, Any], name: str) -> int:
+    value = fields[name]
+    # bool is an int to Python and `true` is no number to us.
+    if type(value) is not int:
+        raise TypeError(f"{name} is {value!r:.40}, not a whole number")
+    return value
+
+
+def _time(fields: dict[str, Any], name: str) -> int:
+    value = _whole(fields, name)
+    if not 0 <= value < END_OF_TIME_MS:
+        raise ValueError(f"{name} is {value}, not a time in epoch ms")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r:.40}, not text")
+    return value

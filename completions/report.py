@@ -1,0 +1,75 @@
+"""What an audit found, as values. How it is said is the business of `completions.audit_table`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chalicelib.core.limits import Limit
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """The fullest window of one limit, over all users. Without starts under the limit there is none."""
+
+    limit: Limit
+    #: Starts that were made under this limit.
+    starts: int = 0
+    #: The most starts in any one window of the limit.
+    most: int = 0
+    #: Whose they were.
+    user_id: str | None = None
+    #: The first and the last start in that window, epoch ms.
+    first_at: int | None = None
+    last_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One broken promise."""
+
+    #: `pace`, `order`, `ended`, `early` or `attempts`.
+    kind: str
+    user_id: str
+    #: When it happened, epoch ms.
+    at: int
+    #: What happened, in words.
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How much later than legal the first attempts started, in ms, as the workers measured it."""
+
+    p50_ms: int
+    p99_ms: int
+    max_ms: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that an audit found."""
+
+    users: int
+    #: Ends in the log by their word: `completed`, `failed`, `cancelled`.
+    events: Mapping[str, int]
+    #: Starts that the log tells of, those of earlier attempts included.
+    starts: int
+    limits: list[LimitRow]
+    #: None when nothing started.
+    lateness: Lateness | None
+    breaches: list[Breach]
+    #: Attempts whose start is in no line: their worker died. They can't be held against a limit.
+    unknown_starts: int = 0
+    #: Places in a line that no end was logged for: refused submits, or ends in a log that is gone.
+    missing_ends: int = 0
+    #: Lines that were no completions, by reason.
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing has ended yet, so there is nothing to judge."""
+        return not sum(self.events.values())
+
+    @property
+    def clean(self) -> bool:
+        """No promise was broken."""
+        return not self.breaches

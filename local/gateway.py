@@ -1,0 +1,130 @@
+"""API Gateway for one machine: a WSGI application over Chalice's own local gateway.
+
+Requests reach the app as they do under `chalice local`; what API Gateway itself would answer (no such path, no such
+method, not authorized) is problem+json like all other errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from chalice.app import Chalice
+from chalice.config import Config
+from chalice.local import LocalChalice, LocalGateway, LocalGatewayException, RouteMatcher
+
+from chalicelib.api.problems import problem_of
+from chalicelib.container import container
+from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
+
+#: API Gateway's own limit for a request's body.
+MAX_BODY_BYTES = 10 * 1024 * 1024
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+#: Status, headers in order, body.
+Answer = tuple[int, list[tuple[str, str]], bytes]
+
+
+class Gateway:
+    """The WSGI application."""
+
+    def __init__(self, app: Chalice, timeout_seconds: int = 60) -> None:
+        self._routes: Mapping[str, Mapping[str, object]] = app.routes
+        self._matcher = RouteMatcher(list(app.routes))
+        self._gateway = LocalGateway(_with_request_per_thread(app), Config.create(lambda_timeout=timeout_seconds))
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        status, headers, body = self._answer(environ)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            headers, body = [*headers, ("Content-Length", str(len(body)))], b""
+        start_response(status_line(status), headers)
+        return [body]
+
+    def _answer(self, environ: Environ) -> Answer:
+        path = environ.get("REQUEST_URI") or _path(environ)
+        try:
+            methods = self._routes[self._matcher.match_route(path).route]
+        except ValueError:
+            return problem(404, f"There is nothing at {path.partition('?')[0]}")
+        method = environ["REQUEST_METHOD"]
+        if method == "HEAD" and "HEAD" not in methods:
+            method = "GET"
+        if method not in methods and method != "OPTIONS":
+            allowed = ", ".join(sorted(methods))
+            return problem(405, f"Here one of these methods is allowed: {allowed}", ("Allow", allowed))
+        return self._call(method, path, environ)
+
+    def _call(self, method: str, path: str, environ: Environ) -> Answer:
+        # No body is null in API Gateway's event.
+        body, headers = environ["wsgi.input"].read() or None, _request_headers(environ)
+        try:
+            response = self._gateway.handle_request(method, path, headers, body)
+        except LocalGatewayException as error:
+            return _refused(error, headers)
+        return response["statusCode"], _response_headers(response), _response_body(response)
+
+
+def _with_request_per_thread(app: Chalice) -> Chalice:
+    """Chalice keeps the current request in an attribute; this is how `chalice local` makes it one for each thread."""
+    if not isinstance(app, LocalChalice):
+        app.__class__ = type("ThreadedChalice", (LocalChalice, type(app)), {})
+    return app
+
+
+def _path(environ: Environ) -> str:
+    query = environ.get("QUERY_STRING", "")
+    return f"{environ['PATH_INFO']}?{query}" if query else str(environ["PATH_INFO"])
+
+
+def _request_headers(environ: Environ) -> dict[str, str]:
+    headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            headers[key.replace("_", "-").lower()] = environ[key]
+    return headers
+
+
+def _response_headers(response: Mapping[str, Any]) -> list[tuple[str, str]]:
+    single: Mapping[str, Any] = response.get("headers") or {}
+    multiple: Mapping[str, list[Any]] = response.get("multiValueHeaders") or {}
+    pairs = [(name, str(value)) for name, value in single.items() if name not in multiple]
+    return pairs + [(name, str(value)) for name, values in multiple.items() for value in values]
+
+
+def _response_body(response: Mapping[str, Any]) -> bytes:
+    body = response.get("body") or ""
+    if response.get("isBase64Encoded"):
+        return base64.b64decode(body)
+    return body if isinstance(body, bytes) else body.encode()
+
+
+def problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
+    """What API Gateway itself has to say, as the app would say it."""
+    problem = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
+    return status, [("Content-Type", "application/problem+json"), *headers], json.dumps(problem).encode()
+
+
+def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer:
+    """The authorizer only says no, so the reason is asked for once more."""
+    authorization = headers.get("authorization")
+    try:
+        container().authenticator.identify([] if authorization is None else [authorization])
+    except (UnauthenticatedError, UnavailableError, SettingError) as reason:
+        answer = problem_of(reason).to_dict()
+        return answer["statusCode"], _response_headers(answer), _response_body(answer)
+    return problem(error.CODE, "The authorizer does not let this request through")
+
+
+def status_line(status: int) -> str:
+    return f"{status} {_phrase(status)}"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

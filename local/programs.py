@@ -1,0 +1,49 @@
+"""The programs of a local run: what is started how, with which environment, in which order it stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from local.run_settings import LocalSettings
+from local.supervisor import Program
+
+API_PROCESSES = 2
+WORKER_PROCESSES = 2
+
+
+def emulator_program(settings: LocalSettings, port: int) -> Program:
+    command = [sys.executable, "-m", "local.emulator", str(port), str(settings.state_dir / "ministack")]
+    return Program("emulator", command, priority=1)
+
+
+def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Program]:
+    """The API and the workers, on the stack with these outputs."""
+    environment = {
+        "TABLE_NAME": outputs["TableName"],
+        "QUEUE_URL": outputs["QueueUrl"],
+        "QUEUE_ARN": outputs["QueueArn"],
+        "DEAD_LETTER_URL": outputs["DeadLetterUrl"],
+        "LATER_QUEUE_URL": outputs["LaterQueueUrl"],
+        "LATER_QUEUE_ARN": outputs["LaterQueueArn"],
+        "RUN_DIR": str(settings.run_dir),
+        # LocalStack returns later messages of a lane before a deferred head; not if it hands out one at a time.
+        "RECEIVE_BATCH": "1" if settings.endpoint_url else "10",
+    }
+    return [
+        Program(
+            "api",
+            [sys.executable, "-m", "local.api_process"],
+            priority=10,
+            processes=API_PROCESSES,
+            environment=environment,
+            listen=f"{settings.host}:{settings.port}",
+        ),
+        Program(
+            "worker",
+            [sys.executable, "-m", "local.worker_process"],
+            priority=20,
+            processes=WORKER_PROCESSES,
+            environment=environment,
+        ),
+    ]

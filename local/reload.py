@@ -1,0 +1,102 @@
+"""Restarts the API and the workers when the code has changed, and says in one line what happened.
+
+Code that can't be loaded is not loaded: what runs goes on with the code that it has until the fault is mended.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from watchfiles import PythonFilter, watch
+
+from local.health import heartbeat_files, is_healthy
+from local.startup import START_SECONDS
+from local.supervisor import Supervisor, SupervisorError
+
+#: Everything that a new process would stumble over, but for AWS.
+_LOAD = "import app; from chalicelib.container import load_own_tasks; load_own_tasks()"
+_LOAD_SECONDS = 60
+_SETTLE_MS = 300
+_LONGEST_LINE = 300
+
+
+class Reload:
+    """Runs in a thread of its own from `start` to `stop`."""
+
+    def __init__(
+        self, supervisor: Supervisor, run_dir: Path, names: Iterable[str], root: Path, say: Callable[[str], None]
+    ) -> None:
+        """names: of the processes, each restarted when the one before it does its work again."""
+        self._supervisor = supervisor
+        self._run_dir = run_dir
+        self._names = list(names)
+        self._root = root
+        self._say = say
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns once no process is being restarted any more."""
+        self._stopping.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        watched = [path for path in (self._root / "app.py", self._root / "chalicelib") if path.exists()]
+        for changes in watch(*watched, watch_filter=PythonFilter(), step=_SETTLE_MS, stop_event=self._stopping):
+            self._reload(sorted({str(Path(path).relative_to(self._root)) for _, path in changes}))
+
+    def _reload(self, changed: list[str]) -> None:
+        what = changed[0] if len(changed) == 1 else f"{changed[0]} and {len(changed) - 1} more"
+        if fault := load_fault(self._root):
+            self._say(f"{what} changed, not reloaded: {fault}")
+            return
+        try:
+            for name in self._names:
+                if self._stopping.is_set():
+                    return
+                self._restart(name)
+        except SupervisorError as error:
+            self._say(f"{what} changed, not all reloaded: {error}")
+        else:
+            self._say(f"{what} changed: reloaded")
+
+    def _restart(self, name: str) -> None:
+        self._supervisor.end_process(name)
+        for heartbeat in heartbeat_files(self._run_dir, name):
+            heartbeat.unlink(missing_ok=True)  # or its last one would pass for the next one's
+        self._supervisor.start_process(name)
+        deadline = time.monotonic() + START_SECONDS
+        while not is_healthy(self._run_dir, name) and time.monotonic() < deadline:
+            if self._stopping.wait(0.1):
+                return
+
+
+def load_fault(root: Path) -> str | None:
+    """What keeps the code from being loaded, in one line; None when nothing does."""
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", _LOAD],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LOAD_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it does not load within {_LOAD_SECONDS} s"
+    if not ran.returncode:
+        return None
+    lines = ran.stderr.strip().splitlines()
+    # Of a traceback, the last place that it names and what went wrong there.
+    places = [line.strip() for line in lines if line.lstrip().startswith('File "')]
+    where = places[-1].replace('File "', "").replace('"', "").replace(f"{root}/", "") if places else ""
+    return f"{lines[-1] if lines else 'no reason given'} ({where})"[:_LONGEST_LINE]

@@ -1,0 +1,118 @@
+"""What the local runner itself can be told, read from the environment and `.env`, checked once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from chalicelib.core.errors import SettingError
+
+DEFAULT_PORT = 8000
+
+#: A unix socket's path may have about 104 bytes (108 on Linux); the longest name put into a run directory is 24.
+_SOCKET_DIRECTORY_LIMIT = 78
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Where the local run listens, keeps its state and looks after its processes."""
+
+    host: str
+    #: Of the HTTP API.
+    port: int
+    #: Absolute. Everything that has to outlive a run.
+    state_dir: Path
+    #: Absolute. The completion log.
+    log_dir: Path
+    stage: str
+    #: None: the runner starts an emulator of its own.
+    endpoint_url: str | None
+    #: Between two checks of every process.
+    health_interval_seconds: float
+    #: Restart API and workers when the code has changed.
+    reload: bool
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> LocalSettings:
+        """Raises SettingError naming the variable and what it allows."""
+        return cls(
+            host=env.get("HOST") or "127.0.0.1",
+            port=_port(env.get("PORT") or str(DEFAULT_PORT)),
+            state_dir=Path(env.get("STATE_DIR") or ".paceline").absolute(),
+            log_dir=Path(env.get("LOG_DIR") or "logs").absolute(),
+            stage=env.get("STAGE") or "dev",
+            endpoint_url=_endpoint(env.get("AWS_ENDPOINT_URL") or None),
+            health_interval_seconds=_seconds("HEALTH_INTERVAL", env.get("HEALTH_INTERVAL") or "10"),
+            reload=_truth("RELOAD", env.get("RELOAD") or "true"),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def endpoint_file(self) -> Path:
+        """Names the endpoint of the run that goes on."""
+        return self.run_dir / "endpoint"
+
+    @property
+    def running_endpoint(self) -> str | None:
+        """The AWS endpoint of the Paceline that runs with this state; None when none does."""
+        try:
+            with (self.state_dir / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with suppress(FileNotFoundError):
+                return self.endpoint_file.read_text().strip()
+        except FileNotFoundError:
+            pass
+        return None
+
+    @property
+    def process_log_dir(self) -> Path:
+        return self.state_dir / "log"
+
+    @property
+    def run_dir(self) -> Path:
+        """Holds sockets and heartbeats: in the state directory, or in a short temporary one if sockets need that."""
+        wanted = self.state_dir / "run"
+        if len(os.fsencode(wanted)) <= _SOCKET_DIRECTORY_LIMIT:
+            return wanted
+        digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
+        short = f"paceline-{os.getuid()}-{digest}"
+        beside = Path(tempfile.gettempdir()) / short
+        return beside if len(os.fsencode(beside)) <= _SOCKET_DIRECTORY_LIMIT else Path("/tmp") / short  # noqa: S108
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise SettingError("PORT", f"must be a whole number from 1 to 65535, not {text!r}")
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "false", "0", "no"):
+        return text.lower() in ("true", "1", "yes")
+    raise SettingError(name, f"must be true or false, not {text!r}")
+
+
+def _endpoint(text: str | None) -> str | None:
+    if text is None or text.startswith(("http://", "https://")):
+        return text
+    raise SettingError("AWS_ENDPOINT_URL", f"must begin with http:// or https://, not {text!r}")
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0.1 <= seconds <= 3600:
+        return seconds
+    raise SettingError(name, f"must be a number of seconds from 0.1 to 3600, not {text!r}")

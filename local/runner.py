@@ -1,0 +1,246 @@
+"""`make run`: starts the emulator, the stack, the API and the workers, watches over them, and stops them in order."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from chalicelib.core.errors import SettingError
+from chalicelib.settings import Settings
+from infra.stack import StackError, emulator_defaults, ensure_stack
+from local.emulator import HOST, free_port
+from local.health import is_healthy
+from local.programs import app_programs, emulator_program
+from local.reload import Reload
+from local.run_settings import LocalSettings
+from local.signals import StopSignals
+from local.startup import START_SECONDS, StartError, Startup
+from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
+from local.watch import Watch
+
+
+class RunError(Exception):
+    """The run can't start or go on; the message is for the person at the terminal."""
+
+
+class StopRequestedError(Exception):
+    """A signal came while the start was still under way."""
+
+
+def main() -> int:
+    """Exit code 0 after a stop that was asked for, 1 when the run can't start or go on, 2 for a wrong setting."""
+    signals = StopSignals()
+    env = _environment()
+    try:
+        settings = LocalSettings.from_env(env)
+        Settings.from_env(env)
+    except SettingError as error:
+        _say(str(error), sys.stderr)
+        return 2
+    try:
+        Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
+    except (RunError, StartError, SupervisorError, StackError) as error:
+        _say(str(error), sys.stderr)
+        return 1
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    """What is set, and below it what `.env` says."""
+    from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def _say(line: str, stream: IO[str] | None = None) -> None:
+    # The terminal may be gone; what runs has to be stopped all the same.
+    with suppress(OSError):
+        print(line, file=stream or sys.stdout, flush=True)
+
+
+class Run:
+    """One run, from the first check to the last line."""
+
+    def __init__(self, settings: LocalSettings, env: Mapping[str, str], signals: StopSignals) -> None:
+        self._settings = settings
+        self._env = {
+            **env,
+            "LOG_DIR": str(settings.log_dir),
+            "STATE_DIR": str(settings.state_dir),
+            "STAGE": settings.stage,
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._signals = signals
+        self._supervisor = Supervisor(settings.run_dir, settings.process_log_dir)
+        self._watch: Watch | None = None
+        self._reload: Reload | None = None
+        self._endpoint_url = settings.endpoint_url or f"http://{HOST}:{free_port()}"
+
+    def run(self, *, open_to_all: bool) -> None:
+        """Returns after a stop that was asked for. Raises RunError, SupervisorError or StackError."""
+        with self._state_dir():
+            try:
+                self._start()
+                self._announce(open_to_all)
+                self._stay()
+            except StopRequestedError:
+                pass
+            finally:
+                self._stop()
+        _say("Paceline stopped")
+
+    def _start(self) -> None:
+        if self._supervisor.end_leftover():
+            _say("Ended what was left of an earlier run")
+        _check_port(self._settings)
+        self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
+        os.environ.update(self._env)
+        emulator = self._start_emulator()
+        outputs = ensure_stack(self._endpoint_url, self._settings.stage, self._note)
+        self._settings.endpoint_file.write_text(self._endpoint_url)
+        programs = app_programs(self._settings, outputs)
+        self._watch = self._make_watch()
+        self._supervisor.add(emulator, programs)
+        names = [name for program in programs for name in program.process_names]
+        if self._settings.reload:
+            self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say)
+        self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
+
+    def _start_emulator(self) -> list[Program]:
+        """The emulator's program, running; none when the endpoint is somebody else's."""
+        if self._settings.endpoint_url:
+            if not _listens(self._endpoint_url):
+                raise RunError(f"AWS_ENDPOINT_URL {self._endpoint_url} does not answer: start what should be there")
+            self._supervisor.start([], self._env)
+            return []
+        program = emulator_program(self._settings, urlsplit(self._endpoint_url).port or 0)
+        self._supervisor.start([program], self._env)
+        self._wait_for(lambda: _listens(self._endpoint_url), program.process_names)
+        return [program]
+
+    def _announce(self, open_to_all: bool) -> None:
+        kind = "AWS endpoint" if self._settings.endpoint_url else "embedded AWS emulator"
+        _say(f"The {kind} is at {self._endpoint_url}")
+        _say(f"Completions are logged in {self._settings.log_dir}, processes in {self._settings.process_log_dir}")
+        if open_to_all:
+            _say("AUTH=none: whoever reaches this port can submit tasks as anyone")
+        _say(f"Paceline is ready at {self._settings.url}")
+
+    def _make_watch(self) -> Watch:
+        interval_seconds = self._settings.health_interval_seconds
+        return Watch(self._supervisor, self._settings.run_dir, interval_seconds, _say, self._restore_stack)
+
+    def _stay(self) -> None:
+        if self._watch:
+            self._watch.start()
+        if self._reload:
+            self._reload.start()
+        while not self._signals.wait(0.5):
+            if not self._supervisor.alive:
+                raise RunError("The process supervisor ended, and everything with it")
+
+    def _restore_stack(self) -> None:
+        """An emulator that crashed early may have come back without its table and queues."""
+        deadline = time.monotonic() + START_SECONDS
+        while not _listens(self._endpoint_url) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        try:
+            ensure_stack(self._endpoint_url, self._settings.stage, self._note)
+        except StackError as error:
+            _say(str(error), sys.stderr)
+
+    def _stop(self) -> None:
+        if self._watch:
+            self._watch.stop()
+        if self._reload:
+            self._reload.stop()
+        if not self._supervisor.alive:
+            return
+        if self._signals.count:
+            _say("Stopping: running tasks finish, waiting ones stay queued (once more to hurry)")
+        pids = self._app_pids()
+        asked = self._signals.count
+        self._supervisor.stop()
+        deadline = time.monotonic() + 2 * STOP_SECONDS + 15
+        while not self._supervisor.wait(0.1):
+            if self._signals.count > max(asked, 1) or time.monotonic() > deadline:
+                _kill(pids)
+
+    def _app_pids(self) -> list[int]:
+        """Of everything but the emulator, which has state to save."""
+        with suppress(SupervisorError):
+            return [info.pid for info in self._supervisor.processes().values() if info.pid and info.name != "emulator"]
+        return []
+
+    def _wait_for(self, is_ready: Callable[[], bool], names: list[str]) -> None:
+        if not Startup(self._supervisor, names).wait(is_ready, self._signals.wait):
+            raise StopRequestedError
+
+    def _note(self, line: str) -> None:
+        with (self._settings.process_log_dir / "stack.log").open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _state_dir(self) -> IO[str]:
+        """Make the directories and take the lock on them, which ends with this process."""
+        # What users sent is in there.
+        _make(self._settings.state_dir, 0o700)
+        for directory in (self._settings.process_log_dir, self._settings.log_dir):
+            _make(directory)
+        lock = (self._settings.state_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RunError(
+                f"Paceline runs already with its state in {self._settings.state_dir}: "
+                "stop it, or set STATE_DIR to another directory"
+            ) from None
+        self._settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+        return lock
+
+
+def _make(directory: Path, mode: int = 0o777) -> None:
+    try:
+        directory.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{directory} can't be made: {error.strerror}") from error
+
+
+def _check_port(settings: LocalSettings) -> None:
+    with socket.socket() as probe:
+        # As the API's own socket will be: connections of an earlier run that linger don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            taken = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+            raise RunError(
+                f"Port {settings.port} on {settings.host} {taken}: choose another one, as in PORT=8001 make run"
+            ) from error
+
+
+def _listens(endpoint_url: str) -> bool:
+    parts = urlsplit(endpoint_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

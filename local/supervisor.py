@@ -1,0 +1,242 @@
+"""supervisord: its configuration, its start, and what is asked of it while it runs.
+
+It starts the programs again when they end, rotates their logs, shares one listening socket between the API
+processes and stops everything in order: workers, then API, then emulator.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, cast
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from local.parent import as_parent
+
+#: A worker may be in a task that takes as long as a Lambda function is given, and then some.
+STOP_SECONDS = 65
+
+_CALL_ERRORS = (OSError, HTTPException, xmlrpc.client.Error)
+
+
+class SupervisorError(Exception):
+    """supervisord did not start, or does not answer."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Processes of one kind: `name`, or `name-1`, `name-2`... when there are several."""
+
+    name: str
+    command: Sequence[str]
+    #: Programs of a higher priority are stopped first.
+    priority: int
+    processes: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    #: `host:port` of a listening socket that all processes get as file descriptor 0.
+    listen: str | None = None
+
+    @property
+    def process_names(self) -> list[str]:
+        if self.processes == 1:
+            return [self.name]
+        return [f"{self.name}-{number}" for number in range(1, self.processes + 1)]
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    name: str
+    #: 0 when it does not run.
+    pid: int
+    #: As supervisord names it: STARTING, RUNNING, BACKOFF, STOPPING, EXITED...
+    state: str
+    #: Epoch seconds.
+    started_at: int
+    log: Path
+
+
+class Supervisor:
+    """One supervisord over the programs in its configuration."""
+
+    def __init__(self, run_dir: Path, log_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._log_dir = log_dir
+        self._config = run_dir / "supervisord.conf"
+        self._socket = run_dir / "supervisor.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self._log_dir / "supervisord.log"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, programs: Sequence[Program], env: Mapping[str, str]) -> None:
+        """Start supervisord and these programs; returns when it answers. Raises SupervisorError."""
+        self._write(programs)
+        # In a session of its own: Ctrl-C in the terminal is for the runner, which stops the rest in order.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local.supervise", "-n", "-c", str(self._config)],
+            env={**env, **as_parent()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(self._log_dir / "supervisord.err").open("ab"),
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if not self.alive or time.monotonic() > deadline:
+                raise SupervisorError(f"the process supervisor did not start: see {self._log_dir}/supervisord.err")
+            time.sleep(0.05)
+
+    def add(self, running: Sequence[Program], new: Sequence[Program]) -> None:
+        """Start more programs beside those that run."""
+        self._write([*running, *new])
+        self._call("reloadConfig")
+        for program in new:
+            self._call("addProcessGroup", program.name)
+
+    def processes(self) -> dict[str, ProcessInfo]:
+        """All processes by name. Raises SupervisorError when supervisord does not answer."""
+        infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+        return {
+            info["name"]: ProcessInfo(
+                info["name"], info["pid"], info["statename"], info["start"], Path(info["stdout_logfile"])
+            )
+            for info in infos
+        }
+
+    def end_process(self, name: str) -> None:
+        """End this process cleanly; returns when it has ended. Raises SupervisorError."""
+        self._call("stopProcess", _full_name(name))
+
+    def start_process(self, name: str) -> None:
+        """Start it again; returns when it has run for a second. Raises SupervisorError."""
+        self._call("startProcess", _full_name(name))
+
+    def stop(self) -> None:
+        """Begin to stop everything, in order; `wait` tells when it is done."""
+        if self._process is not None and self.alive:
+            self._process.terminate()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Whether supervisord has ended within this time."""
+        if self._process is None:
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_seconds)
+        return not self.alive
+
+    def end_leftover(self, timeout_seconds: float = STOP_SECONDS + 15) -> bool:
+        """End cleanly a supervisord that a killed runner left behind; false when there was none."""
+        if not self._listens():
+            self._socket.unlink(missing_ok=True)
+            return False
+        # One that is stopping already refuses the call.
+        with suppress(SupervisorError, ProcessLookupError):
+            os.kill(cast("int", self._call("getPID")), signal.SIGTERM)
+        deadline = time.monotonic() + timeout_seconds
+        # Its socket tells better than its process id, which stays when nobody collects dead orphans.
+        while self._listens():
+            if time.monotonic() > deadline:
+                raise SupervisorError("the processes left from an earlier run do not end")
+            time.sleep(0.1)
+        return True
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            probe.connect(str(self._socket))
+            return True
+        return False
+
+    def _answers(self) -> bool:
+        with suppress(SupervisorError):
+            return self._call("getPID") == (self._process.pid if self._process else None)
+        return False
+
+    def _call(self, method: str, *arguments: str) -> object:
+        transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
+        try:
+            proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+            return getattr(proxy.supervisor, method)(*arguments)
+        except _CALL_ERRORS as error:
+            raise SupervisorError(f"the process supervisor does not answer {method}: {error}") from error
+        finally:
+            transport.close()
+
+    def _write(self, programs: Sequence[Program]) -> None:
+        sections = [self._head(), *(self._section(program) for program in programs)]
+        self._config.write_text("\n".join(sections))
+
+    def _head(self) -> str:
+        return (
+            _ini(
+                "supervisord",
+                logfile=_escape(self.log),
+                logfile_maxbytes="5MB",
+                logfile_backups="2",
+                pidfile=_escape(self._run_dir / "supervisord.pid"),
+                childlogdir=_escape(self._log_dir),
+                # supervisord warns of running as root unless it is told to.
+                **({"user": "root"} if os.getuid() == 0 else {}),
+            )
+            + _ini("unix_http_server", file=_escape(self._socket), chmod="0700")
+            + _ini(
+                "rpcinterface:supervisor",
+                **{"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+            )
+        )
+
+    def _section(self, program: Program) -> str:
+        name = program.name if program.processes == 1 else f"{program.name}-%(process_num)d"
+        pairs = [f'{key}="{_escape(value)}"' for key, value in program.environment.items()]
+        return _ini(
+            f"fcgi-program:{program.name}" if program.listen else f"program:{program.name}",
+            **({"socket": f"tcp://{program.listen}", "socket_backlog": "1024"} if program.listen else {}),
+            command=_escape(shlex.join(program.command)),
+            process_name=name,
+            numprocs=str(program.processes),
+            numprocs_start="1",
+            environment=",".join([*pairs, f'PROCESS_NAME="{name}"']),
+            priority=str(program.priority),
+            autorestart="true",
+            # Never give up: what keeps a process down (the disk, the emulator) may pass.
+            startretries="1000000",
+            startsecs="1",
+            stopsignal="TERM",
+            stopwaitsecs=str(STOP_SECONDS),
+            redirect_stderr="true",
+            stdout_logfile=_escape(self._log_dir) + f"/{name}.log",
+            stdout_logfile_maxbytes="5MB",
+            stdout_logfile_backups="2",
+        )
+
+
+def _full_name(process: str) -> str:
+    """With its group, which is its program."""
+    return f"{process.rpartition('-')[0] or process}:{process}"
+
+
+def _ini(section: str, **options: str) -> str:
+    lines = [f"{key} = {value}" for key, value in options.items()]
+    return "\n".join([f"[{section}]", *lines, "", ""])
+
+
+def _escape(value: object) -> str:
+    """supervisord expands % in every value."""
+    return str(value).replace("%", "%%")

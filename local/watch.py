@@ -1,0 +1,97 @@
+"""Watches over the running processes: reports those that ended, and kills those that do not answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from local.health import is_healthy
+from local.supervisor import ProcessInfo, Supervisor, SupervisorError
+
+_LOOK_SECONDS = 0.25
+#: A process that began less than this ago is still importing its modules.
+_GRACE_SECONDS = 10.0
+
+_EXITED = re.compile(r"exited: (\S+) \((?:terminated by (\w+)|exit status (\d+))")
+_SPAWNED = re.compile(r"spawned: '([^']+)' with pid")
+
+
+class Watch:
+    """Runs in a thread of its own from `start` to `stop`; says, one line each, what happened since it was made."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        run_dir: Path,
+        interval_seconds: float,
+        say: Callable[[str], None],
+        on_emulator_restart: Callable[[], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._run_dir = run_dir
+        self._interval_seconds = interval_seconds
+        self._say = say
+        self._on_emulator_restart = on_emulator_restart
+        self._stopping = threading.Event()
+        self._ended: dict[str, str] = {}
+        self._log_lines = _follow(supervisor.log, supervisor.log.stat().st_size)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        check_at = time.monotonic() + self._interval_seconds
+        while not self._stopping.wait(_LOOK_SECONDS):
+            for line in next(self._log_lines):
+                self._report(line)
+            if time.monotonic() >= check_at:
+                self._check()
+                check_at = time.monotonic() + self._interval_seconds
+
+    def _report(self, line: str) -> None:
+        if found := _EXITED.search(line):
+            name, signal_name, status = found.groups()
+            self._ended[name] = f"signal {signal.Signals[signal_name].value}" if signal_name else f"status {status}"
+        elif (found := _SPAWNED.search(line)) and (how := self._ended.pop(found.group(1), None)):
+            self._say(f"{found.group(1)} ended ({how}): restarted")
+            if found.group(1) == "emulator":
+                self._on_emulator_restart()
+
+    def _check(self) -> None:
+        """Kill each process that fails its check; supervisord starts it again."""
+        with suppress(SupervisorError):
+            for process in self._supervisor.processes().values():
+                if not self._is_checked(process) or is_healthy(self._run_dir, process.name):
+                    continue
+                if not self._stopping.is_set():
+                    self._say(f"{process.name} does not answer: restarting it")
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+
+    def _is_checked(self, process: ProcessInfo) -> bool:
+        is_new = time.time() - process.started_at < _GRACE_SECONDS
+        return process.name != "emulator" and process.state == "RUNNING" and not is_new
+
+
+def _follow(path: Path, position: int) -> Iterator[list[str]]:
+    """Each time, the whole lines added to the file since the time before, beginning at this byte."""
+    while True:
+        with suppress(FileNotFoundError):
+            position = 0 if path.stat().st_size < position else position  # rotated
+            with path.open() as file:
+                file.seek(position)
+                lines = [line for line in iter(file.readline, "") if line.endswith("\n")]
+                position += sum(len(line.encode()) for line in lines)
+            yield lines
+            continue
+        yield []

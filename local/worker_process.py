@@ -1,0 +1,178 @@
+"""One worker process: polls the queue and calls the Chalice function, as Lambda's SQS event source mapping does.
+
+One message for each call (BatchSize 1), lanes side by side, each lane in order, `batchItemFailures` heeded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from local.deletions import Deletions
+from local.health import heartbeat_files
+from local.invocation import Context, sqs_event
+from local.lane_threads import Lanes
+from local.parent import end_with_parent
+from local.queue_source import BATCH, VISIBILITY_SECONDS, Message, Source, SourceError
+from local.signals import StopSignals
+
+#: Short, because a stop waits for it: what a call abandoned would receive stays hidden from everybody.
+_WAIT_SECONDS = 1
+_EXTEND_SECONDS = 3.0
+_BUSY_SECONDS = 0.02
+_BACKOFF_SECONDS = 0.2
+_BACKOFF_SECONDS_LIMIT = 3.0
+#: Of virtual memory; a lane's thread mostly sleeps.
+_STACK_BYTES = 1024 * 1024
+
+log = logging.getLogger("worker")
+
+#: The Chalice function: event, context, answer.
+Function = Callable[[dict[str, Any], Context], Any]
+
+
+class Poller:
+    """The threads that move messages between the queue and the lanes."""
+
+    def __init__(self, source: Source, lanes: Lanes, heartbeat: Path, batch: int) -> None:
+        self._source = source
+        self._lanes = lanes
+        self._heartbeat = heartbeat
+        self._batch = batch
+        self._stopping = threading.Event()
+        self._receiver = threading.Thread(target=self._poll)
+        self._extender = threading.Thread(target=self._extend, daemon=True)
+
+    def start(self) -> None:
+        self._receiver.start()
+        self._extender.start()
+
+    def stop(self) -> None:
+        """Begin no further receive; `join` waits for the one under way."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        self._receiver.join()
+
+    def _poll(self) -> None:
+        backoff = _Backoff()
+        while not self._stopping.is_set():
+            self._heartbeat.touch()
+            try:
+                if count := min(self._batch, self._lanes.room):
+                    self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
+                else:
+                    self._stopping.wait(_BUSY_SECONDS)
+                backoff.succeeded()
+            except SourceError as error:
+                self._stopping.wait(backoff.failed(error))
+
+    def _extend(self) -> None:
+        while True:
+            time.sleep(_EXTEND_SECONDS / 3)
+            try:
+                self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
+            except SourceError as error:
+                log.warning("held messages may come back to another worker: %s", error)
+
+
+class _Backoff:
+    """Longer and longer pauses while the queue can't be reached; one line when it begins, one when it is over."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+
+    def failed(self, error: Exception) -> float:
+        if not self._pause:
+            log.warning("the queue can't be reached, trying again: %s", error)
+        self._pause = min(self._pause * 2 or _BACKOFF_SECONDS, _BACKOFF_SECONDS_LIMIT)
+        return self._pause
+
+    def succeeded(self) -> None:
+        if self._pause:
+            log.warning("the queue can be reached again")
+        self._pause = 0.0
+
+
+def handler(function: Function, name: str, queue_arn: str, timeout_seconds: float) -> Callable[[Message], bool]:
+    """Calls the function with one message; true when the message may be deleted."""
+
+    def handle(message: Message) -> bool:
+        context = Context(name, os.environ.get("PROCESS_NAME", "worker"), timeout_seconds)
+        answer = function(sqs_event(message, queue_arn), context)
+        failures = (answer or {}).get("batchItemFailures") or []
+        return not any(failure.get("itemIdentifier") == message.id for failure in failures)
+
+    return handle
+
+
+def main() -> None:
+    end_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    threading.stack_size(_STACK_BYTES)
+    signals = StopSignals()
+    # The app can fail to load: after the log is set up.
+    import app  # noqa: PLC0415
+    from chalicelib import container as wiring  # noqa: PLC0415
+    from local.parts import warm_up  # noqa: PLC0415
+
+    warm_up()
+    run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
+    batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
+    work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
+    errands = handler(app.later, _function_name("later"), os.environ["LATER_QUEUE_ARN"], _timeout_seconds())
+    heartbeat, later_heartbeat = heartbeat_files(run_dir, name)
+    triggers = [
+        Trigger(os.environ["QUEUE_URL"], work, heartbeat, batch),
+        Trigger(os.environ["LATER_QUEUE_URL"], errands, later_heartbeat, batch),
+    ]
+    for trigger in triggers:
+        trigger.start()
+    while not signals.wait(60.0):
+        pass
+    for trigger in triggers:
+        trigger.stop()
+    # Handlers that only wait for their start give their messages back; those in a task finish it.
+    wiring.stopping.set()
+    for trigger in triggers:
+        trigger.join()
+
+
+class Trigger:
+    """One queue and the function that it triggers."""
+
+    def __init__(self, queue_url: str, handle: Callable[[Message], bool], heartbeat: Path, batch: int) -> None:
+        source = Source(queue_url)
+        self._deletions = Deletions(source)
+        self._lanes = Lanes(source, handle, self._deletions.add)
+        self._poller = Poller(source, self._lanes, heartbeat, batch)
+
+    def start(self) -> None:
+        self._deletions.start(self._lanes.is_quiet)
+        self._poller.start()
+
+    def stop(self) -> None:
+        self._poller.stop()
+        self._lanes.stop()
+
+    def join(self) -> None:
+        self._poller.join()
+        self._lanes.join()
+        self._deletions.close()
+
+
+def _function_name(function: str) -> str:
+    return f"paceline-{os.environ.get('STAGE') or 'dev'}-{function}"
+
+
+def _timeout_seconds() -> float:
+    return float(os.environ.get("WORKER_TIMEOUT") or 60)
+
+
+if __name__ == "__main__":
+    main()

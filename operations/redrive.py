@@ -1,0 +1,145 @@
+"""Brings tasks back from the dead-letter queue, each user's in order: each is submitted anew, at the end of its lane.
+Callbacks that nobody took are there too: each is tried for another day, in no order.
+
+`python -m operations.redrive [--user U]`: of AWS_ENDPOINT_URL, else of the system running here, else of AWS.
+A task is submitted once however often this is interrupted and repeated, and leaves the dead-letter queue only after
+that. A message that is no task stays where it is, and is named.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from dotenv import dotenv_values
+from msgspec.structs import replace
+
+from chalicelib.container import Container, container
+from chalicelib.core.errors import MessageError, PacelineError
+from chalicelib.core.scheduled import Callback, from_message
+from chalicelib.core.task import Task
+from chalicelib.settings import OverLimit
+from chalicelib.submit.idempotency import Replay
+from chalicelib.submit.submitter import NewTask, Refused
+from infra.stack import OUTPUT_VARIABLES, StackError, emulator_defaults, stack_outputs
+from local.run_settings import LocalSettings
+
+#: Seconds for which a message is ours; those that stay come back into sight after it.
+HIDDEN_SECONDS = 60
+BATCH = 10
+
+
+def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
+    """Redrives what is there, one line for each message. UnavailableError when AWS fails: repeat it."""
+    sqs: Any = parts.sqs
+    url, stay, blocked = parts.settings.dead_letter_url, list[str](), set[str]()
+    try:
+        while messages := _received(sqs, url):
+            for message in messages:
+                lane, callback = message["Attributes"]["MessageGroupId"], _callback(message["Body"])
+                if user_id not in (None, lane) or (lane in blocked and not callback):
+                    stay.append(message["ReceiptHandle"])
+                    continue
+                reason = _told_again(parts, callback, lane) if callback else _submitted_anew(parts, message, lane)
+                if reason is None:
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                    yield f"{lane}: {'told again' if callback else 'submitted anew'} ({message['MessageId']})"
+                else:
+                    blocked.add(lane)  # what follows in its lane waits behind it, so that the order is kept
+                    stay.append(message["ReceiptHandle"])
+                    yield f"{lane}: stays ({message['MessageId']}): {reason}"
+    finally:
+        for receipt in stay:
+            with suppress(BotoCoreError, ClientError):
+                sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+
+
+def _received(sqs: Any, url: str) -> list[Any]:
+    answer = sqs.receive_message(
+        QueueUrl=url,
+        MaxNumberOfMessages=BATCH,
+        VisibilityTimeout=HIDDEN_SECONDS,
+        MessageSystemAttributeNames=["MessageGroupId"],
+        AttributeNames=["MessageGroupId"],
+    )
+    return list(answer.get("Messages", []))
+
+
+def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
+    """None when the task has a new place in its lane, else why it has none."""
+    try:
+        task = Task.from_message(message["Body"])
+    except MessageError as error:
+        return str(error)
+    if task.user_id != lane:
+        return f"it names user {task.user_id!r} in the lane of {lane!r}"
+    if task.name not in parts.registry:
+        return f"there is no task {task.name!r} in this deployment"
+    new = [NewTask(task.name, task.payload, callback_url=task.callback_url)]
+    begun = parts.idempotency.begin(task.user_id, f"redrive:{message['MessageId']}", new)
+    if isinstance(begun, Replay):
+        return None
+    outcome = parts.idempotency.submit(parts.submitter, begun.record, new, OverLimit.QUEUE)
+    if isinstance(outcome, Refused):
+        return outcome.reason
+    parts.idempotency.requests.finish(begun.record, {"task_id": begun.record.first_id})
+    return None
+
+
+def _callback(body: str) -> Callback | None:
+    """The callback that it is; None when it is anything else."""
+    try:
+        errand = from_message(body)
+    except MessageError:
+        return None
+    return errand if isinstance(errand, Callback) else None
+
+
+def _told_again(parts: Container, callback: Callback, lane: str) -> str | None:
+    """None when it is tried for another day, else why not."""
+    if callback.user_id != lane:
+        return f"it names user {callback.user_id!r} in the lane of {lane!r}"
+    parts.later.send([(replace(callback, begun_at=parts.clock.now_ms()), 0)])
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0, 1 when AWS failed halfway or can't be found: what was done is done, and repeating goes on."""
+    parser = argparse.ArgumentParser(prog="redrive", description="Bring failed tasks back from the dead-letter queue.")
+    parser.add_argument("--user", help="only this user's")
+    parser.add_argument("--stage", help="the stage (default: STAGE, else dev)")
+    options = parser.parse_args(arguments)
+    count = 0
+    try:
+        print(f"The dead letters are those of {_find(options.stage)}", flush=True)
+        for line in redrive(container(), options.user):
+            count += 1
+            print(line, flush=True)
+    except (PacelineError, StackError, BotoCoreError, ClientError) as error:
+        print(f"redrive: {error}", file=sys.stderr)
+        return 1
+    print(f"{count} dead letters looked at" if count else "There are none")
+    return 0
+
+
+def _find(stage: str | None) -> str:
+    """Puts what names the deployment into the environment, and says in words which one it is."""
+    env = {**{name: value for name, value in dotenv_values(".env").items() if value is not None}, **os.environ}
+    stage = stage or env.get("STAGE") or "dev"
+    endpoint_url = env.get("AWS_ENDPOINT_URL") or LocalSettings.from_env(env).running_endpoint
+    found = {**env, "STAGE": stage}
+    if endpoint_url:
+        found |= {**emulator_defaults(env), "AWS_ENDPOINT_URL": endpoint_url}
+    else:
+        found.pop("AWS_ENDPOINT_URL", None)
+    os.environ.update(found)
+    outputs = stack_outputs(endpoint_url, stage)
+    os.environ.update({name: outputs[output] for name, output in OUTPUT_VARIABLES.items() if output in outputs})
+    return f"stage {stage} at {endpoint_url}" if endpoint_url else f"stage {stage} on AWS"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The queue `later` in memory, by the rules of a standard SQS queue and by the clock it is given: for tests."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from chalicelib.core.scheduled import LONGEST_DELAY_SECONDS, Errand, to_message
+
+
+class _Queued(Struct):
+    message_id: str
+    body: str
+    visible_at: int
+    receives: int = 0
+
+    @property
+    def receipt(self) -> str:
+        return f"{self.message_id}#{self.receives}"
+
+
+class MemoryErrandQueue:
+    def __init__(self, now_ms: Callable[[], int], visibility_ms: int = 90_000) -> None:
+        self._now_ms = now_ms
+        self._visibility_ms = visibility_ms
+        self._messages: list[_Queued] = []
+        self._made = 0
+        self._lock = threading.Lock()
+
+    def send(self, errands: Sequence[tuple[Errand, int]]) -> None:
+        for errand, seconds in errands:
+            if not 0 <= seconds <= LONGEST_DELAY_SECONDS:
+                raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY_SECONDS} s, not {seconds}")
+            self.send_body(to_message(errand), seconds)
+
+    def send_body(self, body: str, seconds: int = 0) -> None:
+        with self._lock:
+            self._made += 1
+            self._messages.append(_Queued(f"e{self._made}", body, self._now_ms() + seconds * 1000))
+
+    def receive(self) -> tuple[str, str, str] | None:
+        """Body, receipt and id of a message that can be had now."""
+        with self._lock:
+            for message in self._messages:
+                if message.visible_at <= self._now_ms():
+                    message.receives += 1
+                    message.visible_at = self._now_ms() + self._visibility_ms
+                    return message.body, message.receipt, message.message_id
+        return None
+
+    def defer(self, receipt: str, seconds: int) -> None:
+        with self._lock:
+            for message in self._messages:
+                if message.receipt == receipt:
+                    message.visible_at = self._now_ms() + seconds * 1000
+
+    def delete(self, receipt: str) -> None:
+        with self._lock:
+            self._messages = [message for message in self._messages if message.receipt != receipt]
+
+    def next_available_at(self) -> int | None:
+        """When a receive may next find something, epoch ms; None when the queue is empty."""
+        return min((message.visible_at for message in self._messages), default=None)
+
+    def __len__(self) -> int:
+        return len(self._messages)

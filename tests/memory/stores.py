@@ -1,0 +1,287 @@
+"""The stores and the log in memory: for tests and for a simulator. Each write is as atomic as DynamoDB's, and is
+answered as DynamoDB's would be. The queue is in `memory_queue`.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.limits import Limits, memory_needed
+from chalicelib.core.ports import Stale, Write, Written
+from chalicelib.core.task import Ended, Json, Task, TaskRecord, TaskState
+
+#: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
+TRIM_SLACK = 20
+#: How many of the newest tasks are looked through for a missing predecessor.
+PREDECESSORS_SEARCHED = 300
+
+
+class MemoryLaneStore:
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._lock = threading.Lock()
+
+    def get(self, user_id: str) -> Lane:
+        return self._lanes.get(user_id, Lane(user_id))
+
+    def prepare(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
+        """Changes the lane whatever it was, atomically: for a test or a simulator that prepares one."""
+        with self._lock:
+            self._lanes[user_id] = how(self.get(user_id))
+            return self._lanes[user_id]
+
+    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+        def fits(lane: Lane) -> bool:
+            special = lane.limits is not None or lane.paused_until is not None or lane.held_until
+            return not special and _within(lane.planned, lane.admitted, limits, now_ms)
+
+        def reserved(lane: Lane) -> Lane:
+            return replace(lane, planned=(now_ms, *lane.planned), admitted=lane.admitted + 1, newest=task_id)
+
+        return _recognise_admission(self._write(user_id, fits, reserved), task_id)
+
+    def admit(self, seen: Lane, admission: Admission) -> Write:
+        after = admission.lane
+
+        def unmoved(lane: Lane) -> bool:
+            return (lane.admitted, lane.revision) == (seen.admitted, seen.revision)
+
+        def reserved(lane: Lane) -> Lane:
+            return replace(lane, planned=after.planned, admitted=after.admitted, newest=after.newest)
+
+        return _recognise_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
+
+    def claim_next(self, start: Start, limits: Limits) -> Write:
+        after = start.lane
+
+        def fits(lane: Lane) -> bool:
+            special = lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.held_until
+            special = special or (lane.running is not None and lane.running.filled_seq)
+            following = lane.started_seq == after.started_seq - 1
+            return following and not special and _within(lane.starts, lane.started, limits, start.at)
+
+        def taken(lane: Lane) -> Lane:
+            starts, started = (start.at, *lane.starts), lane.started + 1
+            return replace(lane, starts=starts, started=started, started_seq=after.started_seq, running=after.running)
+
+        return _recognise_claim(self._write(after.user_id, fits, taken), start)
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return _recognise_claim(self._take(seen, start.lane), start)
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        def unmoved(lane: Lane) -> bool:
+            return _moving(lane) == _moving(seen)
+
+        def whole(lane: Lane) -> Lane:
+            return replace(changed, running=lane.running, starts=lane.starts, parked=lane.parked, newest=lane.newest)
+
+        return self._write(seen.user_id, unmoved, whole)
+
+    def park(self, seen: Lane, receipt: str) -> Write:
+        def unmoved(lane: Lane) -> bool:
+            return lane.revision == seen.revision
+
+        return self._write(seen.user_id, unmoved, lambda lane: replace(lane, parked=receipt))
+
+    def _take(self, seen: Lane, after: Lane) -> Write:
+        moves_admitted = after.admitted != seen.admitted
+
+        def unmoved(lane: Lane) -> bool:
+            same = (lane.started, lane.revision) == (seen.started, seen.revision)
+            return same and _until(lane) == _until(seen) and not (moves_admitted and lane.admitted != seen.admitted)
+
+        def taken(lane: Lane) -> Lane:
+            return replace(
+                lane,
+                admitted=after.admitted if moves_admitted else lane.admitted,
+                started_seq=after.started_seq,
+                started=after.started,
+                starts=after.starts,
+                running=after.running,
+                cancelled=after.cancelled,
+                paused_until=lane.paused_until if seen.paused_until is None else None,
+                held_until=0 if seen.held_until else lane.held_until,
+                held_reason="" if seen.held_until else lane.held_reason,
+            )
+
+        return self._write(seen.user_id, unmoved, taken)
+
+    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        def held(lane: Lane) -> bool:
+            return lane.running is not None and lane.running.token == lease.token
+
+        def holding(lane: Lane) -> Lane:
+            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
+            revision = lane.revision + 1
+            return replace(lane, running=running, held_until=until, held_reason=reason, revision=revision)
+
+        return isinstance(self._write(user_id, held, holding), Written)
+
+    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
+        def held(lane: Lane) -> bool:
+            return lane.running is not None and lane.running.token == lease.token
+
+        def extended(lane: Lane) -> Lane:
+            token = lease.last_token if is_last else lease.token
+            return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
+
+        return isinstance(self._write(user_id, held, extended), Written)
+
+    def _write(self, user_id: str, condition: Callable[[Lane], bool], change: Callable[[Lane], Lane]) -> Write:
+        with self._lock:
+            lane = self.get(user_id)
+            if not condition(lane):
+                return Stale(lane)
+            self._lanes[user_id] = change(lane)
+            return Written(self._lanes[user_id])
+
+
+def _moving(lane: Lane) -> tuple[int, ...]:
+    return lane.admitted, lane.started, lane.started_seq, lane.revision
+
+
+def _until(lane: Lane) -> int | None:
+    return lane.running.until if lane.running else None
+
+
+def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
+    """Whether one more start at `at` breaks no limit, as far as the listed ones of `counted` starts can show it."""
+    if counted and not (listed and listed[0] <= at):
+        return False
+    for limit in limits:
+        shown = len(listed) >= limit.quota and listed[limit.quota - 1] <= at - limit.window_ms
+        if counted >= limit.quota and not shown:
+            return False
+    return len(listed) <= memory_needed(limits) + TRIM_SLACK
+
+
+# Whoever repeats a call whose answer was lost finds its own write in the way.
+
+
+def _recognise_admission(write: Write, task_id: str) -> Write:
+    return Written(write.lane) if write.lane.newest == task_id else write
+
+
+def _recognise_claim(write: Write, start: Start) -> Write:
+    mine, found = start.lane.running, write.lane.running
+    same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
+    return Written(write.lane) if same else write
+
+
+class MemoryParkedCounts:
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+        with self._lock:
+            counts = {day: count for day, count in self._counts.get(user_id, {}).items() if day >= today}
+            after = {day: counts.get(day, 0) + count for day, count in days.items()}
+            if max(after.values()) > most:
+                return False
+            self._counts[user_id] = counts | after
+            return True
+
+
+class MemoryTaskStore:
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, str], TaskRecord] = {}
+        self._logging_until: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def put(self, task: Task) -> None:
+        with self._lock:
+            self._records.setdefault((task.user_id, task.task_id), TaskRecord(_stored(task)))
+
+    def put_many(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self.put(task)
+
+    def newest(
+        self, user_id: str, state: TaskState | None, most: int, before: str | None
+    ) -> tuple[list[TaskRecord], str | None]:
+        with self._lock:
+            ids = sorted((task_id for user, task_id in self._records if user == user_id), reverse=True)
+            records = [self._records[user_id, task_id] for task_id in ids if before is None or task_id < before]
+        found = [record for record in records if state in (None, record.state)]
+        return found[:most], found[most - 1].task.task_id if len(found) > most else None
+
+    def get(self, user_id: str, task_id: str) -> TaskRecord | None:
+        return self._records.get((user_id, task_id))
+
+    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        with self._lock:
+            mine = sorted((key for key in self._records if key[0] == user_id), reverse=True)
+            newest = [self._records[key] for key in mine[:PREDECESSORS_SEARCHED]]
+        found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
+        return sorted(found, key=lambda record: record.task.seq)
+
+    def end(self, task: Task, ended: Ended) -> None:
+        ended = replace(ended, result=_as_json(ended.result))
+        self._note(TaskRecord(_stored(task), ended.state, ended, ended.attempts, ended.error))
+
+    def admitted(self, task: Task) -> bool:
+        return self._note_parked(TaskRecord(_stored(task)))
+
+    def withdrawn(self, task: Task, ended: Ended) -> bool:
+        return self._note_parked(TaskRecord(_stored(task), ended.state, ended, ended.attempts))
+
+    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            if self._records[key].is_logged or self._logging_until.get(key, 0) > now_ms:
+                return False
+            self._logging_until[key] = until
+            return True
+
+    def logged(self, task: Task) -> None:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            self._records[key] = replace(self._records[key], is_logged=True)
+
+    def _note_parked(self, record: TaskRecord) -> bool:
+        key = (record.task.user_id, record.task.task_id)
+        with self._lock:
+            known = self._records.get(key)
+            if known and (known.ended or known.task.seq):
+                return False
+            self._records[key] = record
+            return True
+
+    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+        self._note(TaskRecord(_stored(task), TaskState.QUEUED, None, attempts, error))
+
+    def _note(self, record: TaskRecord) -> None:
+        key = (record.task.user_id, record.task.task_id)
+        with self._lock:
+            known = self._records.get(key)
+            if known is None or known.ended is None:
+                self._records[key] = record
+
+
+def _stored(task: Task) -> Task:
+    return replace(task, payload=_as_json(task.payload), is_repeat=False)
+
+
+def _as_json(value: Json) -> Json:
+    """What is left of a value once it was written as JSON; nobody shares it."""
+    return json.loads(json.dumps(value))
+
+
+class MemoryCompletionLog:
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+
+    def write(self, event: dict[str, Any]) -> None:
+        with self._lock:
+            self._events.append(_as_json(event))
+
+    @property
+    def events(self) -> Sequence[dict[str, Any]]:
+        return tuple(self._events)
