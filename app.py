@@ -14,10 +14,10 @@ from chalicelib.api import dashboard as dashboard_files
 from chalicelib.api import problems, requests, responses
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
-from chalicelib.container import authenticates, container, later_queue_name, queue_name, use
+from chalicelib.container import authenticates, container, queue_name, scheduled_queue_name, use
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.lanes.control import Control
-from chalicelib.scheduled.dispatcher import ErrandDelivery
+from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.worker.worker import Deferred, Delivery
 
 if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
@@ -71,7 +71,7 @@ def submit_task_short() -> Response:
 def _submit_one() -> Response:
     request, parts = _request.get(), container()
     user_id, new = requests.read_submit(request, parts.settings, parts.registry, parts.clock.now_ms())
-    return parts.intake.submit_one(request, _user_to_act_for(user_id), new)
+    return parts.submit_handler.submit_one(request, _user_to_act_for(user_id), new)
 
 
 @app.route("/api/v1/tasks", methods=["POST"], content_types=ANY_TYPE)
@@ -82,7 +82,7 @@ def submit_tasks() -> Response:
 def _submit_many() -> Response:
     request, parts = _request.get(), container()
     user_id, new = requests.read_bulk(request, parts.settings, parts.registry, parts.clock.now_ms())
-    return parts.intake.submit_many(request, _user_to_act_for(user_id), new)
+    return parts.submit_handler.submit_many(request, _user_to_act_for(user_id), new)
 
 
 def _user_to_act_for(named: str | None) -> str:
@@ -248,20 +248,20 @@ def _handled(record: dict[str, Any], user_id: str) -> bool:
         return False
 
 
-@app.on_sqs_message(queue=later_queue_name(), batch_size=1, name="later")
-def later(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
-    """Does what was put off: admits parked tasks at their time, tells of ends."""
+@app.on_sqs_message(queue=scheduled_queue_name(), batch_size=1, name="scheduled")
+def scheduled(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
+    """Does what was put off: admits scheduled tasks at their time, tells of ends."""
     records = event.to_dict()["Records"]
-    failed = [record["messageId"] for record in records if not _ran_errand(record)]
+    failed = [record["messageId"] for record in records if not _ran_scheduled_message(record)]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
-def _ran_errand(record: dict[str, Any]) -> bool:
-    delivery = ErrandDelivery(record["body"], record["receiptHandle"], record["messageId"])
+def _ran_scheduled_message(record: dict[str, Any]) -> bool:
+    delivery = ScheduledDelivery(record["body"], record["receiptHandle"], record["messageId"])
     try:
-        return container().errands.handle(delivery)
+        return container().dispatcher.handle(delivery)
     except UnavailableError as error:
-        print(json.dumps({"event": "errand_unavailable", "error": str(error)}), flush=True)
+        print(json.dumps({"event": "scheduled_message_unavailable", "error": str(error)}), flush=True)
         return False
 
 

@@ -95,7 +95,7 @@ class _Attempts:
         self._clock = clock
         self._usage = usage
 
-    def unsettled(self, _task: Task) -> bool:
+    def is_pending(self, _task: Task) -> bool:
         return False
 
     def most(self, _task: Task) -> int:
@@ -144,16 +144,16 @@ class LambdaModel:
         self._busy = self._in_flight = self._queued = 0
 
     def run(self, submits: Iterator[tuple[int, str, int]]) -> Usage:
-        longest_sleep_ms = visibility.LONGEST_SLEEP_MS
+        longest_sleep_ms = visibility.MAX_SLEEP_MS
         # Nothing that the lead does not cover is slept.
-        visibility.LONGEST_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
+        visibility.MAX_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
         try:
             for at, user_id, tasks in submits:
                 self._go_on(EPOCH_MS + at)
                 self._submit(EPOCH_MS + at, user_id, tasks)
             self._go_on(None)
         finally:
-            visibility.LONGEST_SLEEP_MS = longest_sleep_ms
+            visibility.MAX_SLEEP_MS = longest_sleep_ms
         return self.usage
 
     def _go_on(self, until: int | None) -> None:

@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "TABLE_NAME": "paceline-dev",
     "QUEUE_URL": QUEUE_URL,
     "DEAD_LETTER_URL": f"{NOWHERE}/000000000000/paceline-dev-dead.fifo",
-    "LATER_QUEUE_URL": f"{NOWHERE}/000000000000/paceline-dev-later",
+    "SCHEDULED_QUEUE_URL": f"{NOWHERE}/000000000000/paceline-dev-later",
     "AWS_ENDPOINT_URL": NOWHERE,
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",

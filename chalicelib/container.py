@@ -17,26 +17,26 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.submit_handler import Intake
+from chalicelib.api.submit_handler import SubmitHandler
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
-from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBParkedCounts
+from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
-from chalicelib.aws.sqs_scheduled import SQSErrandQueue
+from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
-from chalicelib.core.contention import Races, Turns
+from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CompletionLog, Presence
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
-from chalicelib.scheduled.callbacks import Teller
-from chalicelib.scheduled.dispatcher import ErrandRunner
+from chalicelib.scheduled.callbacks import CallbackSender
+from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
-from chalicelib.submit.daily_cap import Parking
+from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.http_task import HttpTask
@@ -96,8 +96,8 @@ class Container:
         return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
-    def parked(self) -> DynamoDBParkedCounts:
-        return DynamoDBParkedCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+    def scheduled_counts(self) -> DynamoDBScheduledCounts:
+        return DynamoDBScheduledCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def queue(self) -> SQSTaskQueue:
@@ -105,8 +105,8 @@ class Container:
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
 
     @cached_property
-    def later(self) -> SQSErrandQueue:
-        return SQSErrandQueue(self.sqs, self._required("LATER_QUEUE_URL", self.settings.later_queue_url))
+    def scheduled_queue(self) -> SQSScheduledQueue:
+        return SQSScheduledQueue(self.sqs, self._required("SCHEDULED_QUEUE_URL", self.settings.scheduled_queue_url))
 
     @cached_property
     def authenticator(self) -> Authenticator:
@@ -120,9 +120,13 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        turn, settings, parking = Turns().turn, self.settings, Parking(self.parked, self.settings.max_parked)
+        turn, settings, daily_cap = (
+            PerUserLock().turn,
+            self.settings,
+            DailyCap(self.scheduled_counts, self.settings.max_scheduled),
+        )
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, self.clock, self._races, settings, turn, self.later, parking)
+        return Submitter(*stores, self.clock, self._retry, settings, turn, self.scheduled_queue, daily_cap)
 
     @cached_property
     def idempotency(self) -> Idempotency:
@@ -130,12 +134,12 @@ class Container:
         return Idempotency(requests, self.clock, new_id)
 
     @cached_property
-    def intake(self) -> Intake:
-        return Intake(self.submitter, self.idempotency, new_id, self.settings.over_limit)
+    def submit_handler(self) -> SubmitHandler:
+        return SubmitHandler(self.submitter, self.idempotency, new_id, self.settings.over_limit)
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings, self.later)
+        return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
     @cached_property
     def overview(self) -> Overview:
@@ -143,8 +147,8 @@ class Container:
         return Overview(DynamoDBLaneDirectory(self.dynamodb, table_name), self.clock, self.settings)
 
     @property
-    def _races(self) -> Races:
-        return Races(self.clock, random.random)
+    def _retry(self) -> RetryWithJitter:
+        return RetryWithJitter(self.clock, random.random)
 
     @cached_property
     def outbound(self) -> Outbound:
@@ -172,7 +176,7 @@ class Container:
             self.settings,
             keeper,
             end_process,
-            self.later,
+            self.scheduled_queue,
         )
 
     @cached_property
@@ -183,9 +187,11 @@ class Container:
         )
 
     @cached_property
-    def errands(self) -> ErrandRunner:
-        tell = Teller(self.outbound.call, self.settings.webhook_key)
-        return ErrandRunner(self.later, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock)
+    def dispatcher(self) -> ScheduledDispatcher:
+        tell = CallbackSender(self.outbound.call, self.settings.webhook_key)
+        return ScheduledDispatcher(
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock
+        )
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with what is wrong with it, None when nothing is."""
@@ -226,7 +232,7 @@ def queue_name() -> str:
     return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
 
 
-def later_queue_name() -> str:
+def scheduled_queue_name() -> str:
     """The queue that triggers `later`."""
     return f"paceline-{os.environ.get('STAGE') or 'dev'}-later"
 

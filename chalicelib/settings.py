@@ -67,8 +67,8 @@ class Settings:
     over_limit: OverLimit
     #: milliseconds; a submit that would start later is refused
     max_delay_ms: int
-    #: tasks of one user that may be parked for one day, UTC
-    max_parked: int
+    #: tasks of one user that may be scheduled in one day, UTC
+    max_scheduled: int
     #: starts that one task may take
     max_attempts: int
     #: milliseconds before the second attempt; doubles with each further one
@@ -90,7 +90,7 @@ class Settings:
     table_name: str
     queue_url: str
     dead_letter_url: str
-    later_queue_url: str
+    scheduled_queue_url: str
     #: AWS's own endpoints when None
     endpoint_url: str | None
     stage: str
@@ -105,7 +105,7 @@ class Settings:
             limits=read("LIMITS", _limits, DEFAULT_LIMITS),
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
-            max_parked=read("MAX_PARKED", _whole(1, 100_000), "1000"),
+            max_scheduled=read("MAX_SCHEDULED", _whole(1, 100_000), "1000"),
             max_attempts=read("MAX_ATTEMPTS", _whole(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
@@ -118,7 +118,7 @@ class Settings:
             table_name=read("TABLE_NAME", str, ""),
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
-            later_queue_url=read("LATER_QUEUE_URL", str, ""),
+            scheduled_queue_url=read("SCHEDULED_QUEUE_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
         )

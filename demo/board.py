@@ -13,7 +13,7 @@ from infra.cli.lines import duration
 from paceline_client import Lane
 
 #: Cells of the time axis, where the terminal is wide enough.
-MOST_CELLS = 64
+MAX_CELLS = 64
 #: What the other columns take.
 OTHER_CELLS = 36
 #: So many of the newest events are told.
@@ -70,7 +70,7 @@ class Board:
 
     def picture(self, now: int, width: int) -> RenderableType:
         """All of it as it is now, for a terminal of that width."""
-        cells = max(10, min(MOST_CELLS, width - OTHER_CELLS))
+        cells = max(10, min(MAX_CELLS, width - OTHER_CELLS))
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         table.add_column("user")
         table.add_column(self._axis(cells), no_wrap=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chalicelib.core.limits import Limits, parse_limits
 from completions.reader import Completion, folder_lines, read_completions
 from demo.board import Board, Member
-from demo.script import FAST_LIMITS, MOST_WINDOW_MS, Burst, bursts, longest, planned_starts
+from demo.script import FAST_LIMITS, MAX_WINDOW_MS, Burst, bursts, longest, planned_starts
 from demo.system import DemoError, System
 from paceline_client import Paceline, TaskOrder
 
@@ -47,7 +47,7 @@ class Performance:
 
     def _limits_there(self) -> Limits:
         limits = parse_limits(self._paceline.lane(self.members[0].user_id).limits)
-        if longest(limits).window_ms > MOST_WINDOW_MS:
+        if longest(limits).window_ms > MAX_WINDOW_MS:
             raise DemoError(f"With {longest(limits)} the demo would take too long: use --fast")
         return limits
 

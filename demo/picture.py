@@ -31,7 +31,7 @@ class Row:
     #: oldest first
     starts: Sequence[int]
     #: tasks that have ended
-    ended: int
+    outcome: int
 
 
 def draw(rows: Sequence[Row], limits: Limits, is_clean: bool, folder: Path) -> tuple[Path, Path]:
@@ -145,7 +145,7 @@ def _summed(changes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _most(axis: Axes, row: Row, limits: Limits) -> None:
     """Beside the row: the fullest window of each limit."""
     lines = [(_fullest(row, limit), INK) for limit in limits]
-    lines.append((f"{len(row.starts)} started, {sum(n for _, n in row.submits) - row.ended} lost", QUIET))
+    lines.append((f"{len(row.starts)} started, {sum(n for _, n in row.submits) - row.outcome} lost", QUIET))
     for place, (text, color) in enumerate(lines):
         axis.annotate(
             text, (1, longest(limits).quota), (9, 4 - 15 * place), xycoords=("axes fraction", "data"),
@@ -166,7 +166,7 @@ def _words(figure: Figure, rows: Sequence[Row], limits: Limits, is_clean: bool, 
     allowed = " or ".join(
         f"{limit.quota}{_noun(place, limit)} in any {_window(limit)}" for place, limit in enumerate(limits)
     )
-    tasks = sum(row.ended for row in rows)
+    tasks = sum(row.outcome for row in rows)
     users = _NUMBERS[len(rows)] if len(rows) < len(_NUMBERS) else str(len(rows))
     last = longest(limits)
     title = f"No user starts more than {allowed}" if is_clean else f"BROKEN: not more than {allowed} may start"

@@ -9,7 +9,7 @@ from math import ceil
 from chalicelib.core.limits import Limit, Limits, earliest_start
 
 #: A demo may take about twice this long, and nobody watches for longer.
-MOST_WINDOW_MS = 120_000
+MAX_WINDOW_MS = 120_000
 FAST_LIMITS = "1/second; 6/12 seconds"
 
 

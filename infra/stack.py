@@ -28,7 +28,7 @@ OUTPUT_VARIABLES = {
     "TABLE_NAME": "TableName",
     "QUEUE_URL": "QueueUrl",
     "DEAD_LETTER_URL": "DeadLetterUrl",
-    "LATER_QUEUE_URL": "LaterQueueUrl",
+    "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
 }
 
 #: Called with one line for each thing that happens to the stack.

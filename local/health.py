@@ -20,7 +20,7 @@ def api_socket(run_dir: Path, name: str) -> Path:
 
 def heartbeat_files(run_dir: Path, name: str) -> tuple[Path, Path]:
     """What the worker of this name touches: its loop for tasks the first, its loop for what was put off the second."""
-    return run_dir / f"{name}.beat", run_dir / f"{name}-later.beat"
+    return run_dir / f"{name}.beat", run_dir / f"{name}-scheduled.beat"
 
 
 def is_healthy(run_dir: Path, name: str) -> bool:

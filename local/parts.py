@@ -27,5 +27,5 @@ def warm_up() -> None:
     """
     use(make_container)
     parts = container()
-    _ = (parts.intake, parts.worker, parts.errands, parts.authenticator)
+    _ = (parts.submit_handler, parts.worker, parts.dispatcher, parts.authenticator)
     list(parts.check_health())

@@ -24,8 +24,8 @@ def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Pr
         "QUEUE_URL": outputs["QueueUrl"],
         "QUEUE_ARN": outputs["QueueArn"],
         "DEAD_LETTER_URL": outputs["DeadLetterUrl"],
-        "LATER_QUEUE_URL": outputs["LaterQueueUrl"],
-        "LATER_QUEUE_ARN": outputs["LaterQueueArn"],
+        "SCHEDULED_QUEUE_URL": outputs["ScheduledQueueUrl"],
+        "SCHEDULED_QUEUE_ARN": outputs["ScheduledQueueArn"],
         "RUN_DIR": str(settings.run_dir),
         # LocalStack returns later messages of a lane before a deferred head; not if it hands out one at a time.
         "RECEIVE_BATCH": "1" if settings.endpoint_url else "10",

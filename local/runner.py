@@ -102,7 +102,7 @@ class Run:
 
     def _start(self) -> None:
         if self._supervisor.end_leftover():
-            _say("Ended what was left of an earlier run")
+            _say("Outcome what was left of an earlier run")
         _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)

@@ -125,11 +125,13 @@ def main() -> None:
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
     work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
-    errands = handler(app.later, _function_name("later"), os.environ["LATER_QUEUE_ARN"], _timeout_seconds())
-    heartbeat, later_heartbeat = heartbeat_files(run_dir, name)
+    messages = handler(
+        app.scheduled, _function_name("scheduled"), os.environ["SCHEDULED_QUEUE_ARN"], _timeout_seconds()
+    )
+    heartbeat, scheduled_heartbeat = heartbeat_files(run_dir, name)
     triggers = [
         Trigger(os.environ["QUEUE_URL"], work, heartbeat, batch),
-        Trigger(os.environ["LATER_QUEUE_URL"], errands, later_heartbeat, batch),
+        Trigger(os.environ["SCHEDULED_QUEUE_URL"], messages, scheduled_heartbeat, batch),
     ]
     for trigger in triggers:
         trigger.start()

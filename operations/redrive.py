@@ -43,7 +43,7 @@ def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
                 if user_id not in (None, lane) or (lane in blocked and not callback):
                     stay.append(message["ReceiptHandle"])
                     continue
-                reason = _told_again(parts, callback, lane) if callback else _submitted_anew(parts, message, lane)
+                reason = _resend(parts, callback, lane) if callback else _submit_again(parts, message, lane)
                 if reason is None:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                     yield f"{lane}: {'told again' if callback else 'submitted anew'} ({message['MessageId']})"
@@ -68,7 +68,7 @@ def _received(sqs: Any, url: str) -> list[Any]:
     return list(answer.get("Messages", []))
 
 
-def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
+def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
     """None when the task has a new place in its lane, else why it has none."""
     try:
         task = Task.from_message(message["Body"])
@@ -92,17 +92,17 @@ def _submitted_anew(parts: Container, message: Any, lane: str) -> str | None:
 def _callback(body: str) -> Callback | None:
     """The callback that it is; None when it is anything else."""
     try:
-        errand = from_message(body)
+        message = from_message(body)
     except MessageError:
         return None
-    return errand if isinstance(errand, Callback) else None
+    return message if isinstance(message, Callback) else None
 
 
-def _told_again(parts: Container, callback: Callback, lane: str) -> str | None:
+def _resend(parts: Container, callback: Callback, lane: str) -> str | None:
     """None when it is tried for another day, else why not."""
     if callback.user_id != lane:
         return f"it names user {callback.user_id!r} in the lane of {lane!r}"
-    parts.later.send([(replace(callback, begun_at=parts.clock.now_ms()), 0)])
+    parts.scheduled_queue.send([(replace(callback, begun_at=parts.clock.now_ms()), 0)])
     return None
 
 

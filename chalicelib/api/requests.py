@@ -21,12 +21,12 @@ from chalicelib.core.errors import (
     TooLargeError,
 )
 from chalicelib.core.limits import Limits, parse_limits
-from chalicelib.core.scheduled import MOST_AHEAD_MS
+from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
 from chalicelib.settings import OverLimit, Settings
-from chalicelib.submit.submitter import MOST_TASKS, NewTask
+from chalicelib.submit.submitter import MAX_TASKS, NewTask
 from chalicelib.tasks.registry import Registry
 
 #: What a body may hold beside its payloads.
@@ -34,13 +34,13 @@ ENVELOPE_BYTES = 8_192
 #: Bytes of a bulk's body; API Gateway takes 10 MB and Lambda 6 MB.
 BULK_BYTES = 4_000_000
 #: Levels of arrays and objects in a payload.
-MOST_LEVELS = 32
+MAX_LEVELS = 32
 #: Tasks on one page of a list.
-MOST_LISTED = 100
+MAX_LISTED = 100
 #: Names the body as a whole where it is what is wrong.
 BODY = "body"
 #: Lanes on one page of the overview.
-MOST_LANES_LISTED = 50
+MAX_LANES_LISTED = 50
 
 Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
@@ -59,7 +59,7 @@ def read_bulk(
     request: Request, settings: Settings, registry: Registry, now_ms: int
 ) -> tuple[str | None, list[NewTask]]:
     """The user that the request names, None when it names none, and the tasks in order."""
-    most_bytes = min(BULK_BYTES, MOST_TASKS * _body_bytes(settings))
+    most_bytes = min(BULK_BYTES, MAX_TASKS * _body_bytes(settings))
     form = _form(request, BulkRequest, most_bytes)
     tasks = [_new_task(order, f"/tasks/{n}", settings, registry, now_ms) for n, order in enumerate(form.tasks)]
     return _user_id(request, form.user_id), tasks
@@ -88,8 +88,8 @@ def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     states = [one.value for one in TaskState]
     if state is not None and state not in states:
         raise InvalidError("No such state", f"{state[:64]!r} is none of {', '.join(states)}.", "state")
-    if not re.fullmatch(r"[0-9]{1,3}", most) or not 1 <= int(most) <= MOST_LISTED:
-        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MOST_LISTED}.", "limit")
+    if not re.fullmatch(r"[0-9]{1,3}", most) or not 1 <= int(most) <= MAX_LISTED:
+        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MAX_LISTED}.", "limit")
     if before is not None and not _TASK_ID.fullmatch(before):
         raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
     return TaskState(state) if state else None, int(most), before
@@ -103,8 +103,8 @@ def read_lanes(request: Request) -> tuple[str, int, int]:
         raise InvalidError("No such search", "It has to be what a user id begins with.", "search")
     if not re.fullmatch(r"[0-9]{1,6}", skip):
         raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
-    if not re.fullmatch(r"[0-9]{1,2}", most) or not 1 <= int(most) <= MOST_LANES_LISTED:
-        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MOST_LANES_LISTED}.", "limit")
+    if not re.fullmatch(r"[0-9]{1,2}", most) or not 1 <= int(most) <= MAX_LANES_LISTED:
+        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MAX_LANES_LISTED}.", "limit")
     return search, int(skip), int(most)
 
 
@@ -240,8 +240,8 @@ def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Regist
     if order.task not in registry:
         known = ", ".join(registry.names)
         raise InvalidError("No such task", f"There is no task {order.task!r}; there are: {known}.", f"{place}/task")
-    if _is_deeper(order.payload, MOST_LEVELS):
-        raise InvalidError("The payload is nested too deep", f"{MOST_LEVELS} levels are allowed.", f"{place}/payload")
+    if _is_deeper(order.payload, MAX_LEVELS):
+        raise InvalidError("The payload is nested too deep", f"{MAX_LEVELS} levels are allowed.", f"{place}/payload")
     try:
         size = len(msgspec.json.encode(order.payload))
     except UnicodeEncodeError as error:
@@ -267,8 +267,8 @@ def _check_time(order: TaskOrder, place: str, now_ms: int) -> None:
     if order.run_at is not None and order.delay_seconds is not None:
         detail = "Give `run_at` or `delay_seconds`, not both."
         raise InvalidError("Two times for one task", detail, f"{place}/delay_seconds")
-    if order.run_at is not None and order.run_at > now_ms + MOST_AHEAD_MS:
-        detail = f"`run_at` may be at most 13 days ahead: {now_ms + MOST_AHEAD_MS} now."
+    if order.run_at is not None and order.run_at > now_ms + MAX_AHEAD_MS:
+        detail = f"`run_at` may be at most 13 days ahead: {now_ms + MAX_AHEAD_MS} now."
         raise InvalidError("Too far ahead", detail, f"{place}/run_at")
 
 

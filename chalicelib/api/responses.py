@@ -160,7 +160,7 @@ def tasks_answer(views: Iterable[TaskView], further: str | None) -> Response:
 
 
 def _task_answer(view: TaskView) -> TaskAnswer:
-    task, ended = view.record.task, view.record.ended
+    task, outcome = view.record.task, view.record.outcome
     return TaskAnswer(
         task_id=task.task_id,
         user_id=task.user_id,
@@ -172,10 +172,10 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         estimated_at=view.estimated_at,
         submitted_at=task.submitted_at,
         started_at=view.started_at,
-        completed_at=ended.completed_at if ended else None,
+        completed_at=outcome.completed_at if outcome else None,
         attempts=view.attempts,
-        result=ended.result if ended else None,
-        error=ended.error if ended else view.record.error,
+        result=outcome.result if outcome else None,
+        error=outcome.error if outcome else view.record.error,
         run_at=task.run_at,
         callback_url=task.callback_url,
     )
@@ -193,18 +193,18 @@ def lanes_answer(page: LanePage) -> Response:
 
 
 def _completion_answer(record: TaskRecord, late_ms: int | None) -> CompletionAnswer:
-    task, ended = record.task, record.ended
-    assert ended is not None
+    task, outcome = record.task, record.outcome
+    assert outcome is not None
     return CompletionAnswer(
         user_id=task.user_id,
         task_id=task.task_id,
         seq=task.seq,
         task=task.name,
-        state=ended.state.value,
-        started_at=ended.started_at,
-        completed_at=ended.completed_at,
+        state=outcome.state.value,
+        started_at=outcome.started_at,
+        completed_at=outcome.completed_at,
         late_ms=late_ms,
-        error=ended.error,
+        error=outcome.error,
     )
 
 
@@ -223,8 +223,8 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         open_at=None if is_endless else next_within_limits(view.limits, lane.planned, opens_at(lane, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
-        held_until=lane.held_until if lane.held_until > now_ms else None,
-        held_reason=lane.held_reason if lane.held_until > now_ms else None,
+        throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,
+        throttled_reason=lane.throttled_reason if lane.throttled_until > now_ms else None,
         starts=list(lane.starts),
         admitted=lane.admitted,
         started=lane.started,

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from chalicelib.core.scheduled import MOST_AHEAD_MS
+from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.users import USER_PATTERN
-from chalicelib.outbound.destinations import LONGEST_URL
-from chalicelib.submit.submitter import MOST_TASKS
+from chalicelib.outbound.destinations import MAX_URL
+from chalicelib.submit.submitter import MAX_TASKS
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="Whoever a limit is for.")]
 TaskName = Annotated[
@@ -31,13 +31,13 @@ RunAt = Annotated[
     ),
 ]
 DelaySeconds = Annotated[
-    float, Meta(ge=0, le=MOST_AHEAD_MS // 1000, description="The same, so many seconds from now; not both.")
+    float, Meta(ge=0, le=MAX_AHEAD_MS // 1000, description="The same, so many seconds from now; not both.")
 ]
 CallbackUrl = Annotated[
     str,
     Meta(
         min_length=8,
-        max_length=LONGEST_URL,
+        max_length=MAX_URL,
         description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
     ),
 ]
@@ -67,7 +67,7 @@ class SubmitRequest(Struct, forbid_unknown_fields=True):
 class BulkRequest(Struct, forbid_unknown_fields=True):
     """Several tasks for one user, in order, all or none."""
 
-    tasks: Annotated[list[TaskOrder], Meta(min_length=1, max_length=MOST_TASKS)]
+    tasks: Annotated[list[TaskOrder], Meta(min_length=1, max_length=MAX_TASKS)]
     user_id: UserId | UnsetType = UNSET
 
 
@@ -158,8 +158,10 @@ class LaneAnswer(Struct):
     open_at: Annotated[int | None, Meta(description="When a further submit would start at once.")]
     paused: bool
     paused_until: Annotated[int | None, Meta(description="Null when not paused, or paused without an end.")]
-    held_until: Annotated[int | None, Meta(description="A task was told to slow down, so the lane waits until then.")]
-    held_reason: str | None
+    throttled_until: Annotated[
+        int | None, Meta(description="A task was told to slow down, so the lane waits until then.")
+    ]
+    throttled_reason: str | None
     starts: Annotated[list[int], Meta(description="The newest starts, newest first.")]
     admitted: Annotated[int, Meta(description="All tasks ever admitted.")]
     started: Annotated[int, Meta(description="All starts ever taken, retries included.")]

@@ -17,7 +17,7 @@ from chalicelib.submit.submitter import NewTask, Refused, Submitted, Submitter
 ToAnswer = Callable[[Submitted | Refused, OverLimit], Response]
 
 
-class Intake:
+class SubmitHandler:
     def __init__(
         self, submitter: Submitter, idempotency: Idempotency, new_id: Callable[[], str], over_limit: OverLimit
     ) -> None:

@@ -127,7 +127,7 @@ def error_code(error: ClientError) -> str:
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """Turns what trying later may change into an UnavailableError; anything else passes."""
+    """PerUserLock what trying later may change into an UnavailableError; anything else passes."""
     try:
         yield
     except ClientError as error:

@@ -40,16 +40,16 @@ class DynamoDBLaneStore:
         with unavailable("DynamoDB"):
             self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
 
-    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        write = self._update(user_id, admit_within_expression(limits, now_ms, task_id))
+    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id))
         return _recognise_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
         write = self._update(seen.user_id, admit_expression(seen, admission))
         return _recognise_admission(write, admission.lane.newest)
 
-    def claim_next(self, start: Start, limits: Limits) -> Write:
-        return _recognise_claim(self._update(start.lane.user_id, claim_next_expression(start, limits)), start)
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
+        return _recognise_claim(self._update(start.lane.user_id, fast_claim_expression(start, limits)), start)
 
     def claim(self, seen: Lane, start: Start) -> Write:
         return _recognise_claim(self._update(seen.user_id, claim_expression(seen, start)), start)
@@ -57,11 +57,11 @@ class DynamoDBLaneStore:
     def change(self, seen: Lane, changed: Lane) -> Write:
         return self._update(seen.user_id, change_expression(seen, changed))
 
-    def park(self, seen: Lane, receipt: str) -> Write:
-        return self._update(seen.user_id, park_expression(seen, receipt))
+    def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
+        return self._update(seen.user_id, save_head_receipt_expression(seen, receipt))
 
-    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        return isinstance(self._update(user_id, hold_expression(lease, until, reason)), Written)
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
 
     def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
         return isinstance(self._update(user_id, extend_expression(lease, until, is_last)), Written)
@@ -96,7 +96,7 @@ def _recognise_claim(write: Write, start: Start) -> Write:
     return Written(write.lane) if same else write
 
 
-def admit_within_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:
+def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
@@ -105,7 +105,7 @@ def admit_within_expression(limits: Limits, now_ms: int, task_id: str) -> Expres
     update.increment("admitted")
     update.absent("limits")
     update.absent("paused_until")
-    update.absent("held_until")
+    update.absent("throttled_until")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -123,7 +123,7 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     return update
 
 
-def claim_next_expression(start: Start, limits: Limits) -> Expression:
+def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update, lane = Expression(), start.lane
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
@@ -131,7 +131,7 @@ def claim_next_expression(start: Start, limits: Limits) -> Expression:
     update.increment("started")
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
-    update.absent("held_until")
+    update.absent("throttled_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
     if lane.limits:
@@ -153,9 +153,9 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         update.equals("admitted", seen.admitted)
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
-    if seen.held_until:
-        update.remove("held_until")
-        update.remove("held_reason")
+    if seen.throttled_until:
+        update.remove("throttled_until")
+        update.remove("throttled_reason")
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -184,7 +184,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     return update
 
 
-def park_expression(seen: Lane, receipt: str) -> Expression:
+def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
     update.set("parked", {"S": receipt})
     update.equals("revision", seen.revision)
@@ -202,11 +202,11 @@ def extend_expression(lease: Lease, until: int, is_last: bool) -> Expression:
     return update
 
 
-def hold_expression(lease: Lease, until: int, reason: str) -> Expression:
+def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update = extend_expression(lease, until, is_last=True)
     update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
-    update.set("held_until", number(until))
-    update.set("held_reason", {"S": reason})
+    update.set("throttled_until", number(until))
+    update.set("throttled_reason", {"S": reason})
     update.increment("revision")
     return update
 
@@ -255,9 +255,9 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
         replanned_seq=integer(item, "replanned_seq"),
         replanned_at=integer(item, "replanned_at"),
-        held_until=integer(item, "held_until"),
-        held_reason=item.get("held_reason", {}).get("S", ""),
-        parked=item.get("parked", {}).get("S", ""),
+        throttled_until=integer(item, "throttled_until"),
+        throttled_reason=item.get("throttled_reason", {}).get("S", ""),
+        head_receipt=item.get("parked", {}).get("S", ""),
         revision=integer(item, "revision"),
     )
 

@@ -1,4 +1,4 @@
-"""How many parked tasks of a user are due on each day: one item a user, an attribute for each day to come."""
+"""How many scheduled tasks of a user are due on each day: one item a user, an attribute for each day to come."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,13 @@ from botocore.exceptions import ClientError
 from chalicelib.aws.client import error_code, unavailable
 from chalicelib.aws.dynamodb_expression import Expression, key, number
 
-PARKED_ITEM = "parked"
+SCHEDULED_COUNTS_ITEM = "parked"
 DAY_SECONDS = 86_400
-#: The item may go when it was not written for so many days: a task is parked for 13 at most.
+#: The item may go when it was not written for so many days: a task is scheduled in 13 at most.
 KEPT_DAYS = 15
 
 
-class DynamoDBParkedCounts:
+class DynamoDBScheduledCounts:
     def __init__(self, client: Any, table_name: str) -> None:
         self._client = client
         self._table = table_name
@@ -32,8 +32,10 @@ class DynamoDBParkedCounts:
             update.remove(f"day{past}")
         update.set("expires_at", number((today + KEPT_DAYS) * DAY_SECONDS))
         try:
-            with unavailable("counting what is parked"):
-                self._client.update_item(TableName=self._table, Key=key(user_id, PARKED_ITEM), **update.parameters())
+            with unavailable("counting what is scheduled"):
+                self._client.update_item(
+                    TableName=self._table, Key=key(user_id, SCHEDULED_COUNTS_ITEM), **update.parameters()
+                )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise

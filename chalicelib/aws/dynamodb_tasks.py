@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from chalicelib.aws.client import NotRepeatedError, error_code, unavailable
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.task import Ended, Task, TaskRecord, TaskState, to_json
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its planned start or end at which a task's view may go: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
@@ -28,7 +28,7 @@ class DynamoDBTaskStore:
         self._client = client
         self._table = table_name
 
-    def put(self, task: Task) -> None:
+    def create_if_absent(self, task: Task) -> None:
         try:
             with unavailable("noting the task"):
                 self._client.put_item(
@@ -40,7 +40,7 @@ class DynamoDBTaskStore:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise
 
-    def put_many(self, tasks: Sequence[Task]) -> None:
+    def create_many(self, tasks: Sequence[Task]) -> None:
         for start in range(0, len(tasks), BATCH_WRITE):
             batch = tasks[start : start + BATCH_WRITE]
             try:
@@ -48,7 +48,7 @@ class DynamoDBTaskStore:
             except NotRepeatedError:
                 # If it was written, a worker may have found and ended one of them since.
                 for task in batch:
-                    self.put(task)
+                    self.create_if_absent(task)
 
     def _write_all(self, requests: list[Item]) -> None:
         for _ in range(BATCH_TRIES):
@@ -106,7 +106,7 @@ class DynamoDBTaskStore:
         }
         found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
         # A page ends at 1 MB, which is no more than 15 tasks with large payloads. A seq below the first ends nothing:
-        # who was parked, or came again with its key, has an old id and a new seq.
+        # who was scheduled, or came again with its key, has an old id and a new seq.
         while left > 0 and len(found) <= last_seq - first_seq:
             with unavailable("looking for earlier tasks"):
                 answer = self._client.query(**query, Limit=left)
@@ -117,32 +117,32 @@ class DynamoDBTaskStore:
             left -= answer["ScannedCount"]
         return sorted(found, key=lambda record: record.task.seq)
 
-    def end(self, task: Task, ended: Ended) -> None:
+    def finish(self, task: Task, outcome: Outcome) -> None:
         update = self._noted(task)
-        update.set("state", {"S": ended.state.value})
-        update.set("completed_at", number(ended.completed_at))
-        update.set("attempts", number(ended.attempts))
-        update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
-        if ended.started_at is not None:
-            update.set("started_at", number(ended.started_at))
-        if ended.state is TaskState.SUCCEEDED:
-            update.set("result", {"S": json.dumps(ended.result, ensure_ascii=False)})
+        update.set("state", {"S": outcome.state.value})
+        update.set("completed_at", number(outcome.completed_at))
+        update.set("attempts", number(outcome.attempts))
+        update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
+        if outcome.started_at is not None:
+            update.set("started_at", number(outcome.started_at))
+        if outcome.state is TaskState.SUCCEEDED:
+            update.set("result", {"S": json.dumps(outcome.result, ensure_ascii=False)})
         # An earlier attempt may have left its error, which is not the end's.
-        update.set_or_remove("error", {"S": ended.error} if ended.error is not None else None)
+        update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
 
-    def admitted(self, task: Task) -> bool:
-        update = self._parked(task)
+    def mark_admitted(self, task: Task) -> bool:
+        update = self._scheduled(task)
         update.set("state", {"S": TaskState.QUEUED.value})
         update.set("expires_at", number(task.planned_at // 1000 + TASK_KEPT_SECONDS))
         return self._update(task, update)
 
-    def withdrawn(self, task: Task, ended: Ended) -> bool:
-        update = self._parked(task)
-        update.set("state", {"S": ended.state.value})
-        update.set("completed_at", number(ended.completed_at))
-        update.set("attempts", number(ended.attempts))
-        update.set("expires_at", number(ended.completed_at // 1000 + TASK_KEPT_SECONDS))
+    def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
+        update = self._scheduled(task)
+        update.set("state", {"S": outcome.state.value})
+        update.set("completed_at", number(outcome.completed_at))
+        update.set("attempts", number(outcome.attempts))
+        update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
         return self._update(task, update)
 
     def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
@@ -158,7 +158,7 @@ class DynamoDBTaskStore:
         update.set("is_logged", {"BOOL": True})
         self._update(task, update)
 
-    def _parked(self, task: Task) -> Expression:
+    def _scheduled(self, task: Task) -> Expression:
         """Sets the task as it is now, if it has no place yet and has not ended."""
         update = self._noted(task)
         seq = update.name("seq")
@@ -232,12 +232,12 @@ def record_of(item: Item) -> TaskRecord:
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
     )
     error = item["error"]["S"] if "error" in item else None
-    ended = _ended_of(item, state) if state.ended else None
-    return TaskRecord(task, state, ended, integer(item, "attempts"), error, is_logged="is_logged" in item)
+    outcome = _ended_of(item, state) if state.is_final else None
+    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, is_logged="is_logged" in item)
 
 
-def _ended_of(item: Item, state: TaskState) -> Ended:
-    return Ended(
+def _ended_of(item: Item, state: TaskState) -> Outcome:
+    return Outcome(
         state,
         started_at=integer(item, "started_at") if "started_at" in item else None,
         completed_at=integer(item, "completed_at"),

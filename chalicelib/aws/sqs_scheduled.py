@@ -8,19 +8,19 @@ from botocore.exceptions import ClientError
 from chalicelib.aws.client import error_code, unavailable
 from chalicelib.aws.sqs_tasks import BATCH_BYTES, BATCH_ENTRIES, BATCH_TRIES, GONE_ERRORS
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.scheduled import Errand, to_message
+from chalicelib.core.scheduled import ScheduledMessage, to_message
 
 
-class SQSErrandQueue:
+class SQSScheduledQueue:
     def __init__(self, client: Any, queue_url: str) -> None:
         self._client = client
         self._queue_url = queue_url
 
-    def send(self, errands: Sequence[tuple[Errand, int]]) -> None:
+    def send(self, messages: Sequence[tuple[ScheduledMessage, int]]) -> None:
         batch: list[dict[str, Any]] = []
         size = 0
-        for errand, seconds in errands:
-            body = to_message(errand)
+        for message, seconds in messages:
+            body = to_message(message)
             if batch and (len(batch) == BATCH_ENTRIES or size + len(body) > BATCH_BYTES):
                 self._send_batch(batch)
                 batch, size = [], 0
@@ -37,7 +37,7 @@ class SQSErrandQueue:
             entries = [entry for entry in entries if entry["Id"] in failed]
             if not entries:
                 return
-        raise UnavailableError(f"sending for later: {len(entries)} of a batch were not taken")
+        raise UnavailableError(f"sending for scheduled_queue: {len(entries)} of a batch were not taken")
 
     def defer(self, receipt: str, seconds: int) -> None:
         try:

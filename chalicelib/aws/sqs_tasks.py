@@ -10,7 +10,7 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Task
 
 #: SQS takes message attributes of any length, but a reason longer than this helps nobody.
-LONGEST_REASON = 1_000
+MAX_REASON = 1_000
 #: What one SendMessageBatch takes: entries, and bytes of all bodies with some room for what counts beside them.
 BATCH_ENTRIES = 10
 BATCH_BYTES = 1_000_000
@@ -80,9 +80,7 @@ class SQSTaskQueue:
                 MessageBody=body,
                 MessageGroupId=user_id,
                 MessageDeduplicationId=task_id,
-                MessageAttributes={
-                    "reason": {"DataType": "String", "StringValue": reason[:LONGEST_REASON] or "unknown"}
-                },
+                MessageAttributes={"reason": {"DataType": "String", "StringValue": reason[:MAX_REASON] or "unknown"}},
             )
 
 

@@ -13,10 +13,10 @@ RACE_TRIES = 30
 #: The first wait between two tries; it grows up to ten times this, and each is drawn at random below it.
 RACE_JITTER_MS = 10
 #: When AWS is slow, the next one's turn begins all the same, or waits would add up to more than a client waits.
-LONGEST_TURN_SECONDS = 1.0
+MAX_TURN_SECONDS = 1.0
 
 
-class Races(Struct, frozen=True):
+class RetryWithJitter(Struct, frozen=True):
     """Tries again, with jitter, what lost a race against other writes of the same lane."""
 
     clock: Clock
@@ -32,7 +32,7 @@ class Races(Struct, frozen=True):
             self.clock.sleep(round(self.random() * RACE_JITTER_MS * min(tries, 10)))
 
 
-class Turns:
+class PerUserLock:
     """One turn at a time for each user, within this process: submits of one user would only race each other."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Turns:
         with self._lock:
             lock, waiting = self._waiting.get(user_id, (threading.Lock(), 0))
             self._waiting[user_id] = (lock, waiting + 1)
-        is_ours = lock.acquire(timeout=LONGEST_TURN_SECONDS)
+        is_ours = lock.acquire(timeout=MAX_TURN_SECONDS)
         try:
             yield
         finally:

@@ -61,10 +61,10 @@ class Lane(Struct, frozen=True):
     #: epoch ms; and from this time on
     replanned_at: int = 0
     #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
-    parked: str = ""
+    head_receipt: str = ""
     #: epoch ms until which no task starts because one of them was told to slow down; 0 when none was
-    held_until: int = 0
-    held_reason: str = ""
+    throttled_until: int = 0
+    throttled_reason: str = ""
     #: waiting tasks that were cancelled and are to be passed over: id and seq
     cancelled: Mapping[str, int] = field(default_factory=dict)
     #: moves with each change that a decision must not overlook: limits, pause, cancellations
@@ -217,8 +217,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
         return Cancelled(_pass_over(lane, task))
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
-    if lane.held_until > now_ms:
-        return Wait(lane.held_until)
+    if lane.throttled_until > now_ms:
+        return Wait(lane.throttled_until)
     mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
     if mine and mine.until > now_ms:
         return Wait(mine.until)
@@ -281,7 +281,7 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
     return estimates
 
 
-def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
+def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
     """The place of a task that was just admitted: 0 when the limits let it start now, else how many are ahead of it.
 
     While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1. Behind
@@ -290,7 +290,7 @@ def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms:
     >>> from chalicelib.core.limits import parse_limits
     >>> limits = parse_limits("1/second; 20/minute")
     >>> begun = Lane("ann", admitted=3, started_seq=1, started=1, starts=(5_000,))
-    >>> [place_in_line(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
+    >>> [position_of(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
     [1, 2]
     """
     ahead, is_paused = lane.waiting_before(seq), lane.is_paused(now_ms)
@@ -303,7 +303,7 @@ def place_in_line(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms:
 def opens_at(lane: Lane, now_ms: int) -> int:
     """When pause and hold end, epoch ms; now when there is neither, or nobody knows."""
     end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
-    return max(now_ms, end, lane.held_until)
+    return max(now_ms, end, lane.throttled_until)
 
 
 # What changes the whole lane: each gives the lane as it is to be; `LaneStore.change` writes it if nothing came between.

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from chalicelib.core.lane import Admission, Lane, Lease, Start
 from chalicelib.core.limits import Limits
-from chalicelib.core.scheduled import Errand
-from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
+from chalicelib.core.scheduled import ScheduledMessage
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 
 
 class Written(Struct, frozen=True):
@@ -34,7 +34,7 @@ class LaneStore(Protocol):
         """The lane as it is after every write that was answered; the empty one when there is none."""
         ...
 
-    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
         """Reserves now_ms as the planned start of one task, if the limits allow it and nothing is special.
 
         Special are limits of the user's own, a pause, and a list of planned starts that wants trimming.
@@ -45,7 +45,7 @@ class LaneStore(Protocol):
         """Reserves the admission if no other came between and nothing special changed."""
         ...
 
-    def claim_next(self, start: Start, limits: Limits) -> Write:
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         """Takes the start for the first attempt of the lane's next task, if the real starts allow it.
 
         Stale if the task is not next, or anything is special: paused, cancellations open, other limits of the
@@ -61,11 +61,11 @@ class LaneStore(Protocol):
         """Writes all but the lease if nothing at all was admitted, started or changed since it was seen."""
         ...
 
-    def park(self, seen: Lane, receipt: str) -> Write:
+    def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         """Notes the hidden head's handle if the lane was not changed since it was seen, so that a change wakes it."""
         ...
 
-    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
 
         Nothing moves the lease after it, as after the last `extend`. False when the lease was lost.
@@ -83,11 +83,11 @@ class LaneStore(Protocol):
 class TaskStore(Protocol):
     """Tasks, as a view for those who ask. UnavailableError when the store does not do it."""
 
-    def put(self, task: Task) -> None:
+    def create_if_absent(self, task: Task) -> None:
         """Notes a queued task; does nothing when the task is known, for its worker may have been faster."""
         ...
 
-    def put_many(self, tasks: Sequence[Task]) -> None:
+    def create_many(self, tasks: Sequence[Task]) -> None:
         """Notes queued tasks that no worker can know yet, before they are sent."""
         ...
 
@@ -106,16 +106,16 @@ class TaskStore(Protocol):
         """The newest tasks of the lane that have these seqs, by seq. It looks at the newest few hundred tasks only."""
         ...
 
-    def end(self, task: Task, ended: Ended) -> None:
+    def finish(self, task: Task, outcome: Outcome) -> None:
         """Notes how the task ended, whether it was noted before or not; a task that has ended stays as it is."""
         ...
 
-    def admitted(self, task: Task) -> bool:
-        """Notes the place that a parked task got; False when it has one already, or has ended."""
+    def mark_admitted(self, task: Task) -> bool:
+        """Notes the place that a scheduled task got; False when it has one already, or has ended."""
         ...
 
-    def withdrawn(self, task: Task, ended: Ended) -> bool:
-        """Notes the end of a parked task; False when it has got its place, or has ended."""
+    def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
+        """Notes the end of a scheduled task; False when it has got its place, or has ended."""
         ...
 
     def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
@@ -134,8 +134,8 @@ class TaskStore(Protocol):
         ...
 
 
-class ParkedCounts(Protocol):
-    """How many parked tasks of each user are due on each day. UnavailableError when nobody knows.
+class ScheduledCounts(Protocol):
+    """How many scheduled tasks of each user are due on each day. UnavailableError when nobody knows.
 
     Days are counted from the epoch, UTC.
     """
@@ -226,11 +226,11 @@ class TaskQueue(Protocol):
         ...
 
 
-class ErrandQueue(Protocol):
+class ScheduledQueue(Protocol):
     """What is to be done later, in any order, each thing at least once. UnavailableError when the queue can't."""
 
-    def send(self, errands: Sequence[tuple[Errand, int]]) -> None:
-        """Puts in each errand, to be given out after so many seconds, 0 to 900."""
+    def send(self, messages: Sequence[tuple[ScheduledMessage, int]]) -> None:
+        """Puts in each message, to be given out after so many seconds, 0 to 900."""
         ...
 
     def defer(self, receipt: str, seconds: int) -> None:

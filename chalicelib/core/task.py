@@ -41,7 +41,7 @@ class TaskState(str, Enum):
     CANCELLED = "cancelled"
 
     @property
-    def ended(self) -> bool:
+    def is_final(self) -> bool:
         return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 
 
@@ -126,7 +126,7 @@ def _integer(value: object) -> int:
     return value
 
 
-class Ended(Struct, frozen=True):
+class Outcome(Struct, frozen=True):
     """How a task ended. Times are epoch milliseconds."""
 
     state: TaskState
@@ -144,7 +144,7 @@ class TaskRecord(Struct, frozen=True):
 
     task: Task
     state: TaskState = TaskState.QUEUED
-    ended: Ended | None = None
+    outcome: Outcome | None = None
     #: attempts that failed so far, while it is not ended
     attempts: int = 0
     #: what the last failed attempt said

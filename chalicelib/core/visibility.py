@@ -1,4 +1,4 @@
-"""How long messages are hidden that can't be dealt with now, of lanes and of errands alike."""
+"""How long messages are hidden that can't be dealt with now, of lanes and of messages alike."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from chalicelib.core.errors import UnavailableError
 
 #: The longest wait that is slept, milliseconds; SQS hides messages for whole seconds only, so longer ones are deferred.
-LONGEST_SLEEP_MS = 1_200
+MAX_SLEEP_MS = 1_200
 #: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
 AGAIN_SECONDS = 5
 #: How long a message is hidden that only a newer deployment can read, so that one of its functions gets it: at 1,000

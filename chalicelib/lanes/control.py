@@ -4,26 +4,26 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.contention import Races
+from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.core.lane import (
     FOREVER_MS,
     Lane,
     estimated_starts,
     paused,
-    place_in_line,
+    position_of,
     resumed,
     with_limits,
     without,
 )
 from chalicelib.core.limits import Limits
-from chalicelib.core.ports import Clock, ErrandQueue, LaneStore, TaskQueue, TaskStore, Written
-from chalicelib.core.scheduled import Withdrawal
-from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
+from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
+from chalicelib.core.scheduled import CancelScheduled
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.settings import Settings
 
 #: Cancelled tasks that wait to be passed over; their ids make the lane's item larger and each write of it dearer.
-MOST_CANCELLED = 100
+MAX_CANCELLED = 100
 #: The longest that a start claimed ahead of its time can lie ahead, with some room for clocks that differ.
 CLAIMED_AHEAD_MS = 500
 #: How far a lane's view looks ahead: so many waiting tasks, and so long, milliseconds.
@@ -36,7 +36,7 @@ class TaskView(Struct, frozen=True):
 
     record: TaskRecord
     state: TaskState
-    #: as `place_in_line` has it; 0 when it may start now, is parked, or has started
+    #: as `position_of` has it; 0 when it may start now, is scheduled, or has started
     position: int
     #: None once it has started or ended, and while its lane is paused without an end
     estimated_at: int | None
@@ -66,23 +66,23 @@ class Control:
         tasks: TaskStore,
         queue: TaskQueue,
         clock: Clock,
-        races: Races,
+        races: RetryWithJitter,
         settings: Settings,
-        later: ErrandQueue | None = None,
+        scheduled_queue: ScheduledQueue | None = None,
     ) -> None:
-        """later: where tasks are parked until their time; None in a deployment that parks none."""
-        self._later = later
+        """scheduled_queue: where tasks are scheduled for their time; None in a deployment that schedules none."""
+        self._scheduled_queue = scheduled_queue
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
         self._clock = clock
-        self._races = races
+        self._retry = races
         self._settings = settings
 
     def task(self, user_id: str, task_id: str) -> TaskView:
         """The task and where it stands. NotFoundError when this user has no such task."""
         record = self._record(user_id, task_id)
-        return self._view(record, None if record.ended else self._lanes.get(user_id))
+        return self._view(record, None if record.outcome else self._lanes.get(user_id))
 
     def tasks(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
@@ -93,7 +93,7 @@ class Control:
         """
         stored = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None
         records, further = self._tasks.newest(user_id, stored, most, before)
-        lane = self._lanes.get(user_id) if any(not record.ended for record in records) else None
+        lane = self._lanes.get(user_id) if any(not record.outcome for record in records) else None
         views = [self._view(record, lane) for record in records]
         return [view for view in views if state in (None, view.state)], further
 
@@ -107,7 +107,7 @@ class Control:
         """
         record = self._withdrawn(self._record(user_id, task_id))
         task = record.task
-        if record.ended and not task.seq:
+        if record.outcome and not task.seq:
             return self._view(record, None)
 
         def cancelled(lane: Lane) -> Lane:
@@ -116,24 +116,24 @@ class Control:
                 return lane
             if view.state is not TaskState.QUEUED or task.seq <= lane.started_seq:
                 raise ConflictError("The task has started", f"It is {view.state.value}; only waiting tasks end so.")
-            if len(lane.cancelled) >= MOST_CANCELLED:
-                raise ConflictError("Too many cancelled tasks", f"{MOST_CANCELLED} wait to be passed over; try later.")
+            if len(lane.cancelled) >= MAX_CANCELLED:
+                raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
             return without(lane, {task_id: task.seq})
 
         lane = self._change(user_id, cancelled)
-        if lane.parked and task.seq == lane.started_seq + 1:
-            self._queue.defer(lane.parked, 0)  # nothing has to wait behind it
-        self._tasks.end(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        if lane.head_receipt and task.seq == lane.started_seq + 1:
+            self._queue.defer(lane.head_receipt, 0)  # nothing has to wait behind it
+        self._tasks.finish(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self.task(user_id, task_id)
 
     def _withdrawn(self, record: TaskRecord) -> TaskRecord:
-        """Ends a parked task, unless it gets its place at this very moment; the task as it is then."""
+        """Ends a scheduled task, unless it gets its place at this very moment; the task as it is then."""
         task = record.task
-        if task.seq or record.ended or self._later is None:
+        if task.seq or record.outcome or self._scheduled_queue is None:
             return record
         # First of all, so that the end is logged whatever happens here.
-        self._later.send([(Withdrawal(task), 0)])
-        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        self._scheduled_queue.send([(CancelScheduled(task), 0)])
+        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self._record(task.user_id, task.task_id)
 
     def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
@@ -151,16 +151,16 @@ class Control:
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
-        if lane.parked and lane.paused_until != FOREVER_MS:
-            self._queue.defer(lane.parked, 0)  # a long wait was decided on under what is no longer so
+        if lane.head_receipt and lane.paused_until != FOREVER_MS:
+            self._queue.defer(lane.head_receipt, 0)  # a long wait was decided on under what is no longer so
         if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
         return self._lane_view(lane)
 
     def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
         lane = self._lanes.get(user_id)
-        for tries in self._races.tries():
-            self._races.pause(tries)
+        for tries in self._retry.tries():
+            self._retry.pause(tries)
             changed = how(lane)
             if changed == lane:
                 return lane
@@ -177,10 +177,10 @@ class Control:
         return record
 
     def _view(self, record: TaskRecord, lane: Lane | None) -> TaskView:
-        if record.ended or lane is None:
-            ended = record.ended
-            started_at = ended.started_at if ended else None
-            return TaskView(record, record.state, 0, None, started_at, ended.attempts if ended else 0)
+        if record.outcome or lane is None:
+            outcome = record.outcome
+            started_at = outcome.started_at if outcome else None
+            return TaskView(record, record.state, 0, None, started_at, outcome.attempts if outcome else 0)
         task, now_ms = record.task, self._clock.now_ms()
         if not task.seq:
             return TaskView(record, TaskState.QUEUED, 0, task.run_at, None, 0)
@@ -192,7 +192,7 @@ class Control:
         limits = lane.limits_or(self._settings.limits)
         estimated_at = self._estimate(lane, limits, task, now_ms)
         # By the estimate, since a retry, a hold or other limits may have moved what was planned at the submit.
-        position = place_in_line(lane, limits, task.seq, estimated_at, now_ms)
+        position = position_of(lane, limits, task.seq, estimated_at, now_ms)
         known_at = None if lane.paused_until == FOREVER_MS else estimated_at
         return TaskView(record, TaskState.QUEUED, position, known_at, None, record.attempts)
 
@@ -212,7 +212,7 @@ class Control:
         if lane.running is None or lane.running.until <= now_ms:
             return None
         record = self._tasks.get(lane.user_id, lane.running.task_id)
-        has_ended = record is not None and (record.ended is not None or record.attempts >= lane.running.attempt)
+        has_ended = record is not None and (record.outcome is not None or record.attempts >= lane.running.attempt)
         return None if has_ended else lane.running.task_id
 
 

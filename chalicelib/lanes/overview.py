@@ -15,9 +15,9 @@ from chalicelib.lanes.control import LaneView, view_of_lane
 from chalicelib.settings import Settings
 
 #: Lanes that one survey reads; of more, the first by name.
-MOST_SURVEYED = 2_000
+MAX_SURVEYED = 2_000
 #: Surveys kept, each for one search.
-MOST_SURVEYS = 8
+MAX_SURVEYS = 8
 #: A survey is good for so long at least,
 SURVEY_KEPT_MS = 2_000
 #: and for so many times as long as it took: an overview never takes more than a twentieth of a process.
@@ -27,9 +27,9 @@ PAGE_KEPT_MS = 500
 #: A lane's newest task is looked at when it started within this.
 RECENT_MS = 60_000
 #: Newest tasks that one survey looks at.
-MOST_TASKS_SEEN = 300
+MAX_TASKS_SEEN = 300
 #: Completions that an overview shows.
-MOST_COMPLETIONS = 20
+MAX_COMPLETIONS = 20
 #: The starts of so long make the rate.
 RATE_MS = 10_000
 
@@ -43,7 +43,7 @@ class Completion(Struct, frozen=True):
 
     @property
     def at(self) -> int:
-        return self.record.ended.completed_at if self.record.ended else 0
+        return self.record.outcome.completed_at if self.record.outcome else 0
 
 
 class Totals(Struct, frozen=True):
@@ -114,18 +114,18 @@ class Overview:
         if known and began_at < known.good_until:
             return known
         self._surveys.pop(search, None)
-        while len(self._surveys) >= MOST_SURVEYS:
+        while len(self._surveys) >= MAX_SURVEYS:
             del self._surveys[next(iter(self._surveys))]
         self._surveys[search] = self._surveyed(search, began_at)
         return self._surveys[search]
 
     def _surveyed(self, search: str, began_at: int) -> _Survey:
-        user_ids = self._directory.user_ids(search, MOST_SURVEYED + 1)
-        lanes = self._directory.lanes(user_ids[:MOST_SURVEYED])
+        user_ids = self._directory.user_ids(search, MAX_SURVEYED + 1)
+        lanes = self._directory.lanes(user_ids[:MAX_SURVEYED])
         now_ms = self._clock.now_ms()
         records = self._records(lanes, now_ms)
         completions = _newest(_completions(lanes, records))
-        totals = _totals(lanes, records, completions, now_ms, complete=len(user_ids) <= MOST_SURVEYED)
+        totals = _totals(lanes, records, completions, now_ms, complete=len(user_ids) <= MAX_SURVEYED)
         kept_ms = max(SURVEY_KEPT_MS, SURVEY_KEPT_TIMES * (now_ms - began_at))
         ranked = sorted(lanes, key=lambda lane: _rank(lane, now_ms))
         return _Survey(ranked, records, totals, completions, now_ms, now_ms + kept_ms)
@@ -138,7 +138,7 @@ class Overview:
         """The newest tasks of the lanes that move, by id."""
         moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or _is_leased(lane, now_ms)]
         moving.sort(key=_moved_at, reverse=True)
-        keys = [(lane.user_id, lane.running.task_id) for lane in moving[:MOST_TASKS_SEEN] if lane.running]
+        keys = [(lane.user_id, lane.running.task_id) for lane in moving[:MAX_TASKS_SEEN] if lane.running]
         return {record.task.task_id: record for record in self._directory.tasks(keys)}
 
     def _view(self, lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> LaneView:
@@ -164,28 +164,28 @@ def _running(lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> str | N
     if lane.running is None or not _is_leased(lane, now_ms):
         return None
     record = records.get(lane.running.task_id)
-    is_open = record is not None and record.ended is None and record.attempts < lane.running.attempt
+    is_open = record is not None and record.outcome is None and record.attempts < lane.running.attempt
     return lane.running.task_id if is_open else None
 
 
 def _completions(lanes: Iterable[Lane], records: dict[str, TaskRecord]) -> Iterable[Completion]:
     for lane in lanes:
         record = records.get(lane.running.task_id) if lane.running else None
-        if record and record.ended:
+        if record and record.outcome:
             yield Completion(record, _late_ms(lane, record))
 
 
 def _late_ms(lane: Lane, record: TaskRecord) -> int | None:
-    ended, task = record.ended, record.task
-    is_first = ended is not None and ended.attempts == 1
-    if ended is None or ended.started_at is None or not is_first or task.seq <= lane.replanned_seq:
+    outcome, task = record.outcome, record.task
+    is_first = outcome is not None and outcome.attempts == 1
+    if outcome is None or outcome.started_at is None or not is_first or task.seq <= lane.replanned_seq:
         return None
-    return ended.started_at - task.planned_at
+    return outcome.started_at - task.planned_at
 
 
 def _newest(completions: Iterable[Completion]) -> list[Completion]:
     by_id = {completion.record.task.task_id: completion for completion in completions}
-    return sorted(by_id.values(), key=lambda completion: completion.at, reverse=True)[:MOST_COMPLETIONS]
+    return sorted(by_id.values(), key=lambda completion: completion.at, reverse=True)[:MAX_COMPLETIONS]
 
 
 def _totals(

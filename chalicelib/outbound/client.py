@@ -23,9 +23,9 @@ from urllib3.exceptions import HTTPError
 from chalicelib.core.errors import DestinationError, PermanentError
 from chalicelib.outbound.destinations import Destination, destination
 
-MOST_REDIRECTS = 3
+MAX_REDIRECTS = 3
 #: Bytes of an answer that are kept; the rest is not read.
-MOST_KEPT = 16_384
+MAX_KEPT = 16_384
 TOO_LATE = "there was no whole answer in time"
 _REDIRECTS = {301, 302, 303, 307, 308}
 #: What a redirect may take along to another origin: anything else might be a secret.
@@ -51,7 +51,7 @@ class Answer(Struct, frozen=True):
     status: int
     #: names in lower case
     headers: Mapping[str, str]
-    #: at most MOST_KEPT bytes, as they came
+    #: at most MAX_KEPT bytes, as they came
     body: bytes
     #: the body was longer
     is_cut: bool
@@ -93,7 +93,7 @@ class Outbound(Struct, frozen=True):
         headers: Mapping[str, str],
         body: bytes,
         timeout_seconds: float,
-        most_redirects: int = MOST_REDIRECTS,
+        most_redirects: int = MAX_REDIRECTS,
     ) -> Answer:
         """Makes the call and follows so many redirects; with 0, a redirect is the answer.
 
@@ -142,7 +142,7 @@ class Outbound(Struct, frozen=True):
                     decode_content=False,
                 )
                 kept = b""
-                while len(kept) <= MOST_KEPT and (chunk := response.read(MOST_KEPT + 1 - len(kept))):
+                while len(kept) <= MAX_KEPT and (chunk := response.read(MAX_KEPT + 1 - len(kept))):
                     kept += chunk
                 response.close()
             except (HTTPError, HTTPException, OSError, ValueError) as error:
@@ -154,7 +154,7 @@ class Outbound(Struct, frozen=True):
             if deadline.is_over:
                 raise CallFailedError(TOO_LATE)
         lowered = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, lowered, kept[:MOST_KEPT], len(kept) > MOST_KEPT)
+        return Answer(response.status, lowered, kept[:MAX_KEPT], len(kept) > MAX_KEPT)
 
     def _address(self, place: Destination) -> str:
         """The first address of the host, if all of them may be called."""

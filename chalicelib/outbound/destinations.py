@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from chalicelib.core.errors import DestinationError
 
-LONGEST_URL = 2_048
+MAX_URL = 2_048
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -47,9 +47,9 @@ def destination(url: str, allowed_hosts: Sequence[str]) -> Destination:
 
 
 def _taken_apart(url: str) -> Destination:
-    if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+    if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         raise DestinationError(
-            f"an address has at most {LONGEST_URL} characters, all of them ASCII and none of them a space"
+            f"an address has at most {MAX_URL} characters, all of them ASCII and none of them a space"
         )
     try:
         parts = urlsplit(url)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 #: How a secret is written: this, then base64.
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the form of one, not one
 #: Bytes that the scheme allows for a secret.
-SHORTEST_SECRET, LONGEST_SECRET = 24, 64
+MIN_SECRET, MAX_SECRET = 24, 64
 
 
 def secret_bytes(secret: str) -> bytes:
@@ -17,8 +17,8 @@ def secret_bytes(secret: str) -> bytes:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except ValueError as error:  # binascii.Error among them
         raise ValueError("is no base64 after `whsec_`") from error
-    if not SHORTEST_SECRET <= len(key) <= LONGEST_SECRET:
-        raise ValueError(f"has {len(key)} bytes; allowed: {SHORTEST_SECRET} to {LONGEST_SECRET}")
+    if not MIN_SECRET <= len(key) <= MAX_SECRET:
+        raise ValueError(f"has {len(key)} bytes; allowed: {MIN_SECRET} to {MAX_SECRET}")
     return key
 
 

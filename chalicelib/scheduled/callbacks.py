@@ -23,7 +23,7 @@ class Answered(Protocol):
     def status(self) -> int: ...
 
 
-class Untold(Struct, frozen=True):
+class DeliveryFailure(Struct, frozen=True):
     """Nobody took it in."""
 
     reason: str
@@ -35,25 +35,25 @@ class Untold(Struct, frozen=True):
 Call = Callable[[str, str, Mapping[str, str], bytes, float, int], Answered]
 
 
-class Teller(Struct, frozen=True):
+class CallbackSender(Struct, frozen=True):
     """call: raises PermanentError when it is not allowed. key: signs each call; None signs none. now: epoch seconds."""
 
     call: Call
     key: bytes | None
     now: Callable[[], float] = time.time
 
-    def __call__(self, callback: Callback) -> Untold | None:
+    def __call__(self, callback: Callback) -> DeliveryFailure | None:
         """None when the receiver answered 2xx. A redirect is no answer: it would turn the POST into a GET."""
         body = json.dumps(callback.event, separators=(",", ":")).encode()
         try:
             answer = self.call("POST", callback.url, self._headers(callback, body), body, TIMEOUT_SECONDS, 0)
         except PermanentError as error:
-            return Untold(describe(error), is_final=True)
+            return DeliveryFailure(describe(error), is_final=True)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody has it
-            return Untold(describe(error), is_final=False)
+            return DeliveryFailure(describe(error), is_final=False)
         if 200 <= answer.status < 300:
             return None
-        return Untold(f"HTTP {answer.status}", is_final=answer.status == GONE)
+        return DeliveryFailure(f"HTTP {answer.status}", is_final=answer.status == GONE)
 
     def _headers(self, callback: Callback, body: bytes) -> dict[str, str]:
         headers = {"content-type": "application/json", "user-agent": "Paceline"}

@@ -1,6 +1,6 @@
-"""One errand's way: wait for its time, then do it. Knows neither Lambda nor AWS.
+"""One message's way: wait for its time, then do it. Knows neither Lambda nor AWS.
 
-The queue may give an errand twice, and each can be begun again at any point: a parked task is known by its record,
+The queue may give an message twice, and each can be begun again at any point: a scheduled task is known by its record,
 which says whether it got its place.
 """
 
@@ -11,26 +11,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.errors import MessageError, NewerMessageError
-from chalicelib.core.ports import Clock, ErrandQueue, TaskQueue, TaskStore
+from chalicelib.core.ports import Clock, ScheduledQueue, TaskQueue, TaskStore
 from chalicelib.core.scheduled import (
-    LONGEST_DELAY_SECONDS,
+    MAX_SQS_DELAY_SECONDS,
     Callback,
-    Errand,
-    Parked,
-    Withdrawal,
+    CancelScheduled,
+    ScheduledMessage,
+    ScheduledTask,
     from_message,
     to_message,
 )
-from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
-from chalicelib.core.visibility import AGAIN_SECONDS, LONGEST_SLEEP_MS, NEWER_SECONDS, again_soon
-from chalicelib.scheduled.callbacks import Untold
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.visibility import AGAIN_SECONDS, MAX_SLEEP_MS, NEWER_SECONDS, again_soon
+from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.submit.submitter import Refused, Submitter
 from chalicelib.worker.execution import Attempts
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
-LONGEST_HIDDEN_SECONDS = 43_000
+MAX_HIDDEN_SECONDS = 43_000
 #: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
-FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 6 * 3_600_000
+FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
 #: How long nobody else logs an end once somebody began to: longer than `Attempts` tries to, milliseconds.
@@ -39,7 +39,7 @@ LOGGING_MS = 30_000
 NOBODY = "nobody"
 
 
-class ErrandDelivery(Struct, frozen=True):
+class ScheduledDelivery(Struct, frozen=True):
     """A message of the queue as it was given."""
 
     body: str
@@ -47,18 +47,18 @@ class ErrandDelivery(Struct, frozen=True):
     message_id: str
 
 
-class ErrandRunner:
+class ScheduledDispatcher:
     def __init__(
         self,
-        later: ErrandQueue,
+        scheduled_queue: ScheduledQueue,
         tasks: TaskStore,
         queue: TaskQueue,
         submitter: Submitter,
         attempts: Attempts,
-        tell: Callable[[Callback], Untold | None],
+        tell: Callable[[Callback], DeliveryFailure | None],
         clock: Clock,
     ) -> None:
-        self._later = later
+        self._scheduled_queue = scheduled_queue
         self._tasks = tasks
         self._queue = queue
         self._submitter = submitter
@@ -66,55 +66,55 @@ class ErrandRunner:
         self._tell = tell
         self._clock = clock
 
-    def handle(self, delivery: ErrandDelivery) -> bool:
+    def handle(self, delivery: ScheduledDelivery) -> bool:
         """Whether it is done; if not, the message is hidden until it is due. UnavailableError: it comes back."""
         try:
-            errand = from_message(delivery.body)
+            message = from_message(delivery.body)
         except NewerMessageError:
-            self._later.defer(delivery.receipt, NEWER_SECONDS)
+            self._scheduled_queue.defer(delivery.receipt, NEWER_SECONDS)
             return False
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
-        with again_soon(self._later.defer, delivery.receipt):
-            return self._handle(errand, delivery)
+        with again_soon(self._scheduled_queue.defer, delivery.receipt):
+            return self._handle(message, delivery)
 
-    def _handle(self, errand: Errand, delivery: ErrandDelivery) -> bool:
-        if self._is_early(delivery, errand.due_at):
+    def _handle(self, message: ScheduledMessage, delivery: ScheduledDelivery) -> bool:
+        if self._is_early(delivery, message.due_at):
             return False
-        if isinstance(errand, Parked):
-            self._admit(errand)
+        if isinstance(message, ScheduledTask):
+            self._admit(message)
             return True
-        if isinstance(errand, Withdrawal):
-            return self._withdraw(errand.task, delivery)
-        return self._call_back(errand, delivery)
+        if isinstance(message, CancelScheduled):
+            return self._withdraw(message.task, delivery)
+        return self._call_back(message, delivery)
 
-    def _is_early(self, delivery: ErrandDelivery, due_at: int) -> bool:
+    def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
         wait_ms = due_at - self._clock.now_ms()
-        if wait_ms <= 0 or (wait_ms <= LONGEST_SLEEP_MS and not self._clock.sleep(wait_ms)):
+        if wait_ms <= 0 or (wait_ms <= MAX_SLEEP_MS and not self._clock.sleep(wait_ms)):
             return False
-        self._later.defer(delivery.receipt, min(wait_ms // 1000, LONGEST_HIDDEN_SECONDS))
+        self._scheduled_queue.defer(delivery.receipt, min(wait_ms // 1000, MAX_HIDDEN_SECONDS))
         return True
 
-    def _admit(self, parked: Parked) -> None:
+    def _admit(self, scheduled: ScheduledTask) -> None:
         """Gives the task its place: reserve, note, send.
 
         Noted before it is sent, so that from then on it is in its lane for everybody: who cancels it before that ends
         it here, and who does so later ends it there, never both.
         """
-        task = parked.task
+        task = scheduled.task
         record = self._tasks.get(task.user_id, task.task_id)
         if record and self._is_settled(record):
             return
         now_ms = self._clock.now_ms()
         place = self._submitter.reserve(task.user_id, task.task_id, now_ms)
         if isinstance(place, Refused):
-            self._try_later(parked, place.retry_at - now_ms)
+            self._try_later(scheduled, place.retry_at - now_ms)
             return
         seq, planned_at = place
         # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
         admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
-        if self._tasks.admitted(admitted):
+        if self._tasks.mark_admitted(admitted):
             self._queue.send(admitted)
             return
         record = self._tasks.get(task.user_id, task.task_id)
@@ -128,40 +128,40 @@ class ErrandRunner:
         """
         if record.task.seq and record.state in (TaskState.QUEUED, TaskState.CANCELLED):
             self._queue.send(replace(record.task, is_repeat=True))
-        return bool(record.ended or record.task.seq)
+        return bool(record.outcome or record.task.seq)
 
-    def _try_later(self, parked: Parked, wait_ms: int) -> None:
+    def _try_later(self, scheduled: ScheduledTask, wait_ms: int) -> None:
         """As a new message, since it may take days, and a message lives for 14."""
-        seconds = max(1, min(math.ceil(wait_ms / 1000), LONGEST_DELAY_SECONDS))
-        self._later.send([(parked, seconds)])
+        seconds = max(1, min(math.ceil(wait_ms / 1000), MAX_SQS_DELAY_SECONDS))
+        self._scheduled_queue.send([(scheduled, seconds)])
 
-    def _withdraw(self, task: Task, delivery: ErrandDelivery) -> bool:
+    def _withdraw(self, task: Task, delivery: ScheduledDelivery) -> bool:
         """Logs that the task was cancelled, unless it had got its place before.
 
-        Once, though whoever cancelled it twice at once sent two errands, and the queue may give each twice: one after
+        Once, though whoever cancelled it twice at once sent two messages, and the queue may give each twice: one after
         the other has the log to itself, and the others come again to see it done.
         """
         now_ms = self._clock.now_ms()
-        self._tasks.withdrawn(task, Ended(TaskState.CANCELLED, None, now_ms, 0))
+        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, now_ms, 0))
         record = self._tasks.get(task.user_id, task.task_id)
-        if record is None or record.ended is None or record.task.seq or record.is_logged:
+        if record is None or record.outcome is None or record.task.seq or record.is_logged:
             return True
         if not self._tasks.begin_log(task, now_ms, now_ms + LOGGING_MS):
-            self._later.defer(delivery.receipt, AGAIN_SECONDS)
+            self._scheduled_queue.defer(delivery.receipt, AGAIN_SECONDS)
             return False
-        self._attempts.cancelled(task, record.ended)
+        self._attempts.cancelled(task, record.outcome)
         self._tasks.logged(task)
         return True
 
-    def _call_back(self, callback: Callback, delivery: ErrandDelivery) -> bool:
-        untold = self._tell(callback)
-        if untold is None:
+    def _call_back(self, callback: Callback, delivery: ScheduledDelivery) -> bool:
+        failure = self._tell(callback)
+        if failure is None:
             return True
         age_ms = max(0, self._clock.now_ms() - callback.begun_at)
-        if untold.is_final or age_ms >= TRIED_FOR_MS:
-            reason = f"callback to {callback.url[:200]}: {untold.reason}"
+        if failure.is_final or age_ms >= TRIED_FOR_MS:
+            reason = f"callback to {callback.url[:200]}: {failure.reason}"
             self._queue.send_dead(callback.user_id, f"{callback.task_id}-end", to_message(callback), reason)
             return True
-        wait_ms = min(max(age_ms, FIRST_RETRY_MS), LONGEST_RETRY_MS, TRIED_FOR_MS - age_ms)
-        self._later.defer(delivery.receipt, math.ceil(wait_ms / 1000))
+        wait_ms = min(max(age_ms, FIRST_RETRY_MS), MAX_RETRY_MS, TRIED_FOR_MS - age_ms)
+        self._scheduled_queue.defer(delivery.receipt, math.ceil(wait_ms / 1000))
         return False

@@ -1,4 +1,4 @@
-"""How many tasks one user may park: so many for each day on which they are due.
+"""How many tasks one user may schedule: so many for each day on which they are due.
 
 A day's count only grows and goes with the day: what was cancelled or has run counts until then. So nothing that dies in
 between leaves a count too high for good, and a task that gets its place costs no call here.
@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from chalicelib.core.ports import ParkedCounts
+from chalicelib.core.ports import ScheduledCounts
 
 DAY_MS = 86_400_000
 
 
-class Parking:
-    def __init__(self, counts: ParkedCounts, most: int) -> None:
+class DailyCap:
+    def __init__(self, counts: ScheduledCounts, most: int) -> None:
         """most: tasks that are due on one day, UTC."""
         self._counts = counts
         self.most = most
@@ -25,7 +25,7 @@ class Parking:
         return not days or self._counts.add(user_id, now_ms // DAY_MS, days, self.most)
 
     def give_back(self, user_id: str, due_at: Sequence[int], now_ms: int) -> None:
-        """What was taken for tasks that were not parked after all."""
+        """What was taken for tasks that were not scheduled after all."""
         days = {day: -count for day, count in Counter(at // DAY_MS for at in due_at).items()}
         if days:
             self._counts.add(user_id, now_ms // DAY_MS, days, self.most)

@@ -6,18 +6,18 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from chalicelib.core.contention import Races
+from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.lane import FOREVER_MS, Admission, Lane, admit, place_in_line, reserved, without
+from chalicelib.core.lane import FOREVER_MS, Admission, Lane, admit, position_of, reserved, without
 from chalicelib.core.limits import Limits, earliest_start
-from chalicelib.core.ports import Clock, ErrandQueue, LaneStore, Stale, TaskQueue, TaskStore, Write, Written
-from chalicelib.core.scheduled import Parked, delay_seconds
-from chalicelib.core.task import Ended, Json, Task, TaskState
+from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.scheduled import ScheduledTask, delay_seconds
+from chalicelib.core.task import Json, Outcome, Task, TaskState
 from chalicelib.settings import OverLimit, Settings
-from chalicelib.submit.daily_cap import Parking, days_of, room_at
+from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
 
 #: Tasks of one bulk submit.
-MOST_TASKS = 100
+MAX_TASKS = 100
 #: Of so many the first may be sent ahead of the others. Fewer are one batch, which is sent as a whole or not at all;
 #: with more, a submit would take more than the 16 calls that it may.
 WITH_ONE_AHEAD = range(11, 82)
@@ -41,7 +41,7 @@ class Place(Struct, frozen=True):
     """A task that got its place in its lane. Times are epoch milliseconds."""
 
     task: Task
-    #: 0 when it may start now or is parked, else as `place_in_line` has it
+    #: 0 when it may start now or is scheduled, else as `position_of` has it
     position: int
 
     @property
@@ -51,10 +51,10 @@ class Place(Struct, frozen=True):
     @property
     def queued(self) -> bool:
         """It waits: over the limit in its lane, or for its time."""
-        return self.position > 0 or self.is_parked
+        return self.position > 0 or self.is_scheduled
 
     @property
-    def is_parked(self) -> bool:
+    def is_scheduled(self) -> bool:
         """It has no place yet: it gets one when its time has come."""
         return not self.task.seq
 
@@ -80,8 +80,8 @@ class Submitted(Struct, frozen=True):
 
     @property
     def last(self) -> Place | None:
-        """The last that got a place; None when all are parked."""
-        return next((place for place in reversed(self.places) if not place.is_parked), None)
+        """The last that got a place; None when all are scheduled."""
+        return next((place for place in reversed(self.places) if not place.is_scheduled), None)
 
 
 class Refused(Struct, frozen=True):
@@ -111,23 +111,23 @@ class Submitter:
         tasks: TaskStore,
         queue: TaskQueue,
         clock: Clock,
-        races: Races,
+        races: RetryWithJitter,
         settings: Settings,
         turn: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
-        later: ErrandQueue | None = None,
-        parking: Parking | None = None,
+        scheduled_queue: ScheduledQueue | None = None,
+        daily_cap: DailyCap | None = None,
     ) -> None:
         """turn: what submits of one user go through one by one, to save races; nothing rests on it.
 
-        later, parking: where tasks are parked until their time, and how many; None in a deployment that parks none.
+        scheduled_queue, daily_cap: for tasks with a time of their own; None where there are none.
         """
-        self._later = later
-        self._parking = parking
+        self._scheduled_queue = scheduled_queue
+        self._daily_cap = daily_cap
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
         self._clock = clock
-        self._races = races
+        self._retry = races
         self._settings = settings
         self._turn = turn
 
@@ -149,14 +149,14 @@ class Submitter:
             now_ms = self._clock.now_ms()
             due = [one.due_at(now_ms) for one in new]
             soon = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
-            # A repeat was counted the first time, and its tasks may be parked.
-            parked_at = [] if is_repeat else [at for at in due if at is not None]
-            if self._parking and not self._parking.take(user_id, parked_at, now_ms):
-                return self._too_many_parked(user_id, self._parking.most, parked_at, now_ms)
+            # A repeat was counted the first time, and its tasks may be scheduled.
+            scheduled_at = [] if is_repeat else [at for at in due if at is not None]
+            if self._daily_cap and not self._daily_cap.take(user_id, scheduled_at, now_ms):
+                return self._too_many_scheduled(user_id, self._daily_cap.most, scheduled_at, now_ms)
             reserved = self._reserve(user_id, soon, now_ms, over_limit) if soon else (self._lanes.get(user_id), ())
             if isinstance(reserved, Refused):
-                if self._parking:
-                    self._parking.give_back(user_id, parked_at, now_ms)
+                if self._daily_cap:
+                    self._daily_cap.give_back(user_id, scheduled_at, now_ms)
                 return reserved
             lane, planned = reserved
             starts = iter(zip(range(lane.admitted - len(soon) + 1, lane.admitted + 1), planned, strict=True))
@@ -167,13 +167,13 @@ class Submitter:
                 tasks.append(Task(user_id, task_id, seq, one.name, one.payload, *timed))
             self._send(lane, tasks, on_withdrawal)
         if len(tasks) == 1:
-            self._tasks.put(tasks[0])
+            self._tasks.create_if_absent(tasks[0])
         limits, is_paused = lane.limits_or(self._settings.limits), lane.is_paused(now_ms)
         places = tuple(_place(lane, limits, task, now_ms) for task in tasks)
         return Submitted(places, limits, lane.planned, is_paused, now_ms, lane.paused_until == FOREVER_MS)
 
     def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
-        """A place in the lane for a task that was parked: its seq and its planned start, epoch ms.
+        """A place in the lane for a task that was scheduled: its seq and its planned start, epoch ms.
 
         The task is still to be noted and sent. It waits if need be, whatever the deployment does with other submits.
         """
@@ -186,34 +186,36 @@ class Submitter:
 
     def _send(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Parks those whose time is to come, then sends the others; if these are withdrawn, those are too."""
-        parked, placed = [task for task in tasks if not task.seq], [task for task in tasks if task.seq]
+        scheduled, placed = [task for task in tasks if not task.seq], [task for task in tasks if task.seq]
 
         def withdrawn() -> None:
-            for task in parked if not tasks[0].is_repeat else ():
-                self._tasks.end(task, Ended(TaskState.CANCELLED, None, task.submitted_at, 0))
+            for task in scheduled if not tasks[0].is_repeat else ():
+                self._tasks.finish(task, Outcome(TaskState.CANCELLED, None, task.submitted_at, 0))
             on_withdrawal()
 
-        if parked:
-            self._park(parked, is_only=len(tasks) == 1)
+        if scheduled:
+            self._schedule(scheduled, is_only=len(tasks) == 1)
         if len(tasks) == 1 and placed:
             self._queue.send(placed[0])
         elif placed:
             self._send_all(lane, placed, withdrawn)
 
-    def _park(self, tasks: Sequence[Task], is_only: bool) -> None:
+    def _schedule(self, tasks: Sequence[Task], is_only: bool) -> None:
         """Leaves the note of an only one to the caller, for whom the message comes first."""
-        assert self._later is not None, "this deployment has no queue for later"
+        assert self._scheduled_queue is not None, "this deployment has no queue for later"
         if not is_only:
             self._note_all(tasks)
-        self._later.send([(Parked(task), delay_seconds(task.planned_at, task.submitted_at)) for task in tasks])
+        self._scheduled_queue.send(
+            [(ScheduledTask(task), delay_seconds(task.planned_at, task.submitted_at)) for task in tasks]
+        )
 
     def _note_all(self, tasks: Sequence[Task]) -> None:
         """Many at once, but for a repeat, of which some may have run."""
         if not tasks[0].is_repeat:
-            self._tasks.put_many(tasks)
+            self._tasks.create_many(tasks)
             return
         for task in tasks:
-            self._tasks.put(task)
+            self._tasks.create_if_absent(task)
 
     def _send_all(self, lane: Lane, tasks: Sequence[Task], on_withdrawal: Callable[[], None]) -> None:
         """Notes and sends all or, when AWS fails in between, cancels them all.
@@ -234,8 +236,8 @@ class Submitter:
             ahead, others = self._one_ahead(tasks)
             if ahead:
                 self._queue.send(ahead)
-                self._tasks.put(ahead)
-            self._tasks.put_many(others)
+                self._tasks.create_if_absent(ahead)
+            self._tasks.create_many(others)
             self._queue.send_many(others)
         except UnavailableError:
             if self._withdrawn(lane, tasks):
@@ -249,8 +251,8 @@ class Submitter:
 
     def _withdrawn(self, lane: Lane, tasks: Sequence[Task]) -> bool:
         """Cancels all the tasks with one write; False, and nothing, when one of them has started."""
-        for tries in self._races.tries():
-            self._races.pause(tries)
+        for tries in self._retry.tries():
+            self._retry.pause(tries)
             if lane.started_seq >= tasks[0].seq:
                 return False
             write = self._lanes.change(lane, without(lane, {task.task_id: task.seq for task in tasks}))
@@ -274,11 +276,11 @@ class Submitter:
         write: Write = Stale(Lane(user_id))  # the first guess: a user's first submit costs no failed write
         planned: tuple[int, ...] = (now_ms,)
         if len(ids) == 1:
-            write = self._lanes.admit_within(user_id, self._settings.limits, now_ms, ids[0])
-        for tries in self._races.tries():
+            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0])
+        for tries in self._retry.tries():
             if isinstance(write, Written):
                 return write.lane, self._reserved(write.lane, planned)
-            self._races.pause(tries)
+            self._retry.pause(tries)
             admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
             if refused := self._refusal(write, admission, now_ms, over_limit):
                 return refused
@@ -302,9 +304,9 @@ class Submitter:
             return self._refused(stale, reason, planned_at - longest_ms, now_ms)
         return None
 
-    def _too_many_parked(self, user_id: str, most: int, due_at: Sequence[int], now_ms: int) -> Refused:
+    def _too_many_scheduled(self, user_id: str, most: int, due_at: Sequence[int], now_ms: int) -> Refused:
         reason = (
-            f"No more than {most} tasks may be parked for one day (UTC), those that were cancelled included; "
+            f"No more than {most} tasks may be scheduled in one day (UTC), those that were cancelled included; "
             f"there is not enough room on {' or '.join(days_of(due_at))}."
         )
         return self._refused(Stale(self._lanes.get(user_id)), reason, room_at(due_at, now_ms), now_ms)
@@ -315,7 +317,7 @@ class Submitter:
 
 
 def _place(lane: Lane, limits: Limits, task: Task, now_ms: int) -> Place:
-    return Place(task, place_in_line(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0)
+    return Place(task, position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0)
 
 
 def next_within_limits(limits: Limits, planned: Sequence[int], now_ms: int) -> int:

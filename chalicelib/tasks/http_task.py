@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct, json
 
 from chalicelib.core.errors import DestinationError, PayloadError, PermanentError, RetryAfter
-from chalicelib.outbound.destinations import LONGEST_URL, destination
+from chalicelib.outbound.destinations import MAX_URL, destination
 from chalicelib.outbound.signing import signed_headers
 from chalicelib.tasks.registry import Context
 
@@ -22,14 +22,14 @@ from chalicelib.tasks.registry import Context
 RETRIED = {408, 425, 429}
 #: Statuses whose Retry-After holds the lane.
 SLOW_DOWN = {429, 503}
-LONGEST_TIMEOUT_SECONDS = 30
+MAX_TIMEOUT_SECONDS = 30
 
 # `\Z`, since `$` also matches before a line break at the end, and that would end the header.
-Url = Annotated[str, Meta(min_length=8, max_length=LONGEST_URL, pattern=r"^https?://[!-~]+\Z")]
+Url = Annotated[str, Meta(min_length=8, max_length=MAX_URL, pattern=r"^https?://[!-~]+\Z")]
 HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")]
 HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e\xa1-\xff][\t\x20-\x7e\xa0-\xff]*\Z", max_length=4096)]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
-Timeout = Annotated[float, Meta(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
+Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)]
 #: Set by the client or by the signature, not by the payload.
 RESERVED = {
     *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization"),

@@ -24,7 +24,7 @@ WHOLE = "payload"
 #: The parameter by which a function asks to be told about its task.
 CONTEXT = "context"
 #: What a task may ask for in place of the deployment's settings; seconds.
-MOST_ATTEMPTS, LONGEST_BACKOFF_SECONDS, LONGEST_DEADLINE_SECONDS = 100, 3_600, 900
+MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 900
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -147,12 +147,12 @@ def _pointer(path: str) -> str:
 
 
 def _check_options(name: str, attempts: int | None, backoff: float | None, deadline: float | None) -> None:
-    if attempts is not None and not 1 <= attempts <= MOST_ATTEMPTS:
-        raise ValueError(f"the task {name!r} has {attempts} attempts; allowed: 1 to {MOST_ATTEMPTS}")
-    if backoff is not None and not 0 <= backoff <= LONGEST_BACKOFF_SECONDS:
-        raise ValueError(f"the task {name!r} has a backoff of {backoff} s; allowed: 0 to {LONGEST_BACKOFF_SECONDS}")
-    if deadline is not None and not 1 <= deadline <= LONGEST_DEADLINE_SECONDS:
-        raise ValueError(f"the task {name!r} has a deadline of {deadline} s; allowed: 1 to {LONGEST_DEADLINE_SECONDS}")
+    if attempts is not None and not 1 <= attempts <= MAX_ATTEMPTS:
+        raise ValueError(f"the task {name!r} has {attempts} attempts; allowed: 1 to {MAX_ATTEMPTS}")
+    if backoff is not None and not 0 <= backoff <= MAX_BACKOFF_SECONDS:
+        raise ValueError(f"the task {name!r} has a backoff of {backoff} s; allowed: 0 to {MAX_BACKOFF_SECONDS}")
+    if deadline is not None and not 1 <= deadline <= MAX_DEADLINE_SECONDS:
+        raise ValueError(f"the task {name!r} has a deadline of {deadline} s; allowed: 1 to {MAX_DEADLINE_SECONDS}")
 
 
 def _form_of(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:

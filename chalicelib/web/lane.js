@@ -91,7 +91,7 @@ export function lanePage(user, frame) {
     for (const { draw } of bands.entries?.values() ?? []) draw(now);
     drawTrack(track, line);
     if (!lane) return;
-    setText(state, stateOf(lane, now) + (lane.held_reason && !lane.paused ? `: ${lane.held_reason}` : ""));
+    setText(state, stateOf(lane, now) + (lane.throttled_reason && !lane.paused ? `: ${lane.throttled_reason}` : ""));
     const next = nextStart(lane, now);
     setText(upcoming, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : lane.running ? "in turn" : "now");
     setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : lane.backlog ? "in turn" : "now");

@@ -38,7 +38,7 @@ export class Line {
     this.planned = lane.next_starts;
     this.policies = lane.policies;
     /** Until when nothing starts: a pause, or a task was told to slow down. */
-    this.barredUntil = lane.paused ? (lane.paused_until ?? Infinity) : (lane.held_until ?? 0);
+    this.barredUntil = lane.paused ? (lane.paused_until ?? Infinity) : (lane.throttled_until ?? 0);
   }
 
   /** Starts that the window ending now holds; as the API counted for one too long to be seen from here. */

@@ -201,7 +201,7 @@ function laneRow(line, sight) {
       setAttribute(link, "href", linkTo(lane.user_id));
       setText(backlog, lane.backlog ? numberOf(lane.backlog) : "");
       setAttribute(node, "class", `row${isBarred(lane) ? " barred" : ""}`);
-      setAttribute(state, "title", lane.paused ? null : lane.held_reason);
+      setAttribute(state, "title", lane.paused ? null : lane.throttled_reason);
       setAttribute(canvas, "aria-label", describe(lane, line, clock.now()));
     },
     draw(now) {
@@ -215,11 +215,11 @@ function laneRow(line, sight) {
 }
 
 /** Nothing of it starts: it is paused, or one of its tasks was told to slow down. */
-export const isBarred = (lane) => lane.paused || lane.held_until !== null;
+export const isBarred = (lane) => lane.paused || lane.throttled_until !== null;
 
 export function stateOf(lane, now) {
   if (lane.paused) return lane.paused_until ? `paused for ${spanOf(lane.paused_until - now)} more` : "paused";
-  if (lane.held_until) return `held for ${spanOf(lane.held_until - now)} more`;
+  if (lane.throttled_until) return `held for ${spanOf(lane.throttled_until - now)} more`;
   if (lane.backlog) {
     const next = nextStart(lane, now);
     if (next > now) return `waiting, next in ${spanOf(next - now)}`;
@@ -238,7 +238,7 @@ export function describe(lane, line, now) {
   const windows = lane.policies.map((policy) => `${line.used(policy, now)} of ${limitOf(policy)} used`);
   const parts = [`Lane of ${lane.user_id}`, ...windows, lane.backlog ? `${lane.backlog} waiting` : "nothing waiting"];
   if (lane.paused) parts.push(lane.paused_until ? `paused until ${timeOf(lane.paused_until)}` : "paused");
-  else if (lane.held_until) parts.push(`held until ${timeOf(lane.held_until)}: ${lane.held_reason}`);
+  else if (lane.throttled_until) parts.push(`held until ${timeOf(lane.throttled_until)}: ${lane.throttled_reason}`);
   else if (lane.next_start_at) parts.push(`next start at ${timeOf(lane.next_start_at)}`);
   if (lane.starts.length) parts.push(`last start at ${timeOf(lane.starts[0])}`);
   return parts.join(", ");

@@ -10,18 +10,18 @@ from msgspec import Struct
 from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter, UnavailableError
 from chalicelib.core.lane import FOREVER_MS, Lease, Start
 from chalicelib.core.limits import format_limits
-from chalicelib.core.ports import Clock, CompletionLog, ErrandQueue, LaneStore, TaskQueue, TaskStore
+from chalicelib.core.ports import Clock, CompletionLog, LaneStore, ScheduledQueue, TaskQueue, TaskStore
 from chalicelib.core.scheduled import Callback
-from chalicelib.core.task import Ended, Json, Task, TaskState, describe, printable
+from chalicelib.core.task import Json, Outcome, Task, TaskState, describe, printable
 from chalicelib.settings import Settings
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.worker.lease_renewal import LeaseKeeper
 
 #: A failed log or note is tried so often, a second apart: running the task again would be worse.
-SETTLE_TRIES = 10
-LONGEST_BACKOFF_MS = 3_600_000
+FINALIZE_TRIES = 10
+MAX_BACKOFF_MS = 3_600_000
 #: A task is held so often, though each costs no attempt: each is a receive or more, and SQS takes 1,000 of those.
-MOST_HOLDS = 200
+MAX_THROTTLES = 200
 #: Bytes of a result as JSON; with the largest payload it stays below the 400 KB of a DynamoDB item.
 MAX_RESULT = 131_072
 METRICS_NAMESPACE = "Paceline"
@@ -47,9 +47,9 @@ class _Ending(Struct):
     """An end that is still to be logged and noted."""
 
     task: Task
-    ended: Ended
+    outcome: Outcome
     event: dict[str, Any]
-    buried: bool = False
+    dead_lettered: bool = False
     logged: bool = False
     #: its callback is on its way
     told: bool = False
@@ -69,9 +69,9 @@ class Attempts:
         settings: Settings,
         keeper: LeaseKeeper,
         end_process: Callable[[], None],
-        later: ErrandQueue | None = None,
+        scheduled_queue: ScheduledQueue | None = None,
     ) -> None:
-        """later: tells of ends; None in a deployment where nobody is told.
+        """scheduled_queue: tells of ends; None in a deployment where nobody is told.
 
         end_process: called when a task did not end by its deadline, since nothing else stops a function."""
         self._lanes = lanes
@@ -81,10 +81,10 @@ class Attempts:
         self._registry = registry
         self._clock = clock
         self._settings = settings
-        self._unsettled: dict[str, _Ending] = {}
+        self._pending: dict[str, _Ending] = {}
         self._keeper = keeper
         self._end_process = end_process
-        self._later = later
+        self._scheduled_queue = scheduled_queue
 
     def run(self, task: Task, start: Start) -> Retry | None:
         """Runs the task's function once; None when the task has ended, logged and noted.
@@ -101,14 +101,14 @@ class Attempts:
             raise UnavailableError(f"{task.task_id} ran out of time")
         now_ms = max(self._clock.now_ms(), start.at)
         if isinstance(outcome, _Result):
-            self._end(task, start, Ended(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))
+            self._end(task, start, Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=outcome.value))
             return None
-        if isinstance(outcome, RetryAfter) and len(lease.starts) - start.attempt < MOST_HOLDS:
+        if isinstance(outcome, RetryAfter) and len(lease.starts) - start.attempt < MAX_THROTTLES:
             return self._hold(task, lease, outcome, now_ms)
         if isinstance(outcome, RetryAfter):
-            outcome = _Failure(f"told to slow down {MOST_HOLDS} times, at last: {describe(outcome)}", is_final=True)
+            outcome = _Failure(f"told to slow down {MAX_THROTTLES} times, at last: {describe(outcome)}", is_final=True)
         if outcome.is_final or start.attempt >= self.most(task):
-            self._end(task, start, Ended(TaskState.FAILED, start.at, now_ms, start.attempt, error=outcome.error))
+            self._end(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=outcome.error))
             return None
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
         self._lanes.extend(task.user_id, lease, retry.at, True)
@@ -123,27 +123,27 @@ class Attempts:
     def _hold(self, task: Task, lease: Lease, told: RetryAfter, now_ms: int) -> Retry:
         """Keeps the whole lane back, for whoever told this task to slow down means all of its user's."""
         until = now_ms + round(told.seconds * 1000)
-        self._lanes.hold(task.user_id, lease, until, printable(told.reason[:200]))
+        self._lanes.throttle(task.user_id, lease, until, printable(told.reason[:200]))
         return Retry(until)
 
     def give_up(self, task: Task, start: Start) -> None:
         """Ends a task whose attempts are used up although none reported its end: its workers died."""
         error = f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
         last = start.lane.running.starts[-2] if start.lane.running else start.at
-        self._end(task, start, Ended(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
+        self._end(task, start, Outcome(TaskState.FAILED, last, self._clock.now_ms(), start.attempt - 1, error=error))
 
-    def cancelled(self, task: Task, ended: Ended | None = None) -> None:
+    def cancelled(self, task: Task, outcome: Outcome | None = None) -> None:
         """Ends a task that was cancelled before it started; `ended` where that is noted already."""
-        ended = ended or Ended(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
-        self._settle(_Ending(task, ended, self._event(task, ended, None)))
+        outcome = outcome or Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
+        self._settle(_Ending(task, outcome, self._event(task, outcome, None)))
 
-    def unsettled(self, task: Task) -> bool:
+    def is_pending(self, task: Task) -> bool:
         """The task has ended in this process, and that is not yet logged and noted."""
-        return task.task_id in self._unsettled
+        return task.task_id in self._pending
 
     def settle(self, task: Task) -> None:
         """Logs and notes what could not be before."""
-        self._settle(self._unsettled[task.task_id])
+        self._settle(self._pending[task.task_id])
 
     def _call(self, task: Task, start: Start) -> _Result | _Failure | RetryAfter:
         if task.name not in self._registry:
@@ -170,7 +170,9 @@ class Attempts:
         """Fails a task that did not end, for good: its function may still be running until the process is gone."""
         error = f"it did not end within {self._deadline_ms(task) / 1000:g} s"
         try:
-            self._end(task, start, Ended(TaskState.FAILED, start.at, self._clock.now_ms(), start.attempt, error=error))
+            self._end(
+                task, start, Outcome(TaskState.FAILED, start.at, self._clock.now_ms(), start.attempt, error=error)
+            )
         except UnavailableError:
             pass  # the next attempt will tell
         finally:
@@ -179,11 +181,11 @@ class Attempts:
     def _backoff_ms(self, task: Task, attempt: int) -> int:
         definition = self._registry[task.name]
         first_ms = self._settings.backoff_ms if definition.backoff_ms is None else definition.backoff_ms
-        return int(min(first_ms * 2 ** (attempt - 1), LONGEST_BACKOFF_MS))
+        return int(min(first_ms * 2 ** (attempt - 1), MAX_BACKOFF_MS))
 
-    def _end(self, task: Task, start: Start, ended: Ended) -> None:
+    def _end(self, task: Task, start: Start, outcome: Outcome) -> None:
         """Its lease is kept until its end is noted, or another worker could run it again meanwhile."""
-        ending, lease = _Ending(task, ended, self._event(task, ended, start)), start.lane.running
+        ending, lease = _Ending(task, outcome, self._event(task, outcome, start)), start.lane.running
         assert lease is not None
         with self._keeper.keeping(task.user_id, lease, FOREVER_MS, lambda: None):
             self._settle(ending)
@@ -193,61 +195,61 @@ class Attempts:
 
         A failed task is copied to the dead-letter queue first, for the same reason.
         """
-        self._unsettled[ending.task.task_id] = ending
-        for last in [False] * (SETTLE_TRIES - 1) + [True]:
+        self._pending[ending.task.task_id] = ending
+        for last in [False] * (FINALIZE_TRIES - 1) + [True]:
             try:
-                if ending.ended.state is TaskState.FAILED and not ending.buried:
-                    self._bury(ending)
+                if ending.outcome.state is TaskState.FAILED and not ending.dead_lettered:
+                    self._dead_letter(ending)
                 if not ending.logged:
                     self._log.write(ending.event | self._metrics(ending.event))
                     ending.logged = True
                 if ending.task.callback_url and not ending.told:
                     self._call_back(ending)
-                self._tasks.end(ending.task, ending.ended)
+                self._tasks.finish(ending.task, ending.outcome)
                 break
             except (OSError, UnavailableError) as error:
                 if last:
                     raise UnavailableError(f"the end of {ending.task.task_id} is not noted: {error}") from error
                 self._clock.sleep(1000)
-        self._unsettled.pop(ending.task.task_id, None)  # an errand that came twice at once settles an end twice
+        self._pending.pop(ending.task.task_id, None)  # an message that came twice at once settles an end twice
 
     def _call_back(self, ending: _Ending) -> None:
         task = ending.task
-        if self._later is not None and task.callback_url:
+        if self._scheduled_queue is not None and task.callback_url:
             begun_at = self._clock.now_ms()
             callback = Callback(task.user_id, task.task_id, task.callback_url, ending.event, begun_at)
-            self._later.send([(callback, 0)])
+            self._scheduled_queue.send([(callback, 0)])
         ending.told = True
 
-    def _bury(self, ending: _Ending) -> None:
+    def _dead_letter(self, ending: _Ending) -> None:
         task = ending.task
-        self._queue.send_dead(task.user_id, task.task_id, task.to_message(), ending.ended.error or "")
-        ending.buried = True
+        self._queue.send_dead(task.user_id, task.task_id, task.to_message(), ending.outcome.error or "")
+        ending.dead_lettered = True
 
-    def _event(self, task: Task, ended: Ended, start: Start | None) -> dict[str, Any]:
-        word = {TaskState.SUCCEEDED: "completed"}.get(ended.state, ended.state.value)
+    def _event(self, task: Task, outcome: Outcome, start: Start | None) -> dict[str, Any]:
+        word = {TaskState.SUCCEEDED: "completed"}.get(outcome.state, outcome.state.value)
         planned_at = start.planned_at if start else task.planned_at
-        first = start.lane.running.starts[0] if start and start.lane.running else ended.started_at
-        late_ms = None if first is None or ended.started_at is None else first - planned_at
+        first = start.lane.running.starts[0] if start and start.lane.running else outcome.started_at
+        late_ms = None if first is None or outcome.started_at is None else first - planned_at
         event: dict[str, Any] = {
-            "timestamp": ended.completed_at,
+            "timestamp": outcome.completed_at,
             "event": f"task_{word}",
             "user_id": task.user_id,
             "task_id": task.task_id,
             "seq": task.seq,
             "task": task.name,
             "planned_at": planned_at,
-            "started_at": ended.started_at,
-            "completed_at": ended.completed_at,
+            "started_at": outcome.started_at,
+            "completed_at": outcome.completed_at,
             "late_ms": late_ms,
-            "attempt": ended.attempts,
+            "attempt": outcome.attempts,
         }
-        if ended.state is TaskState.SUCCEEDED:
-            event["result"] = ended.result
-        elif ended.error:
-            event["error"] = ended.error
+        if outcome.state is TaskState.SUCCEEDED:
+            event["result"] = outcome.result
+        elif outcome.error:
+            event["error"] = outcome.error
         if start:
-            event |= _other_starts(start, ended) | _own_limits(start)
+            event |= _other_starts(start, outcome) | _own_limits(start)
         return event
 
     def _metrics(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -277,10 +279,10 @@ def _checked(result: Json) -> _Result | _Failure:
     return _Result(result)
 
 
-def _other_starts(start: Start, ended: Ended) -> dict[str, Any]:
+def _other_starts(start: Start, outcome: Outcome) -> dict[str, Any]:
     """The starts of earlier attempts: they count against the pace too."""
     lease = start.lane.running
-    earlier = [at for at in (lease.starts if lease else ()) if ended.started_at is None or at < ended.started_at]
+    earlier = [at for at in (lease.starts if lease else ()) if outcome.started_at is None or at < outcome.started_at]
     return {"starts": earlier} if earlier else {}
 
 

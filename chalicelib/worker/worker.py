@@ -23,9 +23,9 @@ LEAD_MS = 150
 LEASE_MS = 10_000
 #: A longer wait is deferred again: 24 receives a day stay below the 1,000 at which SQS gives a message up, and a pause
 #: whose end was missed because a worker died at that very moment is noticed.
-LONGEST_DEFERRAL_SECONDS = 3_600
+MAX_DEFERRAL_SECONDS = 3_600
 #: A wait longer than this is noted in the lane, so that a resume or new limits end it.
-PARKED_AFTER_MS = 3_000
+SAVE_RECEIPT_AFTER_MS = 3_000
 #: How long a task waits for a predecessor that is not to be found, counted from its own submit.
 GAP_GRACE_MS = 2_000
 GAP_POLL_MS = 50
@@ -56,7 +56,7 @@ class Deferred(Struct, frozen=True):
     lane: Lane | None = None
 
 
-Outcome = Done | Deferred
+Handled = Done | Deferred
 
 
 class NoPresence:
@@ -94,7 +94,7 @@ class Worker:
         self._settings = settings
         self._seen: dict[str, Lane] = {}
 
-    def handle(self, delivery: Delivery) -> Outcome:
+    def handle(self, delivery: Delivery) -> Handled:
         """Takes the message as far as it goes now. UnavailableError when AWS fails: the message comes back later."""
         try:
             task = _task_of(delivery)
@@ -107,31 +107,31 @@ class Worker:
         with again_soon(self._queue.defer, delivery.receipt):
             return self._handle(task, delivery)
 
-    def _handle(self, task: Task, delivery: Delivery) -> Outcome:
+    def _handle(self, task: Task, delivery: Delivery) -> Handled:
         while True:
             outcome = self._run_in_order(task)
             if isinstance(outcome, Done):
                 return outcome
             self._queue.defer(delivery.receipt, self._hidden_seconds(outcome.until))
-            if self._parked(delivery, outcome):
+            if self._scheduled(delivery, outcome):
                 return outcome
 
-    def _parked(self, delivery: Delivery, deferred: Deferred) -> bool:
+    def _scheduled(self, delivery: Delivery, deferred: Deferred) -> bool:
         """Leaves word in the lane of a long wait; False when what it rests on has changed meanwhile.
 
         Only after the message was hidden: whoever changes the lane later finds the word and wakes it.
         """
-        if deferred.lane is None or deferred.until - self._clock.now_ms() < PARKED_AFTER_MS:
+        if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
             return True
-        write = self._lanes.park(deferred.lane, delivery.receipt)
+        write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
         self._remember(write.lane)
         return isinstance(write, Written)
 
     def _hidden_seconds(self, until: int) -> int:
         """Whole seconds that end before the lead to `until` begins; the rest of the wait is slept."""
-        return max(0, min((until - LEAD_MS - self._clock.now_ms()) // 1000, LONGEST_DEFERRAL_SECONDS))
+        return max(0, min((until - LEAD_MS - self._clock.now_ms()) // 1000, MAX_DEFERRAL_SECONDS))
 
-    def _run_in_order(self, task: Task, fills_gap: bool = False) -> Outcome:
+    def _run_in_order(self, task: Task, fills_gap: bool = False) -> Handled:
         while True:
             gap = self._gap_before(task)
             if gap is None:
@@ -151,10 +151,10 @@ class Worker:
             lane = self._remember(self._lanes.get(task.user_id))
         return gap_before(lane, task.seq)
 
-    def _fill(self, task: Task, gap: Gap, fills_gap: bool) -> Outcome | None:
+    def _fill(self, task: Task, gap: Gap, fills_gap: bool) -> Handled | None:
         """Runs what is missing before the task; None when that is settled and the lane is to be looked at again."""
         records = self._tasks.between(task.user_id, gap.first, gap.last)
-        waiting = [record.task for record in records if not record.ended]
+        waiting = [record.task for record in records if not record.outcome]
         if not waiting and len(records) > gap.last - gap.first:
             return self._run(task, gap_is_settled=True, fills_gap=fills_gap)  # all are known to have ended
         if not waiting and self._clock.now_ms() >= task.submitted_at + GAP_GRACE_MS:
@@ -168,8 +168,8 @@ class Worker:
                 return outcome
         return None
 
-    def _run(self, task: Task, gap_is_settled: bool = False, fills_gap: bool = False) -> Outcome:
-        if self._attempts.unsettled(task):
+    def _run(self, task: Task, gap_is_settled: bool = False, fills_gap: bool = False) -> Handled:
+        if self._attempts.is_pending(task):
             self._attempts.settle(task)
             return self._pass_over(task)
         token = self._new_token()
@@ -181,7 +181,7 @@ class Worker:
             retry = self._attempts.run(task, start)
         return Deferred(retry.at) if isinstance(retry, Retry) else Done()
 
-    def _take_start(self, task: Task, token: str, gap_is_settled: bool, fills_gap: bool) -> Start | Outcome:
+    def _take_start(self, task: Task, token: str, gap_is_settled: bool, fills_gap: bool) -> Start | Handled:
         """Claims the task's start shortly before its time; an outcome when it does not start now."""
         lane, exact, failed = self._seen.get(task.user_id), False, 0
         if task.is_repeat:
@@ -189,7 +189,7 @@ class Worker:
         while True:
             if lane and (task.seq <= lane.started_seq or task.is_repeat) and task.task_id not in lane.cancelled:
                 record = self._tasks.get(task.user_id, task.task_id)
-                if record and record.ended:
+                if record and record.outcome:
                     return Done()
                 failed = record.attempts if record else 0
             if exact and lane and gap_before(lane, task.seq) and not gap_is_settled:
@@ -201,7 +201,7 @@ class Worker:
                 continue
             wait_ms = _claimable_at(decision) - self._clock.now_ms()
             if wait_ms > 0 or isinstance(decision, Wait):
-                if wait_ms > visibility.LONGEST_SLEEP_MS or self._clock.sleep(max(0, wait_ms)):
+                if wait_ms > visibility.MAX_SLEEP_MS or self._clock.sleep(max(0, wait_ms)):
                     return Deferred(_legal_at(decision), lane)
                 if isinstance(decision, Wait):
                     lane = self._remember(self._lanes.get(task.user_id))
@@ -244,7 +244,7 @@ class Worker:
     def _write(self, lane: Lane | None, start: Start, is_next: bool) -> Write:
         """Takes the start: as the lane's next on its own conditions, which hold whatever else was admitted."""
         if start.attempt == 1 and is_next:
-            return self._lanes.claim_next(start, start.lane.limits_or(self._settings.limits))
+            return self._lanes.try_fast_claim(start, start.lane.limits_or(self._settings.limits))
         assert lane is not None
         return self._lanes.claim(lane, start)
 

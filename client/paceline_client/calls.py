@@ -13,8 +13,8 @@ from urllib.parse import quote
 from paceline_client.values import TaskOrder
 
 #: What the API takes in one request: tasks, and bytes of JSON with some room for the rest of the body.
-MOST_TASKS = 100
-MOST_BYTES = 3_900_000
+MAX_TASKS = 100
+MAX_BYTES = 3_900_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def parts(orders: Sequence[TaskOrder]) -> list[list[TaskOrder]]:
     size = 0
     for order in orders:
         order_size = len(_json(order_body(order)).encode()) + 1
-        if not found or len(found[-1]) == MOST_TASKS or size + order_size > MOST_BYTES:
+        if not found or len(found[-1]) == MAX_TASKS or size + order_size > MAX_BYTES:
             found.append([])
             size = 0
         found[-1].append(order)

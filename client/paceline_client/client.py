@@ -30,8 +30,8 @@ from paceline_client.version import __version__
 from paceline_client.waiting import Waiting
 
 #: Characters of a key for one task, and for many, where the number of a part is added.
-MOST_KEY = 255
-MOST_KEY_OF_MANY = 240
+MAX_KEY = 255
+MAX_KEY_OF_MANY = 240
 
 
 class Paceline:
@@ -94,13 +94,13 @@ class Paceline:
     ) -> Place:
         """Submits one task and gives its place; over the limit it waits there, `queued`.
 
-        run_at, delay_seconds: when it is to join its lane, as in TaskOrder; until then its place `is_parked`.
+        run_at, delay_seconds: when it is to join its lane, as in TaskOrder; until then its place `is_scheduled`.
         callback_url: gets a signed POST when it has ended.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. It is raised without, too, where the deployment
         wants it so or the lane's backlog would take too long.
         """
-        key = self._key(idempotency_key, MOST_KEY)
+        key = self._key(idempotency_key, MAX_KEY)
         order = TaskOrder(payload, task, run_at, delay_seconds, callback_url)
         call = submit_call("/api/v1/task", {"user_id": user_id, **order_body(order)}, key, strict)
         try:
@@ -126,7 +126,7 @@ class Paceline:
         progress: called after each hundred with how many were taken, and how many there are.
         """
         orders = list(tasks)
-        key = self._key(idempotency_key, MOST_KEY_OF_MANY)
+        key = self._key(idempotency_key, MAX_KEY_OF_MANY)
         places: list[Place] = []
         try:
             for part in parts(orders):

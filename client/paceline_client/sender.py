@@ -30,7 +30,7 @@ Token = str | Callable[[], str] | None
 
 #: Seconds before the second try; they double from try to try, up to the most.
 FIRST_BACKOFF_SECONDS = 0.2
-MOST_BACKOFF_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 5.0
 #: Answers that say nothing about the request itself.
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 PROBLEMS: Mapping[int, type[ProblemError]] = {
@@ -161,7 +161,7 @@ class Sender:
 
     def _backoff(self, outcome: httpx.Response | httpx.TransportError, tries: int) -> float:
         """Seconds until the next try: half fixed and half by chance, so that clients do not come back in step."""
-        backoff = min(MOST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(tries - 1, 10))
+        backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(tries - 1, 10))
         jittered = backoff / 2 + backoff / 2 * self._random()
         asked = self._retry_after(outcome) if isinstance(outcome, httpx.Response) else None
         return jittered if asked is None else asked + jittered

@@ -38,9 +38,9 @@ class Place:
 
     task_id: str
     user_id: str
-    #: its number among all tasks of the user, from 1; 0 as long as it is parked
+    #: its number among all tasks of the user, from 1; 0 as long as it is scheduled
     seq: int
-    #: its number in line, 1 for the first task that may not start now; 0 when it may start now or is parked
+    #: its number in line, 1 for the first task that may not start now; 0 when it may start now or is scheduled
     position: int
     #: the earliest start that the limits allow, or its `run_at`
     planned_at: int
@@ -51,7 +51,7 @@ class Place:
     state: State
 
     @property
-    def is_parked(self) -> bool:
+    def is_scheduled(self) -> bool:
         """It waits for its time outside of its lane."""
         return self.seq == 0
 
@@ -62,12 +62,12 @@ class Task:
 
     task_id: str
     user_id: str
-    #: its number among all tasks of the user, from 1; 0 as long as it is parked
+    #: its number among all tasks of the user, from 1; 0 as long as it is scheduled
     seq: int
     #: the name of what is run
     task: str
     state: State
-    #: its number in line, 1 for the first task that may not start now; 0 when it may, is parked, or has started
+    #: its number in line, 1 for the first task that may not start now; 0 when it may, is scheduled, or has started
     position: int
     #: the earliest start that the limits allowed at its submit
     planned_at: int
@@ -94,7 +94,7 @@ class Task:
         return self.state in FINAL_STATES or self.completed_at is not None
 
     @property
-    def is_parked(self) -> bool:
+    def is_scheduled(self) -> bool:
         """It waits for its time outside of its lane."""
         return self.seq == 0 and not self.has_ended
 
@@ -137,9 +137,9 @@ class Lane:
     #: None when not paused, or paused without an end
     paused_until: int | None
     #: a task was told to slow down, so the lane waits until then; None when it does not
-    held_until: int | None
+    throttled_until: int | None
     #: why; None when it is not held
-    held_reason: str | None
+    throttled_reason: str | None
     #: the newest starts, newest first
     starts: tuple[int, ...]
     #: all starts ever taken, retries included

@@ -17,7 +17,7 @@ FIRST_LOOK_SECONDS = 0.1
 LAST_LOOK_SECONDS = 5.0
 LOOK_GROWTH = 1.5
 #: A longer sleep would notice too late that the task was cancelled or the lane's limits were changed.
-LONGEST_SLEEP_SECONDS = 60.0
+MAX_SLEEP_SECONDS = 60.0
 #: What a look may take even when the time is over, so that the last one has a chance.
 SHORTEST_TRY_SECONDS = 1.0
 #: A server's clock that differs by less may as well be right: the Date header has whole seconds.
@@ -45,7 +45,7 @@ class Waiting:
             if task.has_ended:
                 return task
             pause = max(until_start, 0.0) + look * (0.75 + self._random() / 2)
-            self._sleep(min(pause, LONGEST_SLEEP_SECONDS))
+            self._sleep(min(pause, MAX_SLEEP_SECONDS))
             if until_start < look:
                 look = min(look * LOOK_GROWTH, LAST_LOOK_SECONDS)
 

@@ -8,29 +8,29 @@ from typing import Annotated
 import typer
 
 from infra.cli.connection import connect, world_of
-from infra.cli.lines import console, lane_lines, parked_lines, show, show_json
+from infra.cli.lines import console, lane_lines, scheduled_lines, show, show_json
 from infra.cli.options import Json, Token, Url, User, length_ms, limits_text
 from paceline_client import Lane, Paceline, Task
 
-#: Waiting tasks among which parked ones are looked for: a page of them.
-MOST_LOOKED_THROUGH = 100
+#: Waiting tasks among which scheduled ones are looked for: a page of them.
+MAX_LOOKED_THROUGH = 100
 
 
 def lane(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
     """Show a user's lane: its limits, what is left in each window, what waits, when the next task starts.
 
-    Below it are the tasks that are parked until their time; of very many that wait, the newest are looked through.
+    Below it are the tasks that are scheduled for their time; of very many that wait, the newest are looked through.
     """
     with connect(context, url, token) as paceline:
-        found, parked = paceline.lane(user), [] if as_json else _parked(paceline, user)
+        found, scheduled = paceline.lane(user), [] if as_json else _scheduled(paceline, user)
     _show(found, as_json)
-    show(parked_lines(parked, found.now))
+    show(scheduled_lines(scheduled, found.now))
 
 
-def _parked(paceline: Paceline, user: str) -> list[Task]:
+def _scheduled(paceline: Paceline, user: str) -> list[Task]:
     """Soonest first."""
-    waiting = islice(paceline.tasks(user, state="queued"), MOST_LOOKED_THROUGH)
-    return sorted((task for task in waiting if task.is_parked), key=lambda task: task.planned_at)
+    waiting = islice(paceline.tasks(user, state="queued"), MAX_LOOKED_THROUGH)
+    return sorted((task for task in waiting if task.is_scheduled), key=lambda task: task.planned_at)
 
 
 def limits(

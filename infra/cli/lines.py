@@ -15,8 +15,8 @@ from paceline_client import Lane, Limit, Place, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
-#: Parked tasks that are shown one by one.
-MOST_PARKED_LINES = 10
+#: ScheduledTask tasks that are shown one by one.
+MAX_SCHEDULED_LINES = 10
 _STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
 
 
@@ -78,8 +78,8 @@ def state_text(state: str) -> Text:
 
 def place_line(place: Place) -> Text:
     """A submitted task in one line, its id first."""
-    if place.is_parked:
-        return Text.assemble((place.task_id, "bold"), f"  parked  joins its lane in {duration(place.delay_ms)}")
+    if place.is_scheduled:
+        return Text.assemble((place.task_id, "bold"), f"  scheduled  joins its lane in {duration(place.delay_ms)}")
     where = f"position {place.position}, starts in {duration(place.delay_ms)}" if place.queued else "may start now"
     return Text.assemble((place.task_id, "bold"), f"  seq {place.seq}  {where}")
 
@@ -87,7 +87,7 @@ def place_line(place: Place) -> Text:
 def task_line(task: Task) -> Text:
     """A task that ended in one line, its id first."""
     why = f"  {task.error}" if task.error else ""
-    seq = f"seq {task.seq}" if task.seq else "parked"  # cancelled before its time
+    seq = f"seq {task.seq}" if task.seq else "scheduled"  # cancelled before its time
     return Text.assemble((task.task_id, "bold"), f"  {seq}  ", state_text(task.state), why)
 
 
@@ -106,7 +106,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("runs", task.task),
             ("place", place if task.seq else "none before its time"),
             ("submitted", at(task.submitted_at)),
-            ("parked until", at(task.run_at)),
+            ("scheduled for", at(task.run_at)),
             ("planned", at(task.planned_at) if task.seq else ""),
             ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
             ("started", at(task.started_at)),
@@ -137,13 +137,15 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
     )
 
 
-def parked_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
+def scheduled_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
     """One line for each, its id first; of many, the first ones and the number of the others."""
     shown = [
-        Text.assemble((task.task_id, "bold"), "  parked until ", moment(task.planned_at, now_ms))
-        for task in tasks[:MOST_PARKED_LINES]
+        Text.assemble((task.task_id, "bold"), "  scheduled for ", moment(task.planned_at, now_ms))
+        for task in tasks[:MAX_SCHEDULED_LINES]
     ]
-    return [*shown, Text(f"and {len(tasks) - len(shown)} more that are parked")] if len(tasks) > len(shown) else shown
+    return (
+        [*shown, Text(f"and {len(tasks) - len(shown)} more that are scheduled")] if len(tasks) > len(shown) else shown
+    )
 
 
 def _left(limit: Limit, with_bars: bool) -> Text:
@@ -170,6 +172,8 @@ def _paused(lane: Lane) -> Text:
 
 
 def _held(lane: Lane) -> Text | str:
-    if lane.held_until is None:
+    if lane.throttled_until is None:
         return ""
-    return Text(f"until {moment(lane.held_until, lane.now)}: {lane.held_reason or 'asked to slow down'}", "yellow")
+    return Text(
+        f"until {moment(lane.throttled_until, lane.now)}: {lane.throttled_reason or 'asked to slow down'}", "yellow"
+    )

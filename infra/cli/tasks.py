@@ -15,7 +15,7 @@ from infra.cli.watching import Watching
 from paceline_client import Paceline, Place, Task, TaskOrder
 
 #: Tasks that a terminal is told one by one; of more it is told the sum.
-MOST_LINES = 10
+MAX_LINES = 10
 
 
 def _key(text: str | None) -> str | None:
@@ -54,7 +54,7 @@ def submit(
     """Submit tasks to a user's lane.
 
     What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
-    parked until its time and gets its place then, holding up nobody before.
+    scheduled for its time and gets its place then, holding up nobody before.
 
     Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
     """
@@ -97,7 +97,7 @@ def _show_places(places: Sequence[Place], as_json: bool) -> None:
     if as_json:
         for place in places:
             show_json(place)
-    elif out.is_terminal and len(places) > MOST_LINES:
+    elif out.is_terminal and len(places) > MAX_LINES:
         show([_sum(places)], out)
     else:
         show((place_line(place) for place in places), out)
@@ -106,8 +106,8 @@ def _show_places(places: Sequence[Place], as_json: bool) -> None:
 def _sum(places: Sequence[Place]) -> str:
     last = places[-1]
     first = f"{count(len(places), 'task')} submitted for {last.user_id}"
-    if last.is_parked:
-        return f"{first}: parked for {duration(last.delay_ms)}"
+    if last.is_scheduled:
+        return f"{first}: scheduled in {duration(last.delay_ms)}"
     return f"{first}: the last starts in {duration(last.delay_ms)}" if last.queued else f"{first}: may start now"
 
 
@@ -117,7 +117,7 @@ def _show_ended(tasks: Sequence[Task], as_json: bool) -> None:
     if as_json:
         for task in tasks:
             show_json(task)
-    elif out.is_terminal and len(tasks) > MOST_LINES:
+    elif out.is_terminal and len(tasks) > MAX_LINES:
         show([*map(task_line, bad), f"{len(tasks) - len(bad)} of {len(tasks)} succeeded"], out)
     else:
         show(map(task_line, tasks), out)

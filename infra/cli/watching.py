@@ -12,19 +12,19 @@ from paceline_client import Clock, Paceline, Place, Task
 
 #: Between two looks; each look is one request, however many tasks there are.
 LOOK_SECONDS = 0.5
-#: As long as a task is parked, so that one in a week is not asked for a million times.
-LONGEST_LOOK_SECONDS = 10.0
+#: As long as a task is scheduled, so that one in a week is not asked for a million times.
+MAX_LOOK_SECONDS = 10.0
 
 
 def begun(last: Task, total: int) -> int:
     """How many of so many tasks are no longer in line, by the place of the last one, which has not ended."""
-    return 0 if last.is_parked else max(0, total - max(1, last.position))
+    return 0 if last.is_scheduled else max(0, total - max(1, last.position))
 
 
 class Watching:
     """One wait for many tasks of one user, who starts them in order: the last one's place tells of all.
 
-    Parked ones get their places in any order; when the last one has ended, the wait goes on with what has not.
+    ScheduledTask ones get their places in any order; when the last one has ended, the wait goes on with what has not.
     """
 
     def __init__(self, paceline: Paceline, clock: Clock, out: Console) -> None:
@@ -63,15 +63,15 @@ class Watching:
 
     def _pause(self, task: Task) -> float:
         """Seconds until the next look."""
-        if not task.is_parked:
+        if not task.is_scheduled:
             return LOOK_SECONDS
-        return min(max(LOOK_SECONDS, task.planned_at / 1000 - self._clock.now()), LONGEST_LOOK_SECONDS)
+        return min(max(LOOK_SECONDS, task.planned_at / 1000 - self._clock.now()), MAX_LOOK_SECONDS)
 
     def _time_left(self, task: Task) -> str:
         if task.estimated_at is None:
             return "paused" if task.state == "queued" else "running"
         left = duration(task.estimated_at - self._clock.now() * 1000)
-        return f"parked for {left}" if task.is_parked else f"{left} left"
+        return f"scheduled in {left}" if task.is_scheduled else f"{left} left"
 
     def _tasks(self, user_id: str, places: Sequence[Place]) -> list[Task]:
         if len(places) == 1:
@@ -82,7 +82,7 @@ class Watching:
         for task in self._paceline.tasks(user_id):
             if task.task_id in wanted:
                 found.append(task)
-            # Ids sort by the time of their submit; numbers don't, since a parked task gets its own late.
+            # Ids sort by the time of their submit; numbers don't, since a scheduled task gets its own late.
             if len(found) == len(wanted) or task.task_id < first:
                 break
         return sorted(found, key=lambda task: task.seq)

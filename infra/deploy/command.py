@@ -93,7 +93,7 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
         "TABLE_NAME": "TableName",
         "QUEUE_URL": "QueueUrl",
         "DEAD_LETTER_URL": "DeadLetterUrl",
-        "LATER_QUEUE_URL": "LaterQueueUrl",
+        "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
     }
     settings |= {name: outputs[output] for name, output in names.items()}
     with _step("the functions", account):

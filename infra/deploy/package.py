@@ -72,7 +72,7 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"]),
         "Worker": _triggered(stage, "worker"),
-        "Later": _triggered(stage, "later"),
+        "Scheduled": _triggered(stage, "scheduled"),
         "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
     }
     if has_authorizer:
@@ -90,7 +90,7 @@ def _function(name: str, depends_on: list[str]) -> dict[str, Any]:
         "TABLE_NAME": {"Ref": "Table"},
         "QUEUE_URL": {"Ref": "Queue"},
         "DEAD_LETTER_URL": {"Ref": "DeadLetterQueue"},
-        "LATER_QUEUE_URL": {"Ref": "LaterQueue"},
+        "SCHEDULED_QUEUE_URL": {"Ref": "LaterQueue"},
     }
     properties = {"FunctionName": {"Fn::Sub": name}, "Environment": {"Variables": variables}}
     return {"DependsOn": depends_on, "Properties": properties}

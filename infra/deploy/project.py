@@ -22,7 +22,7 @@ _CACHE = ROOT / ".chalice" / "deployments"
 #: Chalice puts its own runtime into the package; the rest of the distribution is for the command line.
 _NOT_PACKAGED = re.compile(r"chalice\b", re.IGNORECASE)
 
-#: Turns the `${...}` of a policy's resource into what stands in the deployed policy.
+#: PerUserLock the `${...}` of a policy's resource into what stands in the deployed policy.
 Substitution = Callable[[str], Any]
 
 

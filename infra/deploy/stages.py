@@ -21,10 +21,10 @@ API = "api_handler"
 #: Settings that functions take over from the environment; the rest (LOG_DIR, PORT, ...) belong to this machine.
 PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
-    *("MAX_PARKED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
+    *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
 )
 #: Secrets, each with Chalice's names of the functions that need it; the others don't get it.
-SECRETS = {"WEBHOOK_SECRET": ("worker", "later")}
+SECRETS = {"WEBHOOK_SECRET": ("worker", "scheduled")}
 #: So are those of the authentication, whatever they are.
 PASSED_ON_PREFIXES = ("AUTH", "JWT_")
 #: Stages where everybody on the internet would be let in by mistake.

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tests.chaos.load import Ledger
-from tests.chaos.run import Outcome, run_chaos
+from tests.chaos.run import Handled, run_chaos
 from tests.chaos.storm import Storm
 from tests.chaos.system import LIMITS, SKEW_MS
 
@@ -42,7 +42,7 @@ def main() -> int:
     return 1 if outcome.verdict.breaches else 0
 
 
-def _report(console: Console, outcome: Outcome) -> None:
+def _report(console: Console, outcome: Handled) -> None:
     verdict = outcome.verdict
     table = Table("what", "count", title="Promises under faults")
     for what, count in (

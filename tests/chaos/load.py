@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 #: Nothing may take longer: API Gateway's own time-out.
-LONGEST_ANSWER_SECONDS = 29.0
+MAX_ANSWER_SECONDS = 29.0
 ALLOWED = {200, 202, 409, 429, 503}
 
 
@@ -116,7 +116,7 @@ class Client(threading.Thread):
     def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
         """The answer, or 0 when there was none since the process that was to give it was killed."""
         begun = time.monotonic()
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=LONGEST_ANSWER_SECONDS + 6)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=MAX_ANSWER_SECONDS + 6)
         status, text, kept = 0, "", {}
         word = "no answer"
         with suppress(OSError, HTTPException):
@@ -138,7 +138,7 @@ class Client(threading.Thread):
         with self._ledger.lock:
             self._ledger.statuses[word] += 1
             self._ledger.slowest_seconds = max(self._ledger.slowest_seconds, seconds)
-            if word == "hangs" or seconds > LONGEST_ANSWER_SECONDS:
+            if word == "hangs" or seconds > MAX_ANSWER_SECONDS:
                 self._ledger.wrong.append(f"{what}: {word} after {seconds:.1f} s")
             elif word != "no answer" and (int(word) not in ALLOWED or "Traceback" in text):
                 self._ledger.wrong.append(f"{what}: {word} {text[:300]}")

@@ -19,7 +19,7 @@ QUIET_SECONDS = 75
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Handled:
     verdict: Verdict
     struck: Counter[str]
     #: Calls that a fault of AWS struck, by call and effect.
@@ -39,7 +39,7 @@ def run_chaos(
     strike_seconds: tuple[float, float] = (2.0, 7.0),
     skew_ms: int = 0,
     on_progress: Callable[[float, Storm, Ledger], None] = lambda *_: None,
-) -> Outcome:
+) -> Handled:
     """Storms for so long, then waits until everything that was acknowledged has ended, or too long for that."""
     random, ledger = Random(seed), Ledger()
     system = System(directory, skew_ms)
@@ -64,15 +64,15 @@ def run_chaos(
         log_dir = Path(system.paceline.env["LOG_DIR"])
         _settle(lambda: {end.task_id for end in ends_in(log_dir)}, ledger.tasks.keys(), system.keep_up)
         verdict = judge(ledger, ends_in(log_dir), system.reports.runs, skew_ms)
-        return Outcome(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts)
+        return Handled(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts)
     finally:
         system.stop()
 
 
-def _settle(ended: Callable[[], set[str]], expected: Set[str], meanwhile: Callable[[], None]) -> None:
+def _settle(outcome: Callable[[], set[str]], expected: Set[str], meanwhile: Callable[[], None]) -> None:
     """Waits until all have ended, or none does any more."""
     known, since = -1, time.monotonic()
-    while not expected <= (now := ended()) and time.monotonic() - since < QUIET_SECONDS:
+    while not expected <= (now := outcome()) and time.monotonic() - since < QUIET_SECONDS:
         if len(now) > known:
             known, since = len(now), time.monotonic()
         meanwhile()

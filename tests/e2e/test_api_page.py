@@ -26,7 +26,7 @@ def test_commands_of_the_api_page_get_the_statuses_that_it_says(paceline: Paceli
     answer = tmp_path / "answer"
     for command, status in commands():
         quiet = f"{command} -s -o {answer} -w '%{{http_code}}'"
-        ended = subprocess.run(["bash", "-c", quiet], env=env, capture_output=True, text=True, check=True)
-        assert int(ended.stdout) == status, f"{command}\n{answer.read_text()}"
+        outcome = subprocess.run(["bash", "-c", quiet], env=env, capture_output=True, text=True, check=True)
+        assert int(outcome.stdout) == status, f"{command}\n{answer.read_text()}"
         if "/task" in command and '"task_id"' in answer.read_text():
             env["TASK"] = json.loads(answer.read_text()).get("task_id") or env["TASK"]

@@ -51,9 +51,9 @@ def test_a_lane_is_paused_and_resumed(paceline: Paceline) -> None:
 def test_a_parked_task_is_listed_cancelled_and_watched(paceline: Paceline) -> None:
     place = json.loads(cli(paceline, "submit", "cli-kim", "--delay", "10m", "--json").stdout)
     assert (place["seq"], place["delay_ms"]) == (0, 600_000)
-    assert f"{place['task_id']}  parked until " in cli(paceline, "lane", "cli-kim").stdout
+    assert f"{place['task_id']}  scheduled for " in cli(paceline, "lane", "cli-kim").stdout
     assert cli(paceline, "cancel", "cli-kim", place["task_id"]).returncode == 0
-    assert "parked" not in cli(paceline, "lane", "cli-kim").stdout
+    assert "scheduled" not in cli(paceline, "lane", "cli-kim").stdout
     watched = cli(paceline, "submit", "cli-kim", "--delay", "2s", "--count", "2", "--watch")
     assert [line.split()[1:] for line in watched.stdout.splitlines()] == [["seq", n, "succeeded"] for n in "12"]
 

@@ -54,12 +54,12 @@ def test_a_task_is_submitted_and_waited_for(client: paceline_client.Paceline) ->
     places = client.submit_many("client-waits", [TaskOrder({"n": n}) for n in range(5)])
     assert [place.seq for place in places] == [2, 3, 4, 5, 6]
     assert places[-1].queued
-    ended = client.wait(places[-1], timeout=10)
-    assert (ended.state, ended.attempts) == ("succeeded", 1)
-    assert ended.started_at is not None
-    assert ended.started_at >= places[-1].planned_at
-    assert ended.completed_at is not None
-    assert time.time() - ended.completed_at / 1000 < 2, "the wait ends soon after the task does"
+    outcome = client.wait(places[-1], timeout=10)
+    assert (outcome.state, outcome.attempts) == ("succeeded", 1)
+    assert outcome.started_at is not None
+    assert outcome.started_at >= places[-1].planned_at
+    assert outcome.completed_at is not None
+    assert time.time() - outcome.completed_at / 1000 < 2, "the wait ends soon after the task does"
 
 
 def test_lost_answers_make_no_task_twice(paceline: Paceline) -> None:

@@ -33,9 +33,9 @@ def control(paceline: Paceline, method: str, user: str, what: str, body: Any = N
 
 def audited(paceline: Paceline, user: str) -> Any:
     command = [sys.executable, "-m", "completions.audit", "--json", "--user", user]
-    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **paceline.env}, capture_output=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return json.loads(ended.stdout)
+    outcome = subprocess.run(command, cwd=ROOT, env={**os.environ, **paceline.env}, capture_output=True, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    return json.loads(outcome.stdout)
 
 
 def now_ms() -> int:

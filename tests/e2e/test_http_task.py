@@ -38,8 +38,8 @@ def test_lane_says_why_it_is_held(paceline: Paceline, receiver: Receiver) -> Non
     paceline.request("POST", "/api/v1/tasks", {"user_id": "held", "tasks": [order(receiver, "held", 1)]})
     paceline.wait_for(lambda: of("held"), 20, "the first call")
     lane = lambda: paceline.request("GET", "/api/v1/users/held").body  # noqa: E731
-    paceline.wait_for(lambda: lane()["held_until"], 10, "the lane is held")
-    assert lane()["held_reason"] == "HTTP 503 with Retry-After 2"
+    paceline.wait_for(lambda: lane()["throttled_until"], 10, "the lane is held")
+    assert lane()["throttled_reason"] == "HTTP 503 with Retry-After 2"
     [entry] = paceline.wait_for_completions(1, "held")
     assert entry["attempt"] == 1
     assert of("held")[1] - of("held")[0] >= 1_900
@@ -52,20 +52,20 @@ def test_parked_task_runs_at_its_time_and_its_end_is_told_until_somebody_listens
 
     def deaf_at_first(got: Got) -> Reply:
         # Ends of the tests before this one may still be told.
-        if got.path == "/parked-end" and not refused:
+        if got.path == "/scheduled-end" and not refused:
             refused.append(got)
             return Reply(500)
         return Reply()
 
     receiver.answer = deaf_at_first
-    body = {"user_id": "parked", "delay_seconds": 2.5, "callback_url": receiver.url("/parked-end")}
+    body = {"user_id": "scheduled", "delay_seconds": 2.5, "callback_url": receiver.url("/scheduled-end")}
     answer = paceline.request("POST", "/api/v1/task", body)
     assert (answer.status, answer.body["seq"], answer.body["queued"], answer.body["delay_ms"]) == (202, 0, True, 2500)
-    [soon] = [paceline.submit("parked").body]
-    entries = paceline.wait_for_completions(2, "parked")
+    [soon] = [paceline.submit("scheduled").body]
+    entries = paceline.wait_for_completions(2, "scheduled")
     assert [entry["task_id"] for entry in entries] == [soon["task_id"], answer.body["task_id"]]
     assert entries[1]["started_at"] >= answer.body["planned_at"]
-    told = lambda: [got for got in receiver.got if got.path == "/parked-end"]  # noqa: E731
+    told = lambda: [got for got in receiver.got if got.path == "/scheduled-end"]  # noqa: E731
     paceline.wait_for(lambda: len(told()) >= 2, 60, "it is told again")
     assert told()[0].headers["webhook-id"] == told()[1].headers["webhook-id"]
     event = Webhook(SECRET).verify(told()[1].body, dict(told()[1].headers))

@@ -52,7 +52,7 @@ def failing(paceline: Paceline, port: str, call: str, after: bool, times: int = 
     stand_in = Failing(getattr(paceline.parts, port), Died() if died else UnavailableError("AWS is away"))  # type: ignore[arg-type]
     stand_in.fail(call, times=times, after=after)
     setattr(paceline.parts, port, stand_in)
-    for part in ("intake", "submitter"):
+    for part in ("submit_handler", "submitter"):
         paceline.parts.__dict__.pop(part, None)
 
 
@@ -136,7 +136,9 @@ def test_refused_repeat_does_not_say_that_nothing_is_queued(paceline: Paceline, 
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("port", "call"), [("lanes", "admit_within"), ("queue", "send"), ("tasks", "put")])
+@pytest.mark.parametrize(
+    ("port", "call"), [("lanes", "try_fast_admit"), ("queue", "send"), ("tasks", "create_if_absent")]
+)
 def test_request_that_aws_failed_can_be_repeated_at_once_and_runs_once(
     paceline: Paceline, user: str, port: str, call: str, after: bool
 ) -> None:
@@ -167,7 +169,7 @@ def test_bulk_repeated_after_a_lost_reservation_is_told_the_places_that_were_res
     begun_at = paceline.clock.now_ms()
     for _ in range(25):
         paceline.submit(user)
-    failing(paceline, "tasks", "put_many", after=False, died=True)
+    failing(paceline, "tasks", "create_many", after=False, died=True)
     with pytest.raises(Died):
         submit_five(paceline, user)
     paceline.clock.advance(ABANDONED_AFTER_MS)
@@ -178,7 +180,8 @@ def test_bulk_repeated_after_a_lost_reservation_is_told_the_places_that_were_res
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    ("port", "call"), [("queue", "send"), ("tasks", "put"), ("tasks", "put_many"), ("queue", "send_many")]
+    ("port", "call"),
+    [("queue", "send"), ("tasks", "create_if_absent"), ("tasks", "create_many"), ("queue", "send_many")],
 )
 @pytest.mark.parametrize("has_first_run", [False, True])
 def test_bulk_with_one_ahead_that_aws_failed_can_be_repeated_and_runs_once(
@@ -205,7 +208,7 @@ def test_bulk_with_one_ahead_that_aws_failed_can_be_repeated_and_runs_once(
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("port", "call"), [("tasks", "put_many"), ("queue", "send_many")])
+@pytest.mark.parametrize(("port", "call"), [("tasks", "create_many"), ("queue", "send_many")])
 def test_bulk_that_aws_failed_can_be_repeated_and_runs_once(
     paceline: Paceline, user: str, port: str, call: str, after: bool
 ) -> None:
@@ -218,7 +221,7 @@ def test_bulk_that_aws_failed_can_be_repeated_and_runs_once(
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("port", "call"), [("tasks", "put_many"), ("queue", "send_many")])
+@pytest.mark.parametrize(("port", "call"), [("tasks", "create_many"), ("queue", "send_many")])
 def test_bulk_that_failed_and_is_not_repeated_runs_nothing(
     paceline: Paceline, user: str, port: str, call: str, after: bool
 ) -> None:
@@ -231,7 +234,7 @@ def test_bulk_that_failed_and_is_not_repeated_runs_nothing(
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("port", "call"), [("queue", "send"), ("tasks", "put")])
+@pytest.mark.parametrize(("port", "call"), [("queue", "send"), ("tasks", "create_if_absent")])
 def test_request_of_a_process_that_died_is_taken_over_later_and_runs_once(
     paceline: Paceline, user: str, port: str, call: str, after: bool
 ) -> None:
@@ -264,8 +267,8 @@ def test_bulk_of_a_process_that_died_is_taken_over_while_it_runs_and_runs_once(p
 
 
 def test_answer_that_can_not_be_kept_is_given_all_the_same(paceline: Paceline, user: str) -> None:
-    intake = paceline.parts.intake
-    requests = Failing(intake._idempotency.requests)
+    submit_handler = paceline.parts.submit_handler
+    requests = Failing(submit_handler._idempotency.requests)
     requests.fail("finish")
-    intake._idempotency.requests = requests  # type: ignore[assignment]
+    submit_handler._idempotency.requests = requests  # type: ignore[assignment]
     assert submit(paceline, user).status_code == 202

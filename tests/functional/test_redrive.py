@@ -14,7 +14,7 @@ from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.scheduled import Callback, to_message
 from chalicelib.outbound.client import Answer
-from chalicelib.scheduled.callbacks import Teller
+from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
 from chalicelib.tasks.registry import registry
 from operations.redrive import redrive
@@ -153,7 +153,7 @@ def test_redrive_whose_repeat_is_refused_submits_once(failing: Paceline, user: s
 URL = "https://hooks.example.com/ends"
 
 
-def untold(paceline: Paceline, user: str, url: str = URL) -> None:
+def failure(paceline: Paceline, user: str, url: str = URL) -> None:
     """The dead letter of a callback that nobody took for a day."""
     event = {"event": "task_completed", "task_id": f"{user}-1"}
     callback = Callback(user, f"{user}-1", url, event, paceline.clock.now_ms() - TRIED_FOR_MS)
@@ -168,20 +168,20 @@ def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user:
         bodies.append(body)
         return Answer(status, {}, b"", False)
 
-    monkeypatch.setitem(container().errands.__dict__, "_tell", Teller(call, None))
+    monkeypatch.setitem(container().dispatcher.__dict__, "_tell", CallbackSender(call, None))
     received = paceline.aws.sqs.receive_message(
         QueueUrl=paceline.aws.later_url, AttributeNames=["All"], MaxNumberOfMessages=10
     )
     for message in received.get("Messages", []):
         if f'"{user}"' in message["Body"]:
-            failed = paceline.client.lambda_.invoke("later", {"Records": [as_record(message)]}).payload
+            failed = paceline.client.lambda_.invoke("scheduled", {"Records": [as_record(message)]}).payload
             if not failed["batchItemFailures"]:
                 paceline.aws.sqs.delete_message(QueueUrl=paceline.aws.later_url, ReceiptHandle=message["ReceiptHandle"])
     return bodies
 
 
 def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    untold(failing, user)
+    failure(failing, user)
     assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: told again"]
     assert list(redrive(container(), None)) == []
     [body] = told(failing, monkeypatch, 200, user)
@@ -192,7 +192,7 @@ def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, m
 def test_callback_that_comes_back_has_a_day_again(
     failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untold(failing, user)
+    failure(failing, user)
     assert len(list(redrive(container(), user))) == 1
     assert len(told(failing, monkeypatch, 503, user)) == 1
     assert list(redrive(container(), None)) == [], "it is no dead letter but waits for its next try"
@@ -207,7 +207,7 @@ def test_callback_of_another_user_than_its_lane_stays(failing: Paceline, user: s
 
 def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) -> None:
     container().queue.send_dead(user, "x", "hello", "no task")
-    untold(failing, user)
+    failure(failing, user)
     assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: stays", f"{user}: told again"]
 
 

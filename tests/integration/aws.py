@@ -28,7 +28,7 @@ class Aws:
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_URL": self.dead_letter_url,
             "AWS_ENDPOINT_URL": self.endpoint_url,
-            "LATER_QUEUE_URL": self.later_url,
+            "SCHEDULED_QUEUE_URL": self.later_url,
         }
 
 

@@ -98,7 +98,7 @@ def endpoint() -> Aws:
 def at_endpoint(url: str) -> Aws:
     outputs = ensure_stack(url, f"t{uuid4().hex[:8]}")
     names = ("TableName", "QueueUrl", "DeadLetterUrl")
-    return Aws(client("sqs", url), *(outputs[name] for name in names), url, outputs["LaterQueueUrl"])
+    return Aws(client("sqs", url), *(outputs[name] for name in names), url, outputs["ScheduledQueueUrl"])
 
 
 @pytest.fixture

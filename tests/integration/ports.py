@@ -4,10 +4,10 @@ import time
 from typing import Any, Protocol
 
 from chalicelib.container import Container
-from chalicelib.core.ports import LaneStore, ParkedCounts, TaskQueue, TaskStore
+from chalicelib.core.ports import LaneStore, ScheduledCounts, TaskQueue, TaskStore
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
-from tests.memory.stores import MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
+from tests.memory.stores import MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 
 
@@ -15,7 +15,7 @@ class Ports(Protocol):
     lanes: LaneStore
     tasks: TaskStore
     queue: TaskQueue
-    parked: ParkedCounts
+    scheduled: ScheduledCounts
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -43,7 +43,7 @@ class MemoryPorts:
         self.lanes: LaneStore = MemoryLaneStore()
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
-        self.parked: ParkedCounts = MemoryParkedCounts()
+        self.head_receipt: ScheduledCounts = MemoryScheduledCounts()
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         received = self._memory_queue.receive(100)
@@ -67,7 +67,7 @@ class AwsPorts:
         self.lanes: LaneStore = parts.lanes
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
-        self.parked: ParkedCounts = parts.parked
+        self.head_receipt: ScheduledCounts = parts.head_receipt
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.exceptions import ClientError
-from chalicelib.adapters import aws
 
+from chalicelib.aws import client as aws
 from chalicelib.core.errors import UnavailableError
 
 

@@ -17,7 +17,7 @@ InThreads = Callable[[int, Callable[[int], Any]], list[Any]]
 
 def reserve(ports: Ports, user: str, task_id: str, now_ms: int = NOW) -> Lane:
     """Admits as a submit does: quickly if that works, else from what the lane is."""
-    write = ports.lanes.admit_within(user, LIMITS, now_ms, task_id)
+    write = ports.lanes.try_fast_admit(user, LIMITS, now_ms, task_id)
     while isinstance(write, Stale):
         write = ports.lanes.admit(write.lane, admit(write.lane, LIMITS, now_ms, task_id))
     return write.lane
@@ -30,7 +30,7 @@ def decide(lane: Lane, seq: int, now_ms: int, token: str = "mine", task_id: str 
 
 
 def start_in_turn(ports: Ports, user: str, seq: int, now_ms: int = NOW) -> Lane:
-    return written(ports.lanes.claim_next(decide(ports.lanes.get(user), seq, now_ms, f"token-{seq}"), LIMITS))
+    return written(ports.lanes.try_fast_claim(decide(ports.lanes.get(user), seq, now_ms, f"token-{seq}"), LIMITS))
 
 
 def written(write: Write) -> Lane:
@@ -62,51 +62,51 @@ def test_unknown_user_has_the_empty_lane(ports: Ports, user: str) -> None:
     assert ports.lanes.get(user) == Lane(user)
 
 
-# --- admit_within
+# --- try_fast_admit
 
 
 def test_first_admission_reserves_now(ports: Ports, user: str) -> None:
-    lane = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
+    lane = written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1"))
     assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1")
     assert ports.lanes.get(user) == lane
 
 
 def test_admission_a_millisecond_too_early_writes_nothing(ports: Ports, user: str) -> None:
-    before = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
-    assert stale(ports.lanes.admit_within(user, LIMITS, NOW + 999, "t2")) == before
+    before = written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1"))
+    assert stale(ports.lanes.try_fast_admit(user, LIMITS, NOW + 999, "t2")) == before
     assert ports.lanes.get(user) == before
 
 
 def test_admission_a_window_later_reserves_now(ports: Ports, user: str) -> None:
-    ports.lanes.admit_within(user, LIMITS, NOW, "t1")
-    assert written(ports.lanes.admit_within(user, LIMITS, NOW + 1_000, "t2")).planned == (NOW + 1_000, NOW)
+    ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1")
+    assert written(ports.lanes.try_fast_admit(user, LIMITS, NOW + 1_000, "t2")).planned == (NOW + 1_000, NOW)
 
 
 def test_longer_window_counts_too(ports: Ports, user: str) -> None:
     for second in range(5):
-        written(ports.lanes.admit_within(user, LIMITS, NOW + second * 1_000, f"t{second}"))
-    assert stale(ports.lanes.admit_within(user, LIMITS, NOW + 9_999, "early")).admitted == 5
-    assert written(ports.lanes.admit_within(user, LIMITS, NOW + 10_000, "on time")).admitted == 6
+        written(ports.lanes.try_fast_admit(user, LIMITS, NOW + second * 1_000, f"t{second}"))
+    assert stale(ports.lanes.try_fast_admit(user, LIMITS, NOW + 9_999, "early")).admitted == 5
+    assert written(ports.lanes.try_fast_admit(user, LIMITS, NOW + 10_000, "on time")).admitted == 6
 
 
 def test_admission_never_lies_before_an_earlier_one(ports: Ports, user: str) -> None:
     loose = parse_limits("100/second")
-    ports.lanes.admit_within(user, loose, NOW, "t1")
-    assert stale(ports.lanes.admit_within(user, loose, NOW - 1, "t2")).admitted == 1
+    ports.lanes.try_fast_admit(user, loose, NOW, "t1")
+    assert stale(ports.lanes.try_fast_admit(user, loose, NOW - 1, "t2")).admitted == 1
 
 
 def test_limits_that_grew_are_not_decided_from_a_list_too_short_to_show_it(ports: Ports, user: str) -> None:
     lane = ports.lanes.get(user)
     written(ports.lanes.admit(lane, admit(lane, parse_limits("1/second"), NOW, "t9", count=9)))
     late = NOW + 60_000
-    assert stale(ports.lanes.admit_within(user, parse_limits("9/day"), late, "t10")).admitted == 9
+    assert stale(ports.lanes.try_fast_admit(user, parse_limits("9/day"), late, "t10")).admitted == 9
 
 
 def test_pause_and_limits_of_the_user_s_own_are_left_to_the_exact_way(ports: Ports, user: str) -> None:
     set_limits(ports, user, "1/minute")
-    assert stale(ports.lanes.admit_within(user, LIMITS, NOW, "t1")).limits == parse_limits("1/minute")
+    assert stale(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1")).limits == parse_limits("1/minute")
     pause(ports, f"{user}-2", NOW + 1)
-    assert stale(ports.lanes.admit_within(f"{user}-2", LIMITS, NOW, "t1")).paused_until == NOW + 1
+    assert stale(ports.lanes.try_fast_admit(f"{user}-2", LIMITS, NOW, "t1")).paused_until == NOW + 1
 
 
 def test_list_of_planned_starts_stays_short(ports: Ports, user: str) -> None:
@@ -117,8 +117,8 @@ def test_list_of_planned_starts_stays_short(ports: Ports, user: str) -> None:
 
 
 def test_repeated_admission_whose_answer_was_lost_is_recognised(ports: Ports, user: str) -> None:
-    first = written(ports.lanes.admit_within(user, LIMITS, NOW, "t1"))
-    assert written(ports.lanes.admit_within(user, LIMITS, NOW, "t1")) == first
+    first = written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1"))
+    assert written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1")) == first
     admission = admit(first, LIMITS, NOW, "t2")
     second = written(ports.lanes.admit(first, admission))
     assert written(ports.lanes.admit(first, admission)) == second
@@ -154,13 +154,13 @@ def test_admission_leaves_claims_alone(ports: Ports, user: str) -> None:
     assert (lane.starts, lane.running, lane.started_seq) == (started.starts, started.running, 1)
 
 
-# --- claim_next
+# --- try_fast_claim
 
 
 def test_first_claim_takes_start_lease_and_number(ports: Ports, user: str) -> None:
     reserve(ports, user, "t1")
     start = decide(ports.lanes.get(user), 1, NOW + 5)
-    lane = written(ports.lanes.claim_next(start, LIMITS))
+    lane = written(ports.lanes.try_fast_claim(start, LIMITS))
     assert (lane.starts, lane.started, lane.started_seq) == ((NOW + 5,), 1, 1)
     assert lane.running == Lease("t1", 1, NOW + 5 + 10_000, "mine", (NOW + 5,))
     assert ports.lanes.get(user) == lane
@@ -171,7 +171,7 @@ def test_claim_of_a_worker_that_knows_nothing_succeeds_when_the_task_is_next(por
         reserve(ports, user, f"t{seq}")
     start_in_turn(ports, user, 1)
     guess = decide(Lane(user, admitted=2, started_seq=1), 2, NOW + 1_000)
-    assert written(ports.lanes.claim_next(guess, LIMITS)).started_seq == 2
+    assert written(ports.lanes.try_fast_claim(guess, LIMITS)).started_seq == 2
 
 
 def test_claim_of_a_worker_that_knows_nothing_is_stopped_by_the_real_starts(ports: Ports, user: str) -> None:
@@ -179,28 +179,28 @@ def test_claim_of_a_worker_that_knows_nothing_is_stopped_by_the_real_starts(port
         reserve(ports, user, f"t{seq}")
     start_in_turn(ports, user, 1)
     guess = decide(Lane(user, admitted=2, started_seq=1), 2, NOW + 999)
-    assert stale(ports.lanes.claim_next(guess, LIMITS)).started == 1
+    assert stale(ports.lanes.try_fast_claim(guess, LIMITS)).started == 1
 
 
 def test_claim_out_of_turn_is_stopped(ports: Ports, user: str) -> None:
     for seq in (1, 2, 3):
         reserve(ports, user, f"t{seq}")
     guess = decide(Lane(user, admitted=3, started_seq=2), 3, NOW)
-    assert stale(ports.lanes.claim_next(guess, LIMITS)).started == 0
+    assert stale(ports.lanes.try_fast_claim(guess, LIMITS)).started == 0
     start_in_turn(ports, user, 1)
     again = decide(Lane(user, admitted=3, started_seq=0), 1, NOW + 5_000, "another")
-    assert stale(ports.lanes.claim_next(again, LIMITS)).started == 1
+    assert stale(ports.lanes.try_fast_claim(again, LIMITS)).started == 1
 
 
 def test_claim_is_left_to_the_exact_way_when_anything_is_special(ports: Ports, user: str) -> None:
     guess = decide(Lane(user), 1, NOW)
     pause(ports, user, NOW - 1)
-    assert stale(ports.lanes.claim_next(guess, LIMITS)).paused_until == NOW - 1
+    assert stale(ports.lanes.try_fast_claim(guess, LIMITS)).paused_until == NOW - 1
     other, third = f"{user}-2", f"{user}-3"
     cancel(ports, other, "t9")
-    assert stale(ports.lanes.claim_next(decide(Lane(other), 1, NOW), LIMITS)).cancelled == {"t9": 9}
+    assert stale(ports.lanes.try_fast_claim(decide(Lane(other), 1, NOW), LIMITS)).cancelled == {"t9": 9}
     set_limits(ports, third, "1/minute")
-    assert stale(ports.lanes.claim_next(decide(Lane(third), 1, NOW), LIMITS)).limits == parse_limits("1/minute")
+    assert stale(ports.lanes.try_fast_claim(decide(Lane(third), 1, NOW), LIMITS)).limits == parse_limits("1/minute")
 
 
 def test_claim_on_the_user_s_own_limits_needs_them_to_be_the_same(ports: Ports, user: str) -> None:
@@ -210,16 +210,16 @@ def test_claim_on_the_user_s_own_limits_needs_them_to_be_the_same(ports: Ports, 
     decision = claim(lane, Candidate("t1", 1, 0), lane.limits, NOW, 10_000, "mine")
     assert isinstance(decision, Start)
     set_limits(ports, user, "1/hour")
-    assert stale(ports.lanes.claim_next(decision, lane.limits)).started == 0
+    assert stale(ports.lanes.try_fast_claim(decision, lane.limits)).started == 0
     set_limits(ports, user, "1/minute")
-    assert written(ports.lanes.claim_next(decision, lane.limits)).started == 1
+    assert written(ports.lanes.try_fast_claim(decision, lane.limits)).started == 1
 
 
 def test_list_of_real_starts_stays_short(ports: Ports, user: str) -> None:
     for seq in range(1, 51):
         lane = ports.lanes.get(user)
         start = decide(lane, seq, NOW + seq * 10_000, f"token-{seq}")
-        write = ports.lanes.claim_next(start, LIMITS)
+        write = ports.lanes.try_fast_claim(start, LIMITS)
         lane = written(write if isinstance(write, Written) else ports.lanes.claim(write.lane, start))
         assert len(lane.starts) <= memory_needed(LIMITS) + 25
     assert lane.started == 50
@@ -227,8 +227,8 @@ def test_list_of_real_starts_stays_short(ports: Ports, user: str) -> None:
 
 def test_repeated_claim_whose_answer_was_lost_is_recognised(ports: Ports, user: str) -> None:
     start = decide(Lane(user), 1, NOW)
-    first = written(ports.lanes.claim_next(start, LIMITS))
-    assert written(ports.lanes.claim_next(start, LIMITS)) == first
+    first = written(ports.lanes.try_fast_claim(start, LIMITS))
+    assert written(ports.lanes.try_fast_claim(start, LIMITS)) == first
     assert written(ports.lanes.claim(Lane(user), start)) == first
     assert first.started == 1
 
@@ -250,11 +250,11 @@ def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_le
         reserve(ports, user, f"t{seq}")
     filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, fills_gap=True), LIMITS, NOW, 10_000, "mine")
     assert isinstance(filling, Start)
-    lane = written(ports.lanes.claim_next(filling, LIMITS))
+    lane = written(ports.lanes.try_fast_claim(filling, LIMITS))
     assert lane.running is not None
     assert lane.running.filled_seq == 1
     later = decide(lane, 2, NOW + 5_000)
-    assert stale(ports.lanes.claim_next(later, LIMITS)) == lane
+    assert stale(ports.lanes.try_fast_claim(later, LIMITS)) == lane
     lane = written(ports.lanes.claim(lane, later))
     assert lane.running is not None
     assert (lane.running.task_id, lane.running.filled_seq) == ("t2", 0)
@@ -356,20 +356,20 @@ def test_last_cancellation_leaves_nothing_special_behind(ports: Ports, user: str
     assert start_in_turn(ports, user, 2).started_seq == 2
 
 
-# --- park
+# --- schedule
 
 
 def test_handle_of_the_hidden_head_is_kept(ports: Ports, user: str) -> None:
     seen = pause(ports, user, NOW + 99_000)
-    assert written(ports.lanes.park(seen, "receipt-1")) == replace(seen, parked="receipt-1")
-    assert ports.lanes.get(user).parked == "receipt-1"
+    assert written(ports.lanes.save_head_receipt(seen, "receipt-1")) == replace(seen, head_receipt="receipt-1")
+    assert ports.lanes.get(user).head_receipt == "receipt-1"
 
 
 def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) -> None:
     seen = pause(ports, user, NOW + 99_000)
     resumed = set_limits(ports, user, "1/minute")
-    assert stale(ports.lanes.park(seen, "receipt-1")) == resumed
-    assert ports.lanes.get(user).parked == ""
+    assert stale(ports.lanes.save_head_receipt(seen, "receipt-1")) == resumed
+    assert ports.lanes.get(user).head_receipt == ""
 
 
 # --- extend
@@ -402,7 +402,7 @@ def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
 def test_lease_of_a_task_that_was_told_to_slow_down_is_moved_by_nobody(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
-    assert ports.lanes.hold(user, held, NOW + 1_000, "slow")
+    assert ports.lanes.throttle(user, held, NOW + 1_000, "slow")
     assert not ports.lanes.extend(user, held, NOW + 10_000)
     running = ports.lanes.get(user).running
     assert running
@@ -424,7 +424,7 @@ def test_forty_submits_at_once_get_forty_numbers_and_legal_planned_starts(
 
 
 def test_twenty_quick_admissions_at_once_have_one_winner(atomic_ports: Ports, user: str, in_threads: InThreads) -> None:
-    writes = in_threads(20, lambda number: atomic_ports.lanes.admit_within(user, LIMITS, NOW, f"t{number}"))
+    writes = in_threads(20, lambda number: atomic_ports.lanes.try_fast_admit(user, LIMITS, NOW, f"t{number}"))
     assert sum(isinstance(write, Written) for write in writes) == 1
     assert atomic_ports.lanes.get(user).admitted == 1
 
@@ -433,7 +433,7 @@ def test_twenty_workers_at_once_take_one_start(atomic_ports: Ports, user: str, i
     reserve(atomic_ports, user, "t1")
     seen = atomic_ports.lanes.get(user)
     writes = in_threads(
-        20, lambda number: atomic_ports.lanes.claim_next(decide(seen, 1, NOW, f"token-{number}"), LIMITS)
+        20, lambda number: atomic_ports.lanes.try_fast_claim(decide(seen, 1, NOW, f"token-{number}"), LIMITS)
     )
     assert sum(isinstance(write, Written) for write in writes) == 1
     assert atomic_ports.lanes.get(user).started == 1

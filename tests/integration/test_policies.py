@@ -23,14 +23,14 @@ from botocore.exceptions import ClientError
 from chalice.test import Client
 
 from chalicelib import container as wiring
-from chalicelib.core.scheduled import Callback, Parked, to_message
+from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
 from chalicelib.core.task import Task
 from infra.deploy.project import substituted, with_names
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
 from tests.integration.conftest import wait_until_up
 
-FUNCTIONS = ("api", "worker", "later")
+FUNCTIONS = ("api", "worker", "scheduled")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 NAMES = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": "dev"}
 #: Used by Lambda itself, outside of what an emulator of the other services can see.
@@ -107,7 +107,7 @@ class Enforcing:
     def app(self, monkeypatch: pytest.MonkeyPatch, credentials: Mapping[str, str]) -> Iterator[Client]:
         """The app as it finds itself on Lambda, with these credentials."""
         names = {"TABLE_NAME": "TableName", "QUEUE_URL": "QueueUrl", "DEAD_LETTER_URL": "DeadLetterUrl"}
-        names["LATER_QUEUE_URL"] = "LaterQueueUrl"
+        names["SCHEDULED_QUEUE_URL"] = "ScheduledQueueUrl"
         env = {name: self.outputs[output] for name, output in names.items()} | SETTINGS | credentials
         with monkeypatch.context() as patch:
             for name, value in (env | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION}).items():
@@ -227,16 +227,16 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
         raise BreaksError(f"states, deferred, dead: {found}")
 
 
-def put_errands(system: Enforcing, client: Client, user: str) -> None:
+def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None:
     """A task that is due, one that has to wait for long, one that is refused at its time, and a message of nobody."""
     for late in ({"delay_seconds": 1}, {"delay_seconds": 1, "callback_url": "http://receiver.invalid/"}):
         played(post(client, "/api/v1/task", {"user_id": user, **late}), 202)
-    system.client("sqs").send_message(QueueUrl=system.outputs["LaterQueueUrl"], MessageBody="no errand")
+    system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody="no message")
     event = {"event": "task_completed"}
     callback = Callback(user, "0198", "http://receiver.invalid/", event, time.time_ns() // 1_000_000)
     full = Task(f"full-{user}", "0199", 0, "log", None, 1, 1, run_at=1)
-    for errand in (callback, Parked(full)):
-        system.client("sqs").send_message(QueueUrl=system.outputs["LaterQueueUrl"], MessageBody=to_message(errand))
+    for message in (callback, ScheduledTask(full)):
+        system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody=to_message(message))
     # Of this user's next minutes nothing is left, so what comes for it is put off.
     system.client("dynamodb").put_item(
         TableName=system.outputs["TableName"],
@@ -251,20 +251,20 @@ def put_errands(system: Enforcing, client: Client, user: str) -> None:
 
 def play_later(system: Enforcing, client: Client, user: str, source: Any, output: Callable[[], str]) -> None:
     """Everything in the queue, once, as the event source mapping would."""
-    queue_url = system.outputs["LaterQueueUrl"]
+    queue_url = system.outputs["ScheduledQueueUrl"]
     source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
     deferred, done, give_up_at = 0, 0, time.monotonic() + 10
     while (deferred, done) != (1, 4) and time.monotonic() < give_up_at:
         received = source.receive_message(QueueUrl=queue_url, AttributeNames=["All"], WaitTimeSeconds=1)
         for message in received.get("Messages", []):
             record = as_record(message)
-            if client.lambda_.invoke("later", {"Records": [record]}).payload["batchItemFailures"]:
+            if client.lambda_.invoke("scheduled", {"Records": [record]}).payload["batchItemFailures"]:
                 deferred += 1
             else:
                 done += 1
                 source.delete_message(QueueUrl=queue_url, ReceiptHandle=record["receiptHandle"])
-        if "errand_unavailable" in output():
-            raise BreaksError("AWS was not allowed to serve an errand")
+        if "scheduled_message_unavailable" in output():
+            raise BreaksError("AWS was not allowed to serve an message")
     sqs = system.client("sqs")
     attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     put_off = int(attributes["ApproximateNumberOfMessagesDelayed"])
@@ -300,7 +300,7 @@ def play(
     """Plays a function's part with a policy; BreaksError or ClientError when the policy is not enough."""
 
     def play(function: str, policy: Mapping[str, Any]) -> None:
-        for queue in ("QueueUrl", "DeadLetterUrl", "LaterQueueUrl"):
+        for queue in ("QueueUrl", "DeadLetterUrl", "ScheduledQueueUrl"):
             enforcing.client("sqs").purge_queue(QueueUrl=enforcing.outputs[queue])
         user = f"{function}-{uuid4().hex[:8]}"
         key = enforcing.role(user, policy)
@@ -309,7 +309,7 @@ def play(
                 play_api(enforcing, client, user)
             return
         with enforcing.app(monkeypatch, {name.upper(): value for name, value in ROOT_KEY.items()}) as client:
-            (put_messages if function == "worker" else put_errands)(enforcing, client, user)
+            (put_messages if function == "worker" else put_scheduled_messages)(enforcing, client, user)
         source = enforcing.client("sqs", **{name.lower(): value for name, value in key.items()})
         with enforcing.app(monkeypatch, key) as client:
             part = play_worker if function == "worker" else play_later
@@ -351,7 +351,7 @@ def test_resources_are_the_stages_own(function: str) -> None:
 def test_every_call_in_the_adapters_is_granted_to_a_function() -> None:
     calls = {
         node.func.attr
-        for path in (ROOT / "chalicelib" / "adapters").glob("*.py")
+        for path in (ROOT / "chalicelib" / "aws").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_client(node.func.value)
     }

@@ -4,7 +4,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from chalicelib.container import Container
 from chalicelib.core.limits import parse_limits
-from chalicelib.core.task import Ended, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from tests.factories import NOW, make_settings, make_task, task_id_of
 from tests.integration.aws import Aws
 from tests.integration.ports import Ports
@@ -17,7 +17,7 @@ PAYLOAD = {
 }
 
 
-def succeeded(**changed: object) -> Ended:
+def succeeded(**changed: object) -> Outcome:
     fields: dict[str, object] = {
         "state": TaskState.SUCCEEDED,
         "started_at": NOW + 1,
@@ -25,11 +25,11 @@ def succeeded(**changed: object) -> Ended:
         "attempts": 1,
         "result": {"sum": 3},
     }
-    return Ended(**{**fields, **changed})  # type: ignore[arg-type]
+    return Outcome(**{**fields, **changed})  # type: ignore[arg-type]
 
 
-FAILED = Ended(TaskState.FAILED, NOW + 1, NOW + 9, 3, error="ValueError: no")
-CANCELLED = Ended(TaskState.CANCELLED, None, NOW + 9, 0)
+FAILED = Outcome(TaskState.FAILED, NOW + 1, NOW + 9, 3, error="ValueError: no")
+CANCELLED = Outcome(TaskState.CANCELLED, None, NOW + 9, 0)
 
 
 def test_unknown_task_is_none(ports: Ports, user: str) -> None:
@@ -37,35 +37,37 @@ def test_unknown_task_is_none(ports: Ports, user: str) -> None:
 
 
 def test_lane_is_no_task(ports: Ports, user: str) -> None:
-    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(1))
+    ports.lanes.try_fast_admit(user, parse_limits("1/second"), NOW, task_id_of(1))
     assert ports.tasks.get(user, "lane") is None
 
 
 def test_noted_task_reads_back_the_same(ports: Ports, user: str) -> None:
     task = make_task(3, user, payload=PAYLOAD)
-    ports.tasks.put(task)
+    ports.tasks.create_if_absent(task)
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task)
 
 
 def test_task_is_its_own_user_s_only(ports: Ports, user: str) -> None:
-    ports.tasks.put(make_task(1, user))
+    ports.tasks.create_if_absent(make_task(1, user))
     assert ports.tasks.get(f"{user}-2", task_id_of(1)) is None
 
 
 @pytest.mark.parametrize("ended", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value)
-def test_end_reads_back_the_same(ports: Ports, user: str, ended: Ended) -> None:
+def test_end_reads_back_the_same(ports: Ports, user: str, outcome: Outcome) -> None:
     task = make_task(1, user, payload=PAYLOAD)
-    ports.tasks.put(task)
-    ports.tasks.end(task, ended)
-    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, ended.state, ended, ended.attempts, ended.error)
+    ports.tasks.create_if_absent(task)
+    ports.tasks.finish(task, outcome)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(
+        task, outcome.state, outcome, outcome.attempts, outcome.error
+    )
 
 
 def test_end_of_a_task_that_was_never_noted_notes_it(ports: Ports, user: str) -> None:
     task = make_task(1, user, payload=PAYLOAD)
-    ports.tasks.end(task, succeeded())
+    ports.tasks.finish(task, succeeded())
     record = ports.tasks.get(user, task.task_id)
     assert record
-    assert (record.task, record.ended) == (task, succeeded())
+    assert (record.task, record.outcome) == (task, succeeded())
 
 
 @pytest.mark.parametrize("was_done", [True, False], ids=["answer lost", "request lost"])
@@ -85,34 +87,34 @@ def test_notes_of_many_whose_answer_is_lost_undo_no_end(
             return send(request)
         if was_done:
             send(request)
-        parts.tasks.end(tasks[1], succeeded())
+        parts.tasks.finish(tasks[1], succeeded())
         raise ConnectionClosedError(endpoint_url=request.url)
 
     monkeypatch.setattr(session, "send", lose_the_first)
-    parts.tasks.put_many(tasks)
+    parts.tasks.create_many(tasks)
     assert [record.task for record in parts.tasks.between(user, 1, 30)] == tasks
     record = parts.tasks.get(user, tasks[1].task_id)
     assert record
-    assert record.ended == succeeded()
+    assert record.outcome == succeeded()
     assert sent.count("BatchWriteItem") == 2, "of 25 and of 5 tasks"
 
 
 def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:
     task = make_task(1, user)
-    ports.tasks.end(task, succeeded())
-    ports.tasks.put(task)
+    ports.tasks.finish(task, succeeded())
+    ports.tasks.create_if_absent(task)
     ports.tasks.attempt_failed(task, 1, "too late")
-    ports.tasks.end(task, FAILED)
+    ports.tasks.finish(task, FAILED)
     record = ports.tasks.get(user, task.task_id)
     assert record
-    assert (record.state, record.ended, record.error) == (TaskState.SUCCEEDED, succeeded(), None)
+    assert (record.state, record.outcome, record.error) == (TaskState.SUCCEEDED, succeeded(), None)
 
 
 @pytest.mark.parametrize("noted", [True, False], ids=["noted before", "not noted before"])
 def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user: str, noted: bool) -> None:
     task = make_task(1, user)
     if noted:
-        ports.tasks.put(task)
+        ports.tasks.create_if_absent(task)
     ports.tasks.attempt_failed(task, 2, "ValueError: no")
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.QUEUED, None, 2, "ValueError: no")
 
@@ -120,7 +122,7 @@ def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user
 def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) -> None:
     task = make_task(1, user)
     ports.tasks.attempt_failed(task, 1, "ValueError: no")
-    ports.tasks.end(task, succeeded(attempts=2))
+    ports.tasks.finish(task, succeeded(attempts=2))
     assert ports.tasks.get(user, task.task_id) == TaskRecord(
         task, TaskState.SUCCEEDED, succeeded(attempts=2), attempts=2, error=None
     )
@@ -128,8 +130,8 @@ def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) ->
 
 def test_end_of_a_withdrawn_task_is_logged_by_one_at_a_time_and_once(ports: Ports, user: str) -> None:
     task = make_task(0, user, payload=PAYLOAD, run_at=NOW)
-    ports.tasks.put(task)
-    assert ports.tasks.withdrawn(task, CANCELLED)
+    ports.tasks.create_if_absent(task)
+    assert ports.tasks.cancel_scheduled(task, CANCELLED)
     assert ports.tasks.begin_log(task, NOW, NOW + 30_000)
     assert not ports.tasks.begin_log(task, NOW + 29_999, NOW + 99_000)
     assert ports.tasks.begin_log(task, NOW + 30_000, NOW + 60_000)
@@ -141,9 +143,9 @@ def test_end_of_a_withdrawn_task_is_logged_by_one_at_a_time_and_once(ports: Port
 def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, user: str) -> None:
     tasks = [make_task(seq, user) for seq in (5, 2, 4, 1, 3)]
     for task in (*tasks, make_task(3, f"{user}-2")):
-        ports.tasks.put(task)
-    ports.tasks.end(tasks[1], succeeded())
-    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(9))
+        ports.tasks.create_if_absent(task)
+    ports.tasks.finish(tasks[1], succeeded())
+    ports.lanes.try_fast_admit(user, parse_limits("1/second"), NOW, task_id_of(9))
     found = ports.tasks.between(user, 2, 4)
     assert [(record.task.seq, record.state) for record in found] == [
         (2, TaskState.SUCCEEDED),
@@ -154,7 +156,7 @@ def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, 
 
 
 def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> None:
-    ports.tasks.put_many([make_task(seq, user) for seq in range(1, 321)])
+    ports.tasks.create_many([make_task(seq, user) for seq in range(1, 321)])
     assert [record.task.seq for record in ports.tasks.between(user, 310, 312)] == [310, 311, 312]
     assert ports.tasks.between(user, 1, 2) == []
 
@@ -162,7 +164,7 @@ def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> Non
 def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) -> None:
     """A page of DynamoDB ends at 1 MB, whatever of it is given."""
     for seq in range(1, 41):
-        ports.tasks.put(make_task(seq, user, payload="x" * 65_000))
+        ports.tasks.create_if_absent(make_task(seq, user, payload="x" * 65_000))
     assert [record.task.seq for record in ports.tasks.between(user, 2, 3)] == [2, 3]
     assert [record.task.seq for record in ports.tasks.between(user, 1, 40)] == list(range(1, 41))
     assert ports.tasks.between(user, 41, 41) == []
@@ -170,7 +172,7 @@ def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) 
 
 def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> None:
     task = make_task(1, user, payload=PAYLOAD)
-    ports.tasks.put(task)
+    ports.tasks.create_if_absent(task)
     record = ports.tasks.get(user, task.task_id)
     assert record
     assert Task.from_message(task.to_message()) == record.task
@@ -178,7 +180,7 @@ def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> No
 
 def test_tasks_noted_at_once_read_back_the_same(ports: Ports, user: str) -> None:
     tasks = [make_task(seq, user, payload=PAYLOAD) for seq in range(1, 61)]
-    ports.tasks.put_many(tasks)
+    ports.tasks.create_many(tasks)
     assert [record.task for record in ports.tasks.between(user, 1, 60)] == tasks
 
 
@@ -194,17 +196,17 @@ def pages(ports: Ports, user: str, state: TaskState | None, most: int) -> list[l
 
 
 def test_newest_tasks_come_first_in_pages(ports: Ports, user: str) -> None:
-    ports.tasks.put_many([make_task(seq, user) for seq in range(1, 8)])
-    ports.lanes.admit_within(user, parse_limits("1/second"), NOW, task_id_of(9))
+    ports.tasks.create_many([make_task(seq, user) for seq in range(1, 8)])
+    ports.lanes.try_fast_admit(user, parse_limits("1/second"), NOW, task_id_of(9))
     found = [page for page in pages(ports, user, None, 3) if page]
     assert found == [[7, 6, 5], [4, 3, 2], [1]]
 
 
 def test_tasks_in_one_state_are_found_page_by_page(ports: Ports, user: str) -> None:
     for seq in range(1, 11):
-        ports.tasks.put(make_task(seq, user))
+        ports.tasks.create_if_absent(make_task(seq, user))
         if seq % 2:
-            ports.tasks.end(make_task(seq, user), succeeded())
+            ports.tasks.finish(make_task(seq, user), succeeded())
     assert [page for page in pages(ports, user, TaskState.SUCCEEDED, 2) if page] == [[9, 7], [5, 3], [1]]
     assert [page for page in pages(ports, user, TaskState.FAILED, 2) if page] == []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.scheduled import LONGEST_DELAY_SECONDS, Errand, to_message
+from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, ScheduledMessage, to_message
 
 
 class _Queued(Struct):
@@ -19,7 +19,7 @@ class _Queued(Struct):
         return f"{self.message_id}#{self.receives}"
 
 
-class MemoryErrandQueue:
+class MemoryScheduledQueue:
     def __init__(self, now_ms: Callable[[], int], visibility_ms: int = 90_000) -> None:
         self._now_ms = now_ms
         self._visibility_ms = visibility_ms
@@ -27,11 +27,11 @@ class MemoryErrandQueue:
         self._made = 0
         self._lock = threading.Lock()
 
-    def send(self, errands: Sequence[tuple[Errand, int]]) -> None:
-        for errand, seconds in errands:
-            if not 0 <= seconds <= LONGEST_DELAY_SECONDS:
-                raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY_SECONDS} s, not {seconds}")
-            self.send_body(to_message(errand), seconds)
+    def send(self, messages: Sequence[tuple[ScheduledMessage, int]]) -> None:
+        for message, seconds in messages:
+            if not 0 <= seconds <= MAX_SQS_DELAY_SECONDS:
+                raise ValueError(f"SQS delays a message by 0 to {MAX_SQS_DELAY_SECONDS} s, not {seconds}")
+            self.send_body(to_message(message), seconds)
 
     def send_body(self, body: str, seconds: int = 0) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chalicelib.core.lane import Admission, Lane, Lease, Start
 from chalicelib.core.limits import Limits, memory_needed
 from chalicelib.core.ports import Stale, Write, Written
-from chalicelib.core.task import Ended, Json, Task, TaskRecord, TaskState
+from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 20
@@ -34,9 +34,9 @@ class MemoryLaneStore:
             self._lanes[user_id] = how(self.get(user_id))
             return self._lanes[user_id]
 
-    def admit_within(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
         def fits(lane: Lane) -> bool:
-            special = lane.limits is not None or lane.paused_until is not None or lane.held_until
+            special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
@@ -55,11 +55,13 @@ class MemoryLaneStore:
 
         return _recognise_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
 
-    def claim_next(self, start: Start, limits: Limits) -> Write:
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         after = start.lane
 
         def fits(lane: Lane) -> bool:
-            special = lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.held_until
+            special = (
+                lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.throttled_until
+            )
             special = special or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
             return following and not special and _within(lane.starts, lane.started, limits, start.at)
@@ -78,15 +80,17 @@ class MemoryLaneStore:
             return _moving(lane) == _moving(seen)
 
         def whole(lane: Lane) -> Lane:
-            return replace(changed, running=lane.running, starts=lane.starts, parked=lane.parked, newest=lane.newest)
+            return replace(
+                changed, running=lane.running, starts=lane.starts, head_receipt=lane.head_receipt, newest=lane.newest
+            )
 
         return self._write(seen.user_id, unmoved, whole)
 
-    def park(self, seen: Lane, receipt: str) -> Write:
+    def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
             return lane.revision == seen.revision
 
-        return self._write(seen.user_id, unmoved, lambda lane: replace(lane, parked=receipt))
+        return self._write(seen.user_id, unmoved, lambda lane: replace(lane, head_receipt=receipt))
 
     def _take(self, seen: Lane, after: Lane) -> Write:
         moves_admitted = after.admitted != seen.admitted
@@ -105,20 +109,20 @@ class MemoryLaneStore:
                 running=after.running,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
-                held_until=0 if seen.held_until else lane.held_until,
-                held_reason="" if seen.held_until else lane.held_reason,
+                throttled_until=0 if seen.throttled_until else lane.throttled_until,
+                throttled_reason="" if seen.throttled_until else lane.throttled_reason,
             )
 
         return self._write(seen.user_id, unmoved, taken)
 
-    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def held(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
         def holding(lane: Lane) -> Lane:
             running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
             revision = lane.revision + 1
-            return replace(lane, running=running, held_until=until, held_reason=reason, revision=revision)
+            return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return isinstance(self._write(user_id, held, holding), Written)
 
@@ -173,7 +177,7 @@ def _recognise_claim(write: Write, start: Start) -> Write:
     return Written(write.lane) if same else write
 
 
-class MemoryParkedCounts:
+class MemoryScheduledCounts:
     def __init__(self) -> None:
         self._counts: dict[str, dict[int, int]] = {}
         self._lock = threading.Lock()
@@ -194,13 +198,13 @@ class MemoryTaskStore:
         self._logging_until: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
-    def put(self, task: Task) -> None:
+    def create_if_absent(self, task: Task) -> None:
         with self._lock:
             self._records.setdefault((task.user_id, task.task_id), TaskRecord(_stored(task)))
 
-    def put_many(self, tasks: Sequence[Task]) -> None:
+    def create_many(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            self.put(task)
+            self.create_if_absent(task)
 
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
@@ -221,15 +225,15 @@ class MemoryTaskStore:
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 
-    def end(self, task: Task, ended: Ended) -> None:
-        ended = replace(ended, result=_as_json(ended.result))
-        self._note(TaskRecord(_stored(task), ended.state, ended, ended.attempts, ended.error))
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        outcome = replace(outcome, result=_as_json(outcome.result))
+        self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error))
 
-    def admitted(self, task: Task) -> bool:
-        return self._note_parked(TaskRecord(_stored(task)))
+    def mark_admitted(self, task: Task) -> bool:
+        return self._note_scheduled(TaskRecord(_stored(task)))
 
-    def withdrawn(self, task: Task, ended: Ended) -> bool:
-        return self._note_parked(TaskRecord(_stored(task), ended.state, ended, ended.attempts))
+    def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
+        return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts))
 
     def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
         key = (task.user_id, task.task_id)
@@ -244,11 +248,11 @@ class MemoryTaskStore:
         with self._lock:
             self._records[key] = replace(self._records[key], is_logged=True)
 
-    def _note_parked(self, record: TaskRecord) -> bool:
+    def _note_scheduled(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)
         with self._lock:
             known = self._records.get(key)
-            if known and (known.ended or known.task.seq):
+            if known and (known.outcome or known.task.seq):
                 return False
             self._records[key] = record
             return True
@@ -260,7 +264,7 @@ class MemoryTaskStore:
         key = (record.task.user_id, record.task.task_id)
         with self._lock:
             known = self._records.get(key)
-            if known is None or known.ended is None:
+            if known is None or known.outcome is None:
                 self._records[key] = record
 
 

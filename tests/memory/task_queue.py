@@ -10,7 +10,7 @@ from chalicelib.core.task import Task
 #: Milliseconds for which a repeated send changes nothing, counted from the first, deleted or not.
 DEDUPLICATION_MS = 300_000
 #: Milliseconds after its receive for which a message can be hidden at most.
-LONGEST_HIDDEN_MS = 43_200_000
+MAX_HIDDEN_MS = 43_200_000
 
 
 class Message(Struct, frozen=True):
@@ -144,7 +144,7 @@ class MemoryTaskQueue:
     def defer(self, receipt: str, seconds: int) -> None:
         with self._lock:
             found, hidden_until = self._in_flight(receipt), self._now_ms() + seconds * 1000
-            if found and hidden_until <= found[1].received_at + LONGEST_HIDDEN_MS:
+            if found and hidden_until <= found[1].received_at + MAX_HIDDEN_MS:
                 found[1].visible_at = hidden_until
 
     def next_available_at(self) -> int | None:

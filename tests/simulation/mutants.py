@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from chalicelib.core.lane import Gap, Lane, Lease, Start
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written
-from chalicelib.core.task import Ended, Task, TaskRecord
+from chalicelib.core.task import Outcome, Task, TaskRecord
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.execution import Attempts
 from chalicelib.worker.lease_renewal import Kept, LeaseKeeper
@@ -31,10 +31,10 @@ class NoLeaseCheck(Worker):
 class NoClaimCondition(MemoryLaneStore):
     """The quick claim looks at who is next, but not at the starts."""
 
-    def claim_next(self, start: Start, limits: Limits) -> Write:
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         lane, after = self.get(start.lane.user_id), start.lane
         if lane.started_seq != after.started_seq - 1 or lane.paused_until is not None or lane.cancelled:
-            return super().claim_next(start, limits)
+            return super().try_fast_claim(start, limits)
         starts = (start.at, *lane.starts)
         seq, running = after.started_seq, after.running
         taken = lambda lane: replace(  # noqa: E731
@@ -60,12 +60,12 @@ class NoChangeUnmoved(MemoryLaneStore):
 
 
 class NoPauseCheck(MemoryLaneStore):
-    def claim_next(self, start: Start, limits: Limits) -> Write:
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         paused_until = self.get(start.lane.user_id).paused_until
         if paused_until is None:
-            return super().claim_next(start, limits)
+            return super().try_fast_claim(start, limits)
         self.prepare(start.lane.user_id, lambda lane: replace(lane, paused_until=None))
-        write = super().claim_next(start, limits)
+        write = super().try_fast_claim(start, limits)
         lane = self.prepare(start.lane.user_id, lambda lane: replace(lane, paused_until=paused_until))
         return Written(lane) if isinstance(write, Written) else Stale(lane)
 
@@ -81,28 +81,28 @@ class NoGapHandling(Worker):
 class NoHold(MemoryLaneStore):
     """Neither lane nor lease keep the task back: each covers the other, for a message that waits is its lane's head."""
 
-    def hold(self, user_id: str, lease: Lease, _until: int, reason: str) -> bool:
-        return super().hold(user_id, lease, 0, reason)
+    def throttle(self, user_id: str, lease: Lease, _until: int, reason: str) -> bool:
+        return super().throttle(user_id, lease, 0, reason)
 
 
 class NoAttemptBack(MemoryLaneStore):
     """Being told to slow down costs an attempt."""
 
-    def hold(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        return super().hold(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+        return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
 
 
 class NoParkCheck(MemoryLaneStore):
     """Word of a long wait is left even where what it rests on has changed."""
 
-    def park(self, seen: Lane, receipt: str) -> Write:
-        return super().park(self.get(seen.user_id), receipt)
+    def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
+        return super().save_head_receipt(self.get(seen.user_id), receipt)
 
 
 class NoParking(MemoryLaneStore):
     """No word is left of a long wait."""
 
-    def park(self, seen: Lane, receipt: str) -> Write:
+    def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         return Written(seen)
 
 
@@ -141,40 +141,40 @@ class NoRepeatMark(Submitter):
 
 
 class UnconditionalPut(MemoryTaskStore):
-    def put(self, task: Task) -> None:
+    def create_if_absent(self, task: Task) -> None:
         self._records[task.user_id, task.task_id] = TaskRecord(task)
 
 
 class UnconditionalEnd(MemoryTaskStore):
-    def end(self, task: Task, ended: Ended) -> None:
+    def finish(self, task: Task, outcome: Outcome) -> None:
         self._records.pop((task.user_id, task.task_id), None)
-        super().end(task, ended)
+        super().finish(task, outcome)
 
 
 class UnconditionalPlace(MemoryTaskStore):
-    """A parked task gets a place whatever became of it meanwhile."""
+    """A scheduled task gets a place whatever became of it meanwhile."""
 
-    def admitted(self, task: Task) -> bool:
+    def mark_admitted(self, task: Task) -> bool:
         self._records.pop((task.user_id, task.task_id), None)
-        return super().admitted(task)
+        return super().mark_admitted(task)
 
 
 class NotedBeforeTold(Attempts):
     """Who is told of an end is told once it is noted, if the worker lives on."""
 
     def _call_back(self, ending: Any) -> None:
-        self._tasks.end(ending.task, ending.ended)
+        self._tasks.finish(ending.task, ending.outcome)
         super()._call_back(ending)
 
 
 class NotedBeforeLogged(Attempts):
     def _settle(self, ending: Any) -> None:
-        self._tasks.end(ending.task, ending.ended)
+        self._tasks.finish(ending.task, ending.outcome)
         super()._settle(ending)
 
 
 class NoUnsettledMemory(Attempts):
-    def unsettled(self, task: Task) -> bool:
+    def is_pending(self, task: Task) -> bool:
         return False
 
 
@@ -183,7 +183,7 @@ class NoEndedCheck(MemoryTaskStore):
 
     def get(self, user_id: str, task_id: str) -> TaskRecord | None:
         record = super().get(user_id, task_id)
-        return record and replace(record, ended=None)
+        return record and replace(record, outcome=None)
 
 
 class NoDeduplication(MemoryTaskQueue):
@@ -213,9 +213,9 @@ class NoKeeper(LeaseKeeper):
 class NoRecognition(MemoryLaneStore):
     """A claim whose answer was lost is not recognised when it is repeated."""
 
-    def claim_next(self, start: Start, limits: Limits) -> Write:
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         before = self.get(start.lane.user_id)
-        write = super().claim_next(start, limits)
+        write = super().try_fast_claim(start, limits)
         same = before.running and start.lane.running and before.running.token == start.lane.running.token
         return Stale(write.lane) if same else write
 
@@ -246,15 +246,15 @@ MUTANTS: dict[str, Parts] = {
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
-    "park: revision check": Parts(lanes=NoParkCheck),
-    "park: word of a long wait": Parts(lanes=NoParking),
+    "schedule: revision check": Parts(lanes=NoParkCheck),
+    "schedule: word of a long wait": Parts(lanes=NoParking),
     "task record: put only if absent": Parts(tasks=UnconditionalPut),
     "task record: ended stays ended": Parts(tasks=UnconditionalEnd),
     "task record: ended ones do not run": Parts(tasks=NoEndedCheck),
-    "parked task: one place, unless it has ended": Parts(tasks=UnconditionalPlace),
+    "scheduled task: one place, unless it has ended": Parts(tasks=UnconditionalPlace),
     "callback before note": Parts(attempts=NotedBeforeTold),
     "log before note": Parts(attempts=NotedBeforeLogged),
-    "memory of unsettled ends": Parts(attempts=NoUnsettledMemory),
+    "memory of is_pending ends": Parts(attempts=NoUnsettledMemory),
     "queue: deduplication": Parts(queue=NoDeduplication),
     "queue: one message of a group at a time": Parts(queue=NoGroups),
     "queue: keeps what it was sent": Parts(queue=WrongMessages),
@@ -279,15 +279,15 @@ FOUND_BY = {
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": 216,
-    "park: revision check": 37,
-    "park: word of a long wait": 2,
+    "schedule: revision check": 37,
+    "schedule: word of a long wait": 2,
     "task record: put only if absent": 44,
     "task record: ended stays ended": 2,
     "task record: ended ones do not run": 3,
-    "parked task: one place, unless it has ended": 1115,
+    "scheduled task: one place, unless it has ended": 1115,
     "callback before note": 442,
     "log before note": 0,
-    "memory of unsettled ends": 332,
+    "memory of is_pending ends": 332,
     "queue: deduplication": 44,
     "queue: one message of a group at a time": 0,
     "queue: keeps what it was sent": 3,

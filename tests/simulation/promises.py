@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import Callback
-from chalicelib.core.task import Ended, Task, TaskState
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
 from tests.simulation.schedule import Plan
 from tests.simulation.virtual import Process
@@ -75,7 +75,7 @@ class Known:
     runs: int = 0
     running_in: Process | None = None
     last_result: str = ""
-    ended: list[Ended] = field(default_factory=list)
+    outcome: list[Outcome] = field(default_factory=list)
     logged: list[dict[str, Any]] = field(default_factory=list)
     cancel_begun: bool = False
     cancel_answered: bool = False
@@ -86,8 +86,8 @@ class Known:
     seen_at: int = 0
     #: true time of each message that was put into the queue
     messages: list[int] = field(default_factory=list)
-    #: it was parked when it was seen first
-    is_parked: bool = False
+    #: it was scheduled when it was seen first
+    is_scheduled: bool = False
     #: seqs of its messages
     sent_as: set[int] = field(default_factory=set)
     #: what somebody was told of its ends
@@ -123,7 +123,7 @@ class Promptness:
         if max(limit.quota for limit in limits) > max(limit.quota for limit in before):
             self._unsure_until[lane.user_id] = now + max(limit.window_ms for limit in limits)
         self._changed_at[lane.user_id] = now
-        self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.held_until)
+        self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.throttled_until)
 
     def run_begins(self, now: int) -> None:
         self._running += 1
@@ -196,15 +196,15 @@ class History:
         known = self.known.get(task.task_id)
         if known is None:
             begun = self._begun.get(tag.split("/")[0], now)
-            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now, is_parked=not task.seq)
+            known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now, is_scheduled=not task.seq)
         if task.seq:
             known.seqs.add(task.seq)
-            known.task = task if known.is_parked else known.task
+            known.task = task if known.is_scheduled else known.task
         known.in_queue = known.in_queue or queued
         if queued:
             known.sent_as.add(task.seq)
-        if known.is_parked and len(known.sent_as) > 1:
-            self.breaks("one place in the lane", f"{known.tag} was parked and is sent as {known.sent_as}")
+        if known.is_scheduled and len(known.sent_as) > 1:
+            self.breaks("one place in the lane", f"{known.tag} was scheduled and is sent as {known.sent_as}")
 
     def answered(self, task_id: str, now: int, key: str | None, index: int) -> None:
         known = self.known.get(task_id)
@@ -224,7 +224,9 @@ class History:
     def refused(self, tag: str, cancelled: Mapping[str, int]) -> None:
         """A request with a key was answered that nothing of it is queued."""
         for task_id, known in self.known.items():
-            is_live = not any(ended.state is TaskState.CANCELLED for ended in known.ended) and task_id not in cancelled
+            is_live = (
+                not any(outcome.state is TaskState.CANCELLED for outcome in known.outcome) and task_id not in cancelled
+            )
             if known.in_queue and is_live and known.tag.split("/")[0] == tag:
                 self.breaks("true words", f"{known.tag} was sent, and its request is answered that nothing is queued")
 
@@ -282,9 +284,9 @@ class History:
             self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or noted")
             return
         run_at = known.task.run_at
-        self.figures["starts of tasks that were parked"] += known.is_parked
+        self.figures["starts of tasks that were scheduled"] += known.is_scheduled
         if run_at is not None and start.at < run_at - self._clocks_differ_ms:
-            self.breaks("parked", f"{known.tag} starts at {start.at}, parked until {run_at}")
+            self.breaks("scheduled", f"{known.tag} starts at {start.at}, scheduled for {run_at}")
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
@@ -339,13 +341,19 @@ class History:
         self.figures["starts that were told to slow down"] += 1
 
     def _check_order(self, known: Known, start: Started) -> None:
-        if known.starts or known.is_parked:
+        if known.starts or known.is_scheduled:
             return
         delivered_at = self._delivered.get(start.process, (0, ""))[0]
         for other in self.known.values():
-            if other.task.user_id != start.user or other is known or other.starts or other.ended or other.cancel_begun:
+            if (
+                other.task.user_id != start.user
+                or other is known
+                or other.starts
+                or other.outcome
+                or other.cancel_begun
+            ):
                 continue
-            if other.answered_at is None or other.is_parked:
+            if other.answered_at is None or other.is_scheduled:
                 continue
             if other.answered_at < known.begun_at:
                 self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
@@ -432,22 +440,22 @@ class History:
         """With it went all that it remembered."""
         self._lives[machine] += 1
 
-    def end_changed(self, task: Task, before: Ended, after: Ended | None) -> None:
+    def end_changed(self, task: Task, before: Outcome, after: Outcome | None) -> None:
         known = self.known.get(task.task_id)
         self.breaks("an end stays", f"{known and known.tag} had ended as {before} and now as {after}")
 
-    def noted(self, task: Task, ended: Ended, by_worker: bool, now: int) -> None:
+    def noted(self, task: Task, outcome: Outcome, by_worker: bool, now: int) -> None:
         known = self.known.get(task.task_id)
         if known is None:
             return
         if self._prompt and by_worker:
             self._prompt.free_at[task.user_id] = now
-        known.ended.append(ended)
+        known.outcome.append(outcome)
         for start in known.starts:
             if start.became == "claimed":
                 start.became = "ended"
         if by_worker and not known.logged:
-            self.breaks("logged before noted", f"{known.tag} is noted as {ended.state.value} and is not logged")
+            self.breaks("logged before noted", f"{known.tag} is noted as {outcome.state.value} and is not logged")
 
     def logged(self, event: dict[str, Any]) -> None:
         known = self.known.get(event["task_id"])
@@ -470,10 +478,10 @@ class History:
                 self._check_end(known, records.get(known.task.task_id))
 
     def _check_end(self, known: Known, record: Any) -> None:
-        if record is None or record.ended is None:
+        if record is None or record.outcome is None:
             self.breaks("nothing lost", f"{known.tag} has no end; it was answered at {known.answered_at}")
             return
-        state = record.ended.state
+        state = record.outcome.state
         words = [event["event"] for event in known.logged]
         word = {TaskState.SUCCEEDED: "task_completed"}.get(state, f"task_{state.value}")
         if not words:
@@ -494,5 +502,5 @@ class History:
             self.breaks("nothing lost", f"{known.tag} ended as succeeded and never ran")
         overdue = known.task.payload["runs_ms"] >= self._deadline_ms - 1_000
         if state is TaskState.FAILED and known.last_result not in ("raised", "bad") and not hurt and not overdue:
-            self.breaks("nothing lost", f"{known.tag} failed: {record.ended.error}")
+            self.breaks("nothing lost", f"{known.tag} failed: {record.outcome.error}")
         self.figures["ran more than once, its worker having died or given up"] += hurt and known.runs > 1

@@ -33,7 +33,7 @@ class Submit:
     behaviours: tuple[Behaviour, ...]
     key: str | None = None
     is_strict: bool = False
-    #: parked for so long
+    #: scheduled in so long
     delay_ms: int | None = None
     #: somebody is to be told of the ends
     is_told: bool = False
@@ -180,19 +180,19 @@ class Plan:
 #: Calls at which something may go wrong, and how likely each is picked.
 CALLS = {
     "lanes.get": 2,
-    "lanes.admit_within": 2,
+    "lanes.try_fast_admit": 2,
     "lanes.admit": 2,
-    "lanes.claim_next": 5,
+    "lanes.try_fast_claim": 5,
     "lanes.claim": 5,
     "lanes.change": 5,
-    "lanes.park": 3,
+    "lanes.save_head_receipt": 3,
     "lanes.extend": 4,
-    "lanes.hold": 2,
-    "tasks.put": 4,
-    "tasks.put_many": 2,
+    "lanes.throttle": 2,
+    "tasks.create_if_absent": 4,
+    "tasks.create_many": 2,
     "tasks.get": 3,
     "tasks.between": 2,
-    "tasks.end": 6,
+    "tasks.finish": 6,
     "tasks.attempt_failed": 3,
     "queue.send": 6,
     "queue.send_many": 3,
@@ -206,14 +206,25 @@ CALLS = {
     "requests.abandon": 2,
     "requests.forget": 1,
     "function": 5,
-    "later.send": 3,
-    "later.defer": 1,
-    "tasks.admitted": 2,
-    "tasks.withdrawn": 2,
+    "scheduled_queue.send": 3,
+    "scheduled_queue.defer": 1,
+    "tasks.mark_admitted": 2,
+    "tasks.cancel_scheduled": 2,
     "teller.tell": 2,
 }
 LIMITS = ("1/second; 20/minute", "2/second; 4/10 seconds", "1/second; 3/10 seconds", "5/second", "2/3 seconds")
-OUTAGES = ("lanes.", "tasks.", "queue.", "log.", "lanes.extend", "tasks.end", "source.", "source.", "source.keep", "")
+OUTAGES = (
+    "lanes.",
+    "tasks.",
+    "queue.",
+    "log.",
+    "lanes.extend",
+    "tasks.finish",
+    "source.",
+    "source.",
+    "source.keep",
+    "",
+)
 
 
 def draw(seed: int) -> Plan:

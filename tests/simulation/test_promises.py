@@ -135,21 +135,21 @@ def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
-    """seed 3310: the errand that logs a parked task's cancellation was there twice."""
-    parked = replace(submit(0, "parked"), delay_ms=20_000)
-    twice = Fault("later.send", 2, Wrong.REPEATED, 0)
-    assert_promises_kept(plan(parked, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))
+    """seed 3310: the message that logs a scheduled task's cancellation was there twice."""
+    scheduled = replace(submit(0, "scheduled"), delay_ms=20_000)
+    twice = Fault("scheduled_queue.send", 2, Wrong.REPEATED, 0)
+    assert_promises_kept(plan(scheduled, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_parked_task_that_is_cancelled_twice_at_once_is_logged_once(seed):
-    """Both found it waiting, and each sent an errand."""
-    parked, cancel = replace(submit(0, "parked"), delay_ms=20_000), Cancel(1_000, "ann", 0)
-    assert_promises_kept(plan(parked, cancel, cancel, seed=seed))
+    """Both found it waiting, and each sent an message."""
+    scheduled, cancel = replace(submit(0, "scheduled"), delay_ms=20_000), Cancel(1_000, "ann", 0)
+    assert_promises_kept(plan(scheduled, cancel, cancel, seed=seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     """seeds 7697 and 8508: it had its place and no message, so nobody passed it over."""
-    parked = replace(submit(1_000, "parked"), delay_ms=200)
-    assert_promises_kept(plan(parked, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
+    scheduled = replace(submit(1_000, "scheduled"), delay_ms=200)
+    assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))

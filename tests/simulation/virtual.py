@@ -15,14 +15,14 @@ class DiedError(BaseException):
 class Process:
     """One thread of one machine. It is dead as soon as it is killed, whatever it was about to do."""
 
-    def __init__(self, timeline: "Timeline", name: str, body: Callable[[], None], ended: Callable[[], None]) -> None:
+    def __init__(self, timeline: "Timeline", name: str, body: Callable[[], None], outcome: Callable[[], None]) -> None:
         self.name = name
         self.is_dead = False
         #: its own chance, so that leaving another process out of a plan changes nothing here
         self.random = Random(f"{timeline.seed}/{name}")
         self._timeline = timeline
         self._body = body
-        self._ended = ended
+        self._ended = outcome
         self._greenlet = greenlet(self._run, parent=timeline.hub)
 
     @property
@@ -83,8 +83,8 @@ class Timeline:
     def at(self, when: int, happens: Callable[[], None]) -> None:
         heapq.heappush(self._events, (max(when, self.now), next(self._order), happens))
 
-    def spawn(self, name: str, body: Callable[[], None], ended: Callable[[], None] = lambda: None) -> Process:
-        process = Process(self, name, body, ended)
+    def spawn(self, name: str, body: Callable[[], None], outcome: Callable[[], None] = lambda: None) -> Process:
+        process = Process(self, name, body, outcome)
         self._processes.append(process)
         self.at(self.now, process.wake)
         return process

@@ -11,25 +11,25 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from chalicelib.api.submit_handler import Intake
-from chalicelib.core.contention import Races
+from chalicelib.api.submit_handler import SubmitHandler
+from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Presence
 from chalicelib.core.scheduled import Callback
 from chalicelib.lanes.control import Control
-from chalicelib.scheduled.callbacks import Untold
-from chalicelib.scheduled.dispatcher import ErrandDelivery, ErrandRunner
+from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submitter import NewTask, Submitter
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.worker.execution import Attempts
 from chalicelib.worker.lease_renewal import LeaseKeeper
-from chalicelib.worker.worker import Deferred, Delivery, Outcome, Worker
+from chalicelib.worker.worker import Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
-from tests.memory.scheduled_queue import MemoryErrandQueue
+from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
@@ -51,9 +51,16 @@ DRAINED_WITHIN_MS = 7_200_000
 #: and where nothing failed between hiding a message and leaving word of it, less than that hour
 CALMLY_DRAINED_WITHIN_MS = 3_000_000
 #: Calls that write tasks, which come first among their arguments.
-TASK_WRITES = ("tasks.put", "tasks.put_many", "tasks.end", "tasks.attempt_failed", "tasks.admitted", "tasks.withdrawn")
+TASK_WRITES = (
+    "tasks.create_if_absent",
+    "tasks.create_many",
+    "tasks.finish",
+    "tasks.attempt_failed",
+    "tasks.mark_admitted",
+    "tasks.cancel_scheduled",
+)
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
-MOST_EVENTS = 100_000
+MAX_EVENTS = 100_000
 
 
 class SimulatedPresence:
@@ -96,7 +103,7 @@ class Parts:
     #: of a machine with several processes
     presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
-    is_kept: Callable[[Outcome], bool] = field(default=lambda outcome: isinstance(outcome, Deferred))
+    is_kept: Callable[[Handled], bool] = field(default=lambda outcome: isinstance(outcome, Deferred))
 
 
 @dataclass(frozen=True)
@@ -141,8 +148,8 @@ class World:
         self.lanes = self.parts.lanes()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
-        self.later = MemoryErrandQueue(lambda: self.timeline.now, visibility_ms)
-        self.teller = Teller(self.history)
+        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms)
+        self.teller = CallbackSender(self.history)
         self.requests = self.parts.requests()
         self.log = MemoryCompletionLog()
         self.registry = Registry()
@@ -151,7 +158,7 @@ class World:
         self.served = set[str]()
         self.workers = [WorkerMachine(self, n) for n in range(plan.workers)]
         self.source = Source(self)
-        self.errands = ErrandSource(self)
+        self.scheduled_source = ScheduledSource(self)
         self._answered: dict[str, list[str]] = {}
         #: calls that gave an answer which repeats get
         self._kept_answers: set[Process | None] = set()
@@ -169,7 +176,7 @@ class World:
             self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
-                self.history.check_drained(len(self.queue) + len(self.later), records)
+                self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
         finally:
             self.timeline.close()
         figures = self.history.figures + self.faults.met
@@ -184,8 +191,8 @@ class World:
     def _go_on(self, until: int) -> None:
         while not self.history.broken and self.timeline.run_next(until):
             self._events += 1
-            if self._events > MOST_EVENTS:
-                self.history.breaks("nothing lost", f"after {MOST_EVENTS} events it still goes on")
+            if self._events > MAX_EVENTS:
+                self.history.breaks("nothing lost", f"after {MAX_EVENTS} events it still goes on")
 
     def _heal(self) -> None:
         """Ends all faults and pauses; from here on everything has to drain."""
@@ -252,7 +259,7 @@ class World:
         ]
         headers = {"idempotency-key": action.key} if action.key else {}
         headers |= {"prefer": "handling=strict"} if action.is_strict else {}
-        serve = api.intake.submit_one if len(new) == 1 else api.intake.submit_many
+        serve = api.submit_handler.submit_one if len(new) == 1 else api.submit_handler.submit_many
         self.tell(f"{api.name} submits {action.tag}")
         request = SimpleNamespace(headers=headers, context={}, path="/api/v1/task")
         response = serve(request, action.user, new)  # type: ignore[arg-type]
@@ -297,11 +304,17 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
-        if name in ("lanes.change", "lanes.hold"):
+        if name in ("lanes.change", "lanes.throttle"):
             return self._observe_change(name, arguments, effect)
-        if name in ("lanes.claim_next", "lanes.claim"):
+        if name in ("lanes.try_fast_claim", "lanes.claim"):
             return self._observe_claim(arguments, effect, process)
-        if name in ("queue.send", "tasks.put", "queue.send_many", "tasks.put_many", "tasks.admitted"):
+        if name in (
+            "queue.send",
+            "tasks.create_if_absent",
+            "queue.send_many",
+            "tasks.create_many",
+            "tasks.mark_admitted",
+        ):
             tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
             for task in tasks:
                 self.history.seen(task, self.timeline.now, name.startswith("queue"))
@@ -321,8 +334,8 @@ class World:
             self.history.logged(arguments[0])
         if name.startswith(("queue.", "source.")):
             self.source.look()
-        if name.startswith("later."):
-            self.errands.look()
+        if name.startswith("scheduled_queue."):
+            self.scheduled_source.look()
         return answer
 
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
@@ -342,7 +355,7 @@ class World:
         before = self.lanes.get(user)
         answer = effect()
         lane = self.lanes.get(user)
-        if name == "lanes.hold" and answer:
+        if name == "lanes.throttle" and answer:
             lease, until = arguments[1:3]
             self.tell(f"{self._tag(lease)} is told to slow down until {until - NOW}")
             self.history.held(user, lease.task_id, until)
@@ -355,20 +368,20 @@ class World:
         tasks = arguments[0] if isinstance(arguments[0], Sequence) else [arguments[0]]
         before = [self._ended(task) for task in tasks]
         answer = effect()
-        for task, ended in zip(tasks, before, strict=True):
+        for task, outcome in zip(tasks, before, strict=True):
             now_ended = self._ended(task)
-            if ended and now_ended != ended:
-                self.history.end_changed(task, ended, now_ended)
-            if now_ended and not ended:
+            if outcome and now_ended != outcome:
+                self.history.end_changed(task, outcome, now_ended)
+            if now_ended and not outcome:
                 self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
-                by_worker = process.name.startswith("w") and ":later" not in process.name
+                by_worker = process.name.startswith("w") and ":scheduled" not in process.name
                 self.history.noted(task, now_ended, by_worker, self.timeline.now)
         return answer
 
     def _ended(self, task: Any) -> Any:
         """How it is noted to have ended, whoever looks otherwise."""
         record = self.tasks._records.get((task.user_id, task.task_id))
-        return record and record.ended
+        return record and record.outcome
 
     def _messages(self) -> dict[str, str]:
         """The tasks in the queue, by their messages."""
@@ -404,7 +417,7 @@ class World:
 
 def _opening(lane: Lane) -> tuple[Any, ...]:
     """What changes when the lane's tasks may start."""
-    return lane.limits, lane.paused_until, lane.held_until
+    return lane.limits, lane.paused_until, lane.throttled_until
 
 
 class Machine(ABC):
@@ -427,13 +440,15 @@ class ApiMachine(Machine):
     def __init__(self, world: World, number: int) -> None:
         super().__init__(world, f"api{number}", world.plan.offsets[number])
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
-        races = Races(self.clock, world.chance)
-        later = self.remote("later")
-        submitter = world.parts.submitter(lanes, tasks, queue, self.clock, races, world.settings, later=later)
+        races = RetryWithJitter(self.clock, world.chance)
+        scheduled_queue = self.remote("scheduled_queue")
+        submitter = world.parts.submitter(
+            lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue=scheduled_queue
+        )
         self._ids = count(1)
         idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
-        self.intake = Intake(submitter, idempotency, self._new_id, OverLimit.QUEUE)
-        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, later)
+        self.submit_handler = SubmitHandler(submitter, idempotency, self._new_id, OverLimit.QUEUE)
+        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline
@@ -464,7 +479,7 @@ class WorkerMachine(Machine):
             "source", SourcePort(world), world.timeline, world.faults, self.die, world.observe, UnavailableError
         )
         self._served = set[str]() if world.plan.is_apart else world.served
-        self._teller, self._done = self.remote("teller"), self.remote("later")
+        self._teller, self._done = self.remote("teller"), self.remote("scheduled_queue")
         self._begin()
 
     @property
@@ -512,7 +527,7 @@ class WorkerMachine(Machine):
             keeper = parts.keeper(lanes, self.clock)
         attempts = parts.attempts(
             lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired"),
-            self.remote("later"),
+            self.remote("scheduled_queue"),
         )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
@@ -521,34 +536,42 @@ class WorkerMachine(Machine):
             None if world.plan.is_lambda else parts.presence(self._served),
         )  # fmt: skip
         submitter = parts.submitter(
-            lanes, tasks, queue, self.clock, Races(self.clock, world.chance), world.settings, later=self.remote("later")
+            lanes,
+            tasks,
+            queue,
+            self.clock,
+            RetryWithJitter(self.clock, world.chance),
+            world.settings,
+            scheduled_queue=self.remote("scheduled_queue"),
         )
-        self._errands = ErrandRunner(self.remote("later"), tasks, queue, submitter, attempts, self._tell, self.clock)
+        self._scheduled_messages = ScheduledDispatcher(
+            self.remote("scheduled_queue"), tasks, queue, submitter, attempts, self._tell, self.clock
+        )
         self._is_up = True
         if hasattr(world, "source"):
             world.source.look()
-            world.errands.look()
+            world.scheduled_source.look()
 
-    def _tell(self, callback: Callback) -> Untold | None:
+    def _tell(self, callback: Callback) -> DeliveryFailure | None:
         try:
             self._teller.tell(callback)
         except UnavailableError as error:
-            return Untold(str(error), is_final=False)
+            return DeliveryFailure(str(error), is_final=False)
         return None
 
     @property
     def is_up(self) -> bool:
         return self._is_up
 
-    def run_errand(self, delivery: ErrandDelivery) -> None:
-        self._spawn(lambda: self._run_errand(delivery), "later")
+    def run_scheduled_message(self, delivery: ScheduledDelivery) -> None:
+        self._spawn(lambda: self._run_scheduled_message(delivery), "scheduled")
 
-    def _run_errand(self, delivery: ErrandDelivery) -> None:
+    def _run_scheduled_message(self, delivery: ScheduledDelivery) -> None:
         try:
-            if self._errands.handle(delivery):
+            if self._scheduled_messages.handle(delivery):
                 self._done.delete(delivery.receipt)
         except UnavailableError as error:
-            self.world.tell(f"{self.name} gives an errand up: {error}")
+            self.world.tell(f"{self.name} gives an message up: {error}")
 
     def _handle(self, message: Message) -> None:
         process = self.world.timeline.current
@@ -620,7 +643,7 @@ class SourcePort:
 class EventSource(ABC):
     """Looks at a queue when there may be something, and hands it out."""
 
-    def __init__(self, world: World, name: str, queue: MemoryTaskQueue | MemoryErrandQueue) -> None:
+    def __init__(self, world: World, name: str, queue: MemoryTaskQueue | MemoryScheduledQueue) -> None:
         self._world = world
         self._queue = queue
         self._random = Random(f"{world.plan.seed}/{name}")
@@ -661,7 +684,7 @@ class Source(EventSource):
         self.look()
 
 
-class Teller:
+class CallbackSender:
     """Those who are told of ends."""
 
     def __init__(self, history: History) -> None:
@@ -671,19 +694,19 @@ class Teller:
         self._history.told(callback)
 
 
-class ErrandSource(EventSource):
-    """Hands each errand that is due to a worker machine that is up."""
+class ScheduledSource(EventSource):
+    """Hands each message that is due to a worker machine that is up."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(world, "errands", world.later)
+        super().__init__(world, "scheduled", world.scheduled_queue)
 
     def _poll(self) -> None:
         up = [worker for worker in self._world.workers if worker.is_up]
         if not up:
             return  # whoever comes up next looks again
-        received = self._world.later.receive()
+        received = self._world.scheduled_queue.receive()
         if received:
-            self._random.choice(up).run_errand(ErrandDelivery(*received))
+            self._random.choice(up).run_scheduled_message(ScheduledDelivery(*received))
         self.look()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count as count_from
 from typing import Any
 
-from chalicelib.core.contention import Races
+from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import RequestError
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.task import Task
@@ -37,7 +37,7 @@ class ControlRoom(Workshop):
 
     def __post_init__(self) -> None:
         super().__init__(LIMITS=self.limits, MAX_DELAY="1d")
-        self._races = Races(self.clock, lambda: 0.0)
+        self._retry = RetryWithJitter(self.clock, lambda: 0.0)
         self.changes.append(Change(0, 0, self.settings.limits, None))
         self._times: list[int] = []
         self._ids = count_from(1)
@@ -54,7 +54,7 @@ class ControlRoom(Workshop):
         self.clock.at(when, happening)
 
     def submit_many(self, count: int) -> None:
-        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._races, self.settings)
+        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings)
         ids = [task_id_of(next(self._ids)) for _ in range(count)]
         outcome = submitter.submit(USER, [NewTask("log", None)] * count, ids, OverLimit.QUEUE)
         assert isinstance(outcome, Submitted)

@@ -263,9 +263,9 @@ def test_empty_log_is_nothing_to_audit(log_dir: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("words", [["--limits", "often"], ["--log-dir", "nowhere"], ["--what"]])
 def test_bad_usage_exits_2(log_dir: Path, words: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as outcome:
         main(words)
-    assert ended.value.code == 2
+    assert outcome.value.code == 2
     assert log_dir.is_dir()
 
 

@@ -77,17 +77,17 @@ def test_what_sqs_never_takes_is_an_error_and_nothing_follows() -> None:
 
 def test_hundred_tasks_are_noted_in_four_calls() -> None:
     client = Client()
-    DynamoDBTaskStore(client, "t").put_many(TASKS)
+    DynamoDBTaskStore(client, "t").create_many(TASKS)
     assert noted(client) == [ids(*range(begin, begin + 25)) for begin in (1, 26, 51, 76)]
 
 
 def test_what_dynamodb_left_undone_is_noted_again() -> None:
     client = Client(unprocessed(3, 4), unprocessed(4))
-    DynamoDBTaskStore(client, "t").put_many(TASKS[:25])
+    DynamoDBTaskStore(client, "t").create_many(TASKS[:25])
     assert noted(client)[1:] == [ids(3, 4), ids(4)]
 
 
 def test_what_dynamodb_never_does_is_an_error() -> None:
     client = Client(*[unprocessed(3)] * 4)
     with pytest.raises(UnavailableError, match="1 were not taken"):
-        DynamoDBTaskStore(client, "t").put_many(TASKS)
+        DynamoDBTaskStore(client, "t").create_many(TASKS)

@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 from chalicelib.core.scheduled import Callback
 from chalicelib.outbound.client import Outbound
 from chalicelib.outbound.signing import secret_bytes, signed_headers
-from chalicelib.scheduled.callbacks import GONE, Teller
+from chalicelib.scheduled.callbacks import GONE, CallbackSender
 from tests.factories import NOW
 from tests.receiver import Receiver, Reply
 
@@ -28,8 +28,8 @@ def callback(url: str) -> Callback:
     return Callback("ann", "0198-0001", url, EVENT, NOW)
 
 
-def teller(secret: str | None = SECRET, hosts: tuple[str, ...] = ("*",), allow_private: bool = True) -> Teller:
-    return Teller(Outbound(hosts, allow_private).call, secret_bytes(secret) if secret else None)
+def teller(secret: str | None = SECRET, hosts: tuple[str, ...] = ("*",), allow_private: bool = True) -> CallbackSender:
+    return CallbackSender(Outbound(hosts, allow_private).call, secret_bytes(secret) if secret else None)
 
 
 def test_receiver_gets_the_event_signed(receiver: Receiver) -> None:
@@ -63,40 +63,40 @@ def test_any_2xx_is_well_received(receiver: Receiver, status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed_and_no_answer(receiver: Receiver, status: int) -> None:
     receiver.answer = lambda got: Reply(status, {"Location": receiver.url("/elsewhere")})
-    untold = teller()(callback(receiver.url()))
-    assert untold
-    assert (untold.reason, untold.is_final) == (f"HTTP {status}", False)
+    failure = teller()(callback(receiver.url()))
+    assert failure
+    assert (failure.reason, failure.is_final) == (f"HTTP {status}", False)
     assert [got.path for got in receiver.got] == ["/"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 411, 429, 500, 503])
 def test_any_other_status_may_be_another_one_later(receiver: Receiver, status: int) -> None:
     receiver.answer = lambda got: Reply(status)
-    untold = teller()(callback(receiver.url()))
-    assert untold
-    assert (untold.reason, untold.is_final) == (f"HTTP {status}", False)
+    failure = teller()(callback(receiver.url()))
+    assert failure
+    assert (failure.reason, failure.is_final) == (f"HTTP {status}", False)
 
 
 def test_who_is_gone_is_told_no_more(receiver: Receiver) -> None:
     receiver.answer = lambda got: Reply(GONE)
-    untold = teller()(callback(receiver.url()))
-    assert untold
-    assert (untold.reason, untold.is_final) == ("HTTP 410", True)
+    failure = teller()(callback(receiver.url()))
+    assert failure
+    assert (failure.reason, failure.is_final) == ("HTTP 410", True)
 
 
 def test_nobody_there_may_be_somebody_later() -> None:
     with Receiver() as receiver:
         url = receiver.url()
-    untold = teller()(callback(url))
-    assert untold
-    assert not untold.is_final
+    failure = teller()(callback(url))
+    assert failure
+    assert not failure.is_final
 
 
 @pytest.mark.parametrize(("hosts", "allow_private"), [(("hooks.example.com",), True), (("*",), False)])
 def test_address_that_is_not_allowed_any_more_is_not_called(
     receiver: Receiver, hosts: tuple[str, ...], allow_private: bool
 ) -> None:
-    untold = teller(hosts=hosts, allow_private=allow_private)(callback(receiver.url()))
-    assert untold
-    assert untold.is_final
+    failure = teller(hosts=hosts, allow_private=allow_private)(callback(receiver.url()))
+    assert failure
+    assert failure.is_final
     assert receiver.got == []

@@ -197,7 +197,7 @@ def test_strict_asks_for_a_refusal() -> None:
 def test_a_task_can_be_parked_and_its_end_be_told(words: tuple[str, ...], sent: dict[str, Any]) -> None:
     server = Server(answer(place(seq=0, delay_ms=600_000, queued=True, task_id="id-9"), 202))
     result = run(server, "submit", "ann", *words)
-    assert (result.exit_code, result.stdout) == (0, "id-9  parked  joins its lane in 10 min 0 s\n")
+    assert (result.exit_code, result.stdout) == (0, "id-9  scheduled  joins its lane in 10 min 0 s\n")
     assert server.bodies == [{"user_id": "ann", "task": "log", "payload": None, **sent}]
 
 
@@ -299,16 +299,16 @@ def test_watch_is_1_when_a_parked_task_was_cancelled() -> None:
         return answer(task("cancelled", seq=0))
 
     result = run(respond, "submit", "ann", "--delay", "14s", "--watch")
-    assert (result.exit_code, result.stdout) == (1, "id-1  parked  cancelled\n")
+    assert (result.exit_code, result.stdout) == (1, "id-1  scheduled  cancelled\n")
 
 
-def test_watch_finds_its_tasks_behind_others_that_are_parked() -> None:
+def test_watch_finds_its_tasks_behind_others_that_are_scheduled() -> None:
     def respond(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             return bulk(request)
         if request.url.path.endswith("/tasks"):
-            parked = task("queued", task_id="id-8", seq=0)
-            return answer({"tasks": [parked, *(task("succeeded", task_id=f"id-{n}", seq=n) for n in (2, 1))]})
+            scheduled = task("queued", task_id="id-8", seq=0)
+            return answer({"tasks": [scheduled, *(task("succeeded", task_id=f"id-{n}", seq=n) for n in (2, 1))]})
         return answer(task("succeeded", task_id="id-2", seq=2))
 
     result = run(respond, "submit", "ann", "--count", "2", "--watch")
@@ -343,11 +343,11 @@ def test_cancel_says_what_became_of_the_task() -> None:
 
 
 def test_a_parked_task_is_shown_without_a_place() -> None:
-    parked = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
-    lines = run(answer(parked), "status", "ann", "id-1").stdout.splitlines()
+    scheduled = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
+    lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()
     fields = dict(line.split("  ", 1) for line in lines)
     assert fields["place"].strip() == "none before its time"
-    assert fields["parked until"].endswith("(in 1 min 0 s)")
+    assert fields["scheduled for"].endswith("(in 1 min 0 s)")
     assert fields["tells"].strip() == "https://hooks.test/e"
     assert "planned" not in fields
 
@@ -362,16 +362,16 @@ def with_waiting(found: dict[str, Any], *tasks: dict[str, Any]) -> Callable[[htt
 
 
 def test_a_lane_lists_what_is_parked_soonest_first() -> None:
-    parked = [task(task_id=f"id-{n}", seq=0, planned_at=NOW_MS + (13 - n) * 60_000) for n in range(12)]
-    result = run(with_waiting(lane(), task(task_id="id-99"), *parked), "lane", "ann")
-    lines = [line for line in result.stdout.splitlines() if "parked" in line]
+    scheduled = [task(task_id=f"id-{n}", seq=0, planned_at=NOW_MS + (13 - n) * 60_000) for n in range(12)]
+    result = run(with_waiting(lane(), task(task_id="id-99"), *scheduled), "lane", "ann")
+    lines = [line for line in result.stdout.splitlines() if "scheduled" in line]
     assert [line.split()[0] for line in lines] == [*(f"id-{n}" for n in range(11, 1, -1)), "and"]
     assert lines[0].endswith("(in 2 min 0 s)")
-    assert lines[-1] == "and 2 more that are parked"
+    assert lines[-1] == "and 2 more that are scheduled"
 
 
 def test_a_lane_is_shown_in_plain_words_when_piped() -> None:
-    waits = {"backlog": 3, "next_start_at": NOW_MS + 4200, "held_until": NOW_MS + 5000, "held_reason": "429"}
+    waits = {"backlog": 3, "next_start_at": NOW_MS + 4200, "throttled_until": NOW_MS + 5000, "throttled_reason": "429"}
     result = run(with_waiting(lane(**waits)), "lane", "ann")
     fields = dict(line.split(maxsplit=1) for line in result.stdout.replace("next start", "next").splitlines())
     assert fields["waiting"] == "3 tasks"

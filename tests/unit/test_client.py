@@ -114,7 +114,14 @@ def lane(**changes: Any) -> dict[str, Any]:
     return (
         body
         | times
-        | {"held_until": None, "held_reason": None, "next_starts": [], "starts": [NOW_MS], "started": 1, "admitted": 1}
+        | {
+            "throttled_until": None,
+            "throttled_reason": None,
+            "next_starts": [],
+            "starts": [NOW_MS],
+            "started": 1,
+            "admitted": 1,
+        }
         | {"now": NOW_MS}
         | changes
     )
@@ -153,7 +160,7 @@ def test_a_submit_gives_its_place() -> None:
 def test_time_and_callback_go_along_only_when_they_are_given() -> None:
     server = Server(answer(place(seq=0, delay_ms=5_000, queued=True), 202))
     at = datetime(2026, 11, 23, tzinfo=timezone.utc)
-    assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e").is_parked
+    assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e").is_scheduled
     client(server).submit("ann", delay_seconds=2.5)
     plain = {"user_id": "ann", "task": "log", "payload": None}
     assert server.bodies == [
@@ -477,9 +484,9 @@ def test_a_wait_gives_up_in_time_when_nothing_answers() -> None:
 def test_what_a_submit_gave_can_be_waited_for() -> None:
     server = Server(TAKEN, answer(task()), answer(task("succeeded", result=[1])))
     paceline = client(server)
-    ended = paceline.wait(paceline.submit("ann"))
-    assert ended.result == [1]
-    assert paceline.wait(ended) == ended
+    outcome = paceline.wait(paceline.submit("ann"))
+    assert outcome.result == [1]
+    assert paceline.wait(outcome) == outcome
     assert server.requests[-1].url.path == "/api/v1/users/ann/tasks/id-1"
 
 

@@ -26,8 +26,8 @@ def parsed(text: str) -> Completion:
     return entry
 
 
-def refused(text: str, ended: bool = True) -> Foreign:
-    entry = parse_line(LogLine(STREAM, text, ended))
+def refused(text: str, outcome: bool = True) -> Foreign:
+    entry = parse_line(LogLine(STREAM, text, outcome))
     assert isinstance(entry, Foreign), entry
     return entry
 

@@ -9,8 +9,8 @@ from chalicelib.core.errors import ConflictError, NotFoundError
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import earliest_start, format_limits, parse_limits
 from chalicelib.core.task import TaskState
-from chalicelib.lanes.control import MOST_CANCELLED
-from chalicelib.worker.worker import LONGEST_DEFERRAL_SECONDS
+from chalicelib.lanes.control import MAX_CANCELLED
+from chalicelib.worker.worker import MAX_DEFERRAL_SECONDS
 from completions.windows import Start, busiest_windows
 from tests.factories import NOW, task_id_of
 from tests.unit.control_room import USER, ControlRoom
@@ -219,17 +219,17 @@ def test_head_whose_worker_died_before_it_left_word_comes_back_within_the_hour()
     room = ControlRoom("1/second")
     room.pause()
     room.submit_many(1)
-    room.lanes.fail("park")
+    room.lanes.fail("save_head_receipt")
     with pytest.raises(Exception, match="AWS is away"):
         room.deliver(room.receive())
     room.replace_worker()
     room.resume()
     room.play()
-    assert room.starts[0] <= NOW + LONGEST_DEFERRAL_SECONDS * 1000
+    assert room.starts[0] <= NOW + MAX_DEFERRAL_SECONDS * 1000
 
 
 @pytest.mark.parametrize("change", ["resume", "limits", "cancel"])
-@pytest.mark.parametrize("moment", ["defer", "park"])
+@pytest.mark.parametrize("moment", ["defer", "save_head_receipt"])
 def test_head_is_woken_whatever_comes_between_hiding_it_and_leaving_word(change: str, moment: str) -> None:
     """The change comes just before the call, so the worker decided on what is no longer so."""
     room = backlog(3, "1/hour") if change != "resume" else ControlRoom("1/second")
@@ -292,8 +292,8 @@ def test_submit_after_cancellations_and_a_resume_is_not_late() -> None:
 
 def test_so_many_cancelled_tasks_may_wait_and_more_are_cancelled_once_the_line_has_passed_them() -> None:
     room = ControlRoom("1/second; 20/minute")
-    room.submit_many(2 + MOST_CANCELLED)
-    for number in range(1, 1 + MOST_CANCELLED):
+    room.submit_many(2 + MAX_CANCELLED)
+    for number in range(1, 1 + MAX_CANCELLED):
         room.cancel(number)
     last = room.submitted[-1].task_id
     with pytest.raises(ConflictError, match="100 wait to be passed over"):

@@ -18,7 +18,7 @@ from chalicelib.core.lane import (
     claim,
     estimated_starts,
     gap_before,
-    place_in_line,
+    position_of,
     reserved,
 )
 from chalicelib.core.limits import Limits, memory_needed, parse_limits
@@ -288,7 +288,7 @@ def test_estimates_begin_when_a_pause_ends_and_now_when_it_has_no_end(paused_unt
 def places(lane: Lane, plans: Sequence[int], now_ms: int = 5_000, limits: Limits = DEFAULT) -> list[int]:
     """Of the lane's newest tasks, planned for these times."""
     first = lane.admitted - len(plans) + 1
-    return [place_in_line(lane, limits, first + place, at, now_ms) for place, at in enumerate(plans)]
+    return [position_of(lane, limits, first + place, at, now_ms) for place, at in enumerate(plans)]
 
 
 def test_what_may_start_now_has_place_0_and_the_others_those_ahead_of_them() -> None:
@@ -306,7 +306,7 @@ def test_each_task_of_a_paused_lane_has_a_place_of_its_own(until: int) -> None:
 
 
 def test_first_task_of_a_held_lane_is_number_1() -> None:
-    assert places(make_lane(admitted=2, held_until=9_000), (9_000, 10_000)) == [1, 2]
+    assert places(make_lane(admitted=2, throttled_until=9_000), (9_000, 10_000)) == [1, 2]
 
 
 def test_only_tasks_over_the_limit_say_how_long_a_backlog_is_that_should_have_started() -> None:

@@ -224,7 +224,7 @@ def following(log_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]
             process.kill()
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def outcome(process: "subprocess.Popen[str]") -> tuple[int, str]:
     assert process.stderr
     return process.wait(timeout=10), process.stderr.read()
 
@@ -237,7 +237,7 @@ def test_process_follows_until_ctrl_c(tmp_path: Path) -> None:
         write_stream(folder, completion_text(2, NOW + 1), stream="2026/11/23/[worker-2]bb")
         assert output.readline() == f"user123-task completed at-{NOW + 6}\n"
         process.send_signal(signal.SIGINT)
-        assert ended(process) == (0, "")
+        assert outcome(process) == (0, "")
         assert output.read() == ""
 
 
@@ -246,7 +246,7 @@ def test_process_ends_when_its_reader_goes_though_nothing_new_comes(tmp_path: Pa
     with following(tmp_path) as (process, output):
         output.readline()
         output.close()
-        assert ended(process) == (0, "")
+        assert outcome(process) == (0, "")
 
 
 def test_process_ends_when_a_write_finds_no_reader(tmp_path: Path) -> None:
@@ -254,4 +254,4 @@ def test_process_ends_when_a_write_finds_no_reader(tmp_path: Path) -> None:
     with following(tmp_path) as (process, output):
         output.readline()
         output.close()
-        assert ended(process) == (0, "")
+        assert outcome(process) == (0, "")

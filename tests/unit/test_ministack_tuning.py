@@ -118,15 +118,15 @@ def test_receive_that_gave_up_or_was_cancelled_is_told_nothing() -> None:
 
 @pytest.mark.parametrize(("operation", "is_given_up"), [(b"ReceiveMessage", True), (b"SendMessage", False)])
 def test_receive_ends_with_its_connection(operation: bytes, is_given_up: bool) -> None:
-    ended = list[str]()
+    outcome = list[str]()
 
     async def app(_scope: Any, receive: Any, _send: Any) -> None:
         assert (await receive())["body"] == b"{}"
         try:
             await asyncio.sleep(0.1)
-            ended.append("served")
+            outcome.append("served")
         except asyncio.CancelledError:
-            ended.append("cancelled")
+            outcome.append("cancelled")
             raise
 
     messages = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
@@ -136,7 +136,7 @@ def test_receive_ends_with_its_connection(operation: bytes, is_given_up: bool) -
 
     scope = {"type": "http", "headers": [(b"x-amz-target", b"AmazonSQS." + operation)]}
     asyncio.run(given_up_with_client(app)(scope, receive, None))  # type: ignore[arg-type]
-    assert ended == ["cancelled" if is_given_up else "served"]
+    assert outcome == ["cancelled" if is_given_up else "served"]
 
 
 @pytest.mark.parametrize("failure", [None, KeyError])

@@ -31,15 +31,15 @@ class Shop(Workshop):
         super().__init__(**env)
         self.registry._definitions |= documented._definitions
 
-    def ended(self, name: str, payload: Any) -> Any:
+    def outcome(self, name: str, payload: Any) -> Any:
         task = self.submit(name=name, payload=payload)
         self.run()
-        return self.record(task).ended
+        return self.record(task).outcome
 
 
 def test_the_task_in_five_lines_runs(documented: Registry) -> None:
-    ended = Shop(documented).ended("greet", {"name": "Ann", "times": 2})
-    assert (ended.state, ended.result) == (TaskState.SUCCEEDED, "Hello, Ann! Hello, Ann! ")
+    outcome = Shop(documented).outcome("greet", {"name": "Ann", "times": 2})
+    assert (outcome.state, outcome.result) == (TaskState.SUCCEEDED, "Hello, Ann! Hello, Ann! ")
     with pytest.raises(PayloadError) as refused:
         documented["greet"].arguments({"name": 1})
     assert refused.value.pointer == "/name"
@@ -54,9 +54,9 @@ def test_options_context_and_what_it_may_say_work_as_written(documented: Registr
     definition = documented["charge"]
     assert (definition.max_attempts, definition.backoff_ms, definition.deadline_ms) == (5, 2_000, 20_000)
     shop = Shop(documented)
-    paid = shop.ended("charge", {"card": "4242", "cents": 5})
+    paid = shop.outcome("charge", {"card": "4242", "cents": 5})
     assert paid.result.endswith(": 5")
-    refused = shop.ended("charge", {"card": "4242", "cents": 0})
+    refused = shop.outcome("charge", {"card": "4242", "cents": 0})
     assert (refused.state, refused.attempts, refused.error) == (
         TaskState.FAILED,
         1,
@@ -65,12 +65,12 @@ def test_options_context_and_what_it_may_say_work_as_written(documented: Registr
     shop.submit(name="charge", payload={"card": "busy", "cents": 5})
     shop.run(until_ms=20_000)
     lane = shop.lanes.get("ann")
-    assert (lane.held_reason, lane.held_until > shop.clock.now_ms()) == ("the bank asked for a pause", True)
+    assert (lane.throttled_reason, lane.throttled_until > shop.clock.now_ms()) == ("the bank asked for a pause", True)
 
 
 def test_who_is_always_told_to_slow_down_fails_in_the_end(documented: Registry) -> None:
     shop = Shop(documented)
-    ended = shop.ended("charge", {"card": "busy", "cents": 5})
-    assert ended.state is TaskState.FAILED
-    assert "told to slow down 200 times" in ended.error
-    assert ended.attempts == 1
+    outcome = shop.outcome("charge", {"card": "busy", "cents": 5})
+    assert outcome.state is TaskState.FAILED
+    assert "told to slow down 200 times" in outcome.error
+    assert outcome.attempts == 1

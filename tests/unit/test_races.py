@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from chalicelib.core.contention import Races, Turns
+from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.submit.submitter import Submitter
 from tests.factories import NOW
 from tests.unit.workshop import Workshop
@@ -20,7 +20,7 @@ def counted(inside: list[int], most: list[int]) -> Iterator[None]:
 
 
 def test_submits_of_one_user_take_turns() -> None:
-    turns, inside, most = Turns(), [0], [0]
+    turns, inside, most = PerUserLock(), [0], [0]
 
     def submit(_: int) -> None:
         with turns.turn("ann"), counted(inside, most):
@@ -41,14 +41,14 @@ def test_parked_task_that_is_due_gets_its_place_in_its_users_turn() -> None:
         yield
         admitted.append((user_id, shop.lanes.get(user_id).admitted))
 
-    races = Races(shop.clock, lambda: 0.5)
+    races = RetryWithJitter(shop.clock, lambda: 0.5)
     submitter = Submitter(shop.lanes, shop.tasks, shop.queue, shop.clock, races, shop.settings, turn)
     assert submitter.reserve("ann", "t1", NOW) == (1, NOW)
     assert admitted == [("ann", 0), ("ann", 1)]
 
 
 def test_turn_of_one_user_holds_up_no_other() -> None:
-    turns = Turns()
+    turns = PerUserLock()
     with turns.turn("ann"):
         other = threading.Thread(target=lambda: turns.turn("bob").__enter__())
         other.start()
@@ -57,7 +57,7 @@ def test_turn_of_one_user_holds_up_no_other() -> None:
 
 
 def test_turn_that_ends_in_an_error_is_given_on() -> None:
-    turns = Turns()
+    turns = PerUserLock()
     for _ in range(2):
         try:
             with turns.turn("ann"):

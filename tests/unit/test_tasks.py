@@ -94,11 +94,11 @@ def test_message_of_a_later_version_says_which() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "ended"),
+    ("state", "is_final"),
     [("queued", False), ("running", False), ("succeeded", True), ("failed", True), ("cancelled", True)],
 )
-def test_state_knows_whether_it_is_the_end(state: str, ended: bool) -> None:
-    assert TaskState(state).ended is ended
+def test_state_knows_whether_it_is_the_end(state: str, is_final: bool) -> None:
+    assert TaskState(state).is_final is is_final
 
 
 @given(st.text())

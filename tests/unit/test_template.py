@@ -66,7 +66,7 @@ def test_both_queues_are_fifo_and_encrypted_and_deferrals_do_not_kill(stack: dic
 
 
 def test_a_message_stays_hidden_for_longer_than_the_worker_may_run(stack: dict[str, Any], stage: Stage) -> None:
-    for function, queue in (("worker", "Queue"), ("later", "LaterQueue")):
+    for function, queue in (("worker", "Queue"), ("scheduled", "LaterQueue")):
         timeout = read_config()["stages"][stage.name]["lambda_functions"][function]["lambda_timeout"]
         assert stack["Resources"][queue]["Properties"]["VisibilityTimeout"] > timeout
 
@@ -119,12 +119,12 @@ def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Sta
     merged = merge_template(stage)["Resources"]
     assert {name for name, resource in merged.items() if "Type" not in resource} == {
         "APIHandler",
-        "Later",
+        "Scheduled",
         "Worker",
         "RestAPI",
     }
     assert all("Type" in resource for resource in resources.values())
-    for function, queue in (("Worker", ".fifo"), ("Later", "-later")):
+    for function, queue in (("Worker", ".fifo"), ("Scheduled", "-later")):
         trigger = resources[function]["Properties"]["Events"][f"{function}SqsEventSource"]
         assert trigger["Type"] == "SQS"
         assert trigger["Properties"]["BatchSize"] == 1

@@ -11,7 +11,7 @@ from chalicelib.core.lane import Lease
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Json, TaskState
 from chalicelib.core.visibility import NEWER_SECONDS
-from chalicelib.worker.execution import SETTLE_TRIES
+from chalicelib.worker.execution import FINALIZE_TRIES
 from chalicelib.worker.worker import LEASE_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
@@ -93,7 +93,7 @@ def test_waiting_writes_no_start_and_uses_no_attempt() -> None:
     shop = Workshop()
     task = make_task(1, planned_at=NOW + 3_600_000)
     shop.queue.send(task)
-    shop.tasks.put(task)
+    shop.tasks.create_if_absent(task)
     for _ in range(50):
         shop.clock.advance(30_000)
         for message in shop.queue.receive():
@@ -338,7 +338,7 @@ def test_task_delivered_again_after_its_end_does_nothing(by: str) -> None:
 def test_claim_whose_answer_was_lost_is_not_taken_twice() -> None:
     shop = Workshop()
     task = shop.submit()
-    shop.lanes.fail("claim_next", after=True)
+    shop.lanes.fail("try_fast_claim", after=True)
     shop.run()
     assert len(shop.events) == 1
     assert shop.lanes.get("ann").started == len(shop.event_of(task).get("starts", ())) + 1
@@ -352,7 +352,7 @@ def test_submits_that_reach_the_queue_in_the_other_order_still_start_in_theirs()
     first, second = make_task(1, payload="first"), make_task(2, payload="second")
     for task in (second, first):
         shop.queue.send(task)
-        shop.tasks.put(task)
+        shop.tasks.create_if_absent(task)
     shop.run()
     assert [payload for _, payload in shop.ran] == ["first", "second"]
     assert len(shop.events) == 2
@@ -364,7 +364,7 @@ def test_task_waits_for_a_predecessor_that_is_noted_a_moment_later() -> None:
     first, second = make_task(1, payload="first"), make_task(2, payload="second")
     shop.queue.send(second)
     shop.queue.send(first)
-    shop.clock.at(NOW + 700, lambda: shop.tasks.put(first))
+    shop.clock.at(NOW + 700, lambda: shop.tasks.create_if_absent(first))
     shop.run()
     assert [payload for _, payload in shop.ran] == ["first", "second"]
     assert shop.started_ms[0] <= 750
@@ -397,7 +397,7 @@ def test_missing_predecessor_that_fails_is_tried_again() -> None:
     first, second = make_task(1, name="flaky", payload="first"), make_task(2, payload="second")
     for task in (second, first):
         shop.queue.send(task)
-        shop.tasks.put(task)
+        shop.tasks.create_if_absent(task)
     shop.run()
     assert shop.ran[0] == (0, "first")
     assert sorted(payload for _, payload in shop.ran) == ["first", "first", "second"]
@@ -438,7 +438,7 @@ def test_message_that_is_no_task_is_buried_and_the_lane_goes_on(body: str) -> No
 # --- AWS away, disk full, stopping
 
 
-@pytest.mark.parametrize(("port", "call"), [("log", "write"), ("tasks", "end")])
+@pytest.mark.parametrize(("port", "call"), [("log", "write"), ("tasks", "finish")])
 @pytest.mark.parametrize("times", [1, 3])
 def test_end_that_can_not_be_settled_at_once_is_tried_again(port: str, call: str, times: int) -> None:
     shop = Workshop()
@@ -449,11 +449,11 @@ def test_end_that_can_not_be_settled_at_once_is_tried_again(port: str, call: str
     assert shop.record(task).state is TaskState.SUCCEEDED
 
 
-@pytest.mark.parametrize(("port", "call"), [("log", "write"), ("tasks", "end")])
+@pytest.mark.parametrize(("port", "call"), [("log", "write"), ("tasks", "finish")])
 def test_end_that_can_not_be_settled_for_long_is_settled_later_without_running_again(port: str, call: str) -> None:
     shop = Workshop()
     task = shop.submit()
-    getattr(shop, port).fail(call, times=SETTLE_TRIES + 2)
+    getattr(shop, port).fail(call, times=FINALIZE_TRIES + 2)
     with pytest.raises(UnavailableError):
         shop.handle_next()
     shop.run()
@@ -466,7 +466,7 @@ def test_lease_is_kept_until_the_end_is_noted() -> None:
     shop = Workshop()
     shop.submit()
     message = shop.receive()
-    shop.tasks.fail("end", times=9)
+    shop.tasks.fail("finish", times=9)
     for second in range(1, 10):
         shop.clock.at(NOW + 1000 * second + 1, shop.keeper.look)
     shop.deliver(message)
@@ -484,7 +484,7 @@ def test_failed_task_whose_dead_letter_can_not_be_sent_keeps_its_reason() -> Non
     assert len(shop.queue.dead_letters) == 1
 
 
-@pytest.mark.parametrize("call", ["get", "claim_next", "claim"])
+@pytest.mark.parametrize("call", ["get", "try_fast_claim", "claim"])
 @pytest.mark.parametrize("after", [False, True], ids=["not done", "done, answer lost"])
 def test_lane_that_is_away_for_a_moment_loses_nothing(call: str, after: bool) -> None:
     shop = Workshop(LIMITS="10/second", BACKOFF="1s")
@@ -629,7 +629,7 @@ def test_task_past_its_deadline_fails_for_good_and_its_lane_goes_on() -> None:
     after = shop.submit()
     shop.run()
     assert shop.record(task).state is TaskState.FAILED
-    assert shop.record(task).ended.error == "it did not end within 5 s"
+    assert shop.record(task).outcome.error == "it did not end within 5 s"
     assert [letter.reason for letter in shop.queue.dead_letters] == ["it did not end within 5 s"]
     assert shop.processes_ended == 1
     assert len(shop.ran) == 2
@@ -665,11 +665,11 @@ def test_task_told_to_slow_down_holds_its_lane_and_uses_no_attempt() -> None:
     task, after, other = shop.submit(name="call"), shop.submit(), shop.submit("bob")
     shop.run()
     assert shop.record(task).state is TaskState.SUCCEEDED
-    assert shop.record(task).ended.attempts == 1
+    assert shop.record(task).outcome.attempts == 1
     assert sorted(shop.started_ms) == [0, 0, 7_000, 10_000, 11_000]
-    assert shop.record(after).ended.started_at == NOW + 11_000
-    assert shop.record(other).ended.started_at == NOW
-    assert shop.lanes.get("ann").held_until == 0
+    assert shop.record(after).outcome.started_at == NOW + 11_000
+    assert shop.record(other).outcome.started_at == NOW
+    assert shop.lanes.get("ann").throttled_until == 0
 
 
 def test_lane_told_to_slow_down_shows_until_when_and_why() -> None:
@@ -682,7 +682,7 @@ def test_lane_told_to_slow_down_shows_until_when_and_why() -> None:
     shop.submit(name="call")
     shop.handle_next()
     lane = shop.lanes.get("ann")
-    assert (lane.held_until, lane.held_reason) == (NOW + 7_000, "the API said so")
+    assert (lane.throttled_until, lane.throttled_reason) == (NOW + 7_000, "the API said so")
 
 
 def test_message_of_a_newer_deployment_waits_for_one_of_its_workers() -> None:

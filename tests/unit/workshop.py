@@ -4,20 +4,20 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from chalicelib.core.contention import Races
+from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Json, Task, TaskRecord
 from chalicelib.lanes.control import Control
 from chalicelib.settings import OverLimit
-from chalicelib.submit.daily_cap import Parking
+from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.submitter import NewTask, Refused, Submitted, Submitter
 from chalicelib.tasks.registry import Registry
 from chalicelib.worker.execution import Attempts
 from chalicelib.worker.lease_renewal import LeaseKeeper
-from chalicelib.worker.worker import Deferred, Delivery, Done, Outcome, Worker
+from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
-from tests.memory.scheduled_queue import MemoryErrandQueue
-from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryParkedCounts, MemoryTaskStore
+from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue, Message
 
 
@@ -57,15 +57,15 @@ class Workshop:
         self.clock = VirtualClock()
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
-        self.parked = Failing(MemoryParkedCounts())
+        self.scheduled_counts = Failing(MemoryScheduledCounts())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
-        self.later = Failing(MemoryErrandQueue(self.clock.now_ms))
+        self.scheduled_queue = Failing(MemoryScheduledQueue(self.clock.now_ms))
         self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
         self.registry = Registry()
         self.register("log", lambda payload: None)
         #: what ran: the time in ms since the beginning, and the payload
         self.ran: list[tuple[int, Json]] = []
-        self.handled: list[tuple[int, Outcome]] = []
+        self.handled: list[tuple[int, Handled]] = []
         self._numbers = count(1)
         self._tokens = count(1)
         self.processes_ended = 0
@@ -79,7 +79,7 @@ class Workshop:
         self.registry.task(name)(recorded)
 
     def new_worker(self) -> Worker:
-        """A worker of a new process: it knows no lane and no unsettled end."""
+        """A worker of a new process: it knows no lane and no is_pending end."""
         clock, settings = self.clock, self.settings
         self.keeper = LeaseKeeper(self.lanes, clock, in_background=False)
         self.attempts = Attempts(
@@ -92,7 +92,7 @@ class Workshop:
             settings,
             self.keeper,
             self._end_process,
-            self.later,
+            self.scheduled_queue,
         )
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         return Worker(self.lanes, self.tasks, self.queue, self.attempts, clock, token, settings)
@@ -118,17 +118,19 @@ class Workshop:
 
     @property
     def submitter(self) -> Submitter:
-        races = Races(self.clock, lambda: 0.5)
-        parking = Parking(self.parked, self.settings.max_parked)
+        races = RetryWithJitter(self.clock, lambda: 0.5)
+        daily_cap = DailyCap(self.scheduled_counts, self.settings.max_scheduled)
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, self.clock, races, self.settings, later=self.later, parking=parking)
+        return Submitter(
+            *stores, self.clock, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap
+        )
 
     @property
     def control(self) -> Control:
-        races = Races(self.clock, lambda: 0.5)
-        return Control(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, self.later)
+        races = RetryWithJitter(self.clock, lambda: 0.5)
+        return Control(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, self.scheduled_queue)
 
-    def deliver(self, message: Message, worker: Worker | None = None) -> Outcome:
+    def deliver(self, message: Message, worker: Worker | None = None) -> Handled:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
         delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
         outcome = (worker or self._worker).handle(delivery)
@@ -141,7 +143,7 @@ class Workshop:
         [message] = self.queue.receive()
         return message
 
-    def handle_next(self) -> Outcome:
+    def handle_next(self) -> Handled:
         return self.deliver(self.receive())
 
     def run(self, until_ms: int | None = None) -> None:

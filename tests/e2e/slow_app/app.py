@@ -51,4 +51,4 @@ paceline_app = module_from_spec(spec)
 spec.loader.exec_module(paceline_app)
 app = paceline_app.app
 worker = paceline_app.worker
-later = paceline_app.later
+scheduled = paceline_app.scheduled

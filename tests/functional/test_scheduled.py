@@ -1,10 +1,10 @@
-"""Parked tasks and callbacks through the app's HTTP and SQS sides."""
+"""ScheduledTask tasks and callbacks through the app's HTTP and SQS sides."""
 
 from typing import Any
 
 import pytest
 
-from chalicelib.core.scheduled import MOST_AHEAD_MS
+from chalicelib.core.scheduled import MAX_AHEAD_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline, as_record
 
@@ -16,12 +16,12 @@ def post(paceline: Paceline, user: str, **body: Any) -> Any:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"run_at": NOW + MOST_AHEAD_MS + 1}, "/run_at"),
+        ({"run_at": NOW + MAX_AHEAD_MS + 1}, "/run_at"),
         ({"run_at": NOW // 1000}, "/run_at"),
         ({"run_at": "tomorrow"}, "/run_at"),
         ({"run_at": NOW + 1.5}, "/run_at"),
         ({"delay_seconds": -1}, "/delay_seconds"),
-        ({"delay_seconds": MOST_AHEAD_MS // 1000 + 1}, "/delay_seconds"),
+        ({"delay_seconds": MAX_AHEAD_MS // 1000 + 1}, "/delay_seconds"),
         ({"delay_seconds": "1"}, "/delay_seconds"),
         ({"delay_seconds": 1, "run_at": NOW + 1}, "/delay_seconds"),
         ({"callback_url": "https://evil.example/"}, "/callback_url"),
@@ -61,7 +61,7 @@ def test_parked_task_is_accepted_listed_admitted_and_run(paceline: Paceline, use
     assert (listed["seq"], listed["run_at"], listed["estimated_at"]) == (0, NOW + 500, NOW + 500)
     received = paceline.aws.sqs.receive_message(QueueUrl=paceline.aws.later_url, AttributeNames=["All"])
     records = [as_record(message) for message in received["Messages"] if task["task_id"] in message["Body"]]
-    assert paceline.client.lambda_.invoke("later", {"Records": records}).payload == {"batchItemFailures": []}
+    assert paceline.client.lambda_.invoke("scheduled", {"Records": records}).payload == {"batchItemFailures": []}
     assert paceline.work(*paceline.receive(user)) == []
     done = paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body
     assert (done["state"], done["seq"], done["started_at"]) == ("succeeded", 1, NOW + 500)
@@ -78,7 +78,7 @@ def test_same_key_with_another_time_is_another_request(paceline: Paceline, user:
 
 
 def test_more_than_may_be_parked_for_a_day_are_refused_until_the_next(deploy: Deploy, user: str) -> None:
-    paceline = deploy(MAX_PARKED="2")
+    paceline = deploy(MAX_SCHEDULED="2")
     assert [post(paceline, user, delay_seconds=60).status_code for _ in range(3)] == [202, 202, 429]
     refused = post(paceline, user, delay_seconds=60)
     assert (refused.json_body["queued"], refused.headers["Content-Type"]) == (False, "application/problem+json")
@@ -89,7 +89,7 @@ def test_more_than_may_be_parked_for_a_day_are_refused_until_the_next(deploy: De
 
 
 def test_refusal_names_the_full_day_and_when_the_same_delay_leads_past_it(deploy: Deploy, user: str) -> None:
-    paceline = deploy(MAX_PARKED="1")
+    paceline = deploy(MAX_SCHEDULED="1")
     delay_seconds = 3 * 86_400 + 60
     assert post(paceline, user, delay_seconds=delay_seconds).status_code == 202
     refused = post(paceline, user, delay_seconds=delay_seconds)
@@ -101,7 +101,7 @@ def test_refusal_names_the_full_day_and_when_the_same_delay_leads_past_it(deploy
 
 
 def test_refusal_of_many_names_the_days_one_of_which_is_full(deploy: Deploy, user: str) -> None:
-    paceline = deploy(MAX_PARKED="1")
+    paceline = deploy(MAX_SCHEDULED="1")
     assert post(paceline, user, delay_seconds=86_400).status_code == 202
     tasks = [{"delay_seconds": days * 86_400} for days in (2, 1)]
     refused = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks})

@@ -1,0 +1,111 @@
+"""The contract of scheduled tasks, over every adapter: admission and cancellation exclude each other, counts are bounded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.core.task import Outcome, Task, TaskState
+from tests.factories import NOW, make_task
+from tests.integration.ports import Ports
+
+ENDED = Outcome(TaskState.CANCELLED, None, NOW + 1, 0)
+URL = "https://hooks.example.com/"
+
+
+def scheduled(user: str) -> Task:
+    return make_task(seq=0, user_id=user, run_at=NOW + 5, planned_at=NOW + 5, callback_url=URL)
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_noted: bool) -> None:
+    task = scheduled(user)
+    if is_noted:
+        ports.tasks.create_if_absent(task)
+    placed = replace(task, seq=3, planned_at=NOW + 9)
+    assert ports.tasks.mark_admitted(placed)
+    assert not ports.tasks.mark_admitted(replace(placed, seq=4))
+    assert not ports.tasks.cancel_scheduled(task, ENDED)
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.state, record.outcome) == (placed, TaskState.QUEUED, None)
+    assert [one.task.seq for one in ports.tasks.between(user, 1, 9)] == [3]
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_withdrawn_task_gets_no_place(ports: Ports, user: str, is_noted: bool) -> None:
+    task = scheduled(user)
+    if is_noted:
+        ports.tasks.create_if_absent(task)
+    assert ports.tasks.cancel_scheduled(task, ENDED)
+    assert not ports.tasks.cancel_scheduled(task, ENDED)
+    assert not ports.tasks.mark_admitted(replace(task, seq=3))
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.state) == (task, TaskState.CANCELLED)
+    assert record.outcome == ENDED
+
+
+def test_of_admission_and_cancellation_at_once_one_wins(
+    atomic_ports: Ports, user: str, in_threads: Callable[[int, Callable[[int], Any]], list[Any]]
+) -> None:
+    task = scheduled(user)
+    atomic_ports.tasks.create_if_absent(task)
+
+    def one(number: int) -> bool:
+        if number % 2:
+            return atomic_ports.tasks.cancel_scheduled(task, ENDED)
+        return atomic_ports.tasks.mark_admitted(replace(task, seq=number + 1))
+
+    assert sum(in_threads(8, one)) == 1
+
+
+# How many are scheduled.
+
+TODAY = 20_000
+
+
+def test_each_day_has_a_bound_of_its_own(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 2, TODAY + 13: 3}, 3)
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
+    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
+    assert ports.head_receipt.add(f"{user}-other", TODAY, {TODAY: 3}, 3)
+
+
+def test_of_days_of_which_one_is_full_none_is_counted(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY + 1: 3}, 3)
+    assert not ports.head_receipt.add(user, TODAY, {TODAY: 2, TODAY + 1: 1}, 3)
+    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1, TODAY + 2: 4}, 3)
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+
+
+def test_what_is_given_back_can_be_taken_again(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.head_receipt.add(user, TODAY, {TODAY: -2}, 3)
+    assert not ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 2}, 3)
+
+
+def test_bound_that_was_lowered_holds_at_once(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1}, 2)
+
+
+def test_days_that_are_over_are_forgotten_and_those_to_come_are_not(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 3, TODAY + 13: 3}, 3)
+    assert ports.head_receipt.add(user, TODAY + 13, {TODAY + 14: 1}, 3)
+    assert not ports.head_receipt.add(user, TODAY + 13, {TODAY + 13: 1}, 3)
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+
+
+def test_counts_are_no_tasks(ports: Ports, user: str) -> None:
+    assert ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
+    assert ports.tasks.newest(user, None, 10, None) == ([], None)
+    assert ports.tasks.get(user, "scheduled") is None
+
+
+def test_of_many_at_once_as_many_as_there_is_room_for_are_counted(
+    atomic_ports: Ports, user: str, in_threads: Callable[[int, Callable[[int], Any]], list[Any]]
+) -> None:
+    assert sum(in_threads(8, lambda _: atomic_ports.head_receipt.add(user, TODAY, {TODAY: 1}, 5))) == 5
