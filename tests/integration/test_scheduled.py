@@ -1,4 +1,4 @@
-"""The contract of scheduled tasks, over every adapter: admission and cancellation exclude each other, counts are bounded."""
+"""The contract of scheduled tasks, over every adapter: one of admission and cancellation wins, counts are bounded."""
 
 from collections.abc import Callable
 from typing import Any
