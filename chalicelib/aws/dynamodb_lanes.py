@@ -63,8 +63,11 @@ class DynamoDBLaneStore:
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        return isinstance(self._update(user_id, extend_expression(lease, until, is_last)), Written)
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        return isinstance(self._update(user_id, renew_lease_expression(lease, until)), Written)
+
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
 
     def _update(self, user_id: str, expression: Expression) -> Write:
         try:
@@ -191,19 +194,23 @@ def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     return update
 
 
-def extend_expression(lease: Lease, until: int, is_last: bool) -> Expression:
+def renew_lease_expression(lease: Lease, until: int) -> Expression:
     update = Expression()
-    running, field = update.name("running"), update.name("until")
+    running, field, token = update.name("running"), update.name("until"), update.name("token")
     update.sets.append(f"{running}.{field} = {update.value(number(until))}")
-    token = update.name("token")
     update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
-    if is_last:
-        update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
+    return update
+
+
+def release_lease_expression(lease: Lease, retry_at: int) -> Expression:
+    update = renew_lease_expression(lease, retry_at)
+    running, token = update.name("running"), update.name("token")
+    update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
     return update
 
 
 def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
-    update = extend_expression(lease, until, is_last=True)
+    update = release_lease_expression(lease, until)
     update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
     update.set("throttled_until", number(until))
     update.set("throttled_reason", {"S": reason})

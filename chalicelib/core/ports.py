@@ -66,16 +66,20 @@ class LaneStore(Protocol):
         ...
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
+        """Starts no task of the lane before `until`, epoch ms; releases the lease and does not count its attempt.
 
-        Nothing moves the lease after it, as after the last `extend`. False when the lease was lost.
+        False when another worker has the lane's lease.
         """
         ...
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost.
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        """Moves the end of the lease to `until`, epoch ms. False when it was released or another worker has it."""
+        ...
 
-        is_last: nothing moves it after that, for a renewal may still be under way when its task's attempt is over.
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        """Ends the attempt: its task may be claimed again from `retry_at` on, epoch ms.
+
+        A renewal that arrives after it changes nothing. False when it was released or another worker has it.
         """
         ...
 

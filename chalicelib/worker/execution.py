@@ -111,7 +111,7 @@ class Attempts:
             self._end(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=outcome.error))
             return None
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
-        self._lanes.extend(task.user_id, lease, retry.at, True)
+        self._lanes.release_lease(task.user_id, lease, retry.at)
         self._tasks.attempt_failed(task, start.attempt, outcome.error)
         return retry
 

@@ -69,7 +69,7 @@ class LeaseKeeper:
 
     def _renew(self, kept: Kept, now_ms: int) -> None:
         try:
-            self._lanes.extend(kept.user_id, kept.lease, now_ms + RENEWED_LEASE_MS)
+            self._lanes.renew_lease(kept.user_id, kept.lease, now_ms + RENEWED_LEASE_MS)
         except UnavailableError:
             return  # tried again at the next look
         kept.renew_at = now_ms + RENEW_AFTER_MS

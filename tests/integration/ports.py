@@ -15,7 +15,7 @@ class Ports(Protocol):
     lanes: LaneStore
     tasks: TaskStore
     queue: TaskQueue
-    scheduled: ScheduledCounts
+    scheduled_counts: ScheduledCounts
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -43,7 +43,7 @@ class MemoryPorts:
         self.lanes: LaneStore = MemoryLaneStore()
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
-        self.head_receipt: ScheduledCounts = MemoryScheduledCounts()
+        self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         received = self._memory_queue.receive(100)
@@ -67,7 +67,7 @@ class AwsPorts:
         self.lanes: LaneStore = parts.lanes
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
-        self.head_receipt: ScheduledCounts = parts.head_receipt
+        self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

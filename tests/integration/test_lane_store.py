@@ -263,7 +263,7 @@ def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_le
 def test_next_attempt_is_refused_when_the_lease_was_renewed(ports: Ports, user: str) -> None:
     seen = start_in_turn(ports, user, 1)
     assert seen.running
-    assert ports.lanes.extend(user, seen.running, NOW + 40_000)
+    assert ports.lanes.renew_lease(user, seen.running, NOW + 40_000)
     assert stale(ports.lanes.claim(seen, decide(seen, 1, NOW + 20_000))).started == 1
 
 
@@ -372,25 +372,25 @@ def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) ->
     assert ports.lanes.get(user).head_receipt == ""
 
 
-# --- extend
+# --- the lease
 
 
-def test_lease_is_moved_by_who_holds_it_only(ports: Ports, user: str) -> None:
+def test_lease_is_renewed_by_its_worker_only(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
-    assert ports.lanes.extend(user, held, NOW + 40_000)
-    assert not ports.lanes.extend(user, replace(held, token="other"), NOW + 99_000)
-    assert not ports.lanes.extend(f"{user}-2", held, NOW + 99_000)
+    assert ports.lanes.renew_lease(user, held, NOW + 40_000)
+    assert not ports.lanes.renew_lease(user, replace(held, token="other"), NOW + 99_000)
+    assert not ports.lanes.renew_lease(f"{user}-2", held, NOW + 99_000)
     running = ports.lanes.get(user).running
     assert running == replace(held, until=NOW + 40_000)
 
 
-def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
+def test_released_lease_is_neither_renewed_nor_released_again(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
-    assert ports.lanes.extend(user, held, NOW + 60_000, True)
-    assert not ports.lanes.extend(user, held, NOW + 10_000)
-    assert not ports.lanes.extend(user, held, NOW + 99_000, True)
+    assert ports.lanes.release_lease(user, held, NOW + 60_000)
+    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
+    assert not ports.lanes.release_lease(user, held, NOW + 99_000)
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt, running.starts) == (NOW + 60_000, 1, held.starts)
@@ -399,11 +399,11 @@ def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
     written(ports.lanes.claim(ports.lanes.get(user), again))
 
 
-def test_lease_of_a_task_that_was_told_to_slow_down_is_moved_by_nobody(ports: Ports, user: str) -> None:
+def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
     assert ports.lanes.throttle(user, held, NOW + 1_000, "slow")
-    assert not ports.lanes.extend(user, held, NOW + 10_000)
+    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt) == (NOW + 1_000, 0)

@@ -116,25 +116,26 @@ class MemoryLaneStore:
         return self._write(seen.user_id, unmoved, taken)
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        def held(lane: Lane) -> bool:
-            return lane.running is not None and lane.running.token == lease.token
-
-        def holding(lane: Lane) -> Lane:
+        def throttled(lane: Lane) -> Lane:
             running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
             revision = lane.revision + 1
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
-        return isinstance(self._write(user_id, held, holding), Written)
+        return self._write_leased(user_id, lease, throttled)
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        def held(lane: Lane) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token))
+
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, retry_at, lease.last_token))
+
+    def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> bool:
+        """False when the lane's lease is another one."""
+
+        def is_leased(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
-        def extended(lane: Lane) -> Lane:
-            token = lease.last_token if is_last else lease.token
-            return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
-
-        return isinstance(self._write(user_id, held, extended), Written)
+        return isinstance(self._write(user_id, is_leased, change), Written)
 
     def _write(self, user_id: str, condition: Callable[[Lane], bool], change: Callable[[Lane], Lane]) -> Write:
         with self._lock:
@@ -147,6 +148,10 @@ class MemoryLaneStore:
 
 def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
+
+
+def _with_lease(lane: Lane, until: int, token: str) -> Lane:
+    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
 
 
 def _until(lane: Lane) -> int | None:

@@ -84,7 +84,7 @@ class Remote:
         process.wait(process.random.randint(0, 6) + (extra_ms if wrong is Wrong.SLOW_BEFORE else 0))
         if wrong is Wrong.DIED_BEFORE:
             self._die(process)
-        if wrong is Wrong.REFUSED and name == "lanes.extend":
+        if wrong is Wrong.REFUSED and name == "lanes.renew_lease":
             self._faults.renewal_failed_at[process.machine] = self._timeline.now
         if wrong is Wrong.REFUSED:
             raise self._error(f"{name} is refused")

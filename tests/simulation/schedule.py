@@ -186,7 +186,8 @@ CALLS = {
     "lanes.claim": 5,
     "lanes.change": 5,
     "lanes.save_head_receipt": 3,
-    "lanes.extend": 4,
+    "lanes.renew_lease": 3,
+    "lanes.release_lease": 1,
     "lanes.throttle": 2,
     "tasks.create_if_absent": 4,
     "tasks.create_many": 2,
@@ -218,7 +219,7 @@ OUTAGES = (
     "tasks.",
     "queue.",
     "log.",
-    "lanes.extend",
+    "lanes.renew_lease",
     "tasks.finish",
     "source.",
     "source.",
@@ -307,7 +308,7 @@ def _long_actions(random: Random, users: list[str]) -> Iterator[Action]:
 
 def _separation(random: Random) -> Outage:
     """A worker loses its hold on the message, on the lease or on both."""
-    calls = random.choice(("source.keep", "source.keep", "lanes.extend", ""))
+    calls = random.choice(("source.keep", "source.keep", "lanes.renew_lease", ""))
     at, lasts_ms = random.choice((500, 3_000)), random.choice((14_000, 25_000))
     return Outage(at, lasts_ms, calls, None if calls else random.randrange(2))
 

@@ -600,14 +600,14 @@ def test_renewal_that_lands_after_the_attempt_does_not_change_its_backoff(backof
     shop.register("flaky", Flaky(1))
     shop.submit(name="flaky")
     message = shop.receive()
-    real, late = shop.lanes.extend, list[bool]()
+    release, late = shop.lanes.release_lease, list[bool]()
 
-    def overtaken(user_id: str, lease: Lease, until: int, *is_last: bool) -> bool:
-        moved = real(user_id, lease, until, *is_last)
-        late.append(real(user_id, lease, NOW + LEASE_MS))  # the keeper's, which was under way
-        return bool(moved)
+    def release_and_renew(user_id: str, lease: Lease, retry_at: int) -> bool:
+        is_released = release(user_id, lease, retry_at)
+        late.append(shop.lanes.renew_lease(user_id, lease, NOW + LEASE_MS))  # the keeper sent it before the release
+        return bool(is_released)
 
-    shop.lanes.extend = overtaken  # type: ignore[attr-defined]
+    shop.lanes.release_lease = release_and_renew  # type: ignore[attr-defined]
     shop.deliver(message)
     assert late == [False]
     shop.run()
