@@ -119,10 +119,11 @@ def _out_of_order(ends: Iterable[Completion]) -> Iterator[Breach]:
 
 
 def _ended_again(ends: Iterable[Completion]) -> Iterator[Breach]:
+    """A task that ended twice. A scheduled task's cancellation may be logged more than once: that is one end."""
     first: dict[str, Completion] = {}
     for end in sorted(ends, key=lambda end: end.completed_at):
         known = first.setdefault(end.task_id, end)
-        if known is not end:
+        if known is not end and not known.word == end.word == "cancelled":
             yield Breach(
                 "ended", end.user_id, end.completed_at, f"task {end.task_id} {end.word}, but had {known.word} before"
             )

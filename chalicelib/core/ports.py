@@ -122,17 +122,6 @@ class TaskStore(Protocol):
         """Notes the end of a scheduled task; False when it has got its place, or has ended."""
         ...
 
-    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
-        """Whether the caller alone is to log the end of a withdrawn task; nobody else is until then, epoch ms.
-
-        False when another is at it, or it is logged.
-        """
-        ...
-
-    def logged(self, task: Task) -> None:
-        """Notes that the end of a withdrawn task is logged."""
-        ...
-
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Notes a failed attempt of a task that will be tried again."""
         ...

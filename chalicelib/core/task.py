@@ -149,8 +149,6 @@ class TaskRecord(Struct, frozen=True):
     attempts: int = 0
     #: what the last failed attempt said
     error: str | None = None
-    #: it was cancelled before it got a place, and that is logged; others are logged before they are noted
-    is_logged: bool = False
 
 
 def describe(error: BaseException) -> str:

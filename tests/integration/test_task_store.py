@@ -130,18 +130,6 @@ def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) ->
     )
 
 
-def test_end_of_a_withdrawn_task_is_logged_by_one_at_a_time_and_once(ports: Ports, user: str) -> None:
-    task = make_task(0, user, payload=PAYLOAD, run_at=NOW)
-    ports.tasks.create_if_absent(task)
-    assert ports.tasks.cancel_scheduled(task, CANCELLED)
-    assert ports.tasks.begin_log(task, NOW, NOW + 30_000)
-    assert not ports.tasks.begin_log(task, NOW + 29_999, NOW + 99_000)
-    assert ports.tasks.begin_log(task, NOW + 30_000, NOW + 60_000)
-    ports.tasks.logged(task)
-    assert not ports.tasks.begin_log(task, NOW + 99_000, NOW + 199_000)
-    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.CANCELLED, CANCELLED, 0, is_logged=True)
-
-
 def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, user: str) -> None:
     tasks = [make_task(seq, user) for seq in (5, 2, 4, 1, 3)]
     for task in (*tasks, make_task(3, f"{user}-2")):

@@ -200,7 +200,6 @@ class MemoryScheduledCounts:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
-        self._logging_until: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def create_if_absent(self, task: Task) -> None:
@@ -239,19 +238,6 @@ class MemoryTaskStore:
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
         return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts))
-
-    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
-        key = (task.user_id, task.task_id)
-        with self._lock:
-            if self._records[key].is_logged or self._logging_until.get(key, 0) > now_ms:
-                return False
-            self._logging_until[key] = until
-            return True
-
-    def logged(self, task: Task) -> None:
-        key = (task.user_id, task.task_id)
-        with self._lock:
-            self._records[key] = replace(self._records[key], is_logged=True)
 
     def _note_scheduled(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)

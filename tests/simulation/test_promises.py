@@ -142,8 +142,8 @@ def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_parked_task_that_is_cancelled_twice_at_once_is_logged_once(seed):
-    """Both found it waiting, and each sent an message."""
+def test_a_scheduled_task_that_is_cancelled_twice_at_once_keeps_the_promises(seed):
+    """Both found it waiting, and each sent a message."""
     scheduled, cancel = replace(submit(0, "scheduled"), delay_ms=20_000), Cancel(1_000, "ann", 0)
     assert_promises_kept(plan(scheduled, cancel, cancel, seed=seed))
 

@@ -153,6 +153,12 @@ def test_task_that_ended_twice_is_found_and_its_start_counted_once() -> None:
     assert report.starts == 1
 
 
+def test_cancellation_of_a_scheduled_task_may_be_logged_twice() -> None:
+    cancelled = completion_text(0, None, event="task_cancelled", attempt=0, late_ms=None, result=None)
+
+    assert audited(cancelled, cancelled).clean
+
+
 def test_same_task_id_of_two_users_is_two_tasks() -> None:
     assert audited(completion_text(1, user_id="a"), completion_text(1, user_id="b")).clean
 
