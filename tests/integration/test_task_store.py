@@ -52,7 +52,9 @@ def test_task_is_its_own_user_s_only(ports: Ports, user: str) -> None:
     assert ports.tasks.get(f"{user}-2", task_id_of(1)) is None
 
 
-@pytest.mark.parametrize("ended", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value)
+@pytest.mark.parametrize(
+    "outcome", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value
+)
 def test_end_reads_back_the_same(ports: Ports, user: str, outcome: Outcome) -> None:
     task = make_task(1, user, payload=PAYLOAD)
     ports.tasks.create_if_absent(task)
