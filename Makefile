@@ -8,6 +8,8 @@ MINUTES ?= 10
 BIN := .venv/bin
 READY := .venv/.ready
 RUNS := .venv/.ready-run
+# The folders of tests that run in one process, over memory: `make test`. All others belong to `make test-all`.
+QUICK_TESTS := tests/unit tests/simulation tests/functional
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +17,13 @@ help: ## list these targets
 run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m local
 
-test: $(READY) ## run all tests; they need nothing but Python
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/browser
+test: $(READY) ## run the quick tests (unit, simulation, functional): under a minute, they need nothing but Python
+	@$(BIN)/python -m pytest $(QUICK_TESTS) --numprocesses 2 --dist worksteal
+
+test-all: $(READY) ## run every test: the quick ones with more examples, emulators, processes, browser, simulation
+	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest $(QUICK_TESTS) tests/integration --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e tests/chaos tests/browser
+	@$(BIN)/python -m tests.simulation --schedules 3000
 
 browser: $(READY) ## test the dashboard in Chromium, which has to be there (Debian: chromium)
 	@$(BIN)/python -m pytest tests/browser
@@ -31,7 +38,7 @@ fix: $(READY) ## put the form right
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: lint dependencies test ## lint and test: what CI runs
+check: lint dependencies test-all ## lint and every test: what CI runs
 
 dependencies: $(READY) ## ask whether what the Lambda package holds has known weaknesses
 	@$(BIN)/python -m operations.audit_deps

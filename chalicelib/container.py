@@ -29,7 +29,7 @@ from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CompletionLog, Presence
+from chalicelib.core.ports import CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
@@ -76,6 +76,8 @@ class Container:
         """log, presence: what `make run` has of its own; on Lambda standard output and none."""
         self.settings = settings
         self.clock = SystemClock()
+        #: the clock that a request's time for calls of AWS is counted by, seconds
+        self.monotonic: Callable[[], float] = time.monotonic
         self.log = log or StandardOutputLog()
         self._presence = presence
 
@@ -98,6 +100,14 @@ class Container:
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
         return DynamoDBScheduledCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def requests(self) -> RequestStore:
+        return DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def directory(self) -> LaneDirectory:
+        return DynamoDBLaneDirectory(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def queue(self) -> SQSTaskQueue:
@@ -130,8 +140,7 @@ class Container:
 
     @cached_property
     def idempotency(self) -> Idempotency:
-        requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
-        return Idempotency(requests, self.clock, new_id)
+        return Idempotency(self.requests, self.clock, new_id)
 
     @cached_property
     def submit_handler(self) -> SubmitHandler:
@@ -143,8 +152,7 @@ class Container:
 
     @cached_property
     def overview(self) -> Overview:
-        table_name = self._required("TABLE_NAME", self.settings.table_name)
-        return Overview(DynamoDBLaneDirectory(self.dynamodb, table_name), self.clock, self.settings)
+        return Overview(self.directory, self.clock, self.settings)
 
     @property
     def _retry(self) -> RetryWithJitter:
@@ -254,11 +262,12 @@ def _from_environment() -> Container:
 _make_container: Callable[[], Container] = _from_environment
 
 
-def use(make: Callable[[], Container]) -> None:
-    """Has `container()` be made by `make`: for programs that have parts of their own, such as `make run`."""
-    global _make_container  # noqa: PLW0603 - Chalice's handlers find their parts here and nowhere else
-    _make_container = make
+def use(make: Callable[[], Container]) -> Callable[[], Container]:
+    """Has `container()` be made by `make`: for programs that have parts of their own. Returns the maker before it."""
+    global _make_container
+    before, _make_container = _make_container, make
     container.cache_clear()
+    return before
 
 
 @lru_cache(maxsize=1)

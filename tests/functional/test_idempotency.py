@@ -6,7 +6,7 @@ from chalice.test import HTTPResponse
 from chalicelib.core.errors import UnavailableError
 from chalicelib.submit.idempotency import ABANDONED_AFTER_MS
 from chalicelib.submit.submitter import Submitter
-from tests.functional.conftest import Paceline, as_record
+from tests.functional.conftest import Paceline
 from tests.unit.workshop import Failing
 
 FIVE = [{"payload": n} for n in range(5)]
@@ -27,7 +27,7 @@ def submit_five(paceline: Paceline, user: str, key: str = "k-1") -> HTTPResponse
 def run_all(paceline: Paceline, user: str, *records: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs what the lane has to give, each again until it is done; the log's lines about the user.
 
-    records: what was received before. moto hides messages by the real clock, so they are not received again.
+    records: what was received before. a received message stays hidden.
     """
     for record in (*records, *paceline.receive(user)):
         for _ in range(10):
@@ -41,11 +41,9 @@ def run_all(paceline: Paceline, user: str, *records: dict[str, Any]) -> list[dic
 
 def run_first(paceline: Paceline) -> None:
     """Runs and deletes what the queue has first, if there is any."""
-    queue = {"QueueUrl": paceline.aws.queue_url}
-    found = paceline.aws.sqs.receive_message(**queue, MaxNumberOfMessages=1, AttributeNames=["All"])
-    for message in found.get("Messages", ()):
-        assert paceline.work(as_record(message)) == []
-        paceline.aws.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+    for record in paceline.queues.receive(most=1):
+        assert paceline.work(record) == []
+        paceline.delete(record)
 
 
 def failing(paceline: Paceline, port: str, call: str, after: bool, times: int = 1, died: bool = False) -> None:

@@ -4,11 +4,13 @@ import time
 from typing import Any, Protocol
 
 from chalicelib.container import Container
-from chalicelib.core.ports import LaneStore, ScheduledCounts, TaskQueue, TaskStore
+from chalicelib.core.ports import LaneDirectory, LaneStore, RequestStore, ScheduledCounts, TaskQueue, TaskStore
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
+from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.stores import MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
+from tests.simulation.requests import MemoryRequestStore
 
 
 class Ports(Protocol):
@@ -16,6 +18,8 @@ class Ports(Protocol):
     tasks: TaskStore
     queue: TaskQueue
     scheduled_counts: ScheduledCounts
+    requests: RequestStore
+    directory: LaneDirectory
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -44,6 +48,8 @@ class MemoryPorts:
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
+        self.requests: RequestStore = MemoryRequestStore()
+        self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         received = self._memory_queue.receive(100)
@@ -68,6 +74,8 @@ class AwsPorts:
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
         self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
+        self.requests: RequestStore = parts.requests
+        self.directory: LaneDirectory = parts.directory
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

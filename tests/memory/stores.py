@@ -25,6 +25,10 @@ class MemoryLaneStore:
         self._lanes: dict[str, Lane] = {}
         self._lock = threading.Lock()
 
+    @property
+    def user_ids(self) -> Sequence[str]:
+        return list(self._lanes)
+
     def get(self, user_id: str) -> Lane:
         return self._lanes.get(user_id, Lane(user_id))
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from chalice.test import Client
 
-from app import app
 from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.scheduled import Callback, to_message
@@ -18,7 +16,7 @@ from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
 from chalicelib.tasks.registry import registry
 from operations.redrive import redrive
-from tests.functional.conftest import Deploy, Paceline, as_record
+from tests.in_process import Deploy, Paceline
 from tests.unit.workshop import Failing
 
 OUT_OF_ORDER: list[bool] = []
@@ -39,18 +37,8 @@ def broken_task() -> Iterator[None]:
 @pytest.fixture
 def failing(deploy: Deploy) -> Iterator[Paceline]:
     OUT_OF_ORDER.append(True)
-    paceline = deploy(LIMITS="50/second")
-    drained(paceline)
-    yield paceline
+    yield deploy(LIMITS="50/second")
     OUT_OF_ORDER.clear()
-
-
-def drained(paceline: Paceline) -> None:
-    """One moto serves all tests of this module."""
-    url = paceline.aws.dead_letter_url
-    while found := paceline.aws.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-        for message in found:
-            paceline.aws.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
 
 def fail(paceline: Paceline, user: str, *numbers: int) -> None:
@@ -62,12 +50,10 @@ def fail(paceline: Paceline, user: str, *numbers: int) -> None:
 
 def work(paceline: Paceline, user: str) -> list[object]:
     """Results of what the user's lane had to give, in order."""
-    with Client(app) as client:
-        for record in paceline.receive(user):
-            assert client.lambda_.invoke("worker", {"Records": [record]}).payload == {"batchItemFailures": []}
-            paceline.aws.sqs.delete_message(QueueUrl=paceline.aws.queue_url, ReceiptHandle=record["receiptHandle"])
-    lines = [json.loads(line) for path in paceline.log_dir.rglob("*.log") for line in path.read_text().splitlines()]
-    return [line.get("result", line.get("error")) for line in lines if line["user_id"] == user]
+    for record in paceline.receive(user):
+        assert paceline.work(record) == []
+        paceline.delete(record)
+    return [line.get("result", line.get("error")) for line in paceline.events if line["user_id"] == user]
 
 
 def test_dead_letters_run_again_in_their_users_order(failing: Paceline, user: str) -> None:
@@ -107,7 +93,7 @@ class Forgetful:
 
 def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
     fail(failing, user, 1)
-    container().__dict__["sqs"] = Forgetful(failing.aws.sqs)
+    container().__dict__["sqs"] = Forgetful(failing.queues.aws.sqs)
     with pytest.raises(UnavailableError):
         list(redrive(container(), None))
     assert len(list(redrive(container(), None))) == 1
@@ -133,7 +119,7 @@ def test_redrive_whose_repeat_is_refused_submits_once(failing: Paceline, user: s
     """The first try was sent and not answered, and the lane had no room for the second."""
     fail(failing, user, 1)
     parts = container()
-    parts.__dict__["sqs"] = Visible(failing.aws.sqs)
+    parts.__dict__["sqs"] = Visible(failing.queues.aws.sqs)
     queue = Failing(parts.queue)
     parts.__dict__["queue"] = queue
     parts.__dict__.pop("submitter", None)
@@ -169,14 +155,9 @@ def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user:
         return Answer(status, {}, b"", False)
 
     monkeypatch.setitem(container().dispatcher.__dict__, "_tell", CallbackSender(call, None))
-    received = paceline.aws.sqs.receive_message(
-        QueueUrl=paceline.aws.later_url, AttributeNames=["All"], MaxNumberOfMessages=10
-    )
-    for message in received.get("Messages", []):
-        if f'"{user}"' in message["Body"]:
-            failed = paceline.client.lambda_.invoke("scheduled", {"Records": [as_record(message)]}).payload
-            if not failed["batchItemFailures"]:
-                paceline.aws.sqs.delete_message(QueueUrl=paceline.aws.later_url, ReceiptHandle=message["ReceiptHandle"])
+    for record in paceline.receive_scheduled():
+        if f'"{user}"' in record["body"] and not paceline.dispatch(record):
+            paceline.delete(record)
     return bodies
 
 
@@ -224,8 +205,8 @@ def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) 
     ],
 )
 def test_what_is_no_task_of_this_lane_stays_and_is_named(failing: Paceline, user: str, body: str, reason: str) -> None:
-    failing.aws.sqs.send_message(
-        QueueUrl=failing.aws.dead_letter_url, MessageBody=body, MessageGroupId=user, MessageDeduplicationId=user
+    failing.queues.aws.sqs.send_message(
+        QueueUrl=failing.queues.aws.dead_letter_url, MessageBody=body, MessageGroupId=user, MessageDeduplicationId=user
     )
     (line,) = redrive(container(), None)
     assert f"{user}: stays" in line
