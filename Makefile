@@ -60,6 +60,9 @@ demo: $(READY) ## send bursts for five users, watch them live, see the proof
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
 	@exec env PYTHONPATH=client $(BIN)/python -m demo.pictures
 
+diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
+	@exec $(BIN)/python -m demo.diagrams
+
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
