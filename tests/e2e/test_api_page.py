@@ -1,4 +1,4 @@
-"""Every command of docs/api.md, as it stands there."""
+"""The commands of the documentation, as they stand there."""
 
 from __future__ import annotations
 
@@ -8,25 +8,38 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.running import ROOT, Paceline
 
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(?P<command>curl .*?)    # (?P<status>\d{3})")
+REFERENCE = "docs/reference/api.md"
+PAGES = ("README.md", REFERENCE, "docs/how-to/limits.md", "docs/how-to/scheduling.md")
 
 
-def commands() -> list[tuple[str, int]]:
-    lines = [line for block in BLOCK.findall((ROOT / "docs" / "api.md").read_text()) for line in block.splitlines()]
+def commands(page: str) -> list[tuple[str, int]]:
+    lines = [line for block in BLOCK.findall((ROOT / page).read_text()) for line in block.splitlines()]
     found = [COMMAND.fullmatch(line) for line in lines]
-    assert all(found), lines
+    assert all(found) or page != REFERENCE, lines
     return [(match["command"], int(match["status"])) for match in found if match]
 
 
-def test_commands_of_the_api_page_get_the_statuses_that_it_says(paceline: Paceline, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_page_get_the_statuses_that_it_says(paceline: Paceline, tmp_path: Path, page: str) -> None:
     env = {**os.environ, "PACELINE": f"http://127.0.0.1:{paceline.port}", "TASK": ""}
     answer = tmp_path / "answer"
-    for command, status in commands():
-        quiet = f"{command} -s -o {answer} -w '%{{http_code}}'"
+    assert commands(page)
+    for command, status in commands(page):
+        here = command.replace("localhost:8000", f"127.0.0.1:{paceline.port}")
+        quiet = f"{here} -s -o {answer} -w '%{{http_code}}'"
         outcome = subprocess.run(["bash", "-c", quiet], env=env, capture_output=True, text=True, check=True)
         assert int(outcome.stdout) == status, f"{command}\n{answer.read_text()}"
         if "/task" in command and '"task_id"' in answer.read_text():
             env["TASK"] = json.loads(answer.read_text()).get("task_id") or env["TASK"]
+
+
+def test_the_python_example_of_the_readme_works(paceline: Paceline, capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = re.findall(r"```python\n(from paceline_client .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(code.replace(":8000", f":{paceline.port}").replace('"ann"', '"readme-ann"'), {})
+    assert capsys.readouterr().out == "0 succeeded\n"
