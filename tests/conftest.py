@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "paceline"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Only the tests of a deployed stage (`make e2e URL=…`) may use the credentials at hand, to read its log.
+# Only the tests of a deployed stage (`make test-deployed URL=…`) may use the credentials at hand, to read its log.
 if not os.environ.get("E2E_URL"):
     os.environ.update(
         AWS_ACCESS_KEY_ID="testing",
