@@ -12,7 +12,7 @@ RUNS := .venv/.ready-run
 QUICK_TESTS := tests/unit tests/simulation tests/functional
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m local
@@ -38,9 +38,9 @@ fix: $(READY) ## put the form right
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: lint dependencies test-all ## lint and every test: what CI runs
+check: lint audit-deps test-all ## lint and every test: what CI runs
 
-dependencies: $(READY) ## ask whether what the Lambda package holds has known weaknesses
+audit-deps: $(READY) ## ask whether what the Lambda package holds has known weaknesses
 	@$(BIN)/python -m operations.audit_deps
 
 logs: $(RUNS) ## follow the completions
@@ -67,10 +67,13 @@ demo: $(READY) ## send bursts for five users, watch them live, see the proof
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
 	@exec env PYTHONPATH=client $(BIN)/python -m demo.pictures
 
+diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
+	@exec $(BIN)/python -m demo.diagrams
+
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
-infra: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
+stack: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
 
 deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
@@ -82,8 +85,8 @@ destroy: $(READY) ## take everything of STAGE away again
 package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
 	@exec $(BIN)/python -m infra.deploy package --stage $(STAGE)
 
-e2e: $(READY) ## test the deployed STAGE that answers at URL
-	@test -n "$(URL)" || { echo "say where it answers: make e2e URL=https://..." >&2; exit 2; }
+test-deployed: $(READY) ## test the deployed STAGE that answers at URL
+	@test -n "$(URL)" || { echo "say where it answers: make test-deployed URL=https://..." >&2; exit 2; }
 	@E2E_URL=$(URL) STAGE=$(STAGE) $(BIN)/python -m pytest tests/deployed
 
 screenshots: $(READY) ## take the dashboard's pictures for docs/img; wants Chromium

@@ -14,8 +14,8 @@ from botocore.exceptions import (
 
 #: By the code of AWS's error.
 _CODE_REMEDIES = {
-    "AccessDenied": "the caller needs that right: docs/deploy.md lists what deploying needs",
-    "AccessDeniedException": "the caller needs that right: docs/deploy.md lists what deploying needs",
+    "AccessDenied": "the caller needs that right: docs/production/deploy.md lists the rights",
+    "AccessDeniedException": "the caller needs that right: docs/production/deploy.md lists the rights",
     "ExpiredToken": "log in again",
     "ExpiredTokenException": "log in again",
     "InvalidClientTokenId": "the access key is not one of AWS's: check AWS_ACCESS_KEY_ID or AWS_PROFILE",

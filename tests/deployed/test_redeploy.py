@@ -1,6 +1,6 @@
 """Deploying again while work waits, from a clone that knows nothing of the deployment: nothing is lost or hurried.
 
-`make e2e URL=… REDEPLOY=true` runs it; it deploys this tree with this machine's settings, so never by chance.
+`make test-deployed URL=… REDEPLOY=true` runs it; it deploys this tree with this machine's settings, so never by chance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The examples of docs/tasks.md, run as they stand there."""
+"""The examples of docs/how-to/own-tasks.md, run as they stand there."""
 
 import pkgutil
 import re
@@ -13,7 +13,7 @@ from chalicelib.core.task import TaskState
 from chalicelib.tasks.registry import Registry, registry
 from tests.unit.workshop import Workshop
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "own-tasks.md"
 
 
 def run_examples() -> Registry:
