@@ -42,7 +42,7 @@ def test_wrong_token_is_refused_and_a_users_own_leads_to_its_lane(
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("table.tasks tbody tr").first).to_contain_text("succeeded")
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.locator(".title .status")).to_have_text(re.compile("This is for admins"))
+    expect(page.locator(".title .status")).to_have_text(re.compile("Admin scope required"))
     window.lane("somebody-else")
     expect(page.get_by_role("heading", level=1)).to_have_text("This is not yours to see")
 
