@@ -1,4 +1,4 @@
-"""The programs of a local run: what is started how, with which environment, in which order it stops."""
+"""Defines the programs of a local run: command, environment and stop order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def emulator_program(settings: LocalSettings, port: int) -> Program:
 
 
 def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Program]:
-    """The API and the workers, on the stack with these outputs."""
+    """Returns the API and the workers for the stack with these outputs."""
     environment = {
         "TABLE_NAME": outputs["TableName"],
         "QUEUE_URL": outputs["QueueUrl"],
@@ -27,7 +27,7 @@ def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Pr
         "SCHEDULED_QUEUE_URL": outputs["ScheduledQueueUrl"],
         "SCHEDULED_QUEUE_ARN": outputs["ScheduledQueueArn"],
         "RUN_DIR": str(settings.run_dir),
-        # LocalStack returns later messages of a lane before a deferred head; not if it hands out one at a time.
+        # LocalStack would return later messages of a lane before a deferred head, unless it returns one at a time.
         "RECEIVE_BATCH": "1" if settings.endpoint_url else "10",
     }
     return [

@@ -1,4 +1,4 @@
-"""`chalice local` by itself: reads `.env`, and creates the stack on the emulator that AWS_ENDPOINT_URL names."""
+"""Supports `chalice local` alone: reads `.env` and creates the stack on the emulator of AWS_ENDPOINT_URL."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ from infra.stack import OUTPUT_VARIABLES, StackError, emulator_defaults, ensure_
 
 
 def make_container() -> Container:
-    """SettingError when the environment is wrong, UnavailableError when the emulator does not create the stack."""
+    """Raises SettingError for an invalid environment, UnavailableError if the stack cannot be created."""
     if not os.environ.get("TABLE_NAME") and Path(".env").is_file():
-        load_dotenv(".env")  # the environment wins
+        load_dotenv(".env")  # does not override the environment
     settings = Settings.from_env(os.environ)
     if settings.endpoint_url and not settings.table_name:
         try:

@@ -1,6 +1,6 @@
-"""What goes in and out over HTTP, as types: requests are checked against them, and the OpenAPI page is made of them.
+"""Types of requests and answers: they validate requests and generate the OpenAPI document.
 
-Times are epoch milliseconds, an optional one is null until it is known.
+Times are epoch milliseconds; an optional time is null while unknown.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,42 +9,40 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.users import USER_PATTERN
-from chalicelib.outbound.destinations import MAX_URL
+from chalicelib.outbound.destinations import MAX_URL_LENGTH
 from chalicelib.submit.submitter import MAX_TASKS
 
-UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="Whoever a limit is for.")]
+UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user that limits apply to.")]
 TaskName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="One of the deployment's tasks.")
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="Name of a registered task.")
 ]
-Payload = Annotated[Any, Meta(description="Any JSON value; the task's function gets it.")]
+Payload = Annotated[Any, Meta(description="Any JSON value, passed to the task's function.")]
 LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/second; 100/minute"])]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 RunAt = Annotated[
-    # More than seconds would be, by which it would have been long ago.
+    # Rejects times in seconds, which would lie in 1970.
     int,
     Meta(
         ge=1_000_000_000_000,
         le=253_370_764_800_000,
-        description="When it is to join its lane, epoch milliseconds, at most 13 days ahead; at once if that is past.",
+        description="When to admit the task, epoch milliseconds, at most 13 days ahead; a past time admits it at once.",
     ),
 ]
-DelaySeconds = Annotated[
-    float, Meta(ge=0, le=MAX_AHEAD_MS // 1000, description="The same, so many seconds from now; not both.")
-]
+DelaySeconds = Annotated[float, Meta(ge=0, le=MAX_AHEAD_MS // 1000, description="Seconds from now; excludes `run_at`.")]
 CallbackUrl = Annotated[
     str,
     Meta(
         min_length=8,
-        max_length=MAX_URL,
-        description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
+        max_length=MAX_URL_LENGTH,
+        description="URL that gets a signed POST of the completion event. HTTP_ALLOWED_HOSTS must allow its host.",
     ),
 ]
 
 
 class TaskOrder(Struct, forbid_unknown_fields=True):
-    """One task to be run."""
+    """A task without its user."""
 
     task: TaskName = "log"
     payload: Payload = None
@@ -54,7 +52,7 @@ class TaskOrder(Struct, forbid_unknown_fields=True):
 
 
 class SubmitRequest(Struct, forbid_unknown_fields=True):
-    """One task for one user."""
+    """One task of one user."""
 
     user_id: UserId | UnsetType = UNSET
     task: TaskName = "log"
@@ -65,7 +63,7 @@ class SubmitRequest(Struct, forbid_unknown_fields=True):
 
 
 class BulkRequest(Struct, forbid_unknown_fields=True):
-    """Several tasks for one user, in order, all or none."""
+    """Several tasks of one user, in order: all are queued, or none."""
 
     tasks: Annotated[list[TaskOrder], Meta(min_length=1, max_length=MAX_TASKS)]
     user_id: UserId | UnsetType = UNSET
@@ -78,7 +76,7 @@ class LimitsRequest(Struct, forbid_unknown_fields=True):
 
 
 class PauseRequest(Struct, forbid_unknown_fields=True):
-    """Until when the lane is held, epoch milliseconds; null for no end."""
+    """End of the pause, epoch milliseconds; null pauses until a resume."""
 
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
 
@@ -86,20 +84,20 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
 Position = Annotated[
     int,
     Meta(
-        description="0 when it may start now, has started, or waits for its time; else its number in line: 1 for the "
-        "first task that may not start now."
+        description="0: may start now, has started, or is scheduled. Otherwise its number in line: 1 is the first task "
+        "that may not start now.",
     ),
 ]
 
 
 class PlaceAnswer(Struct):
-    """A task's place in its lane."""
+    """A submitted task's position."""
 
     task_id: str
     user_id: str
-    seq: Annotated[int, Meta(description="Its place in its lane; 0 while it waits for its time outside.")]
+    seq: Annotated[int, Meta(description="Number in the user's lane; 0 while scheduled.")]
     position: Position
-    planned_at: Annotated[int, Meta(description="The earliest start; the time to join its lane while it has no place.")]
+    planned_at: Annotated[int, Meta(description="Earliest start; for a scheduled task, when it is admitted.")]
     delay_ms: int
     queued: bool
     state: State
@@ -107,7 +105,7 @@ class PlaceAnswer(Struct):
 
 class BulkAnswer(Struct):
     user_id: str
-    queued: Annotated[bool, Meta(description="Some of them wait.")]
+    queued: Annotated[bool, Meta(description="True if some of the tasks wait.")]
     tasks: list[PlaceAnswer]
 
 
@@ -126,50 +124,50 @@ class TaskAnswer(Struct):
     attempts: int
     result: Any
     error: str | None
-    run_at: Annotated[int | None, Meta(description="When it was to join its lane; null when at once.")]
+    run_at: Annotated[int | None, Meta(description="When the task is scheduled to be admitted; null if at once.")]
     callback_url: str | None
 
 
 class TaskListAnswer(Struct):
     tasks: list[TaskAnswer]
-    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
+    next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
 
 
 class LimitAnswer(Struct):
     name: str
     quota: int
     window_seconds: int
-    remaining: Annotated[int, Meta(description="What a submit could still use now.")]
-    reset_seconds: Annotated[int, Meta(description="Seconds until there is more.")]
+    remaining: Annotated[int, Meta(description="Starts left now.")]
+    reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 
 class LaneAnswer(Struct):
     user_id: str
     limits: str
-    own_limits: Annotated[bool, Meta(description="The user has limits of its own.")]
+    own_limits: Annotated[bool, Meta(description="True if the user has its own limits.")]
     policies: list[LimitAnswer]
-    backlog: Annotated[int, Meta(description="Tasks waiting.")]
-    running: Annotated[str | None, Meta(description="The task that runs now.")]
+    backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
+    running: Annotated[str | None, Meta(description="Id of the running task.")]
     next_start_at: int | None
     next_starts: Annotated[
         list[int],
-        Meta(description="When waiting tasks will start, soonest first: at most 60, those of the next 75 seconds."),
+        Meta(description="Planned starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
     ]
-    open_at: Annotated[int | None, Meta(description="When a further submit would start at once.")]
+    open_at: Annotated[int | None, Meta(description="Earliest start of a task submitted now.")]
     paused: bool
-    paused_until: Annotated[int | None, Meta(description="Null when not paused, or paused without an end.")]
+    paused_until: Annotated[int | None, Meta(description="End of the pause; null if not paused, or until a resume.")]
     throttled_until: Annotated[
-        int | None, Meta(description="A task was told to slow down, so the lane waits until then.")
+        int | None, Meta(description="End of the throttling: an API answered a task with 429 or 503.")
     ]
     throttled_reason: str | None
-    starts: Annotated[list[int], Meta(description="The newest starts, newest first.")]
-    admitted: Annotated[int, Meta(description="All tasks ever admitted.")]
-    started: Annotated[int, Meta(description="All starts ever taken, retries included.")]
+    starts: Annotated[list[int], Meta(description="Times of the newest starts, newest first.")]
+    admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
+    started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: int
 
 
 class CompletionAnswer(Struct):
-    """A task that ended."""
+    """A finished task."""
 
     user_id: str
     task_id: str
@@ -180,35 +178,33 @@ class CompletionAnswer(Struct):
     completed_at: int
     late_ms: Annotated[
         int | None,
-        Meta(
-            description="Milliseconds after its planned start; null when that was planned anew, or a retry started it."
-        ),
+        Meta(description="Milliseconds from planned start to start; null if the task was replanned or retried."),
     ]
     error: str | None
 
 
 class TotalsAnswer(Struct):
-    """What the lanes found add up to."""
+    """Sums over the lanes found."""
 
     lanes: int
-    complete: Annotated[bool, Meta(description="Whether all of them are in the sums.")]
+    complete: Annotated[bool, Meta(description="True if the sums cover all lanes.")]
     waiting: int
     running: int
     paused: int
     starts_per_second: float
     late_ms: Annotated[
-        int | None, Meta(description="The middle and the worst of the newest completions; null when there are none.")
+        int | None, Meta(description="Median and maximum over the newest completions; null without any.")
     ]
     worst_late_ms: int | None
 
 
 class LanesAnswer(Struct):
-    lanes: Annotated[list[LaneAnswer], Meta(description="Those that move first, and then by user id.")]
+    lanes: Annotated[list[LaneAnswer], Meta(description="Lanes, those with the next start first, then by user id.")]
     totals: TotalsAnswer
     completions: Annotated[
-        list[CompletionAnswer], Meta(description="Of the lanes' newest tasks those that ended, newest first.")
+        list[CompletionAnswer], Meta(description="Finished tasks among the lanes' newest, newest first.")
     ]
-    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
+    next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
     now: int
 
 
@@ -219,23 +215,23 @@ class HealthAnswer(Struct):
 
 
 class Problem(Struct):
-    """RFC 9457."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    field: Annotated[str, Meta(description="A JSON pointer, a header or a parameter.")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="JSON pointer, header or parameter at fault.")] | UnsetType = UNSET
 
 
 class QuotaProblem(Struct):
-    """The limit is reached. `queued` says whether the task waits all the same."""
+    """Over the limit. `queued` says whether the task is queued all the same."""
 
     type: str
     title: str
     status: Literal[429]
     detail: str
-    violated_policies: Annotated[list[str], Meta(description="Names of limits.")] = field(name="violated-policies")
+    violated_policies: Annotated[list[str], Meta(description="Names of the limits.")] = field(name="violated-policies")
     user_id: str
     queued: bool
     task_id: str | UnsetType = UNSET

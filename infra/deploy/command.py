@@ -1,4 +1,4 @@
-"""`make deploy`, `make destroy` and `make package`: the steps in order, a line for each, one for what fails."""
+"""Implements `make deploy`, `make destroy` and `make package`; prints one line per step or error."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from infra.deploy.run_chalice import run_chalice
 from infra.deploy.stages import GUARDED_STAGES, ROOT, Stage, function_settings, read_stage
 from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, emulator_defaults, stack_name
 
-#: A new API and a cold function take a while to answer for the first time.
+#: Seconds to wait for the first answer of a new API with a cold function.
 _ANSWER_SECONDS = 60
 
 
 def main(words: Sequence[str]) -> int:
-    """0 when it is done, 1 when a step failed, 2 (as SystemExit) for bad usage."""
-    parser = argparse.ArgumentParser("infra.deploy", description="Deploy a stage, take it away, or package it.")
+    """Returns 0 on success, 1 if a step failed; raises SystemExit(2) for invalid arguments."""
+    parser = argparse.ArgumentParser("infra.deploy", description="Deploy, destroy or package a stage.")
     parser.add_argument("action", choices=["up", "down", "package"])
     parser.add_argument("--stage", default="dev", help="a stage of .chalice/config.json (default: dev)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package", help="where the package goes to")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package", help="folder for the package")
     arguments = parser.parse_args(words)
     env = _environment()
     try:
         stage = read_stage(arguments.stage)
         if arguments.action == "package":
             package(stage, function_settings(env, stage.name), arguments.out)
-            _say(f"{arguments.out / 'sam.json'} and {arguments.out / 'deployment.zip'} are ready")
+            _say(f"wrote {arguments.out / 'sam.json'} and {arguments.out / 'deployment.zip'}")
         else:
             {"up": up, "down": down}[arguments.action](stage, env)
     except DeployError as error:
@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """What is set, and below it what `.env` says; boto3 and Chalice see it too."""
+    """Merges `.env` under the process environment, which boto3 and Chalice read too."""
     from_file = {key: value for key, value in dotenv_values(ROOT / ".env").items() if value is not None}
     env = {**from_file, **os.environ}
     if env.get("AWS_ENDPOINT_URL"):
@@ -76,7 +76,7 @@ def _say(line: str) -> None:
 
 
 def up(stage: Stage, env: Mapping[str, str]) -> None:
-    """Bring the stage to what the template and the app say; run again, it changes what has changed."""
+    """Deploys the stage. Idempotent: a second run changes only what differs."""
     settings = function_settings(env, stage.name)
     account = _account(env)
     _say(f"Deploying stage {stage.name} to {account}")
@@ -107,13 +107,13 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
         set_up_front_door(account, stage, rest_api["rest_api_id"])
     url = _url(account, stage, rest_api)
     _wait_for_answer(url)
-    _say(f"Stage {stage.name} answers at {url}")
+    _say(f"Deployed stage {stage.name}: {url}")
 
 
 def down(stage: Stage, env: Mapping[str, str]) -> None:
-    """Take everything of the stage away, what is queued and stored included, and check that nothing is left."""
+    """Deletes the stage with its queued and stored tasks, then checks that nothing is left."""
     if stage.name in GUARDED_STAGES and env.get("DESTROY") != stage.name:
-        raise DeployError(f"this deletes all tasks of stage {stage.name}", f"say so with DESTROY={stage.name}")
+        raise DeployError(f"this deletes all tasks of stage {stage.name}", f"confirm with DESTROY={stage.name}")
     account = _account(env)
     _say(f"Destroying stage {stage.name} in {account}")
     with _step("the functions", account):
@@ -121,13 +121,13 @@ def down(stage: Stage, env: Mapping[str, str]) -> None:
     _remember(stage, None)
     with _step("the stack", account):
         delete_stack(account.client("cloudformation"), stack_name(stage.name))
-        _say(f"stack {stack_name(stage.name)} is gone")
+        _say(f"deleted stack {stack_name(stage.name)}")
         for name in sweep(account, stage):
-            _say(f"deleted {name}, which the stack had left")
+            _say(f"deleted {name}, which the stack left behind")
         left = leftovers(account, stage)
     if left:
-        raise DeployError(f"still there: {', '.join(left)}")
-    _say(f"Nothing of stage {stage.name} is left")
+        raise DeployError(f"not deleted: {', '.join(left)}")
+    _say(f"Destroyed stage {stage.name}; nothing is left")
 
 
 def _account(env: Mapping[str, str]) -> Account:
@@ -135,7 +135,7 @@ def _account(env: Mapping[str, str]) -> Account:
     try:
         return find_account(endpoint_url)
     except (BotoCoreError, ClientError) as error:
-        raise explained(f"asking {endpoint_url or 'AWS'} who I am", error, endpoint_url) from error
+        raise explained(f"getting the caller identity from {endpoint_url or 'AWS'}", error, endpoint_url) from error
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def _step(what: str, account: Account) -> Iterator[None]:
 
 
 def _delete_functions(account: Account, stage: Stage) -> None:
-    # Chalice knows one API and one trigger; a deployment that was cut short may have left another.
+    # Chalice's state names one API and one trigger; an interrupted deployment may have left a second one.
     for extra in rest_api_ids(account, stage)[1:]:
         account.client("apigateway").delete_rest_api(restApiId=extra)
     state = chalice_state(account, stage)
@@ -157,7 +157,7 @@ def _delete_functions(account: Account, stage: Stage) -> None:
 
 
 def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
-    """Leave Chalice's state file for `chalice url` and `chalice logs`; nothing here reads it."""
+    """Writes the state file that `chalice url` and `chalice logs` read; our own code does not read it."""
     path = ROOT / ".chalice" / "deployed" / f"{stage.name}.json"
     if deployed is None:
         path.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
 
 
 def _url(account: Account, stage: Stage, rest_api: Mapping[str, str]) -> str:
-    """The one that answers: LocalStack has no host name for each API."""
+    """Returns the API's URL; LocalStack has one host name for all APIs."""
     if account.endpoint_url:
         endpoint = account.endpoint_url.rstrip("/")
         return f"{endpoint}/restapis/{rest_api['rest_api_id']}/{stage.api_gateway_stage}/_user_request_"
@@ -182,7 +182,7 @@ def _wait_for_answer(url: str) -> None:
                 return
         except (urllib.error.URLError, OSError) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 401:
-                return  # with AUTH=jwt this is for admins
+                return  # the API answers: with AUTH=jwt, /health needs the admin scope
             if time.monotonic() > deadline:
                 raise DeployError(f"{url}/health does not answer: {error}", "see the API function's log") from error
         time.sleep(1)

@@ -97,7 +97,7 @@ def test_a_message_that_is_no_task_gets_out_of_the_way(poisoned: Paceline) -> No
     queue.send("stranger", "<xml/>")
     poisoned.submit("stranger")
     poisoned.wait_for_completions(1, "stranger")
-    assert queue.reasons()["stranger"].startswith("the message is no task: ")
+    assert queue.reasons()["stranger"].startswith("malformed task message: ")
 
 
 def test_redrive_brings_the_running_systems_dead_letters_back_in_order(poisoned: Paceline, tmp_path: Path) -> None:

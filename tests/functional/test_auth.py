@@ -145,7 +145,7 @@ def test_route_is_closed_to_other_users(send: Send, method: str, path: str, body
     status, headers, problem = send(method, path, body, bearer("bob"))
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")
     assert headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="admin"'
-    assert problem["title"] in ("This is another user's lane", "This is for admins")
+    assert problem["title"] in ("The token belongs to another user", "Admin scope required")
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)

@@ -195,8 +195,8 @@ def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("hello", "the message is no task"),
-        ('{"v": 99}', "message version 99"),
+        ("hello", "malformed task message"),
+        ('{"v": 99}', "unsupported message version 99"),
         (
             '{"v": 1, "user_id": "eve", "task_id": "t", "seq": 1, "task": "broken", "planned_at": 1, '
             '"submitted_at": 1, "payload": 1}',

@@ -1,4 +1,4 @@
-"""Calls to AWS as a machine makes them: they take time, and they may go wrong before or after they took effect."""
+"""Simulates AWS calls: they take time and can fail before or after their effect."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Observe = Callable[[str, tuple[Any, ...], Callable[[], Any]], Any]
 
 
 class Faults:
-    """Says what goes wrong with which call, until all is healed."""
+    """Decides which call fails and how, until healed."""
 
     def __init__(self, plan: Plan, timeline: Timeline) -> None:
         self._planned = {(fault.call, fault.nth): fault for fault in plan.faults}
@@ -45,7 +45,7 @@ class Faults:
 
 
 class Remote:
-    """Stands before a port, for one machine. Each call is two moments at which others may come between."""
+    """Wraps a port for one machine. Other processes can act before and after a call's effect."""
 
     def __init__(
         self,

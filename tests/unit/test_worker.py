@@ -702,4 +702,6 @@ def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
     shop.submit()
     message = shop.receive()
     assert isinstance(shop.deliver(replace(message, body=message.body.replace('"v":1', '"v":0'))), Done)
-    assert [letter.reason for letter in shop.queue.dead_letters] == ["message version 0, this worker knows 1"]
+    assert [letter.reason for letter in shop.queue.dead_letters] == [
+        "unsupported message version 0; this worker supports 1"
+    ]
