@@ -24,7 +24,7 @@ from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.submitter import NewTask, Refused, Submitted
-from chalicelib.worker.execution import FINALIZE_TRIES
+from chalicelib.worker.finalizer import FINALIZE_TRIES
 from tests.factories import NOW, make_task
 from tests.unit.workshop import Workshop
 
@@ -49,7 +49,7 @@ class SchedulingShop(Workshop):
 
     def runner(self) -> ScheduledDispatcher:
         return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.attempts, self._tell, self.clock
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, self._tell, self.clock
         )
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
@@ -400,7 +400,7 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
             return real(user_id, task_id, now_ms)
 
     runner = ScheduledDispatcher(
-        shop.scheduled_queue, shop.tasks, shop.queue, Slow(), shop.attempts, shop._tell, shop.clock
+        shop.scheduled_queue, shop.tasks, shop.queue, Slow(), shop.finalizer, shop._tell, shop.clock
     )  # type: ignore[arg-type]
     body, receipt, message_id = shop.scheduled_queue.receive()
     assert runner.handle(ScheduledDelivery(body, receipt, message_id))
