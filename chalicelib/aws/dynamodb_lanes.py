@@ -110,6 +110,7 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expressi
     update.absent("limits")
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -136,6 +137,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
     if lane.limits:
@@ -158,8 +160,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
-        update.remove("throttled_until")
-        update.remove("throttled_reason")
+        for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
+            update.remove(attribute)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -190,7 +192,8 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
 
 def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
-    update.set("parked", {"S": receipt})
+    update.set("head_receipt", {"S": receipt})
+    update.remove("parked")
     update.equals("revision", seen.revision)
     return update
 
@@ -246,9 +249,16 @@ def lease_value(lease: Lease | None) -> Item:
     }
 
 
+#: Attributes of lane items by the names that they had before; both names are read, and refused by the fast writes. Not
+#: needed any more 14 days, which is as long as a message lives, after the deployment that brought the new names.
+OLD_NAMES = {"throttled_until": "held_until", "throttled_reason": "held_reason", "head_receipt": "parked"}
+
+
 def lane_of(user_id: str, item: Item | None) -> Lane:
+    """The lane in the item; the empty one if there is none."""
     if not item:
         return Lane(user_id)
+    item = {**{name: item[old] for name, old in OLD_NAMES.items() if old in item}, **item}
     return Lane(
         user_id,
         admitted=integer(item, "admitted"),
@@ -265,7 +275,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         replanned_at=integer(item, "replanned_at"),
         throttled_until=integer(item, "throttled_until"),
         throttled_reason=item.get("throttled_reason", {}).get("S", ""),
-        head_receipt=item.get("parked", {}).get("S", ""),
+        head_receipt=item.get("head_receipt", {}).get("S", ""),
         revision=integer(item, "revision"),
     )
 
