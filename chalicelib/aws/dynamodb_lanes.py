@@ -17,7 +17,8 @@ from chalicelib.aws.dynamodb_expression import (
     number,
     numbers,
 )
-from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.admission import Admission
+from chalicelib.core.lane import Lane, Lease, Start
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
+from chalicelib.core.admission import admit
+from chalicelib.core.lane import Cancelled, Candidate, Lane, Lease, Start, claim, paused, with_limits, without
 from chalicelib.core.limits import memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from chalicelib.core.admission import admit, reserved
 from chalicelib.core.lane import (
     FOREVER_MS,
     Cancelled,
@@ -14,12 +15,10 @@ from chalicelib.core.lane import (
     Lease,
     Start,
     Wait,
-    admit,
     claim,
     estimated_starts,
     gap_before,
     position_of,
-    reserved,
 )
 from chalicelib.core.limits import Limits, memory_needed, parse_limits
 from tests.factories import make_lane
