@@ -1,6 +1,6 @@
-"""The API's own description, OpenAPI 3.1: one table of operations, their bodies from the types that check requests.
+"""The API's description, OpenAPI 3.1: one table of operations, with bodies from the types that check requests.
 
-Imported when somebody first asks for it, so that no submit pays for it.
+Imported by the first request for it, so that submits don't pay for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,6 @@ from chalicelib.api.schema import (
     LanesAnswer,
     LimitsRequest,
     PauseRequest,
-    PlaceAnswer,
     Problem,
     QuotaProblem,
     SubmitRequest,
@@ -26,6 +25,7 @@ from chalicelib.api.schema import (
 )
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import USER_PATTERN
+from chalicelib.submit.submission import SubmittedTask
 
 VERSION = "1.0.0"
 JSON = "application/json"
@@ -35,7 +35,7 @@ Object = dict[str, Any]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What one status means. form: None for a body that is no JSON."""
+    """The answer with one status. form: None for a body other than JSON."""
 
     description: str
     form: type | None = Problem
@@ -53,7 +53,7 @@ class Operation(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...] = ()
     request: type | None = None
     request_required: bool = True
-    #: anybody may ask, whatever AUTH says
+    #: without a token, also with AUTH=jwt
     is_public: bool = False
 
 
@@ -68,21 +68,21 @@ def text(description: str, media_type: str = "text/plain") -> Answer:
 PACE_HEADERS = ("RateLimit-Policy", "RateLimit", "Retry-After")
 UNAVAILABLE = {503: Answer("AWS is not available; nothing was promised.", headers=("Retry-After",))}
 GUARDED = {
-    401: Answer("With AUTH=jwt: no token, or one that is not accepted.", headers=("WWW-Authenticate",)),
-    403: Answer("With AUTH=jwt: this token may not do that.", headers=("WWW-Authenticate",)),
+    401: Answer("With AUTH=jwt: the token is missing or not accepted.", headers=("WWW-Authenticate",)),
+    403: Answer("With AUTH=jwt: the token does not allow this.", headers=("WWW-Authenticate",)),
 }
-#: What every request about one user may get.
-COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is none.")}
-#: What every request with a body may get.
+#: Answers that every request about one user can get.
+COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is not valid.")}
+#: Answers that every request with a body can get.
 BODY = {
-    400: Answer("The request can't be read, or names no user."),
+    400: Answer("The request can't be read, or does not name a user."),
     413: Answer("The body or the payload is too large."),
     415: Answer("The body is not JSON."),
     422: Answer("A value is not allowed."),
 }
 IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still being served.")}
 SUBMIT_PARAMETERS = ("userId", "Prefer", "Idempotency-Key")
-NO_TASK = {404: Answer("This user has no such task.")}
+NO_TASK = {404: Answer("The user does not have this task.")}
 
 
 def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[int, Answer]:
@@ -92,13 +92,17 @@ def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[i
 
 SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Idempotency-Replayed")
 SUBMIT_ONE = submits(
-    ok(PlaceAnswer, "The task has its place and may start now, or waits and that was asked for.", *SUBMIT_HEADERS),
-    "Over the limit. `queued` says whether the task waits in line all the same; Location is there if it does.",
+    ok(
+        SubmittedTask,
+        "The task is queued and may start now, or waits and the client asked for 202.",
+        *SUBMIT_HEADERS,
+    ),
+    "Over the limit. `queued` is true if the task waits in line, and then Location names it.",
     SUBMIT_HEADERS,
 )
 SUBMIT_MANY = submits(
-    ok(BulkAnswer, "The tasks have their places.", *SUBMIT_HEADERS[1:]),
-    "Over the limit. `queued` says whether the tasks wait in line all the same.",
+    ok(BulkAnswer, "The tasks are queued.", *SUBMIT_HEADERS[1:]),
+    "Over the limit. `queued` is true if the tasks wait in line.",
     SUBMIT_HEADERS[1:],
 )
 LANE = {200: ok(LaneAnswer, "The lane as it is now.")}
@@ -123,7 +127,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/api/v1/users/{user}/tasks/{task_id}",
         "getTask",
-        "Where a task stands",
+        "Get a task",
         COMMON | NO_TASK | {200: ok(TaskAnswer, "The task.")},
         ("user", "task_id"),
     ),
@@ -136,7 +140,7 @@ OPERATIONS: tuple[Operation, ...] = (
         | NO_TASK
         | {
             200: ok(TaskAnswer, "The task, cancelled now or before."),
-            409: Answer("The task has started or ended, or too many cancelled tasks wait to be passed over."),
+            409: Answer("The task has started or ended, or too many cancelled tasks wait to be skipped."),
         },
         ("user", "task_id"),
     ),
@@ -170,35 +174,38 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/api/v1/users/{user}/pause",
         "pauseLane",
-        "Hold a lane, or hold it until a time; nothing starts once this is answered",
+        "Pause a lane, or pause it until a time; after the answer nothing starts",
         COMMON | BODY | LANE,
         ("user",),
         PauseRequest,
         False,
     ),
-    Operation("POST", "/api/v1/users/{user}/resume", "resumeLane", "Let a lane go on", COMMON | LANE, ("user",)),
+    Operation("POST", "/api/v1/users/{user}/resume", "resumeLane", "Resume a lane", COMMON | LANE, ("user",)),
     Operation(
         "GET",
         "/api/v1/lanes",
         "listLanes",
-        "All lanes, those that move first, and what they add up to",
+        "List lanes, active ones first, and their sums",
         GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is not allowed.")},
         ("search", "lanes.limit", "lanes.before"),
     ),
-    Operation("GET", "/health-check", "healthCheck", "Whether a process answers", {200: text("`OK`")}, is_public=True),
+    Operation("GET", "/health-check", "healthCheck", "Check that a process runs", {200: text("`OK`")}, is_public=True),
     Operation(
         "GET",
         "/health",
         "health",
-        "How DynamoDB and SQS are",
+        "Check DynamoDB and SQS",
         GUARDED
-        | {200: ok(HealthAnswer, "All is well."), 503: ok(HealthAnswer, "Something is not; its field says what.")},
+        | {
+            200: ok(HealthAnswer, "Both services answer."),
+            503: ok(HealthAnswer, "A service fails; its field has the error."),
+        },
     ),
     Operation(
         "GET",
         "/kill",
         "kill",
-        "End the process that answers, where ALLOW_KILL=true",
+        "Kill the process that answers; needs ALLOW_KILL=true",
         GUARDED | {404: Answer("ALLOW_KILL is not true."), 503: UNAVAILABLE[503]},
     ),
     Operation(
@@ -211,7 +218,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 
-#: By name; of those with a dot, the name is what follows it.
+#: By name. `lanes.limit` is a parameter `limit` with a description of its own.
 PARAMETERS: Mapping[str, Object] = {
     "user": {
         "in": "path",
@@ -232,32 +239,32 @@ PARAMETERS: Mapping[str, Object] = {
     },
     "limit": {
         "in": "query",
-        "description": "How many tasks at most.",
+        "description": "The most tasks on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
     },
     "before": {
         "in": "query",
-        "description": "What `next` of the page before said.",
+        "description": "The value of `next` of the page before.",
         "schema": {"type": "string", "pattern": "^[0-9a-f-]{1,64}$"},
     },
     "search": {
         "in": "query",
-        "description": "What the user ids are to begin with.",
+        "description": "The beginning of the user ids.",
         "schema": {"type": "string", "pattern": "^[!-~]{0,128}$"},
     },
     "lanes.limit": {
         "in": "query",
-        "description": "How many lanes at most.",
+        "description": "The most lanes on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 50, "default": 25},
     },
     "lanes.before": {
         "in": "query",
-        "description": "What `next` of the page before said.",
+        "description": "The value of `next` of the page before.",
         "schema": {"type": "string", "pattern": "^[0-9]{1,6}$"},
     },
     "Prefer": {
         "in": "header",
-        "description": "What to do over the limit: `respond-async` queues and answers 202, `handling=strict` refuses.",
+        "description": "Over the limit: `respond-async` queues and answers 202, `handling=strict` refuses.",
         "schema": {"type": "string", "examples": ["respond-async", "handling=strict"]},
     },
     "Idempotency-Key": {
@@ -274,7 +281,7 @@ HEADERS: Mapping[str, Object] = {
         "schema": {"type": "string", "examples": ['"second";q=1;w=1, "minute";q=20;w=60']},
     },
     "RateLimit": {
-        "description": "What is left of each limit, and the seconds until there is more.",
+        "description": "Starts left of each limit, and the seconds until there are more.",
         "schema": {"type": "string", "examples": ['"second";r=0;t=1, "minute";r=19;t=60']},
     },
     "Retry-After": {"description": "Seconds, rounded up.", "schema": {"type": "integer", "minimum": 0}},
@@ -288,7 +295,7 @@ HEADERS: Mapping[str, Object] = {
 
 @lru_cache(maxsize=4)
 def document(base_path: str = "/") -> str:
-    """The description as JSON text. base_path: where the API is, such as `/` or API Gateway's `/api`."""
+    """The description as JSON text. base_path: path of the API, such as `/` or API Gateway's `/api`."""
     schemas, components = _schemas({form for operation in OPERATIONS for form in _forms(operation)})
     paths: dict[str, Object] = {}
     for operation in OPERATIONS:
@@ -328,7 +335,7 @@ def _described(operation: Operation, schemas: Mapping[type, Object]) -> Object:
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {str(status): _response(answer, schemas) for status, answer in sorted(operation.answers.items())},
-        # A token, or none: AUTH=none asks for none.
+        # The empty alternative stands for AUTH=none.
         "security": [] if operation.is_public else [{}, {"token": []}],
     }
     if operation.parameters:

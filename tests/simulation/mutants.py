@@ -1,7 +1,7 @@
 """The test of the test: the same deployment with one guard off. Each has to break a promise before long."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from chalicelib.core.lane import Gap, Lane, Lease, Start
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written
 from chalicelib.core.task import Outcome, Task, TaskRecord
+from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.execution import Attempts
 from chalicelib.worker.lease_renewal import Kept, LeaseKeeper
@@ -134,10 +135,11 @@ class NewIdsOnTakeOver(MemoryRequestStore):
 
 
 class NoRepeatMark(Submitter):
-    def submit(self, *arguments: Any, **named: Any) -> Any:
-        if len(arguments) > 4:
-            arguments = (*arguments[:4], False)
-        return super().submit(*arguments, **named)
+    def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Any:
+        return super().submit(submission, ids)
+
+    def submit_bulk(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Any:
+        return super().submit_bulk(submission, ids)
 
 
 class UnconditionalPut(MemoryTaskStore):
