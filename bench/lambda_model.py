@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core import visibility
+from chalicelib.core.admission import admit
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import admit
 from chalicelib.core.task import Task
 from chalicelib.settings import Settings
 from chalicelib.worker.worker import Delivery, Done, Worker

@@ -17,7 +17,6 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.submit_handler import SubmitHandler
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
@@ -131,21 +130,20 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        turn, settings, daily_cap = (
-            PerUserLock().turn,
+        return Submitter(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self._retry,
             self.settings,
+            PerUserLock().lock,
+            self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
         )
-        stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, self.clock, self._retry, settings, turn, self.scheduled_queue, daily_cap)
 
     @cached_property
     def idempotency(self) -> Idempotency:
         return Idempotency(self.requests, self.clock, new_id)
-
-    @cached_property
-    def submit_handler(self) -> SubmitHandler:
-        return SubmitHandler(self.submitter, self.idempotency, new_id, self.settings.over_limit)
 
     @cached_property
     def control(self) -> Control:

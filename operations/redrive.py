@@ -21,9 +21,7 @@ from chalicelib.container import Container, container
 from chalicelib.core.errors import MessageError, PacelineError
 from chalicelib.core.scheduled import Callback, from_message
 from chalicelib.core.task import Task
-from chalicelib.settings import OverLimit
-from chalicelib.submit.idempotency import Replay
-from chalicelib.submit.submitter import NewTask, Refused
+from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from infra.stack import OUTPUT_VARIABLES, StackError, emulator_defaults, stack_outputs
 from local.run_settings import LocalSettings
 
@@ -69,7 +67,7 @@ def _received(sqs: Any, url: str) -> list[Any]:
 
 
 def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
-    """None when the task has a new place in its lane, else why it has none."""
+    """Submits the task anew, once for its message; None when it is queued, else the reason why not."""
     try:
         task = Task.from_message(message["Body"])
     except MessageError as error:
@@ -78,15 +76,17 @@ def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
         return f"it names user {task.user_id!r} in the lane of {lane!r}"
     if task.name not in parts.registry:
         return f"there is no task {task.name!r} in this deployment"
-    new = [NewTask(task.name, task.payload, callback_url=task.callback_url)]
-    begun = parts.idempotency.begin(task.user_id, f"redrive:{message['MessageId']}", new)
-    if isinstance(begun, Replay):
-        return None
-    outcome = parts.idempotency.submit(parts.submitter, begun.record, new, OverLimit.QUEUE)
+    request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)
+    key = f"redrive:{message['MessageId']}"
+    submission = Submission(task.user_id, [request], parts.clock.now_ms(), key=key)
+    answer = parts.idempotency.run(submission, parts.submitter.submit, _answer)
+    return answer.body.get("refused")
+
+
+def _answer(_submission: Submission, outcome: Submitted | Refused) -> dict[str, Any]:
     if isinstance(outcome, Refused):
-        return outcome.reason
-    parts.idempotency.requests.finish(begun.record, {"task_id": begun.record.first_id})
-    return None
+        return {"refused": outcome.reason}
+    return {"task_id": outcome.tasks[0].task_id}
 
 
 def _callback(body: str) -> Callback | None:

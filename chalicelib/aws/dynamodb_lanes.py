@@ -17,8 +17,9 @@ from chalicelib.aws.dynamodb_expression import (
     number,
     numbers,
 )
+from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Admission, Lane, Lease
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 

@@ -88,64 +88,6 @@ class Lane(Struct, frozen=True):
         return self.limits or default
 
 
-class Admission(Struct, frozen=True):
-    """Planned starts that the lane allows for tasks to be admitted, in order, epoch ms."""
-
-    planned: tuple[int, ...]
-    lane: Lane
-
-    @property
-    def first_seq(self) -> int:
-        return self.lane.admitted - len(self.planned) + 1
-
-
-def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) -> Admission:
-    """Plans the next `count` starts of the lane; the lane inside is how it looks once they are reserved.
-
-    newest: the id of the last of the tasks to be admitted.
-
-    >>> from chalicelib.core.limits import parse_limits
-    >>> one = admit(Lane("ann"), parse_limits("1/second; 20/minute"), 5_000, "t1")
-    >>> one.planned, one.first_seq
-    ((5000,), 1)
-    >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
-    (6000, 7000)
-    """
-    planned = list(lane.planned)
-    remember = memory_needed(limits)
-    begin = opens_at(lane, now_ms)
-    for _ in range(count):
-        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
-    after = replace(
-        lane,
-        admitted=lane.admitted + count,
-        planned=tuple(planned[:remember]),
-        newest=newest,
-    )
-    return Admission(tuple(reversed(planned[:count])), after)
-
-
-def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
-    """The planned starts of the lane's newest tasks, in order, as they are in it: a repeat may find its first try's.
-
-    expected: what this try would have reserved, to which the lane is true if it did. Of a first try the lane has
-    forgotten all but the newest; the others are the latest that the limits leave for them.
-
-    >>> from chalicelib.core.limits import parse_limits
-    >>> lane = Lane("ann", admitted=9, planned=(8_000, 7_000))
-    >>> reserved(lane, parse_limits("2/2 seconds; 1/second"), (2_000, 3_000, 4_000))
-    (6000, 7000, 8000)
-    """
-    known = tuple(reversed(lane.planned[: len(expected)]))
-    if known == tuple(expected[-len(known) :]):
-        return tuple(expected)
-    starts = list(known)
-    while len(starts) < len(expected):
-        latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
-        starts.insert(0, min(starts[0], *latest))
-    return tuple(starts)
-
-
 def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
     """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
 

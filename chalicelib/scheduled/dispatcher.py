@@ -24,7 +24,8 @@ from chalicelib.core.scheduled import (
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
 from chalicelib.scheduled.callbacks import DeliveryFailure
-from chalicelib.submit.submitter import Refused, Submitter
+from chalicelib.submit.submission import Refused
+from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
 
 #: SQS hides a message for 12 hours at most, counted from its receive.

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chalicelib.core.admission import admit
 from chalicelib.core.claim import Cancelled, Candidate, Start, claim
-from chalicelib.core.lane import Lane, Lease, admit, paused, with_limits, without
+from chalicelib.core.lane import Lane, Lease, paused, with_limits, without
 from chalicelib.core.limits import memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW

@@ -8,9 +8,9 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Json, Task, TaskRecord
 from chalicelib.lanes.control import Control
-from chalicelib.settings import OverLimit
 from chalicelib.submit.daily_cap import DailyCap
-from chalicelib.submit.submitter import NewTask, Refused, Submitted, Submitter
+from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
+from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Registry
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
@@ -102,23 +102,26 @@ class Workshop:
     def submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Task:
         outcome = self.try_submit(user_id, payload, name)
         assert isinstance(outcome, Submitted)
-        return outcome.places[0].task
+        return self.stored(outcome)[0]
 
     def try_submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Submitted | Refused:
-        return self.try_submit_many(user_id, NewTask(name, payload))
+        return self.try_submit_many(user_id, TaskRequest(name, payload))
 
-    def try_submit_many(self, user_id: str, *new: NewTask) -> Submitted | Refused:
+    def try_submit_many(self, user_id: str, *new: TaskRequest) -> Submitted | Refused:
         ids = [task_id_of(next(self._numbers)) for _ in new]
-        return self.submitter.submit(user_id, new, ids, OverLimit.QUEUE)
+        serve = self.submitter.submit if len(new) == 1 else self.submitter.submit_bulk
+        return serve(Submission(user_id, new, self.clock.now_ms()), ids)
+
+    def stored(self, submitted: Submitted) -> list[Task]:
+        records = [self.tasks.get(task.user_id, task.task_id) for task in submitted.tasks]
+        return [record.task for record in records]
 
     @property
     def submitter(self) -> Submitter:
         races = RetryWithJitter(self.clock, lambda: 0.5)
         daily_cap = DailyCap(self.scheduled_counts, self.settings.max_scheduled)
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(
-            *stores, self.clock, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap
-        )
+        return Submitter(*stores, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap)
 
     @property
     def control(self) -> Control:
