@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.stack import emulator_defaults, ensure_stack
+from infra.environment import emulator_defaults
+from infra.stack import ensure_stack
 from local.emulator import HOST, free_port
 from local.programs import app_programs
 from local.run_settings import LocalSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 from local.emulator import free_port
 from tests.e2e.running import ROOT, Paceline
 
-CLI = (sys.executable, "-m", "infra.cli")
+CLI = (sys.executable, "-m", "operations")
 
 
 def environment(port: int, **settings: str) -> dict[str, str]:
