@@ -1,20 +1,17 @@
 """Patches MiniStack to be fast enough for many lanes on one machine, without changing the results of its calls.
 
-A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Queues are
-cleaned less often, so a message may be received once more before it is dead-lettered. Results of DynamoDB's checks are
-cached.
+A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Behind a long
+backlog, messages that are known to be complete are not checked again, and queues are cleaned once a second, so a
+message may be received once more before it is dead-lettered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 #: Seconds between two looks of a long poll for messages that became visible by time; as in MiniStack itself.
@@ -31,11 +28,6 @@ _REVEALING = (
     "DeleteMessageBatch",
 )
 
-#: Functions whose result depends on the argument only, so it is cached: a lane's calls repeat numbers and conditions.
-_PURE = ("_ddb_canonicalize_number", "_number_error", "_number_size_bytes", "_condition_syntax_error")
-_REMEMBERED = 20_000
-_ATOMS = (str, int, float, bool, type(None))
-
 Call = dict[str, Any]
 Answer = dict[str, Any]
 #: MiniStack's handler of a call, with the queue's URL.
@@ -47,13 +39,9 @@ Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
 
 def tune() -> None:
     """Applies the patches. Call it once, before the first request."""
-    from ministack.services import dynamodb, sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
+    from ministack.services import sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
-    for name in _PURE:
-        setattr(dynamodb, name, functools.lru_cache(_REMEMBERED)(getattr(dynamodb, name)))
-    dynamodb.copy = SimpleNamespace(deepcopy=copied)
     handlers = sqs._HANDLERS
-    handlers["DeleteMessageBatch"] = looking_once(handlers["DeleteMessageBatch"], sqs._get_q)
     waiting = WaitingReceives(handlers["ReceiveMessage"], lambda url: sqs._get_q(url)["attributes"])
     handlers["ReceiveMessage"] = waiting.receive
     for action in _REVEALING:
@@ -61,15 +49,6 @@ def tune() -> None:
     sqs._ensure_msg_fields = _if_need_be(sqs._ensure_msg_fields)
     for look in ("_prune_dedup", "_expire_retained", "_dlq_sweep"):
         setattr(sqs, look, _rarely(getattr(sqs, look)))
-
-
-def copied(value: Any) -> Any:
-    """Deep-copies JSON values in a quarter of the time of `copy.deepcopy`; falls back to that for others."""
-    if type(value) is dict:
-        return {key: copied(one) for key, one in value.items()}
-    if type(value) is list:
-        return [copied(one) for one in value]
-    return value if type(value) in _ATOMS else copy.deepcopy(value)
 
 
 class WaitingReceives:
@@ -152,24 +131,6 @@ def given_up_with_client(app: Asgi) -> Asgi:
             await served
 
     return serve
-
-
-def looking_once(delete: Handler, queue_of: Callable[[str], Call]) -> Handler:
-    """Deletes only the named messages, where MiniStack searches the whole queue for each of them."""
-
-    def call(data: Call, url: str) -> Answer:
-        queue = queue_of(data.get("QueueUrl", url))
-        messages, named = queue["messages"], {entry.get("ReceiptHandle") or "" for entry in data.get("Entries", [])}
-        queue["messages"] = [message for message in messages if message["receipt_handle"] in named]
-        rest = messages
-        try:
-            answer = delete(data, url)
-            rest = [message for message in messages if message["receipt_handle"] not in named]
-        finally:
-            queue["messages"] = rest
-        return answer
-
-    return call
 
 
 def _if_need_be(complete: Callable[[Call], None]) -> Callable[[Call], None]:

@@ -183,7 +183,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "listLanes",
         "List all lanes, those with the next start first, and their totals",
         GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is invalid.")},
-        ("search", "lanes.limit", "lanes.before"),
+        ("search", "lanes.limit", "lanes.before", "lanes.order"),
     ),
     Operation("GET", "/health-check", "healthCheck", "Check the API process", {200: text("`OK`")}, is_public=True),
     Operation(
@@ -248,12 +248,17 @@ PARAMETERS: Mapping[str, Object] = {
     "lanes.limit": {
         "in": "query",
         "description": "Largest number of lanes per page.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 50, "default": 25},
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 25},
     },
     "lanes.before": {
         "in": "query",
         "description": "The cursor from `next` of the previous page.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,6}$"},
+        "schema": {"type": "string", "pattern": "^[!-~]{0,128}$"},
+    },
+    "lanes.order": {
+        "in": "query",
+        "description": "By user id, or the busiest of the first 500 lanes on one page.",
+        "schema": {"type": "string", "enum": ["user_id", "active"], "default": "user_id"},
     },
     "Prefer": {
         "in": "header",

@@ -121,10 +121,10 @@ class CompletionAnswer(Struct):
 
 
 class TotalsAnswer(Struct):
-    """Sums over the lanes found."""
+    """Sums over the lanes that the answer read: the page, or with `order=active` the first 500 by user id."""
 
     lanes: int
-    complete: Annotated[bool, Meta(description="True if the sums cover all lanes.")]
+    complete: Annotated[bool, Meta(description="True if the sums cover all lanes of the search.")]
     waiting: int
     running: int
     paused: int
@@ -136,7 +136,9 @@ class TotalsAnswer(Struct):
 
 
 class LanesAnswer(Struct):
-    lanes: Annotated[list[LaneAnswer], Meta(description="Lanes, those with the next start first, then by user id.")]
+    lanes: Annotated[
+        list[LaneAnswer], Meta(description="By user id, or with `order=active` the longest backlog first.")
+    ]
     totals: TotalsAnswer
     completions: Annotated[
         list[CompletionAnswer], Meta(description="Finished tasks among the lanes' newest, newest first.")

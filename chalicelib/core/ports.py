@@ -149,8 +149,11 @@ class LaneDirectory(Protocol):
     Methods raise UnavailableError if the store fails.
     """
 
-    def user_ids(self, prefix: str, most: int) -> list[str]:
-        """Returns at most `most` user ids that have a lane and start with `prefix`, in order."""
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Returns the first `limit` user ids with a lane that start with `prefix` and are greater than `after`.
+
+        They are in order; prefix and after may be empty.
+        """
         ...
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:

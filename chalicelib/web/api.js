@@ -55,8 +55,7 @@ export async function call(method, path, body, signal) {
 const lane = (user) => `api/v1/users/${user === "." || user === ".." ? "%20" : ""}${encodeURIComponent(user)}`;
 
 export const api = {
-  lanes: (search, before, limit, signal) =>
-    call("GET", `api/v1/lanes?${new URLSearchParams({ search, before, limit })}`, undefined, signal),
+  lanes: (query, signal) => call("GET", `api/v1/lanes?${new URLSearchParams(query)}`, undefined, signal),
   lane: (user, signal) => call("GET", lane(user), undefined, signal),
   tasks: (user, query, signal) => call("GET", `${lane(user)}/tasks?${new URLSearchParams(query)}`, undefined, signal),
   submit: (user, tasks) => call("POST", "api/v1/tasks", { user_id: user, tasks }),

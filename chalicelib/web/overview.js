@@ -6,6 +6,8 @@ import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 
 const PER_PAGE = 25;
 const FEED = 12;
+/** Milliseconds between two answers for each lane that the server read. */
+const MS_PER_LANE = 10;
 
 export const linkTo = (user) => `#/lane/${encodeURIComponent(user)}`;
 
@@ -14,6 +16,7 @@ export function overviewPage(frame) {
     ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
   );
   const search = el("input", { type: "search", id: "search", placeholder: "User id…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
+  const order = el("select", { id: "order" }, el("option", { value: "active", text: "Busiest first" }), el("option", { value: "user_id", text: "By user id" }));
   const range = el("p", { class: "range", role: "status" });
   const newer = el("button", { type: "button", text: "Previous", disabled: true });
   const older = el("button", { type: "button", text: "Next", disabled: true });
@@ -36,6 +39,8 @@ export function overviewPage(frame) {
         el("h2", { id: "lanes-title", text: "Lanes" }),
         el("label", { class: "unseen", for: "search", text: "Find users by the start of their id" }),
         search,
+        el("label", { class: "unseen", for: "order", text: "Order" }),
+        order,
         range,
         el("div", { class: "pager" }, newer, older),
       ),
@@ -67,24 +72,26 @@ export function overviewPage(frame) {
   const lines = new Map();
   const completions = new Map();
   let rows = [];
-  let skip = 0;
+  /** User ids after which the pages up to this one begin. */
+  let cursors = [""];
   let next = null;
   let typing;
 
   const turn = (to) => {
-    skip = to;
+    cursors = to;
     frame.refresh();
   };
-  newer.addEventListener("click", () => turn(Math.max(0, skip - PER_PAGE)));
-  older.addEventListener("click", () => next !== null && turn(Number(next)));
+  newer.addEventListener("click", () => cursors.length > 1 && turn(cursors.slice(0, -1)));
+  older.addEventListener("click", () => next !== null && next !== cursors.at(-1) && turn([...cursors, next]));
+  order.addEventListener("change", () => turn([""]));
   search.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => turn(0), 200);
+    typing = setTimeout(() => turn([""]), 200);
   });
 
   async function refresh(signal) {
     const wanted = search.value.trim();
-    const answer = await api.lanes(wanted, skip, PER_PAGE, signal);
+    const answer = await api.lanes({ search: wanted, order: order.value, before: cursors.at(-1), limit: PER_PAGE }, signal);
     clock.set(answer.now);
     next = answer.next;
     showTotals(totals, answer.totals);
@@ -92,7 +99,8 @@ export function overviewPage(frame) {
     showRange(answer, wanted);
     showFeed(answer.completions);
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
-    return moves ? 1000 : 2000;
+    // The more lanes the server has read, the longer it is left alone.
+    return Math.max(moves ? 1000 : 2000, answer.totals.lanes * MS_PER_LANE);
   }
 
   function showLanes(lanes) {
@@ -105,18 +113,20 @@ export function overviewPage(frame) {
     rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
   }
 
-  /** Keeps rows in place while one of them has the focus. */
+  /** Busy lanes change ranks all the time: rows that stay on the page keep their places, and so does a focused row. */
   function inPlace(lanes) {
-    if (!list.contains(document.activeElement) || !list.entries) return lanes;
+    const keeps = order.value === "active" || list.contains(document.activeElement);
+    if (!keeps || !list.entries) return lanes;
     const places = new Map([...list.entries.keys()].map((user, place) => [user, place]));
     return [...lanes].sort((a, b) => (places.get(a.user_id) ?? Infinity) - (places.get(b.user_id) ?? Infinity));
   }
 
   function showRange(answer, wanted) {
-    const { lanes, complete } = answer.totals;
-    const count = `${numberOf(lanes)}${complete ? "" : "+"}`;
-    setText(range, answer.lanes.length ? `${numberOf(skip + 1)}–${numberOf(skip + answer.lanes.length)} of ${count}` : "");
-    newer.disabled = skip === 0;
+    const skipped = (cursors.length - 1) * PER_PAGE;
+    const count = numberOf(skipped + answer.totals.lanes);
+    const all = order.value === "active" ? ` of ${count}${answer.totals.complete ? "" : "+"}` : next === null ? ` of ${count}` : "";
+    setText(range, answer.lanes.length ? `${numberOf(skipped + 1)}–${numberOf(skipped + answer.lanes.length)}${all}` : "");
+    newer.disabled = cursors.length === 1;
     older.disabled = next === null;
     newer.parentElement.hidden = newer.disabled && older.disabled;
     empty.hidden = answer.lanes.length > 0;

@@ -91,6 +91,8 @@ def test_many_lanes_come_in_pages(window: Window, open_system: Paceline, user: s
     page = window.go()
     page.get_by_label("Find users").fill(user)
     expect(page.locator(".range")).to_have_text(re.compile("^1.25 of 30$"))
+    page.get_by_label("Order").select_option("By user id")
+    expect(page.locator(".range")).to_have_text(re.compile("^1.25$"))
     page.get_by_role("button", name="Next").click()
     expect(page.locator(".range")).to_have_text(re.compile("^26.30 of 30$"))
     expect(page.locator(".lanes .row")).to_have_count(5)

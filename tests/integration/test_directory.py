@@ -15,14 +15,23 @@ def admit(ports: Ports, *users: str) -> None:
 
 def test_users_are_found_by_the_beginning_of_their_id_and_in_its_order(ports: Ports, user: str) -> None:
     admit(ports, f"{user}-c", f"{user}-a", f"{user}-b", f"other-{user}")
-    assert ports.directory.user_ids(user, 10) == [f"{user}-{letter}" for letter in "abc"]
-    assert ports.directory.user_ids(user, 2) == [f"{user}-{letter}" for letter in "ab"]
-    assert ports.directory.user_ids(f"{user}-d", 10) == []
+    assert ports.directory.user_ids(user, "", 10) == [f"{user}-{letter}" for letter in "abc"]
+    assert ports.directory.user_ids(user, "", 2) == [f"{user}-{letter}" for letter in "ab"]
+    assert ports.directory.user_ids(f"{user}-d", "", 10) == []
+
+
+def test_users_are_found_after_a_user_id_whether_that_user_has_a_lane_or_not(ports: Ports, user: str) -> None:
+    admit(ports, f"{user}-a", f"{user}-a!", f"{user}-b", f"{user}~")
+    assert ports.directory.user_ids(user, f"{user}-a", 10) == [f"{user}-a!", f"{user}-b", f"{user}~"]
+    assert ports.directory.user_ids(user, f"{user}-aa", 10) == [f"{user}-b", f"{user}~"]
+    assert ports.directory.user_ids(user, "!", 1) == [f"{user}-a"]
+    assert ports.directory.user_ids(user, f"{user}~", 10) == []
+    assert ports.directory.user_ids(user, f"{user}~~~", 10) == []
 
 
 def test_every_lane_can_be_found_without_a_prefix(ports: Ports, user: str) -> None:
     admit(ports, user)
-    assert user in ports.directory.user_ids("", 10_000)
+    assert user in ports.directory.user_ids("", "", 10_000)
 
 
 def test_lanes_are_read_as_the_store_has_them(ports: Ports, user: str) -> None:

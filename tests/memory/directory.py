@@ -12,8 +12,9 @@ class MemoryLaneDirectory:
         self._lanes = lanes
         self._tasks = tasks
 
-    def user_ids(self, prefix: str, most: int) -> list[str]:
-        return sorted(user_id for user_id in self._lanes.user_ids if user_id.startswith(prefix))[:most]
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        found = [user_id for user_id in self._lanes.user_ids if user_id.startswith(prefix) and user_id > after]
+        return sorted(found)[:limit]
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
         return [self._lanes.get(user_id) for user_id in user_ids if user_id in self._lanes.user_ids]
