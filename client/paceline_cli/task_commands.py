@@ -14,7 +14,7 @@ from paceline_cli.rendering import console, count, duration, place_line, show, s
 from paceline_cli.watching import Watching
 from paceline_client import Paceline, Place, Task, TaskOrder
 
-#: Tasks that a terminal is told one by one; of more it is told the sum.
+#: Tasks that a terminal shows one by one; of more it shows the sum.
 MAX_LINES = 10
 
 
@@ -31,15 +31,15 @@ def submit(
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE|-", help="JSON, a file of it, or - for standard input.")
     ] = None,
-    number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Submit it so often.")] = 1,
+    number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Number of tasks.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until all have ended, with a bar.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Over the limit, refuse instead of queueing.")] = False,
     delay: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Park it so long: 30s, 10m, 2h, 1d.", show_default=False)
+        str | None, typer.Option(metavar="DURATION", help="Schedule it in 30s, 10m, 2h, 1d.", show_default=False)
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Park it until then: an ISO 8601 time, here unless it names a zone."),
+        typer.Option(metavar="TIME", help="Schedule it for an ISO 8601 time, by default of this machine's zone."),
     ] = None,
     callback_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Gets a signed POST when it has ended.", show_default=False)
@@ -54,7 +54,7 @@ def submit(
     """Submit tasks to a user's lane.
 
     What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
-    scheduled for its time and gets its place then, holding up nobody before.
+    scheduled for its time: it joins its lane then, and delays no other task before.
 
     Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
     """

@@ -17,7 +17,7 @@ MAX_LOOK_SECONDS = 10.0
 
 
 def begun(last: Task, total: int) -> int:
-    """How many of so many tasks are no longer in line, by the place of the last one, which has not ended."""
+    """The number of tasks that no longer wait, from the position of the last one, which is not finished."""
     return 0 if last.is_scheduled else max(0, total - max(1, last.position))
 
 

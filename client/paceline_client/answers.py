@@ -40,7 +40,7 @@ def _read(kind: type[Value], body: Mapping[str, Any]) -> Value:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The body, empty when it is no JSON object."""
+    """The body; empty if it is not a JSON object."""
     try:
         body = response.json()
     except ValueError:
@@ -49,7 +49,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def http_date(text: str) -> float | None:
-    """Epoch seconds; None when it is no date."""
+    """Epoch seconds; None if it is not a date."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What a call can raise, as one tree. A task that waits or that failed is a value, not an error.
+"""The errors of a call, as one tree. A task that waits or failed is a value, not an error.
 
 PacelineError
 ├── ProblemError            Paceline answered, and said no
@@ -37,7 +37,7 @@ class ProblemError(PacelineError):
         #: the HTTP status
         self.status = status
         self.title = title
-        #: what was wrong and what is allowed
+        #: the fault, and the allowed values
         self.detail = detail
         #: a JSON pointer, a header or a parameter; None when it is the request as a whole
         self.field = field
@@ -58,7 +58,7 @@ class ForbiddenError(ProblemError):
 
 
 class NotFoundError(ProblemError):
-    """There is no such thing."""
+    """The task or user does not exist."""
 
 
 class ConflictError(ProblemError):
@@ -83,7 +83,7 @@ class UnavailableError(PacelineError):
 
 
 class AnswerError(PacelineError):
-    """What answered is no Paceline, or one that speaks differently."""
+    """The server that answered is not a Paceline, or has another version."""
 
 
 class WaitTimeoutError(PacelineError, TimeoutError):
