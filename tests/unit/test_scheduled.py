@@ -23,7 +23,7 @@ from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.worker.execution import FINALIZE_TRIES
-from tests.factories import NOW, make_task
+from tests.factories import NOW, make_task, task_id_of
 from tests.unit.workshop import Workshop
 
 URL = "https://hooks.example.com/end"
@@ -134,9 +134,9 @@ def test_answer_says_that_it_waits_and_has_no_place_yet(shop: SchedulingShop) ->
     outcome = shop.try_submit_many("ann", TaskRequest("log", None, run_at=NOW + 7_000))
     assert isinstance(outcome, Submitted)
     [task] = outcome.tasks
-    assert (place.task.seq, place.position, place.delay_ms, place.queued) == (0, 0, 7_000, True)
+    assert (task.seq, task.position, task.delay_ms, task.queued) == (0, 0, 7_000, True)
     assert not outcome.is_over_limit
-    view = shop.control.task("ann", place.task.task_id)
+    view = shop.control.task("ann", task.task_id)
     assert (view.state, view.position, view.estimated_at) == (TaskState.QUEUED, 0, NOW + 7_000)
     assert [view.record.task.run_at for view in shop.control.tasks("ann", None, 10, None)[0]] == [NOW + 7_000]
 
