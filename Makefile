@@ -6,17 +6,26 @@ PYTHON ?= python3
 STAGE ?= dev
 MINUTES ?= 10
 BIN := .venv/bin
+# The command line, as ./paceline runs it.
+PACELINE := $(BIN)/python -m operations
 READY := .venv/.ready
 RUNS := .venv/.ready-run
+# The folders of tests that run in one process, over memory: `make test`. All others belong to `make test-all`.
+QUICK_TESTS := tests/unit tests/simulation tests/functional
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(RUNS) ## run everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m local
 
-test: $(READY) ## run all tests; they need nothing but Python
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --ignore tests/browser
+test: $(READY) ## run the quick tests (unit, simulation, functional): under a minute, they need nothing but Python
+	@$(BIN)/python -m pytest $(QUICK_TESTS) --numprocesses 2 --dist worksteal
+
+test-all: $(READY) ## run every test: the quick ones with more examples, emulators, processes, browser, simulation
+	@HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest $(QUICK_TESTS) tests/integration --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e tests/chaos tests/browser
+	@$(BIN)/python -m tests.simulation --schedules 3000
 
 browser: $(READY) ## test the dashboard in Chromium, which has to be there (Debian: chromium)
 	@$(BIN)/python -m pytest tests/browser
@@ -31,16 +40,16 @@ fix: $(READY) ## put the form right
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: lint dependencies test ## lint and test: what CI runs
+check: lint audit-deps test-all ## lint and every test: what CI runs
 
-dependencies: $(READY) ## ask whether what the Lambda package holds has known weaknesses
+audit-deps: $(READY) ## ask whether what the Lambda package holds has known weaknesses
 	@$(BIN)/python -m operations.audit_deps
 
 logs: $(RUNS) ## follow the completions
-	@exec $(BIN)/python -m completions.tail
+	@exec $(PACELINE) logs
 
 audit: $(RUNS) ## prove from the completion log that the pace was kept
-	@exec $(BIN)/python -m completions.audit
+	@exec $(PACELINE) audit
 
 simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
 	@exec $(BIN)/python -m tests.simulation --schedules $(or $(N),10000) --seed $(or $(SEED),0)
@@ -49,34 +58,37 @@ mutants: $(READY) ## turn off one guard after the other: in how many schedules i
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
 redrive: $(RUNS) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
-	@exec $(BIN)/python -m operations.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
+	@exec $(PACELINE) redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 demo: $(READY) ## send bursts for five users, watch them live, see the proof
-	@exec ./paceline demo
+	@exec $(PACELINE) demo
 
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
 	@exec env PYTHONPATH=client $(BIN)/python -m demo.pictures
 
+diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
+	@exec $(BIN)/python -m demo.diagrams
+
 bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
-infra: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
+stack: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
 
 deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
-	@exec $(BIN)/python -m infra.deploy up --stage $(STAGE)
+	@exec $(PACELINE) deploy --stage $(STAGE)
 
 destroy: $(READY) ## take everything of STAGE away again
-	@exec $(BIN)/python -m infra.deploy down --stage $(STAGE)
+	@exec $(PACELINE) destroy --stage $(STAGE)
 
 package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
-	@exec $(BIN)/python -m infra.deploy package --stage $(STAGE)
+	@exec $(PACELINE) package --stage $(STAGE)
 
-e2e: $(READY) ## test the deployed STAGE that answers at URL
-	@test -n "$(URL)" || { echo "say where it answers: make e2e URL=https://..." >&2; exit 2; }
+test-deployed: $(READY) ## test the deployed STAGE that answers at URL
+	@test -n "$(URL)" || { echo "say where it answers: make test-deployed URL=https://..." >&2; exit 2; }
 	@E2E_URL=$(URL) STAGE=$(STAGE) $(BIN)/python -m pytest tests/deployed
 
 screenshots: $(READY) ## take the dashboard's pictures for docs/img; wants Chromium

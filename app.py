@@ -99,7 +99,7 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
         response = problems.problem_of(error)
         response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
         return response
-    with time_budget():
+    with time_budget(now=container().monotonic):
         return get_response(request)
 
 

@@ -1,1 +1,1 @@
-"""Measures Paceline against what can't be faster. `python -m bench` runs all of it; see README.md."""
+"""Benchmarks: Paceline against the fastest possible implementation. `python -m bench` runs all; see README.md."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench.emulator import emulator
 from bench.events import Context, submit_event
 from bench.figures import Results
+from bench.in_process import load_app
 from bench.lambda_source import LambdaSource
 from bench.prices import OTHERS, cost
 from bench.wire import Wire
@@ -27,9 +28,7 @@ def measure(*, quick: bool) -> Results:
 class _Calls:
     def __init__(self, *, quick: bool) -> None:
         self._wire = Wire()
-        import app  # noqa: PLC0415 - it reads the environment
-
-        self._app = app
+        self._app = load_app()
         self._results = Results()
         self._runs, self._tasks = (2, 3) if quick else (RUNS, TASKS)
         self._burst = (2, 5) if quick else (BURST_USERS, BURST_TASKS)

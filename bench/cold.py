@@ -21,14 +21,14 @@ from bench.local_run import local_run
 GOAL = 1.15
 RUNS = 15
 ROOT = Path(__file__).parents[1]
-#: Installers, which Chalice itself needs only where it deploys from.
+#: Installers, which Chalice needs only to deploy.
 NOT_AT_RUN_TIME = {"pip", "setuptools", "wheel"}
 
 
 def measure(*, quick: bool) -> Results:
     results = Results()
     with tempfile.TemporaryDirectory() as cache:
-        for which in ("paceline", "bare"):  # compiles both sides' modules
+        for which in ("paceline", "bare"):  # compiles the modules of both
             _start(which, cache)
         pairs = [(_start("paceline", cache), _start("bare", cache)) for _ in range(2 if quick else RUNS)]
     for what, goal in (("CPU", GOAL), ("wall", None)):
@@ -44,7 +44,7 @@ def measure(*, quick: bool) -> Results:
 
 
 def _start(which: str, cache: str) -> dict[str, float]:
-    """cache: for compiled modules; what pip installed has them already, the app has not."""
+    """Figures of one new process. cache: directory for the app's compiled modules."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = cache
     command = [sys.executable, "-m", "bench.first_request", which]
@@ -53,7 +53,7 @@ def _start(which: str, cache: str) -> dict[str, float]:
 
 
 def _add_package(results: Results) -> None:
-    """The app's own files and those of all that requirements.txt needs, as one zip: an upper bound."""
+    """Sizes of the app's files and of all files that requirements.txt needs, as one zip: an upper bound."""
     own = [ROOT / "app.py", *(path for path in (ROOT / "chalicelib").rglob("*") if path.is_file())]
     names = [line for line in (ROOT / "requirements.txt").read_text().split("\n") if line and line[0] != "#"]
     others = [path for found in _needed(names) for path in _files(found)]
@@ -68,7 +68,7 @@ def _add_package(results: Results) -> None:
 
 
 def _needed(requirements: list[str]) -> list[Distribution]:
-    """What is installed of these and of what they need in turn."""
+    """The installed ones of these packages and of their dependencies."""
     found: dict[str, Distribution] = {}
     waiting = [(Requirement(text), "") for text in requirements]
     while waiting:

@@ -1,4 +1,4 @@
-"""The embedded emulator in a process of its own, with the stack, as `make run` has it."""
+"""Runs the embedded emulator in its own process, with the stack that `make run` creates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from infra.stack import emulator_defaults, ensure_stack
+from infra.environment import emulator_defaults
+from infra.stack import ensure_stack
 from local.emulator import HOST, free_port
 from local.programs import app_programs
 from local.run_settings import LocalSettings
@@ -24,31 +24,31 @@ START_SECONDS = 60
 @dataclass(frozen=True)
 class Emulator:
     pid: int
-    #: what the app's processes need to find it
+    #: variables with which the app finds it
     environment: Mapping[str, str]
 
 
 @contextmanager
 def emulator() -> Iterator[Emulator]:
-    """A fresh one that ends with the block."""
+    """A new emulator; it ends with the block."""
     port = free_port()
     with tempfile.TemporaryDirectory() as state_dir:
         command = [sys.executable, "-m", "local.emulator", str(port), state_dir]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 _wait_for(port)
-                yield Emulator(process.pid, _environment(f"http://{HOST}:{port}", Path(state_dir) / "logs"))
+                yield Emulator(process.pid, _environment(f"http://{HOST}:{port}"))
             finally:
                 process.terminate()
 
 
-def _environment(endpoint_url: str, log_dir: Path) -> dict[str, str]:
+def _environment(endpoint_url: str) -> dict[str, str]:
     # boto3 looks for credentials when it makes a client, also in this process.
     os.environ.update(emulator_defaults(os.environ))
     settings = LocalSettings.from_env(os.environ)
     of_app = dict(app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment)
-    del of_app["RUN_DIR"]  # which is another run's
-    return {**of_app, "AWS_ENDPOINT_URL": endpoint_url, "LOG_DIR": str(log_dir)}
+    del of_app["RUN_DIR"]  # of `make run`
+    return {**of_app, "AWS_ENDPOINT_URL": endpoint_url}
 
 
 def _wait_for(port: int) -> None:

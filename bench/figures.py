@@ -1,4 +1,4 @@
-"""What a benchmark gives: figures, each with all its runs, and series for the pictures."""
+"""Results of a benchmark: figures, each with all its runs, and series for the pictures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BUILD = Path(__file__).parents[1] / "build" / "bench"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity: what is shown is the median of its runs, with the least and the most beside it."""
+    """One measured quantity, shown as the median of its runs with the lowest and the highest."""
 
     name: str
     runs: tuple[float, ...]
     unit: str = ""
-    #: at most that is good; None for a figure without a goal
+    #: the goal is a median of at most this; None without such a goal
     at_most: float | None = None
-    #: at least that is good
+    #: the goal is a median of at least this; None without such a goal
     at_least: float | None = None
 
     @property
@@ -38,10 +38,10 @@ class Figure:
 
 @dataclass
 class Results:
-    """What one benchmark found."""
+    """All results of one benchmark."""
 
     figures: list[Figure] = field(default_factory=list)
-    #: what pictures are drawn from, and texts for the README, by name
+    #: data for the pictures, by name
     series: dict[str, Any] = field(default_factory=dict)
 
     def add(
@@ -71,6 +71,6 @@ class Results:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the values lies, by the nearest rank."""
+    """The quantile by nearest rank; share 0.5 is the median."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,4 +1,4 @@
-"""`python -m bench.first_request paceline|bare`: imports, answers a submit with a stubbed transport, tells the cost.
+"""`python -m bench.first_request paceline|bare`: imports, answers a submit with a stubbed transport, prints its cost.
 
 Bare is an app of one Chalice route that makes the same three calls by the same two clients, and does nothing else.
 """

@@ -1,33 +1,49 @@
-"""The floor of a first start: the calls that lie between a bulk submit and its first task, and nothing else."""
+"""The floor of a first start: the calls between a bulk submit and its first task, and nothing else."""
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from bench.bare import RECORDED_USER, for_user
 from bench.emulator import emulator
 from bench.events import Context, submit_event
+from bench.in_process import load_app
 from bench.recording import Recording, recorded
 
-#: As in a run with few users: what has just been used is quicker than what was left alone.
+#: The user of the recorded submit.
+RECORDED_USER = "recorded-user"
+#: Between two runs, as between starts of few users: recently used code and connections are faster.
 PAUSE_SECONDS = 0.3
-#: How long the receive waits that the message ends.
+#: The wait time of the receive, which the message ends.
 WAIT_SECONDS = 2
 
 
 def bare_milliseconds(tasks: int, runs: int) -> list[float]:
-    """How long reserving, sending and the answer to a receive that waits take, on a machine that is idle."""
+    """Milliseconds from the reservation to the answer of a waiting receive, on an idle machine, once for each run."""
     with emulator() as aws:
         os.environ.update(aws.environment)
-        import app  # noqa: PLC0415 - it reads the environment
-
+        app = load_app()
         with recorded() as recording:
             app.app(submit_event(RECORDED_USER, tasks), Context())
-        methods = [method for _, method, _ in recording.calls]
-        needed = Recording(recording.calls[: methods.index("send_message") + 1])
-        return [_once(for_user(needed, f"bare-{n}")) for n in range(runs)]
+        first_send = next(n for n, (_, method, _) in enumerate(recording.calls) if method.startswith("send_message"))
+        needed = Recording(recording.calls[: first_send + 1])
+        return [_once(_for_user(needed, f"bare-{n}")) for n in range(runs)]
+
+
+def _for_user(recording: Recording, user_id: str) -> Recording:
+    return Recording([(client, method, _renamed(asked, user_id)) for client, method, asked in recording.calls])
+
+
+def _renamed(value: Any, user_id: str) -> Any:
+    """The parameters of a call with that user instead of RECORDED_USER."""
+    if isinstance(value, dict):
+        return {key: _renamed(part, user_id) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_renamed(part, user_id) for part in value]
+    return value.replace(RECORDED_USER, user_id) if isinstance(value, str) else copy.copy(value)
 
 
 def _once(calls: Recording) -> float:

@@ -1,6 +1,6 @@
-"""What a submit takes behind a backlog, and beside other users: its own CPU, its calls, and the emulator's share.
+"""Cost of a submit behind a backlog and beside other users: own CPU, calls, and the time the emulator takes.
 
-All backlogs are in one emulator, and each round submits once to each: so all are measured beside the same messages.
+All backlogs are in one emulator, and each round submits once behind each of them, so all see the same other messages.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from botocore.httpsession import URLLib3Session
 from bench.emulator import emulator
 from bench.events import Context, submit_event
 from bench.figures import Results
+from bench.in_process import load_app
 from bench.recording import recorded
 
 GOAL = 1.1
 BACKLOGS, USERS = (1, 100, 1000), (10, 1000, 10_000)
 ROUNDS, QUICK_ROUNDS = 200, 5
-#: Figures are medians of so many blocks of rounds.
+#: Blocks of rounds; a figure has the median of each block.
 BLOCKS = 10
 
 
 @dataclass
 class Taken:
-    """By one submit, in milliseconds."""
+    """Cost of one submit; times in milliseconds."""
 
     own_cpu: float
-    #: of the same calls without the submit, right after it: what the machine's own speed was at that time
+    #: CPU of the same calls alone, right after it: shows the machine's speed at that time
     bare_cpu: float
     wall: float
-    #: until AWS, or the emulator, answered
+    #: time until the emulator answered
     waited: float
     calls: int
 
@@ -45,9 +46,9 @@ def measure(*, quick: bool) -> Results:
     backlogs, users = (BACKLOGS[:2], USERS[:1]) if quick else (BACKLOGS, USERS)
     with emulator() as aws:
         os.environ.update(aws.environment)
-        # The backlog of 1,000 is to be admitted, and those submits that come behind it.
+        # Admits the backlog of 1,000 tasks and the submits behind it.
         os.environ["MAX_DELAY"] = "12h"
-        import app  # noqa: PLC0415 - it reads the environment
+        app = load_app()
 
         def submit(user_id: str, tasks: int = 1) -> None:
             answer = app.app(submit_event(user_id, tasks), Context())
@@ -65,7 +66,7 @@ def _behind_backlogs(results: Results, submit: Any, backlogs: tuple[int, ...], r
     taken: dict[int, list[Taken]] = defaultdict(list)
     for n in range(rounds):
         for backlog in backlogs:
-            # That of one task stays so short: its user is another one in each round.
+            # A backlog of one task needs a new user in each round.
             user_id = f"behind-{backlog}" if backlog > 1 else f"behind-1-{n}"
             if backlog == 1:
                 submit(user_id)
@@ -74,7 +75,7 @@ def _behind_backlogs(results: Results, submit: Any, backlogs: tuple[int, ...], r
 
 
 def _beside_users(results: Results, submit: Any, users: tuple[int, ...], rounds: int) -> None:
-    """The users come one after the other, and stay; each size is measured when it is reached."""
+    """Adds users, and measures whenever their number reaches one of the sizes."""
     taken: dict[int, list[Taken]] = {}
     there = 0
     for size in users:
@@ -86,7 +87,7 @@ def _beside_users(results: Results, submit: Any, users: tuple[int, ...], rounds:
 
 
 def _add_users(first: int, end: int) -> None:
-    """Users with a task waiting each, put there directly: by the API it would take a minute."""
+    """Stores users with one waiting task each. By the API it would take a minute."""
     from chalicelib.aws.dynamodb_expression import LANE_ITEM, key, number, numbers  # noqa: PLC0415
     from chalicelib.container import container, new_id  # noqa: PLC0415
     from chalicelib.core.task import Task  # noqa: PLC0415
@@ -113,7 +114,7 @@ def _take(submit: Any, user_id: str) -> Taken:
 
 @contextmanager
 def _waiting() -> Iterator[list[float]]:
-    """How long each request's answer took, in seconds."""
+    """Collects the seconds until the answer of each request."""
     waits: list[float] = []
     send = URLLib3Session.send
 

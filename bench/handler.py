@@ -1,39 +1,35 @@
-"""How much CPU the functions take beside their boto3 calls: whole function over just its calls, transport stubbed."""
+"""CPU of the whole functions over that of their boto3 calls alone, with a stubbed transport."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 import time
 from collections.abc import Callable
 
 from bench.events import Context, run_event, submit_event
 from bench.figures import Results
+from bench.in_process import load_app
 from bench.recording import recorded
 from bench.stub import Stub
 
 GOAL = 1.25
-#: Short and many, so that a round and its floor run at the same speed of the machine.
+#: Many short rounds, so that a round and its floor run at the same speed of the machine.
 ROUNDS, CALLS_PER_ROUND = 60, 25
 
 
 def measure(*, quick: bool) -> Results:
     stub, results = Stub(), Results()
     stub.install()
-    with tempfile.TemporaryDirectory() as log_dir:
-        os.environ["LOG_DIR"] = log_dir
-        import app  # noqa: PLC0415 - it reads the environment
-
-        event, users = submit_event("ann"), itertools.count()
-        cases: dict[str, tuple[bool, Callable[[], object]]] = {
-            "accepted submit": (False, lambda: app.app(dict(event), Context())),
-            "over-limit submit": (True, lambda: app.app(dict(event), Context())),
-            "run": (False, lambda: app.worker(run_event(f"user-{next(users)}"), Context())),
-        }
-        for name, (is_over_limit, function) in cases.items():
-            stub.is_over_limit = is_over_limit
-            _compare(results, name, function, *((3, 10) if quick else (ROUNDS, CALLS_PER_ROUND)))
+    app = load_app()
+    event, users = submit_event("ann"), itertools.count()
+    cases: dict[str, tuple[bool, Callable[[], object]]] = {
+        "accepted submit": (False, lambda: app.app(dict(event), Context())),
+        "over-limit submit": (True, lambda: app.app(dict(event), Context())),
+        "run": (False, lambda: app.worker(run_event(f"user-{next(users)}"), Context())),
+    }
+    for name, (is_over_limit, function) in cases.items():
+        stub.is_over_limit = is_over_limit
+        _compare(results, name, function, *((3, 10) if quick else (ROUNDS, CALLS_PER_ROUND)))
     return results
 
 

@@ -1,7 +1,7 @@
 """Lambda, its event source and an SQS FIFO queue as a discrete-event model; admission and worker are the real code.
 
-One invocation is worked through when it begins: its clock goes on by itself, through calls and sleeps, to its end. That
-is exact, since nothing but a lane's own worker writes what a claim rests on, and a lane has one invocation at a time.
+An invocation is computed to its end when it begins, with a clock of its own. That is exact: only a lane's worker writes
+what a claim depends on, and a lane has one invocation at a time.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 from chalicelib.core import visibility
 from chalicelib.core.admission import admit
-from chalicelib.core.lane import Start
+from chalicelib.core.claim import Start
 from chalicelib.core.task import Task
 from chalicelib.settings import Settings
 from chalicelib.worker.worker import Delivery, Done, Worker
 from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
 
-#: Milliseconds, assumed: a call of DynamoDB or SQS from Lambda; the function's own time; the task's; and the time
-#: from a message's becoming visible to its invocation.
+#: Assumed milliseconds: a call of DynamoDB or SQS from Lambda; the function's own time; the task's time; and the time
+#: from the moment when a message becomes visible to its invocation.
 CALL_MS, HANDLER_MS, TASK_MS, RECEIVE_MS = 6, 6, 50, 30
 #: Epoch ms at which simulated time begins.
 EPOCH_MS = 1_795_300_000_000
@@ -30,12 +30,12 @@ EPOCH_MS = 1_795_300_000_000
 
 @dataclass(frozen=True)
 class Design:
-    """What is varied."""
+    """A variant of the deployment."""
 
     name: str
-    #: lanes in one invocation, side by side; its messages are deleted when all of them are done
+    #: lanes in one invocation; its messages are deleted when all their tasks have finished
     lanes_per_invocation: int = 1
-    #: invocations at a time; None for as many as there are messages
+    #: largest number of concurrent invocations; None for any number
     concurrency: int | None = None
     #: hide a message for whole seconds, rounded up, rather than sleep in the worker
     always_defers: bool = False
@@ -43,10 +43,10 @@ class Design:
 
 @dataclass
 class Usage:
-    """What one run took."""
+    """Resources of one run."""
 
     late_ms: list[int] = field(default_factory=list)
-    #: each time that something changed: time, busy environments, messages in flight, messages in the queue
+    #: after each change: time, busy environments, messages in flight, messages in the queue
     levels: list[tuple[int, int, int, int]] = field(default_factory=list)
     invocations: int = 0
     deferrals: int = 0
@@ -54,7 +54,7 @@ class Usage:
     slept_ms: int = 0
     write_units: int = 0
     submits: int = 0
-    #: writes in each second, for the peak
+    #: writes by second
     writes_at: dict[int, int] = field(default_factory=dict)
 
 
@@ -76,7 +76,7 @@ class _Clock:
 
 
 class _Lanes(MemoryLaneStore):
-    """Each call takes its time; writes are counted."""
+    """Advances the clock with each call and counts writes."""
 
     def __init__(self, clock: _Clock, usage: Usage) -> None:
         super().__init__()
@@ -89,8 +89,8 @@ class _Lanes(MemoryLaneStore):
         return super()._write(*arguments)
 
 
-class _Attempts:
-    """Runs nothing: the task takes its time, and its end is noted."""
+class _Executor:
+    """Stands for executor and finalizer: no function runs, but the task takes its time, and its outcome is stored."""
 
     def __init__(self, clock: _Clock, usage: Usage) -> None:
         self._clock = clock
@@ -99,7 +99,7 @@ class _Attempts:
     def is_pending(self, _task: Task) -> bool:
         return False
 
-    def most(self, _task: Task) -> int:
+    def max_attempts(self, _task: Task) -> int:
         return 3
 
     def run(self, _task: Task, start: Start) -> None:
@@ -109,7 +109,7 @@ class _Attempts:
 
 
 class _Queue:
-    """Remembers what the worker hid."""
+    """Stores when the deferred message becomes visible."""
 
     def __init__(self, clock: _Clock, *, rounds_up: bool) -> None:
         self._clock = clock
@@ -122,7 +122,7 @@ class _Queue:
 
 
 class LambdaModel:
-    """One deployment; `run` is given the submits in order: time in ms, user and number of tasks."""
+    """One deployment; `run` takes the submits in order: time in ms, user and number of tasks."""
 
     def __init__(self, settings: Settings, design: Design) -> None:
         self.usage = Usage()
@@ -131,22 +131,29 @@ class LambdaModel:
         self._clock = _Clock(self.usage)
         self._lanes = _Lanes(self._clock, self.usage)
         self._queue = _Queue(self._clock, rounds_up=design.always_defers)
-        attempts: Any = _Attempts(self._clock, self.usage)
+        executor: Any = _Executor(self._clock, self.usage)
         queue: Any = self._queue
         tokens = itertools.count()
         self._worker = Worker(
-            self._lanes, MemoryTaskStore(), queue, attempts, self._clock, lambda: str(next(tokens)), settings
+            self._lanes,
+            MemoryTaskStore(),
+            queue,
+            executor,
+            executor,
+            self._clock,
+            lambda: str(next(tokens)),
+            settings,
         )
         self._events: list[tuple[int, int, Callable[[int], None]]] = []
         self._order = itertools.count()
         self._groups: dict[str, deque[Task]] = {}
-        #: groups whose head can be received, by since when
+        #: groups whose first message can be received, the longest ready first
         self._ready: deque[str] = deque()
         self._busy = self._in_flight = self._queued = 0
 
     def run(self, submits: Iterator[tuple[int, str, int]]) -> Usage:
         longest_sleep_ms = visibility.MAX_SLEEP_MS
-        # Nothing that the lead does not cover is slept.
+        # With 0 the worker sleeps no longer than the lead of its deferral.
         visibility.MAX_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
         try:
             for at, user_id, tasks in submits:
@@ -184,7 +191,7 @@ class LambdaModel:
 
     def _make_ready(self, now: int, user_id: str) -> None:
         self._ready.append(user_id)
-        # Others that become visible in the same moment may come along.
+        # After this moment's other events, so that one invocation can take their lanes too.
         self._at(now, self._dispatch)
 
     def _dispatch(self, now: int) -> None:
@@ -204,7 +211,7 @@ class LambdaModel:
             ends.append((user_id, isinstance(outcome, Done), self._queue.visible_at, self._clock.now))
         end = max(clock for *_, clock in ends)
         self.usage.busy_ms += end - now
-        self._note(now)
+        self._record_levels(now)
         self._at(end, lambda at: self._ended(at, [one[:3] for one in ends]))
 
     def _ended(self, now: int, ends: list[tuple[str, bool, int]]) -> None:
@@ -222,19 +229,19 @@ class LambdaModel:
             else:
                 self.usage.deferrals += 1
                 self._at(max(now, visible_at), lambda at, user_id=user_id: self._visible(at, user_id))  # type: ignore[misc]
-        self._note(now)
+        self._record_levels(now)
         self._dispatch(now)
 
     def _visible(self, now: int, user_id: str) -> None:
         self._in_flight -= 1
         self._at(now + RECEIVE_MS, lambda at: self._make_ready(at, user_id))
 
-    def _note(self, now: int) -> None:
+    def _record_levels(self, now: int) -> None:
         self.usage.levels.append((now - EPOCH_MS, self._busy, self._in_flight, self._queued))
 
 
 def count_write(usage: Usage, now: int) -> None:
-    """One write unit: lanes and tasks of this size take one."""
+    """Counts one write unit: items of this size take one."""
     usage.write_units += 1
     second = (now - EPOCH_MS) // 1000
     usage.writes_at[second] = usage.writes_at.get(second, 0) + 1

@@ -1,4 +1,4 @@
-"""Lambda's event source as far as counting goes: receives one message at a time, calls the worker, deletes."""
+"""A simple event source: receives one message at a time, calls the worker, deletes the message if it succeeded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONCURRENCY = 200
 
 
 class LambdaSource:
-    """BatchSize 1, `batchItemFailures` heeded. Runs from `start` to `stop`."""
+    """Uses BatchSize 1 and respects `batchItemFailures`. Runs from `start` to `stop`."""
 
     def __init__(self, worker: Callable[[Any, Any], Any], queue_url: str, queue_arn: str) -> None:
         self._worker = worker
@@ -40,7 +40,7 @@ class LambdaSource:
     def _poll(self) -> None:
         while not self._stopping.is_set():
             for message in self._source.receive(1, 1):
-                # A failure in there is told by asking for the result.
+                # result() raises what the invocation raised.
                 self._pool.submit(self._invoke, message).add_done_callback(lambda invocation: invocation.result())
 
     def _invoke(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""The pictures: one function for each, drawn where its benchmark has run."""
+"""Draws a picture for each benchmark that has results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ mpl.use("Agg")
 
 
 def draw(results: dict[str, Results], folder: Path) -> None:
-    """As PNG files into that folder."""
+    """Writes PNG files into the folder."""
     for name, picture in PICTURES.items():
         if name in results:
             drawn = picture(results[name])
@@ -22,16 +22,16 @@ def draw(results: dict[str, Results], folder: Path) -> None:
 
 
 def _bars(found: Results, wanted: Callable[[str], bool], title: str, unit: str, goal: float | None = None) -> Picture:
-    """The medians as bars, with a whisker from the least to the most."""
+    """Medians as bars, with a whisker from the lowest to the highest run."""
     figures = [figure for figure in found.figures if wanted(figure.name)]
     if not figures:
         raise ValueError(f"no figure for the picture {title!r}")
     picture = Picture(figsize=(8, 0.4 * len(figures) + 1.2))
     axes = picture.subplots()
-    for place, figure in enumerate(reversed(figures)):
+    for row, figure in enumerate(reversed(figures)):
         spread = [[figure.median - min(figure.runs)], [max(figure.runs) - figure.median]]
-        axes.barh(place, figure.median, xerr=spread, color="#4477aa", capsize=3)
-        axes.text(0, place, f" {figure.median:,.2f}", va="center", color="white", size=8)
+        axes.barh(row, figure.median, xerr=spread, color="#4477aa", capsize=3)
+        axes.text(0, row, f" {figure.median:,.2f}", va="center", color="white", size=8)
     axes.set_yticks(range(len(figures)), [figure.name for figure in reversed(figures)], size=8)
     if goal is not None:
         axes.axvline(goal, color="#cc3311", linestyle="--", linewidth=1)
@@ -48,7 +48,7 @@ def _handler(found: Results) -> Picture:
 
 
 def _calls(found: Results) -> Picture:
-    """Dollars for a million tasks, by service, beside what others publish."""
+    """Dollars for a million tasks, by service, beside published prices of other systems."""
     picture = Picture(figsize=(8, 3.6))
     axes = picture.subplots()
     cost, others = found.series["cost"], found.series["others"]
@@ -70,7 +70,7 @@ def _flat(found: Results) -> Picture:
 
 
 def _prompt(found: Results) -> Picture:
-    """How many of the starts were at most so late."""
+    """Cumulative share of starts by lateness."""
     picture = Picture(figsize=(8, 4))
     axes = picture.subplots()
     for name, late in found.series.items():
@@ -85,10 +85,8 @@ def _prompt(found: Results) -> Picture:
     return picture
 
 
-def _accept(found: Results) -> Picture:
-    return _bars(
-        found, lambda name: ": over the calls" in name, "Accepted over the rate of just the calls", "times", 0.8
-    )
+def _whole(found: Results) -> Picture:
+    return _bars(found, lambda name: name.endswith(": accepted"), "Accepted while the workers run", "tasks/s")
 
 
 def _cold(found: Results) -> Picture:
@@ -112,7 +110,7 @@ PICTURES: dict[str, Callable[[Results], Picture]] = {
     "calls": _calls,
     "flat": _flat,
     "prompt": _prompt,
-    "accept": _accept,
+    "whole": _whole,
     "cold": _cold,
     "scale": _scale,
 }

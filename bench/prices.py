@@ -1,4 +1,4 @@
-"""What AWS asks (us-east-1, on demand), and what others publish for their hosted queues."""
+"""List prices of AWS (us-east-1, on demand), and published prices of other hosted queues."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ API_GATEWAY_REST = 3.50
 LAMBDA_INVOCATION = 0.20
 WRITE_UNIT = 0.625
 SQS_FIFO_REQUEST = 0.50
-#: Dollars for a GB-second on x86, and for a GB of logs taken in.
+#: Dollars for a GB-second on x86, and for a GB of ingested logs.
 LAMBDA_GB_SECOND = 0.0000166667
 LOGS_GB = 0.50
 
 #: Of the functions in `.chalice/config.json`, stage dev.
 API_GB, WORKER_GB = 0.5, 0.25
-#: Assumed, not measured here: how long a call of AWS takes from Lambda, and the handler's own time at these sizes.
+#: Assumed, not measured: the time of an AWS call from Lambda, and the handler's own time at these memory sizes.
 CALL_SECONDS = 0.006
 HANDLER_SECONDS = {"api": 0.004, "worker": 0.006}
 #: Of a completion's line, with Lambda's own START, END and REPORT lines around it.
@@ -32,7 +32,7 @@ SQS = frozenset(
     }
 )
 
-#: System, dollars for a million tasks or runs, how that is worked out.
+#: System, dollars for a million tasks or runs, how that is computed.
 OTHERS = (
     ("QStash, pay as you go", 10.00, "$1 per 100,000 messages"),
     ("QStash, fixed 1M a day", 6.00, "$180 a month for at most 1M a day, all of them used"),
@@ -44,10 +44,10 @@ OTHERS = (
 def cost(
     submit: Mapping[str, float], run: Mapping[str, float], *, requests: float, slept_seconds: float
 ) -> dict[str, float]:
-    """Dollars for a million tasks, by service, from what one task takes.
+    """Dollars for a million tasks, by service.
 
-    submit, run: calls by kind, with `write units`; receives that found nothing are left out.
-    requests: HTTP requests a task. slept_seconds: for which the worker's invocations wait for the task's start.
+    submit, run: calls of one task by kind, with `write units` and without empty receives. requests: HTTP requests of
+    one task. slept_seconds: time for which the worker's invocations wait for the task's start.
     """
     invocations = 1 + run.get("ChangeMessageVisibility", 0)
     api_seconds = requests * HANDLER_SECONDS["api"] + _calls(submit) * CALL_SECONDS

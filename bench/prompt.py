@@ -1,4 +1,4 @@
-"""How late starts come on the local runner, against the schedule that was planned when their tasks were submitted."""
+"""Lateness of starts on the local runner, against the schedule planned when their tasks were submitted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from bench.first_start import bare_milliseconds
 from bench.local_run import local_run
 
 TASKS = 25
-#: Users, clients that submit for them at a time, and how often that is measured. A run takes over a minute, as 25 tasks
-#: at 20 a minute do.
+#: Users, clients that submit for them at a time, and runs. A run takes over a minute: 25 tasks at 20 a minute.
 SIZES = ((1, 1, 2), (10, 1, 2), (100, 1, 3), (100, 8, 1), (200, 1, 1), (300, 1, 1), (1000, 1, 1))
 GOAL_USERS, GOAL_P50_MS, GOAL_P99_MS = 100, 15, 150
 TIMEOUT_SECONDS = 300
@@ -48,7 +47,7 @@ def measure(*, quick: bool) -> Results:
 
 
 def _run(users: int, tasks: int, clients: int) -> dict[str, Any]:
-    """One fresh system: its completions, and the share of a core that each process took while it ran."""
+    """Completions of one fresh system, and the share of a core that each process used."""
     with local_run() as run:
         before = run.cpu_seconds()
         send_all(run.port, [submit(f"user-{n}", tasks) for n in range(users)], clients)
@@ -63,7 +62,7 @@ def _run(users: int, tasks: int, clients: int) -> dict[str, Any]:
 
 
 def _own_lateness(lines: list[dict[str, Any]]) -> list[float]:
-    """Each start against what its user's starts before it allow (1/second; 20/minute), lateness of those forgiven."""
+    """Milliseconds of each start after the earliest start that the earlier ones allow (1/second; 20/minute)."""
     late: list[float] = []
     ordered = sorted(lines, key=lambda line: (line["user_id"], line["seq"]))
     for _, group in groupby(ordered, key=lambda line: line["user_id"]):

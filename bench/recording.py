@@ -1,4 +1,4 @@
-"""Records the boto3 calls that some code makes, to make the same calls again without that code: its floor."""
+"""Records the boto3 calls of some code, to repeat them without that code: its floor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Recording:
     calls: list[tuple[Any, str, dict[str, Any]]] = field(default_factory=list)
 
     def replay(self) -> None:
-        """The same calls with the same parameters by the same clients, through their public methods."""
+        """Repeats the calls with the same parameters and clients, through their public methods."""
         for client, method, parameters in self.calls:
             try:
                 getattr(client, method)(**parameters)
@@ -30,7 +30,7 @@ class Recording:
                 continue
 
     def by_default_clients(self) -> Recording:
-        """The same calls by clients as boto3 makes them when it is told only to keep as many connections."""
+        """The same calls by clients with boto3's defaults, apart from the number of kept connections."""
         clients = {client.meta.service_model.service_name: client for client, *_ in self.calls}
         config = Config(max_pool_connections=POOLED_CONNECTIONS)
         made = {
@@ -44,7 +44,7 @@ class Recording:
 
 @contextmanager
 def recorded() -> Iterator[Recording]:
-    """Records what this process calls meanwhile."""
+    """Records the calls of this process during the block."""
     recording = Recording()
     original: Callable[..., Any] = BaseClient._make_api_call  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""A million users by simulation: what a day and its busiest minutes take, and which quota breaks first.
+"""A million users, simulated: the resources that a day and its busiest minutes take, and which quota is full first.
 
 The day is simulated for one user in a hundred and scaled: lanes share nothing but the quotas, so below them sums scale
 exactly, and peaks are at most overstated by the sample's own noise. The busiest minutes are simulated with all users.
@@ -18,16 +18,16 @@ from chalicelib.settings import Settings
 
 USERS = 1_000_000
 TASKS_A_DAY = 10
-#: Of a day's load, by hour; and for ten minutes at noon it is three times as much as then.
+#: Share of a day's load in each hour, in hundredths; for ten minutes at noon it is three times that of its hour.
 HOURS = (3, 2, 2, 1, 1, 2, 3, 4, 5, 5, 5, 5, 6, 6, 5, 5, 5, 6, 7, 8, 8, 7, 6, 4)
 PEAK_FACTOR, PEAK_MINUTES = 3, 10
-#: Tasks that a user submits at once, and how many of a hundred submits are so large.
+#: Tasks of a submit, and the percentage of such submits.
 BURSTS = ((1, 60), (5, 30), (25, 10))
 SAMPLE = 0.01
-#: Of the busiest ten minutes these seconds are simulated with all users; the first ones only fill the lanes.
+#: Seconds of the busiest minutes that are simulated with all users, and the first of them, which only fill the lanes.
 PEAK_SECONDS, WARM_UP_SECONDS = 150, 60
 
-#: Name, quota, and what it is held against.
+#: Name, quota, and the measured quantity that uses it.
 QUOTAS = (
     ("Lambda: concurrency of an account, by default", 1_000, "environments"),
     ("Lambda: invocations of one event source at a time", 1_250, "environments"),
@@ -98,11 +98,11 @@ def _peak(results: Results, settings: Settings, design: Design, share: float) ->
 
 
 def _quotas(results: Results, peak: dict[str, float], day: dict[str, float]) -> None:
-    """How many such users fill each quota in the busiest minutes, since all of it grows with them in proportion."""
+    """Computes the users that fill each quota in the busiest minutes: each quantity is proportional to the users."""
     peak["messages"] = max(peak["messages"], day["messages"])
     for name, quota, of in QUOTAS:
         results.add(f"{name} ({quota:,}): used by a million users", [peak[of]])
-        results.add(f"{name} ({quota:,}): full with so many users", [USERS * quota / peak[of]])
+        results.add(f"{name} ({quota:,}): users that fill it", [USERS * quota / peak[of]])
 
 
 def _worker_dollars(usage: Usage, scale: float) -> float:
@@ -112,14 +112,14 @@ def _worker_dollars(usage: Usage, scale: float) -> float:
 
 
 def _rates() -> list[float]:
-    """Submits a second of all users, for each second of the day, without the noon's peak."""
+    """Submits a second of all users, for each second of the day, without the peak at noon."""
     tasks_per_submit = sum(tasks * share for tasks, share in BURSTS) / 100
     a_day = USERS * TASKS_A_DAY / tasks_per_submit
     return [a_day * HOURS[second // 3600] / sum(HOURS) / 3600 for second in range(86_400)]
 
 
 def _submits(random: Random, rates: list[float], sample: float) -> Iterator[tuple[int, str, int]]:
-    """Time in ms, user, tasks; in order of time. Chance decides when and who, by the rates."""
+    """Yields time in ms, user and number of tasks, in order of time. Times and users are random, by the rates."""
     users, noon = int(USERS * sample), 12 * 3600
     for second, rate in enumerate(rates):
         is_peak = len(rates) == 86_400 and noon <= second < noon + PEAK_MINUTES * 60
@@ -135,7 +135,7 @@ def _submits(random: Random, rates: list[float], sample: float) -> Iterator[tupl
 
 
 def _by_minute(usage: Usage) -> dict[str, list[tuple[int, float]]]:
-    """Each level's mean over each minute."""
+    """Mean of each level in each minute."""
     sums: dict[int, list[float]] = {}
     for (at, *levels), (until, *_) in zip(usage.levels, usage.levels[1:], strict=False):
         held = sums.setdefault(at // 60_000, [0, 0, 0, 0])

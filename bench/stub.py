@@ -1,4 +1,4 @@
-"""AWS without AWS: boto3 works as always, but its transport answers at once, in this process, as AWS would."""
+"""Replaces the transport of boto3 by one that answers in this process, at once, as AWS would."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from botocore.httpsession import URLLib3Session
 
-#: Nothing listens there, and nothing is asked.
+#: An address without a server.
 NOWHERE = "http://127.0.0.1:1"
 QUEUE_URL = f"{NOWHERE}/000000000000/paceline-dev.fifo"
 ENVIRONMENT = {
@@ -29,13 +29,13 @@ _REFUSED = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
 
 
 class Stub:
-    """Answers each call. `is_over_limit`: the quick admission finds the minute's quota used up."""
+    """Answers each call. is_over_limit: the fast admission finds the minute's quota used up."""
 
     def __init__(self) -> None:
         self.is_over_limit = False
 
     def install(self) -> None:
-        """For the rest of this process."""
+        """Replaces the transport for the rest of this process."""
         os.environ.update(ENVIRONMENT)
         URLLib3Session.send = lambda _session, request: self._send(request)  # type: ignore
 
@@ -49,10 +49,10 @@ class Stub:
 
     def _answer(self, operation: str, parameters: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if operation == "UpdateItem" and "ReturnValues" in parameters:
-            is_quick_admission = "if_not_exists(#planned" in parameters["UpdateExpression"]
-            if is_quick_admission and self.is_over_limit:
+            is_fast_admission = "if_not_exists(#planned" in parameters["UpdateExpression"]
+            if is_fast_admission and self.is_over_limit:
                 return 400, {"__type": _REFUSED, "message": "The conditional request failed", "Item": _lane()}
-            return 200, {"Attributes": _lane(_admitted_at(parameters) if is_quick_admission else None)}
+            return 200, {"Attributes": _lane(_admitted_at(parameters) if is_fast_admission else None)}
         if operation == "SendMessage":
             digest = hashlib.md5(parameters["MessageBody"].encode()).hexdigest()
             return 200, {"MessageId": "m", "MD5OfMessageBody": digest, "SequenceNumber": "1"}
@@ -60,13 +60,13 @@ class Stub:
 
 
 def _admitted_at(parameters: dict[str, Any]) -> int:
-    """The planned start that a quick admission appends, epoch ms."""
+    """The planned start that a fast admission appends, epoch ms."""
     values = parameters["ExpressionAttributeValues"].values()
     return next(int(value["L"][0]["N"]) for value in values if value.get("L"))
 
 
 def _lane(newest_planned: int | None = None) -> dict[str, Any]:
-    """A lane with a full memory: 40 tasks admitted, 20 started."""
+    """A lane that remembers as many starts as it can: 40 tasks admitted, 20 started."""
     now_ms = int(time.time() * 1000)
     planned = now_ms + 20_000 if newest_planned is None else newest_planned
     return {
@@ -82,7 +82,7 @@ def _lane(newest_planned: int | None = None) -> dict[str, Any]:
 
 
 class _Body:
-    """What urllib3's response is to botocore."""
+    """The part of urllib3's response that botocore uses."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -1,4 +1,4 @@
-"""Counts the requests that boto3 sends, by kind, repeats included, and what DynamoDB would charge for the writes."""
+"""Counts the requests that boto3 sends by kind, repeats included, and the write units that DynamoDB charges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WRITES = ("UpdateItem", "PutItem")
 
 
 class Wire:
-    """Has to be made before the clients that it is to watch."""
+    """Create it before the clients that it counts."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -30,7 +30,7 @@ class Wire:
 
     @contextmanager
     def counting(self) -> Iterator[Counter[str]]:
-        """What is sent meanwhile; complete when the block ends."""
+        """Counts the requests sent during the block; complete when it ends."""
         with self._lock:
             before = Counter(self._counts)
         counted: Counter[str] = Counter()
@@ -49,7 +49,7 @@ class Wire:
         self._asks.parameters = params
 
     def _written(self, parsed: Mapping[str, Any], model: Any, **_others: Any) -> None:
-        """Write units: each KB of the item begun; what an update did not give back is taken to be its values."""
+        """Adds write units, one per KB begun. An item that an update does not return is taken to be its values."""
         asked = self._asks.parameters
         if model.name in _WRITES:
             item = parsed.get("Attributes") or parsed.get("Item") or asked.get("Item")
@@ -65,7 +65,7 @@ class Wire:
 
 
 def _named_values(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """An update's values under its names: as large as the item, for an update that sets all of it."""
+    """An update's values under its names: as large as the item if the update sets all of it."""
     values = dict(asked.get("ExpressionAttributeValues", {}))
     return values | {name: {"BOOL": True} for name in asked.get("ExpressionAttributeNames", {}).values()}
 

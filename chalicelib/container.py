@@ -28,7 +28,7 @@ from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CompletionLog, Presence
+from chalicelib.core.ports import CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
@@ -42,8 +42,9 @@ from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
 from chalicelib.worker.completion_log import StandardOutputLog
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Worker
 
 #: For other tasks to end when a process has to, because one of its tasks did not.
@@ -75,6 +76,8 @@ class Container:
         """log, presence: what `make run` has of its own; on Lambda standard output and none."""
         self.settings = settings
         self.clock = SystemClock()
+        #: the clock that a request's time for calls of AWS is counted by, seconds
+        self.monotonic: Callable[[], float] = time.monotonic
         self.log = log or StandardOutputLog()
         self._presence = presence
 
@@ -97,6 +100,14 @@ class Container:
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
         return DynamoDBScheduledCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def requests(self) -> RequestStore:
+        return DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def directory(self) -> LaneDirectory:
+        return DynamoDBLaneDirectory(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def queue(self) -> SQSTaskQueue:
@@ -132,8 +143,7 @@ class Container:
 
     @cached_property
     def idempotency(self) -> Idempotency:
-        requests = DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
-        return Idempotency(requests, self.clock, new_id)
+        return Idempotency(self.requests, self.clock, new_id)
 
     @cached_property
     def control(self) -> Control:
@@ -141,8 +151,7 @@ class Container:
 
     @cached_property
     def overview(self) -> Overview:
-        table_name = self._required("TABLE_NAME", self.settings.table_name)
-        return Overview(DynamoDBLaneDirectory(self.dynamodb, table_name), self.clock, self.settings)
+        return Overview(self.directory, self.clock, self.settings)
 
     @property
     def _retry(self) -> RetryWithJitter:
@@ -162,33 +171,30 @@ class Container:
         return registry
 
     @cached_property
-    def attempts(self) -> Attempts:
-        keeper = LeaseKeeper(self.lanes, self.clock)
-        return Attempts(
-            self.lanes,
-            self.tasks,
-            self.queue,
-            self.log,
-            self.registry,
-            self.clock,
-            self.settings,
-            keeper,
-            end_process,
-            self.scheduled_queue,
-        )
+    def renewer(self) -> LeaseRenewer:
+        return LeaseRenewer(self.lanes, self.clock)
+
+    @cached_property
+    def finalizer(self) -> Finalizer:
+        stage, queues = self.settings.stage, self.scheduled_queue
+        return Finalizer(self.tasks, self.queue, self.log, self.clock, self.renewer, stage, queues)
+
+    @cached_property
+    def executor(self) -> TaskExecutor:
+        stores, settings = (self.lanes, self.tasks), self.settings
+        return TaskExecutor(*stores, self.registry, self.clock, settings, self.renewer, self.finalizer, end_process)
 
     @cached_property
     def worker(self) -> Worker:
         token = lambda: secrets.token_hex(8)  # noqa: E731
-        return Worker(
-            self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings, self._presence
-        )
+        stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
+        return Worker(*stores, *runs, self.clock, token, self.settings, self._presence)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
         tell = CallbackSender(self.outbound.call, self.settings.webhook_key)
         return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, tell, self.clock
         )
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
@@ -252,11 +258,12 @@ def _from_environment() -> Container:
 _make_container: Callable[[], Container] = _from_environment
 
 
-def use(make: Callable[[], Container]) -> None:
-    """Has `container()` be made by `make`: for programs that have parts of their own, such as `make run`."""
-    global _make_container  # noqa: PLW0603 - Chalice's handlers find their parts here and nowhere else
-    _make_container = make
+def use(make: Callable[[], Container]) -> Callable[[], Container]:
+    """Has `container()` be made by `make`: for programs that have parts of their own. Returns the maker before it."""
+    global _make_container
+    before, _make_container = _make_container, make
     container.cache_clear()
+    return before
 
 
 @lru_cache(maxsize=1)

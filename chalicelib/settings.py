@@ -1,4 +1,4 @@
-"""The settings of a deployment: read from the environment once, checked once, never changed."""
+"""A deployment's settings: read once from the environment, validated, immutable."""
 
 import ipaddress
 import re
@@ -14,7 +14,7 @@ from chalicelib.outbound.signing import secret_bytes
 
 Value = TypeVar("Value")
 
-#: The stage that takes no setting which is for one machine only.
+#: The stage that rejects settings meant for one machine.
 PRODUCTION = "prod"
 DEFAULT_LIMITS = "1/second; 20/minute"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
@@ -22,41 +22,41 @@ _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class OverLimit(str, Enum):
-    """What a submit over the limit gets."""
+    """Response to a submit over the limit."""
 
-    #: 429, and the task waits in its lane
+    #: 429; the task is queued
     QUEUE = "queue"
-    #: 202, and the task waits in its lane
+    #: 202; the task is queued
     ACCEPT = "accept"
-    #: 429, and nothing is queued
+    #: 429; the task is not queued
     REJECT = "reject"
 
 
 class Auth(str, Enum):
-    """How callers show who they are."""
+    """How callers authenticate."""
 
-    #: not at all: everyone may do everything
+    #: anonymous: every caller is an admin
     NONE = "none"
-    #: with a signed token
+    #: with a signed bearer token
     JWT = "jwt"
 
 
-#: Of these, AUTH=jwt needs one.
+#: Variables of which AUTH=jwt needs exactly one.
 JWT_KEYS = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS", "JWT_JWKS_URL")
 
 
 @dataclass(frozen=True)
 class JwtSettings:
-    """What tokens are checked with. One of the keys is set, the others are empty."""
+    """How tokens are verified. Exactly one of secret, public_key, jwks and jwks_url is set; the others are empty."""
 
-    #: HS256
+    #: HS256 secret
     secret: str = field(repr=False)
-    #: PEM
+    #: public key in PEM form
     public_key: str
-    #: a JWK set as JSON, or where there is one
+    #: JWK set as JSON
     jwks: str
     jwks_url: str
-    #: what tokens have to name; None when that is left open
+    #: required claim values; None skips the issuer check or forbids an audience
     audience: str | None
     issuer: str | None
 
@@ -65,55 +65,55 @@ class JwtSettings:
 class Settings:
     limits: Limits
     over_limit: OverLimit
-    #: milliseconds; a submit that would start later is refused
+    #: longest wait of a submitted task, in milliseconds; a submit that would wait longer is refused
     max_delay_ms: int
-    #: tasks of one user that may be scheduled in one day, UTC
+    #: scheduled tasks per user and day (UTC)
     max_scheduled: int
-    #: starts that one task may take
+    #: attempts per task
     max_attempts: int
-    #: milliseconds before the second attempt; doubles with each further one
+    #: milliseconds before the second attempt; doubles for each further one
     backoff_ms: int
-    #: milliseconds after its start at which a worker gives up on a task
+    #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
-    #: bytes of the payload as compact JSON
+    #: bytes of a payload as compact JSON
     max_payload: int
-    #: hosts that the task `http` may call; `*.example.com` for all below one, with or without a port, `*` for all
+    #: hosts that the task `http` may call, each with an optional port; `*.example.com` for subdomains, `*` for all
     http_allowed_hosts: tuple[str, ...]
-    #: it may also call private, loopback and link-local addresses: for one machine and tests
+    #: let the task `http` call private, loopback and link-local addresses: for one machine and tests
     http_allow_private: bool
-    #: signs the calls of the task `http`; None signs none
+    #: key that signs calls of the task `http`; None disables signing
     webhook_key: bytes | None = field(repr=False)
     allow_kill: bool
     #: None with AUTH=none
     jwt: JwtSettings | None
-    #: names of resources; empty when nobody said
+    #: names and URLs of resources; empty if unset
     table_name: str
     queue_url: str
     dead_letter_url: str
     scheduled_queue_url: str
-    #: AWS's own endpoints when None
+    #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
-        """Reads the settings; what is absent or blank has its default. SettingError names the variable."""
+        """Reads the settings; absent and blank variables take their default. SettingError names an invalid variable."""
         read = _Reader(env)
-        if read("STAGE", _stage, "dev") == PRODUCTION and read("HTTP_ALLOW_PRIVATE", _truth, "false"):
+        if read("STAGE", _stage, "dev") == PRODUCTION and read("HTTP_ALLOW_PRIVATE", _boolean, "false"):
             raise SettingError("HTTP_ALLOW_PRIVATE", f"true is not allowed in stage {PRODUCTION}; allowed: false")
         return cls(
             limits=read("LIMITS", _limits, DEFAULT_LIMITS),
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
-            max_scheduled=read("MAX_SCHEDULED", _whole(1, 100_000), "1000"),
-            max_attempts=read("MAX_ATTEMPTS", _whole(1, 100), "3"),
+            max_scheduled=read("MAX_SCHEDULED", _integer(1, 100_000), "1000"),
+            max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
-            max_payload=read("MAX_PAYLOAD", _whole(2, 262_144), "65536"),
+            max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
-            http_allow_private=read("HTTP_ALLOW_PRIVATE", _truth, "false"),
+            http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
             webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
-            allow_kill=read("ALLOW_KILL", _truth, "false"),
+            allow_kill=read("ALLOW_KILL", _boolean, "false"),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
             table_name=read("TABLE_NAME", str, ""),
             queue_url=read("QUEUE_URL", str, ""),
@@ -137,7 +137,7 @@ class _Reader:
 
 
 def auth_of(env: Mapping[str, str]) -> Auth:
-    """What AUTH says. SettingError when that is nothing that there is."""
+    """Reads AUTH. Raises SettingError for an unknown value."""
     return _Reader(env)("AUTH", _auth, Auth.NONE.value)
 
 
@@ -164,7 +164,7 @@ def _jwt(read: _Reader) -> JwtSettings:
 
 
 def _secret(text: str) -> str:
-    # RFC 7518, 3.2. The text itself must not get into a message.
+    # RFC 7518, 3.2. The secret itself must not appear in an error.
     if text and len(text.encode()) < 32:
         raise ValueError(
             f"it has {len(text.encode())} bytes; allowed: at least 32, such as from `openssl rand -hex 32`"
@@ -177,7 +177,7 @@ def _https(text: str) -> str:
     if text and not (
         parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)))
     ):
-        raise ValueError(f"{text!r} is not allowed; allowed: an https address, or http on this machine")
+        raise ValueError(f"{text!r} is not allowed; allowed: an https URL, or http on this machine")
     return text
 
 
@@ -209,33 +209,33 @@ def _webhook_key(text: str) -> bytes | None:
         raise ValueError(f"{error}; write it as whsec_ and base64") from error
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is not allowed; allowed: a whole number from {least} to {most}")
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"{text!r} is not allowed; allowed: a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
 
 
-def _duration(least_ms: int, most_ms: int) -> Callable[[str], int]:
-    """Milliseconds from `90` (seconds), `1.5s`, `10 minutes`, `1h`."""
+def _duration(min_ms: int, max_ms: int) -> Callable[[str], int]:
+    """Returns a parser to milliseconds of `90` (seconds), `1.5s`, `10 minutes`, `1h`."""
 
     def parse(text: str) -> int:
         match = _DURATION.fullmatch(text.lower())
         unit = (match and match[2]) or "s"
         milliseconds = float(match[1]) * _UNIT_MS["ms" if unit.startswith(("ms", "mil")) else unit[0]] if match else -1
-        if not least_ms <= milliseconds <= most_ms:
+        if not min_ms <= milliseconds <= max_ms:
             raise ValueError(
                 f"{text!r} is not allowed; allowed: seconds, or a number with ms, s, m, h or d, such as 90 or 1h, "
-                f"at most {most_ms // 1000} seconds"
+                f"at most {max_ms // 1000} seconds"
             )
         return round(milliseconds)
 
     return parse
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
         raise ValueError(f"{text!r} is not allowed; allowed: true, false")
     return text.lower() in ("true", "1", "yes")
@@ -243,7 +243,7 @@ def _truth(text: str) -> bool:
 
 def _url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^\s/]+.*", text):
-        raise ValueError(f"{text!r} is not allowed; allowed: an address such as http://127.0.0.1:4566")
+        raise ValueError(f"{text!r} is not allowed; allowed: a URL such as http://127.0.0.1:4566")
     return text
 
 

@@ -1,1 +1,1 @@
-"""`make run`: Paceline on one machine, in processes that stand in for API Gateway, Lambda and its event source."""
+"""`make run`: Paceline on one machine, with processes in place of API Gateway, Lambda and its event source."""

@@ -1,4 +1,4 @@
-"""`python -m local`: starts everything and stays until it is told to stop."""
+"""`python -m local`: starts all processes and runs until a signal stops it."""
 
 import sys
 

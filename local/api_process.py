@@ -1,6 +1,6 @@
-"""One API process: serves the Chalice app on the listening socket that supervisord gives it as file descriptor 0.
+"""One API process: serves the Chalice app on the listening socket that supervisord passes as file descriptor 0.
 
-Beside it a private unix socket, so that this very process can be asked for its health.
+It also listens on a private unix socket, by which this process's own health is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 log = logging.getLogger("server")
 
 _THREADS = 32
-#: For requests that are under way when the process is told to stop.
+#: Seconds that running requests get to finish when the process stops.
 _DRAIN_SECONDS = 30.0
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listeners = sockets()
-    # The app can fail to load: after the log is set up.
+    # Import after logging is configured, since loading the app can fail.
     from app import app  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def sockets() -> list[socket.socket]:
-    """The one that is shared, and this process's own."""
+    """Returns the shared listening socket and this process's private one."""
     path = api_socket(Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"])
     path.unlink(missing_ok=True)
     private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -55,7 +55,7 @@ def sockets() -> list[socket.socket]:
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
-    """Says what Waitress refuses before the app sees it, such as a body that is too large, as all else is said."""
+    """Answers in the app's error format what Waitress rejects by itself, such as a body that is too large."""
 
     def execute(self) -> None:
         status, headers, body = problem(self.request.error.code, self.request.error.body)
@@ -67,7 +67,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class AppTask(WSGITask):  # type: ignore[misc]
-    """Sends head and body at once: two packets would wake the client twice."""
+    """Sends head and body together: two packets would wake the client twice."""
 
     wrote_header = False
 
@@ -90,13 +90,13 @@ def _serve(channel: HTTPChannel) -> None:
     try:
         channel.service()
     except BaseException:  # a SystemExit would end a thread of the pool for good
-        log.exception("a request was not answered")
+        log.exception("a request failed without an answer")
 
 
 class Dispatcher:
-    """Waitress's tasks on a pool that grows with what comes at a time.
+    """Runs Waitress's tasks on a thread pool that grows with the number of concurrent requests.
 
-    Waitress's own has all its threads take turns, so each request finds another one's memory out of the CPU's cache.
+    Waitress's own dispatcher rotates through all its threads, so each request runs with a cold CPU cache.
     """
 
     def __init__(self) -> None:
@@ -106,12 +106,12 @@ class Dispatcher:
         self._pool.submit(_serve, channel)
 
     def shutdown(self) -> None:
-        """The process ends once the requests under way have."""
+        """Does nothing: the process exits once its running requests finish."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Server:
-    """Waitress on several sockets with one pool of threads; SIGTERM lets requests under way finish."""
+    """Waitress on several sockets with one thread pool; after SIGTERM, running requests finish."""
 
     def __init__(self, application: Application, sockets: list[socket.socket]) -> None:
         self._map: dict[int, Any] = {}
@@ -125,13 +125,13 @@ class Server:
         while not self._stopping:
             loop(timeout=1.0, map=self._map, use_poll=True, count=1)
         for server in self._servers:
-            # Only from our map: the socket itself is shared with the other API process.
+            # Only remove it from our map: the other API process shares the socket.
             server.accepting = False
             server.del_channel()
         self._drain()
 
     def _listen(self, application: Application, listener: socket.socket) -> Any:
-        # Waitress takes TCP and unix sockets only in separate servers; they share the loop and the threads.
+        # Waitress needs separate servers for TCP and unix sockets; they share the loop and the threads.
         server = create_server(
             application,
             map=self._map,
@@ -147,13 +147,13 @@ class Server:
         return server
 
     def stop(self, *_signal: object) -> None:
-        """Have `serve` return once the requests under way are answered; from any thread, and as a signal's handler."""
+        """Makes `serve` return once running requests are answered. Any thread or signal handler may call it."""
         self._stopping = True
         self._servers[0].pull_trigger()
 
     def _drain(self) -> None:
         deadline = time.monotonic() + _DRAIN_SECONDS
-        # A connection that has just been accepted gets the time to send what it came for.
+        # Give a connection that was just accepted time to send its request.
         settled_at = time.monotonic() + 0.1
         while time.monotonic() < settled_at or (self._is_busy() and time.monotonic() < deadline):
             loop(timeout=0.05, map=self._map, use_poll=True, count=1)

@@ -1,4 +1,4 @@
-"""Deletes what has been handled, several messages in one call."""
+"""Deletes handled messages in batches."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 
 from local.queue_source import BATCH, Message, Source, SourceError
 
-#: How long a delete waits for company while other messages are being handled: when its lane waits for it, and when not.
+#: Seconds that a delete waits for others to share its call: if its lane waits for it, and if not.
 GATHER_SECONDS = 0.005
 LEISURE_SECONDS = 0.25
 _RETRY_SECONDS = 0.2
 _RETRY_SECONDS_LIMIT = 3.0
-#: After this the message has come back anyway, and is found to be done.
+#: Seconds of retries; after that the messages have reappeared, and their handler skips finished tasks.
 _GIVE_UP_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class Deletions:
-    """A thread that deletes in batches; a queue that can't be reached is tried again for a minute."""
+    """A thread that deletes in batches and retries for a minute if the queue is unreachable."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -30,16 +30,16 @@ class Deletions:
         self._thread = threading.Thread(target=self._run, name="deletions")
 
     def start(self, is_quiet: Callable[[], bool]) -> None:
-        """is_quiet: nothing is being handled, so that waiting for more would be in vain."""
+        """is_quiet: True if no message is being handled, so no further delete will arrive soon."""
         self._is_quiet = is_quiet
         self._thread.start()
 
     def add(self, message: Message, lane_waits: bool) -> None:
-        """lane_waits: the rest of its lane is received only after it was deleted."""
+        """lane_waits: the rest of the message's lane can only be received after its deletion."""
         self._queue.put((message, lane_waits))
 
     def close(self) -> None:
-        """Delete what is still to be deleted, and return when that is done."""
+        """Deletes all pending messages, then returns."""
         self._queue.put(None)
         self._thread.join()
 
@@ -50,7 +50,7 @@ class Deletions:
             self._delete([message for message, _ in batch])
 
     def _gather(self, first: Message, lane_waits: bool) -> tuple[list[tuple[Message, bool]], bool]:
-        """What is deleted together, and whether nothing comes after it."""
+        """Returns the next batch, and whether it is the last."""
         batch = [(first, lane_waits)]
         deadline = _deadline(lane_waits)
         while len(batch) < BATCH:
@@ -71,14 +71,14 @@ class Deletions:
         while True:
             try:
                 for refused in self._source.delete(batch):
-                    log.warning("not deleted, comes back: %s", refused)
+                    log.warning("not deleted, will be redelivered: %s", refused)
                 return
             except SourceError as error:
                 if time.monotonic() > deadline:
-                    log.error("giving up, they come back: %s", error)
+                    log.error("giving up deleting, messages will be redelivered: %s", error)
                     return
                 if pause == _RETRY_SECONDS:
-                    log.warning("trying again: %s", error)
+                    log.warning("retrying the delete: %s", error)
                 time.sleep(pause)
                 pause = min(pause * 2, _RETRY_SECONDS_LIMIT)
 

@@ -1,4 +1,4 @@
-"""The completion log as files: a log group is a folder and a log stream a file, as in CloudWatch Logs."""
+"""Writes the completion log to files: a log group is a folder, a log stream a file, as in CloudWatch Logs."""
 
 import os
 import threading
@@ -11,9 +11,9 @@ from chalicelib.worker.completion_log import as_line
 
 
 class FileLog:
-    """One log stream: a file of this process alone, a new one each day (UTC).
+    """One log stream: a file that only this process writes, a new one each UTC day.
 
-    A line goes out in one write to a file opened for appending, so that it is whole whatever else happens.
+    Each line is one write to a file opened for appending, so concurrent readers see whole lines.
     """
 
     def __init__(self, log_dir: str, stage: str, process_name: str, stream_id: str, now_ms: Callable[[], int]) -> None:
@@ -29,7 +29,7 @@ class FileLog:
         data = as_line(event).encode()
         with self._lock:
             self._open_today()
-            if self._torn:  # the disk was full in the middle of a line: end it, readers skip it
+            if self._torn:  # the disk filled up in the middle of a line: end it, so that readers skip it
                 data = b"\n" + data
             written = os.write(self._file, data)
             self._torn = 0 < written < len(data)
@@ -38,7 +38,7 @@ class FileLog:
 
     def _open_today(self) -> None:
         day = datetime.fromtimestamp(self._now_ms() / 1000, timezone.utc).strftime("%Y/%m/%d")
-        # Without the second half, all that follows a `rm -rf logs` would go to a file that nobody finds.
+        # Also reopen if the file is gone, or lines after a `rm -rf logs` would go to a deleted file.
         if day == self._day and os.fstat(self._file).st_nlink:
             return
         folder = self._group / day

@@ -1,7 +1,7 @@
-"""API Gateway for one machine: a WSGI application over Chalice's own local gateway.
+"""Stands in for API Gateway on one machine: a WSGI application over Chalice's local gateway.
 
-Requests reach the app as they do under `chalice local`; what API Gateway itself would answer (no such path, no such
-method, not authorized) is problem+json like all other errors.
+Requests reach the app as under `chalice local`. API Gateway's own errors (unknown path or method, not authorized) are
+problem+json like the app's.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from chalicelib.api.problems import problem_of
 from chalicelib.container import container
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 
-#: API Gateway's own limit for a request's body.
+#: API Gateway's limit for a request body, in bytes.
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
-#: Status, headers in order, body.
+#: Status, ordered headers, body.
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 class Gateway:
-    """The WSGI application."""
+    """The WSGI application, thread-safe."""
 
     def __init__(self, app: Chalice, timeout_seconds: int = 60) -> None:
         self._routes: Mapping[str, Mapping[str, object]] = app.routes
@@ -49,17 +49,17 @@ class Gateway:
         try:
             methods = self._routes[self._matcher.match_route(path).route]
         except ValueError:
-            return problem(404, f"There is nothing at {path.partition('?')[0]}")
+            return problem(404, f"The path {path.partition('?')[0]} does not exist")
         method = environ["REQUEST_METHOD"]
         if method == "HEAD" and "HEAD" not in methods:
             method = "GET"
         if method not in methods and method != "OPTIONS":
             allowed = ", ".join(sorted(methods))
-            return problem(405, f"Here one of these methods is allowed: {allowed}", ("Allow", allowed))
+            return problem(405, f"Allowed methods: {allowed}", ("Allow", allowed))
         return self._call(method, path, environ)
 
     def _call(self, method: str, path: str, environ: Environ) -> Answer:
-        # No body is null in API Gateway's event.
+        # API Gateway's event has null for an empty body.
         body, headers = environ["wsgi.input"].read() or None, _request_headers(environ)
         try:
             response = self._gateway.handle_request(method, path, headers, body)
@@ -69,7 +69,7 @@ class Gateway:
 
 
 def _with_request_per_thread(app: Chalice) -> Chalice:
-    """Chalice keeps the current request in an attribute; this is how `chalice local` makes it one for each thread."""
+    """Gives each thread its own current request, as `chalice local` does; Chalice keeps it in one attribute."""
     if not isinstance(app, LocalChalice):
         app.__class__ = type("ThreadedChalice", (LocalChalice, type(app)), {})
     return app
@@ -103,20 +103,20 @@ def _response_body(response: Mapping[str, Any]) -> bytes:
 
 
 def problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
-    """What API Gateway itself has to say, as the app would say it."""
+    """Returns an error of API Gateway itself in the app's error format."""
     problem = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
     return status, [("Content-Type", "application/problem+json"), *headers], json.dumps(problem).encode()
 
 
 def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer:
-    """The authorizer only says no, so the reason is asked for once more."""
+    """Asks the authenticator for the reason, since the authorizer only returns a denial."""
     authorization = headers.get("authorization")
     try:
         container().authenticator.identify([] if authorization is None else [authorization])
     except (UnauthenticatedError, UnavailableError, SettingError) as reason:
         answer = problem_of(reason).to_dict()
         return answer["statusCode"], _response_headers(answer), _response_body(answer)
-    return problem(error.CODE, "The authorizer does not let this request through")
+    return problem(error.CODE, "The authorizer denied this request")
 
 
 def status_line(status: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether a process does its work, asked of each one by itself and from outside."""
+"""Checks from outside whether an API or worker process is healthy."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-#: Generous: a busy machine must not get its processes killed.
+#: Timeout in seconds; generous, so that a busy machine does not kill healthy processes.
 ANSWER_SECONDS = 5.0
-#: Each poll loop of a worker touches its file about once a second, and after 15 seconds at most when the queue hangs.
+#: Largest age of a heartbeat file in seconds. Poll loops touch it each second, or 15 s apart if the queue hangs.
 HEARTBEAT_SECONDS = 25.0
 
 
 def api_socket(run_dir: Path, name: str) -> Path:
-    """Where the API process of this name listens for its own health check, beside the shared port."""
+    """Returns the private unix socket of the API process with this name."""
     return run_dir / f"{name}.sock"
 
 
 def heartbeat_files(run_dir: Path, name: str) -> tuple[Path, Path]:
-    """What the worker of this name touches: its loop for tasks the first, its loop for what was put off the second."""
+    """Returns the files that a worker touches: by its loop for lanes, and by its loop for scheduled messages."""
     return run_dir / f"{name}.beat", run_dir / f"{name}-scheduled.beat"
 
 
 def is_healthy(run_dir: Path, name: str) -> bool:
-    """Ask the process of this name, which is an API process or a worker."""
+    """Checks the process with this name, an API process or a worker."""
     if name.startswith("api"):
         return _answers(api_socket(run_dir, name))
     return all(_beats(path) for path in heartbeat_files(run_dir, name))

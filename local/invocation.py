@@ -1,4 +1,4 @@
-"""What Lambda hands a function behind an SQS event source: the event with one record, and the context."""
+"""Builds the arguments that Lambda passes to a function behind an SQS event source: event and context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from local.queue_source import Message
 
 
 def sqs_event(message: Message, queue_arn: str) -> dict[str, Any]:
-    """The event for this one message, as the event source mapping builds it."""
+    """Returns the event with this one message, as the event source mapping builds it."""
     raw = message.raw
     record = {
         "messageId": message.id,
@@ -27,13 +27,13 @@ def sqs_event(message: Message, queue_arn: str) -> dict[str, Any]:
 
 
 def _attribute(value: dict[str, Any]) -> dict[str, Any]:
-    """Lambda writes the first letter of each key small and adds two empty lists."""
+    """Lambda lower-cases the first letter of each key and adds two empty lists."""
     small = {key[0].lower() + key[1:]: part for key, part in value.items()}
     return {**small, "stringListValues": [], "binaryListValues": []}
 
 
 class Context:
-    """Lambda's context object, as far as a Python function can tell."""
+    """Lambda's context object, with the members that a Python function can use."""
 
     function_version = "$LATEST"
     memory_limit_in_mb = 256

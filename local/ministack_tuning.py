@@ -1,27 +1,24 @@
-"""MiniStack made quick enough for many lanes on one machine; what its calls do stays MiniStack's.
+"""Patches MiniStack to be fast enough for many lanes on one machine, without changing the results of its calls.
 
-A long poll answers at once, and takes nothing for a client that is gone. A queue is looked through less often: what was
-received too often may come once more before it goes to the dead letters. What DynamoDB's checks work out again and
-again is remembered.
+A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Behind a long
+backlog, messages that are known to be complete are not checked again, and queues are cleaned once a second, so a
+message may be received once more before it is dead-lettered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
-#: How often a receive that waits looks for what only time makes visible, seconds; MiniStack's own is as long.
+#: Seconds between two looks of a long poll for messages that became visible by time; as in MiniStack itself.
 _LOOK_SECONDS = 0.1
-#: How often a queue is searched for what is retained too long, was received too often, or may be sent again.
+#: Seconds between two cleanings of a queue: retention, receive counts, deduplication ids.
 _CLEAN_SECONDS = 1.0
-#: After these there may be something to receive: what they send, show, or were behind.
+#: Operations after which a receive may find a message: they send, show or unblock some.
 _REVEALING = (
     "SendMessage",
     "SendMessageBatch",
@@ -31,14 +28,9 @@ _REVEALING = (
     "DeleteMessageBatch",
 )
 
-#: Work out the same for the same text: a lane's numbers and conditions come again with each of its calls.
-_PURE = ("_ddb_canonicalize_number", "_number_error", "_number_size_bytes", "_condition_syntax_error")
-_REMEMBERED = 20_000
-_ATOMS = (str, int, float, bool, type(None))
-
 Call = dict[str, Any]
 Answer = dict[str, Any]
-#: As MiniStack has them: the call and its queue's URL.
+#: MiniStack's handler of a call, with the queue's URL.
 Handler = Callable[[Call, str], Answer]
 Receive = Callable[[Call, str], Awaitable[Answer]]
 Scope = MutableMapping[str, Any]
@@ -46,14 +38,10 @@ Asgi = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 def tune() -> None:
-    """To be called once, before the first call is served."""
-    from ministack.services import dynamodb, sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
+    """Applies the patches. Call it once, before the first request."""
+    from ministack.services import sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
-    for name in _PURE:
-        setattr(dynamodb, name, functools.lru_cache(_REMEMBERED)(getattr(dynamodb, name)))
-    dynamodb.copy = SimpleNamespace(deepcopy=copied)
     handlers = sqs._HANDLERS
-    handlers["DeleteMessageBatch"] = looking_once(handlers["DeleteMessageBatch"], sqs._get_q)
     waiting = WaitingReceives(handlers["ReceiveMessage"], lambda url: sqs._get_q(url)["attributes"])
     handlers["ReceiveMessage"] = waiting.receive
     for action in _REVEALING:
@@ -63,25 +51,16 @@ def tune() -> None:
         setattr(sqs, look, _rarely(getattr(sqs, look)))
 
 
-def copied(value: Any) -> Any:
-    """A deep copy; of what JSON can say, in a quarter of the time that `copy.deepcopy` takes."""
-    if type(value) is dict:
-        return {key: copied(one) for key, one in value.items()}
-    if type(value) is list:
-        return [copied(one) for one in value]
-    return value if type(value) in _ATOMS else copy.deepcopy(value)
-
-
 class WaitingReceives:
-    """Long polls that look when there may be something new. MiniStack's own look every 100 ms.
+    """Long polls that wake when a message may have become visible, instead of every 100 ms as in MiniStack.
 
-    One call that reveals messages has one receive look: of one lane, no other could get any.
+    A call wakes one waiting receive only: two could not both get messages of one lane.
     """
 
     def __init__(
         self, receive: Receive, attributes: Callable[[str], Mapping[str, str]], look_seconds: float = _LOOK_SECONDS
     ) -> None:
-        """attributes: a queue's, by its URL."""
+        """attributes: returns a queue's attributes by its URL."""
         self._receive = receive
         self._attributes = attributes
         self._look_seconds = look_seconds
@@ -105,13 +84,13 @@ class WaitingReceives:
             answer = await self._receive({**data, "WaitTimeSeconds": 0}, url)
             left = deadline - time.monotonic()
             if len(answer.get("Messages", ())) == int(data.get("MaxNumberOfMessages", 1)):
-                self._reveal(url)  # there may be more
+                self._reveal(url)  # more messages may be visible
             if answer or left <= 0:
                 return answer
             await self._news(url, min(left, self._look_seconds))
 
     async def _news(self, url: str, seconds: float) -> None:
-        """Until something was revealed, so long at most."""
+        """Waits until a message may be visible, for at most `seconds`."""
         news = asyncio.get_running_loop().create_future()
         self._waiting[url].append(news)
         try:
@@ -126,7 +105,7 @@ class WaitingReceives:
 
 
 def given_up_with_client(app: Asgi) -> Asgi:
-    """A receive ends with the connection on which it waits: what it got would be hidden from everybody."""
+    """Cancels a receive when its client disconnects, since the messages it got would stay hidden from everyone."""
 
     async def serve(scope: Scope, receive: Any, send: Any) -> None:
         if not dict(scope.get("headers", ())).get(b"x-amz-target", b"").endswith(b".ReceiveMessage"):
@@ -154,26 +133,8 @@ def given_up_with_client(app: Asgi) -> Asgi:
     return serve
 
 
-def looking_once(delete: Handler, queue_of: Callable[[str], Call]) -> Handler:
-    """MiniStack looks through the whole queue for each message to be deleted; here it sees only the named ones."""
-
-    def call(data: Call, url: str) -> Answer:
-        queue = queue_of(data.get("QueueUrl", url))
-        messages, named = queue["messages"], {entry.get("ReceiptHandle") or "" for entry in data.get("Entries", [])}
-        queue["messages"] = [message for message in messages if message["receipt_handle"] in named]
-        rest = messages
-        try:
-            answer = delete(data, url)
-            rest = [message for message in messages if message["receipt_handle"] not in named]
-        finally:
-            queue["messages"] = rest
-        return answer
-
-    return call
-
-
 def _if_need_be(complete: Callable[[Call], None]) -> Callable[[Call], None]:
-    """What SNS sent may lack fields, but not what was sent here."""
+    """Skips completing messages sent here; only those sent by SNS can lack fields."""
 
     def complete_if_need_be(message: Call) -> None:
         if "seq" not in message:

@@ -1,4 +1,4 @@
-"""Ends a process when the one that started it is gone, so that `kill -9` of the runner leaves nothing behind."""
+"""Ends a process when its parent dies, so that `kill -9` of the runner leaves no processes behind."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import time
 _LOOK_SECONDS = 0.5
 
 
-#: Names the process id of whoever started this one, which may be dead by the time that we look for it.
+#: Variable with the parent's process id, since the parent may be dead before this process can look it up.
 _VARIABLE = "PACELINE_PARENT"
 
 
 def end_with_parent() -> None:
-    """From now on this process gets a SIGTERM, as for a clean stop, soon after its parent has died."""
+    """Sends this process a SIGTERM, as for a clean stop, soon after its parent has died."""
     parent = int(os.environ.get(_VARIABLE) or os.getppid())
     os.environ.update(as_parent())
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def as_parent() -> dict[str, str]:
-    """What the processes that this one starts have to find in their environment."""
+    """Returns the environment variables that child processes of this one need."""
     return {_VARIABLE: str(os.getpid())}
 
 
 def _watch(parent: int) -> None:
-    # An orphan gets a new parent. Polling for that works on Linux and macOS alike; PR_SET_PDEATHSIG only on one.
+    # An orphan gets a new parent. Polling for that works on Linux and macOS; PR_SET_PDEATHSIG only on Linux.
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

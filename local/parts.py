@@ -1,4 +1,4 @@
-"""The container of a process under `make run`: it logs to files, and locks what it runs on this machine."""
+"""Builds the container for `make run`: it logs to files and locks running claims on this machine."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from local.presence import MachinePresence
 
 
 def make_container() -> Container:
-    """SettingError when the environment is wrong."""
+    """Raises SettingError for an invalid environment."""
     settings = Settings.from_env(os.environ)
     log_dir, run_dir = os.environ["LOG_DIR"], Path(os.environ["RUN_DIR"])
     process_name = os.environ.get("PROCESS_NAME") or "process"
@@ -21,9 +21,9 @@ def make_container() -> Container:
 
 
 def warm_up() -> None:
-    """Makes clients and connections before the first request or message has to wait for them.
+    """Creates clients and connections before the first request or message needs them.
 
-    What is wrong with AWS is left to those who need it.
+    Ignores errors of AWS: the first call that needs it reports them.
     """
     use(make_container)
     parts = container()

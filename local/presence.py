@@ -1,4 +1,4 @@
-"""Which claims are being served on this machine, by locks of the operating system: they go when their process does."""
+"""Tracks the claims served on this machine by operating-system locks, which end with their process."""
 
 import fcntl
 import hashlib
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 class MachinePresence:
-    """A claim's lock is one byte of a file that is never written, so there is nothing to clean up.
+    """Locks one byte per claim in a file that is never written, so nothing needs cleaning up.
 
-    Nothing else in the process may open the file: closing it anywhere would let go of all locks.
+    Nothing else in the process may open the file: closing it anywhere would release all locks.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        #: a process has no locks against itself
+        #: claims of this process, which its own locks do not show
         self._mine: set[str] = set()
         self._lock = threading.Lock()
 
@@ -25,12 +25,12 @@ class MachinePresence:
     def serving(self, token: str) -> Iterator[None]:
         with self._lock:
             self._mine.add(token)
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _place(token))
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _lock_offset(token))
         try:
             yield
         finally:
             with self._lock:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(token))
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _lock_offset(token))
                 self._mine.discard(token)
 
     def is_served(self, token: str) -> bool:
@@ -38,13 +38,13 @@ class MachinePresence:
             if token in self._mine:
                 return True
             try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(token))
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _lock_offset(token))
             except BlockingIOError:
                 return True
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(token))
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _lock_offset(token))
             return False
 
 
-def _place(token: str) -> int:
-    """A byte for each claim, far too many for two to meet; a file may be 2^63 bytes long."""
+def _lock_offset(token: str) -> int:
+    """Returns the claim's byte offset. 2^63 possible offsets make a collision negligible."""
     return int.from_bytes(hashlib.sha256(token.encode()).digest()[:7], "big")

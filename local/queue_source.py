@@ -1,4 +1,4 @@
-"""The queue as a Lambda event source sees it: receive, delete, hide. The only file of the worker that knows boto3."""
+"""Receives, deletes and hides a queue's messages, like Lambda's event source. The worker's only use of boto3."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from chalicelib.aws.client import USER_AGENT
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: A killed worker's messages come back to another one after this time; held ones are extended well before it.
+#: Seconds after which a killed worker's messages reappear; held-up ones are extended well before.
 VISIBILITY_SECONDS = 10
 
-#: More in one call is refused by SQS.
+#: Largest batch that SQS accepts.
 BATCH = 10
 
 
 class SourceError(Exception):
-    """The queue could not be asked; trying again later may help."""
+    """The queue did not answer or refused; a retry may help."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Message:
 
     id: str
     receipt: str
-    #: The message group.
+    #: the message group
     lane: str
-    #: Grows along the lane.
+    #: increases along the lane
     sequence: int
-    #: As boto3 gave it.
+    #: as received from boto3
     raw: Mapping[str, Any]
 
 
 class Source:
-    """One FIFO queue; may be used by many threads."""
+    """One FIFO queue. Thread-safe."""
 
     def __init__(self, queue_url: str, client: SQSClient | None = None) -> None:
         self._queue_url = queue_url
         self._client = client or _client()
 
     def receive(self, count: int, wait_seconds: int) -> list[Message]:
-        """Up to `count` messages, hidden from others for VISIBILITY_SECONDS."""
+        """Receives up to `count` messages and hides them for VISIBILITY_SECONDS. Raises SourceError."""
         try:
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url,
@@ -64,7 +64,7 @@ class Source:
         return [_message(raw) for raw in answer.get("Messages", [])]
 
     def delete(self, messages: Sequence[Message]) -> list[str]:
-        """Delete them; returns why some could not be deleted. Those come back, and the handler knows them."""
+        """Deletes messages; returns the errors of those that could not be deleted and will be redelivered."""
         refused: list[str] = []
         for batch in _batches(messages):
             entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
@@ -76,7 +76,7 @@ class Source:
         return refused
 
     def hide(self, messages: Sequence[Message], seconds: int) -> None:
-        """Hide them for so long from now; 0 gives them back. One whose receipt has expired is passed over."""
+        """Hides the messages for `seconds` from now; 0 shows them. Skips messages whose receipt has expired."""
         for batch in _batches(messages):
             entries = [
                 {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
@@ -89,7 +89,7 @@ class Source:
 
 
 def _client() -> SQSClient:
-    # Retries are the caller's, who also has to stop in time.
+    # No retries here: callers retry themselves and have to stop in time.
     config = Config(
         connect_timeout=2,
         read_timeout=12,

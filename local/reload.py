@@ -1,6 +1,6 @@
-"""Restarts the API and the workers when the code has changed, and says in one line what happened.
+"""Restarts the API and the workers when the code changes, and reports it in one line.
 
-Code that can't be loaded is not loaded: what runs goes on with the code that it has until the fault is mended.
+If the new code fails to load, the running processes keep the old code until the error is fixed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from local.health import heartbeat_files, is_healthy
 from local.startup import START_SECONDS
 from local.supervisor import Supervisor, SupervisorError
 
-#: Everything that a new process would stumble over, but for AWS.
+#: Runs everything that can fail in a new process, except AWS.
 _LOAD = "import app; from chalicelib.container import load_own_tasks; load_own_tasks()"
 _LOAD_SECONDS = 60
 _SETTLE_MS = 300
@@ -26,12 +26,12 @@ _LONGEST_LINE = 300
 
 
 class Reload:
-    """Runs in a thread of its own from `start` to `stop`."""
+    """Runs in its own thread from `start` to `stop`."""
 
     def __init__(
         self, supervisor: Supervisor, run_dir: Path, names: Iterable[str], root: Path, say: Callable[[str], None]
     ) -> None:
-        """names: of the processes, each restarted when the one before it does its work again."""
+        """names: the processes to restart, each once the one before it is healthy."""
         self._supervisor = supervisor
         self._run_dir = run_dir
         self._names = list(names)
@@ -44,7 +44,7 @@ class Reload:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once no process is being restarted any more."""
+        """Returns once no restart is running."""
         self._stopping.set()
         self._thread.join(10)
 
@@ -71,7 +71,7 @@ class Reload:
     def _restart(self, name: str) -> None:
         self._supervisor.end_process(name)
         for heartbeat in heartbeat_files(self._run_dir, name):
-            heartbeat.unlink(missing_ok=True)  # or its last one would pass for the next one's
+            heartbeat.unlink(missing_ok=True)  # else the old process's heartbeat would count for the new one
         self._supervisor.start_process(name)
         deadline = time.monotonic() + START_SECONDS
         while not is_healthy(self._run_dir, name) and time.monotonic() < deadline:
@@ -80,7 +80,7 @@ class Reload:
 
 
 def load_fault(root: Path) -> str | None:
-    """What keeps the code from being loaded, in one line; None when nothing does."""
+    """Returns the error that loading the code raises, in one line; None if it loads."""
     try:
         ran = subprocess.run(
             [sys.executable, "-c", _LOAD],
@@ -92,11 +92,11 @@ def load_fault(root: Path) -> str | None:
             timeout=_LOAD_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return f"it does not load within {_LOAD_SECONDS} s"
+        return f"loading takes longer than {_LOAD_SECONDS} s"
     if not ran.returncode:
         return None
     lines = ran.stderr.strip().splitlines()
-    # Of a traceback, the last place that it names and what went wrong there.
-    places = [line.strip() for line in lines if line.lstrip().startswith('File "')]
-    where = places[-1].replace('File "', "").replace('"', "").replace(f"{root}/", "") if places else ""
-    return f"{lines[-1] if lines else 'no reason given'} ({where})"[:_LONGEST_LINE]
+    # Keep the last location of the traceback and its error.
+    locations = [line.strip() for line in lines if line.lstrip().startswith('File "')]
+    location = locations[-1].replace('File "', "").replace('"', "").replace(f"{root}/", "") if locations else ""
+    return f"{lines[-1] if lines else 'no reason given'} ({location})"[:_LONGEST_LINE]

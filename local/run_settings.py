@@ -1,4 +1,4 @@
-"""What the local runner itself can be told, read from the environment and `.env`, checked once."""
+"""The local runner's settings, read once from the environment and `.env`, validated."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chalicelib.core.errors import SettingError
+from infra.environment import environment
 
 DEFAULT_PORT = 8000
 
-#: A unix socket's path may have about 104 bytes (108 on Linux); the longest name put into a run directory is 24.
+#: Bytes. A unix socket's path may have about 104 (108 on Linux); the longest name in a run directory has 24.
 _SOCKET_DIRECTORY_LIMIT = 78
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Where the local run listens, keeps its state and looks after its processes."""
+    """Addresses, folders and health checks of a local run."""
 
     host: str
-    #: Of the HTTP API.
+    #: port of the HTTP API
     port: int
-    #: Absolute. Everything that has to outlive a run.
+    #: absolute path of the state that outlives a run
     state_dir: Path
-    #: Absolute. The completion log.
+    #: absolute path of the completion log
     log_dir: Path
     stage: str
-    #: None: the runner starts an emulator of its own.
+    #: None starts an embedded emulator
     endpoint_url: str | None
-    #: Between two checks of every process.
+    #: seconds between two health checks of a process
     health_interval_seconds: float
-    #: Restart API and workers when the code has changed.
+    #: restart API and workers when the code changes
     reload: bool
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LocalSettings:
-        """Raises SettingError naming the variable and what it allows."""
+        """Reads the settings. Raises SettingError naming the variable and the allowed values."""
         return cls(
             host=env.get("HOST") or "127.0.0.1",
             port=_port(env.get("PORT") or str(DEFAULT_PORT)),
@@ -58,12 +59,12 @@ class LocalSettings:
 
     @property
     def endpoint_file(self) -> Path:
-        """Names the endpoint of the run that goes on."""
+        """File with the AWS endpoint of the current run."""
         return self.run_dir / "endpoint"
 
     @property
     def running_endpoint(self) -> str | None:
-        """The AWS endpoint of the Paceline that runs with this state; None when none does."""
+        """Returns the AWS endpoint of the Paceline that runs with this state; None if none runs."""
         try:
             with (self.state_dir / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -80,7 +81,7 @@ class LocalSettings:
 
     @property
     def run_dir(self) -> Path:
-        """Holds sockets and heartbeats: in the state directory, or in a short temporary one if sockets need that."""
+        """Folder of sockets and heartbeats: in the state directory, or a temporary one if that path is too long."""
         wanted = self.state_dir / "run"
         if len(os.fsencode(wanted)) <= _SOCKET_DIRECTORY_LIMIT:
             return wanted
@@ -88,6 +89,12 @@ class LocalSettings:
         short = f"paceline-{os.getuid()}-{digest}"
         beside = Path(tempfile.gettempdir()) / short
         return beside if len(os.fsencode(beside)) <= _SOCKET_DIRECTORY_LIMIT else Path("/tmp") / short  # noqa: S108
+
+
+def local_url() -> str:
+    """The address of `make run`, by HOST and PORT from the environment or `.env`."""
+    env = environment()
+    return f"http://{env.get('HOST') or '127.0.0.1'}:{env.get('PORT') or DEFAULT_PORT}"
 
 
 def _port(text: str) -> int:

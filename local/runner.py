@@ -1,4 +1,4 @@
-"""`make run`: starts the emulator, the stack, the API and the workers, watches over them, and stops them in order."""
+"""`make run`: starts the emulator, the stack, the API and the workers, watches them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
 from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
-from infra.stack import StackError, emulator_defaults, ensure_stack
+from infra.environment import emulator_defaults, environment
+from infra.stack import StackError, ensure_stack
 from local.emulator import HOST, free_port
 from local.health import is_healthy
 from local.programs import app_programs, emulator_program
@@ -32,17 +31,17 @@ from local.watch import Watch
 
 
 class RunError(Exception):
-    """The run can't start or go on; the message is for the person at the terminal."""
+    """The run cannot start or continue; the message is for the terminal."""
 
 
 class StopRequestedError(Exception):
-    """A signal came while the start was still under way."""
+    """A signal arrived during the start."""
 
 
 def main() -> int:
-    """Exit code 0 after a stop that was asked for, 1 when the run can't start or go on, 2 for a wrong setting."""
+    """Returns 0 after a requested stop, 1 if the run cannot start or continue, 2 for an invalid setting."""
     signals = StopSignals()
-    env = _environment()
+    env = environment()
     try:
         settings = LocalSettings.from_env(env)
         Settings.from_env(env)
@@ -57,20 +56,14 @@ def main() -> int:
     return 0
 
 
-def _environment() -> dict[str, str]:
-    """What is set, and below it what `.env` says."""
-    from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
-    return {**from_file, **os.environ}
-
-
 def _say(line: str, stream: IO[str] | None = None) -> None:
-    # The terminal may be gone; what runs has to be stopped all the same.
+    # The terminal may be closed, but the processes must still be stopped.
     with suppress(OSError):
         print(line, file=stream or sys.stdout, flush=True)
 
 
 class Run:
-    """One run, from the first check to the last line."""
+    """One local run, from its checks to its stop."""
 
     def __init__(self, settings: LocalSettings, env: Mapping[str, str], signals: StopSignals) -> None:
         self._settings = settings
@@ -88,7 +81,7 @@ class Run:
         self._endpoint_url = settings.endpoint_url or f"http://{HOST}:{free_port()}"
 
     def run(self, *, open_to_all: bool) -> None:
-        """Returns after a stop that was asked for. Raises RunError, SupervisorError or StackError."""
+        """Returns after a requested stop. Raises RunError, SupervisorError or StackError."""
         with self._state_dir():
             try:
                 self._start()
@@ -102,7 +95,7 @@ class Run:
 
     def _start(self) -> None:
         if self._supervisor.end_leftover():
-            _say("Outcome what was left of an earlier run")
+            _say("Ended the processes left from an earlier run")
         _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)
@@ -118,10 +111,10 @@ class Run:
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
 
     def _start_emulator(self) -> list[Program]:
-        """The emulator's program, running; none when the endpoint is somebody else's."""
+        """Starts the emulator and returns its program; returns none if AWS_ENDPOINT_URL names a running one."""
         if self._settings.endpoint_url:
             if not _listens(self._endpoint_url):
-                raise RunError(f"AWS_ENDPOINT_URL {self._endpoint_url} does not answer: start what should be there")
+                raise RunError(f"AWS_ENDPOINT_URL {self._endpoint_url} does not answer: start the emulator there first")
             self._supervisor.start([], self._env)
             return []
         program = emulator_program(self._settings, urlsplit(self._endpoint_url).port or 0)
@@ -132,9 +125,9 @@ class Run:
     def _announce(self, open_to_all: bool) -> None:
         kind = "AWS endpoint" if self._settings.endpoint_url else "embedded AWS emulator"
         _say(f"The {kind} is at {self._endpoint_url}")
-        _say(f"Completions are logged in {self._settings.log_dir}, processes in {self._settings.process_log_dir}")
+        _say(f"Completion log: {self._settings.log_dir}; process logs: {self._settings.process_log_dir}")
         if open_to_all:
-            _say("AUTH=none: whoever reaches this port can submit tasks as anyone")
+            _say("AUTH=none: anyone who can reach this port can submit tasks as any user")
         _say(f"Paceline is ready at {self._settings.url}")
 
     def _make_watch(self) -> Watch:
@@ -148,10 +141,10 @@ class Run:
             self._reload.start()
         while not self._signals.wait(0.5):
             if not self._supervisor.alive:
-                raise RunError("The process supervisor ended, and everything with it")
+                raise RunError("The process supervisor ended, and all processes with it")
 
     def _restore_stack(self) -> None:
-        """An emulator that crashed early may have come back without its table and queues."""
+        """Recreates the stack if an emulator that crashed early came back without table and queues."""
         deadline = time.monotonic() + START_SECONDS
         while not _listens(self._endpoint_url) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -168,7 +161,7 @@ class Run:
         if not self._supervisor.alive:
             return
         if self._signals.count:
-            _say("Stopping: running tasks finish, waiting ones stay queued (once more to hurry)")
+            _say("Stopping: running tasks finish, waiting tasks stay queued (send the signal again to hurry)")
         pids = self._app_pids()
         asked = self._signals.count
         self._supervisor.stop()
@@ -178,7 +171,7 @@ class Run:
                 _kill(pids)
 
     def _app_pids(self) -> list[int]:
-        """Of everything but the emulator, which has state to save."""
+        """Returns the process ids of all but the emulator, which must save its state."""
         with suppress(SupervisorError):
             return [info.pid for info in self._supervisor.processes().values() if info.pid and info.name != "emulator"]
         return []
@@ -192,8 +185,8 @@ class Run:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def _state_dir(self) -> IO[str]:
-        """Make the directories and take the lock on them, which ends with this process."""
-        # What users sent is in there.
+        """Creates the state directory and locks it for this process's lifetime."""
+        # The state holds payloads of users.
         _make(self._settings.state_dir, 0o700)
         for directory in (self._settings.process_log_dir, self._settings.log_dir):
             _make(directory)
@@ -203,7 +196,7 @@ class Run:
         except BlockingIOError:
             lock.close()
             raise RunError(
-                f"Paceline runs already with its state in {self._settings.state_dir}: "
+                f"Paceline is already running with its state in {self._settings.state_dir}: "
                 "stop it, or set STATE_DIR to another directory"
             ) from None
         self._settings.run_dir.mkdir(mode=0o700, exist_ok=True)
@@ -214,12 +207,12 @@ def _make(directory: Path, mode: int = 0o777) -> None:
     try:
         directory.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{directory} can't be made: {error.strerror}") from error
+        raise RunError(f"cannot create {directory}: {error.strerror}") from error
 
 
 def _check_port(settings: LocalSettings) -> None:
     with socket.socket() as probe:
-        # As the API's own socket will be: connections of an earlier run that linger don't count.
+        # Same option as the API's socket, so that lingering connections of an earlier run don't count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as something to wait for, so that no step of the runner is torn apart by one."""
+"""Turns SIGINT and SIGTERM into an event to wait for, so that a signal interrupts no step of the runner."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import socket
 
 
 class StopSignals:
-    """Counts the requests to stop. Made in the main thread."""
+    """Counts requests to stop. Create it in the main thread."""
 
     def __init__(self) -> None:
         self.count = 0
         self._read, write = socket.socketpair()
         write.setblocking(False)
-        # A signal between a look at `count` and the wait would be missed; the byte in the socket is not.
+        # A signal between reading `count` and waiting would be missed; the byte in the socket is not.
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         self._write = write
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Sleep until a signal comes or the time is over; whether a stop has been asked for, now or before."""
+        """Sleeps until a signal or the timeout; returns True if a stop was ever requested."""
         if select.select([self._read], [], [], timeout_seconds)[0]:
             self._read.recv(64)
         return self.count > 0

@@ -1,4 +1,4 @@
-"""Waits for processes to be ready, and tells early and with their own words when they can't be."""
+"""Waits until processes are ready, and fails early with the end of their log if one exits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from local.supervisor import ProcessInfo, Supervisor
 
-#: A machine may be slow; a process that ends is noticed at once.
+#: Seconds to wait; generous for slow machines, since a process that exits is detected at once.
 START_SECONDS = 120.0
 _LOOK_SECONDS = 0.1
 _LOG_TAIL_LINES = 15
 
 
 class StartError(Exception):
-    """A process did not start; the message ends with the end of its log."""
+    """A process did not start; the message includes the end of its log."""
 
 
 class Startup:
-    """The start of some processes that supervisord looks after."""
+    """Waits for a set of processes under supervisord."""
 
     def __init__(self, supervisor: Supervisor, names: Sequence[str]) -> None:
         self._supervisor = supervisor
@@ -29,9 +29,9 @@ class Startup:
         self._pids: dict[str, int] = {}
 
     def wait(self, is_ready: Callable[[], bool], is_stopped: Callable[[float], bool]) -> bool:
-        """Whether they are ready; false when a stop was asked for meanwhile. Raises StartError.
+        """Returns True once they are ready, False if a stop was requested. Raises StartError.
 
-        is_stopped: sleeps for so many seconds, or until a stop is asked for, which it tells.
+        is_stopped: sleeps for the given seconds or until a stop is requested, and returns whether it was.
         """
         deadline = time.monotonic() + START_SECONDS
         while not is_ready():
@@ -43,7 +43,7 @@ class Startup:
         return True
 
     def _has_ended(self, info: ProcessInfo) -> bool:
-        # supervisord may have started it again before we looked.
+        # supervisord may already have restarted it.
         was_replaced = info.pid and self._pids.setdefault(info.name, info.pid) != info.pid
         return info.state in ("BACKOFF", "EXITED", "FATAL") or bool(was_replaced)
 

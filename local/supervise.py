@@ -1,4 +1,4 @@
-"""supervisord as a child of the runner: stops all its programs in order, and itself, when the runner is gone."""
+"""Runs supervisord as a child of the runner: when the runner is gone, stops its programs in order, then itself."""
 
 from supervisor.supervisord import main
 

@@ -1,7 +1,7 @@
-"""supervisord: its configuration, its start, and what is asked of it while it runs.
+"""Configures, starts and controls supervisord.
 
-It starts the programs again when they end, rotates their logs, shares one listening socket between the API
-processes and stops everything in order: workers, then API, then emulator.
+supervisord restarts programs that end, rotates their logs, shares one listening socket between the API processes and
+stops everything in order: workers, API, emulator.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from local.parent import as_parent
 
-#: A worker may be in a task that takes as long as a Lambda function is given, and then some.
+#: Seconds to wait for a program's stop: longer than a task may run on Lambda.
 STOP_SECONDS = 65
 
 _CALL_ERRORS = (OSError, HTTPException, xmlrpc.client.Error)
 
 
 class SupervisorError(Exception):
-    """supervisord did not start, or does not answer."""
+    """supervisord did not start, or did not answer."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """Processes of one kind: `name`, or `name-1`, `name-2`... when there are several."""
+    """Processes of one kind, named `name`, or `name-1`, `name-2`... if there are several."""
 
     name: str
     command: Sequence[str]
-    #: Programs of a higher priority are stopped first.
+    #: programs of a higher priority stop first
     priority: int
     processes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: `host:port` of a listening socket that all processes get as file descriptor 0.
+    #: `host:port` of a listening socket that all processes share as file descriptor 0
     listen: str | None = None
 
     @property
@@ -58,17 +58,17 @@ class Program:
 @dataclass(frozen=True)
 class ProcessInfo:
     name: str
-    #: 0 when it does not run.
+    #: process id, 0 if it does not run
     pid: int
-    #: As supervisord names it: STARTING, RUNNING, BACKOFF, STOPPING, EXITED...
+    #: supervisord's state: STARTING, RUNNING, BACKOFF, STOPPING, EXITED...
     state: str
-    #: Epoch seconds.
+    #: epoch seconds
     started_at: int
     log: Path
 
 
 class Supervisor:
-    """One supervisord over the programs in its configuration."""
+    """Controls one supervisord."""
 
     def __init__(self, run_dir: Path, log_dir: Path) -> None:
         self._run_dir = run_dir
@@ -86,9 +86,9 @@ class Supervisor:
         return self._process is not None and self._process.poll() is None
 
     def start(self, programs: Sequence[Program], env: Mapping[str, str]) -> None:
-        """Start supervisord and these programs; returns when it answers. Raises SupervisorError."""
+        """Starts supervisord with these programs; returns once it answers. Raises SupervisorError."""
         self._write(programs)
-        # In a session of its own: Ctrl-C in the terminal is for the runner, which stops the rest in order.
+        # In its own session: Ctrl-C in the terminal is for the runner, which stops the rest in order.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "local.supervise", "-n", "-c", str(self._config)],
             env={**env, **as_parent()},
@@ -104,14 +104,14 @@ class Supervisor:
             time.sleep(0.05)
 
     def add(self, running: Sequence[Program], new: Sequence[Program]) -> None:
-        """Start more programs beside those that run."""
+        """Starts further programs beside the running ones."""
         self._write([*running, *new])
         self._call("reloadConfig")
         for program in new:
             self._call("addProcessGroup", program.name)
 
     def processes(self) -> dict[str, ProcessInfo]:
-        """All processes by name. Raises SupervisorError when supervisord does not answer."""
+        """Returns all processes by name. Raises SupervisorError if supervisord does not answer."""
         infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         return {
             info["name"]: ProcessInfo(
@@ -121,20 +121,20 @@ class Supervisor:
         }
 
     def end_process(self, name: str) -> None:
-        """End this process cleanly; returns when it has ended. Raises SupervisorError."""
+        """Ends the process cleanly and waits for its end. Raises SupervisorError."""
         self._call("stopProcess", _full_name(name))
 
     def start_process(self, name: str) -> None:
-        """Start it again; returns when it has run for a second. Raises SupervisorError."""
+        """Starts the process again; returns after it has run for a second. Raises SupervisorError."""
         self._call("startProcess", _full_name(name))
 
     def stop(self) -> None:
-        """Begin to stop everything, in order; `wait` tells when it is done."""
+        """Begins to stop everything, in order; `wait` waits for the end."""
         if self._process is not None and self.alive:
             self._process.terminate()
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Whether supervisord has ended within this time."""
+        """Returns True if supervisord ended within this time."""
         if self._process is None:
             return True
         with suppress(subprocess.TimeoutExpired):
@@ -142,15 +142,15 @@ class Supervisor:
         return not self.alive
 
     def end_leftover(self, timeout_seconds: float = STOP_SECONDS + 15) -> bool:
-        """End cleanly a supervisord that a killed runner left behind; false when there was none."""
+        """Ends a supervisord that a killed runner left behind; False if there was none."""
         if not self._listens():
             self._socket.unlink(missing_ok=True)
             return False
-        # One that is stopping already refuses the call.
+        # A supervisord that is already stopping refuses the call.
         with suppress(SupervisorError, ProcessLookupError):
             os.kill(cast("int", self._call("getPID")), signal.SIGTERM)
         deadline = time.monotonic() + timeout_seconds
-        # Its socket tells better than its process id, which stays when nobody collects dead orphans.
+        # Check its socket rather than its process id, which survives as a zombie if no process reaps it.
         while self._listens():
             if time.monotonic() > deadline:
                 raise SupervisorError("the processes left from an earlier run do not end")
@@ -192,7 +192,7 @@ class Supervisor:
                 logfile_backups="2",
                 pidfile=_escape(self._run_dir / "supervisord.pid"),
                 childlogdir=_escape(self._log_dir),
-                # supervisord warns of running as root unless it is told to.
+                # Setting the user prevents supervisord's warning about running as root.
                 **({"user": "root"} if os.getuid() == 0 else {}),
             )
             + _ini("unix_http_server", file=_escape(self._socket), chmod="0700")
@@ -215,7 +215,7 @@ class Supervisor:
             environment=",".join([*pairs, f'PROCESS_NAME="{name}"']),
             priority=str(program.priority),
             autorestart="true",
-            # Never give up: what keeps a process down (the disk, the emulator) may pass.
+            # Retry forever: the cause (disk, emulator) may pass.
             startretries="1000000",
             startsecs="1",
             stopsignal="TERM",
@@ -228,7 +228,7 @@ class Supervisor:
 
 
 def _full_name(process: str) -> str:
-    """With its group, which is its program."""
+    """Returns supervisord's `group:process` name; the group is the program."""
     return f"{process.rpartition('-')[0] or process}:{process}"
 
 
@@ -238,5 +238,5 @@ def _ini(section: str, **options: str) -> str:
 
 
 def _escape(value: object) -> str:
-    """supervisord expands % in every value."""
+    """Escapes %, which supervisord expands in values."""
     return str(value).replace("%", "%%")

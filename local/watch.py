@@ -1,4 +1,4 @@
-"""Watches over the running processes: reports those that ended, and kills those that do not answer."""
+"""Reports processes that ended, and kills those that do not answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.health import is_healthy
 from local.supervisor import ProcessInfo, Supervisor, SupervisorError
 
 _LOOK_SECONDS = 0.25
-#: A process that began less than this ago is still importing its modules.
+#: Seconds during which a new process is not checked, since it is importing its modules.
 _GRACE_SECONDS = 10.0
 
 _EXITED = re.compile(r"exited: (\S+) \((?:terminated by (\w+)|exit status (\d+))")
@@ -23,7 +23,7 @@ _SPAWNED = re.compile(r"spawned: '([^']+)' with pid")
 
 
 class Watch:
-    """Runs in a thread of its own from `start` to `stop`; says, one line each, what happened since it was made."""
+    """Runs in its own thread from `start` to `stop`; prints one line per event since its creation."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Watch:
                 self._on_emulator_restart()
 
     def _check(self) -> None:
-        """Kill each process that fails its check; supervisord starts it again."""
+        """Kills each process that fails its check; supervisord restarts it."""
         with suppress(SupervisorError):
             for process in self._supervisor.processes().values():
                 if not self._is_checked(process) or is_healthy(self._run_dir, process.name):
@@ -84,7 +84,7 @@ class Watch:
 
 
 def _follow(path: Path, position: int) -> Iterator[list[str]]:
-    """Each time, the whole lines added to the file since the time before, beginning at this byte."""
+    """Yields the lines added to the file since the last call, from this byte on."""
     while True:
         with suppress(FileNotFoundError):
             position = 0 if path.stat().st_size < position else position  # rotated

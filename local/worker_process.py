@@ -1,6 +1,6 @@
 """One worker process: polls the queue and calls the Chalice function, as Lambda's SQS event source mapping does.
 
-One message for each call (BatchSize 1), lanes side by side, each lane in order, `batchItemFailures` heeded.
+One message per call (BatchSize 1), lanes in parallel, each lane in order, partial batch responses respected.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from local.parent import end_with_parent
 from local.queue_source import BATCH, VISIBILITY_SECONDS, Message, Source, SourceError
 from local.signals import StopSignals
 
-#: Short, because a stop waits for it: what a call abandoned would receive stays hidden from everybody.
+#: Seconds of a long poll. Short, because a stop waits for it: aborting the call could leave messages hidden.
 _WAIT_SECONDS = 1
 _EXTEND_SECONDS = 3.0
 _BUSY_SECONDS = 0.02
 _BACKOFF_SECONDS = 0.2
 _BACKOFF_SECONDS_LIMIT = 3.0
-#: Of virtual memory; a lane's thread mostly sleeps.
+#: Bytes of virtual memory per thread; a lane's thread mostly sleeps.
 _STACK_BYTES = 1024 * 1024
 
 log = logging.getLogger("worker")
 
-#: The Chalice function: event, context, answer.
+#: The Chalice function: takes event and context, returns the answer.
 Function = Callable[[dict[str, Any], Context], Any]
 
 
 class Poller:
-    """The threads that move messages between the queue and the lanes."""
+    """The threads that receive messages for the lanes and extend their visibility."""
 
     def __init__(self, source: Source, lanes: Lanes, heartbeat: Path, batch: int) -> None:
         self._source = source
@@ -53,7 +53,7 @@ class Poller:
         self._extender.start()
 
     def stop(self) -> None:
-        """Begin no further receive; `join` waits for the one under way."""
+        """Starts no further receive; `join` waits for the running one."""
         self._stopping.set()
 
     def join(self) -> None:
@@ -78,29 +78,29 @@ class Poller:
             try:
                 self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
             except SourceError as error:
-                log.warning("held messages may come back to another worker: %s", error)
+                log.warning("received messages may be redelivered to another worker: %s", error)
 
 
 class _Backoff:
-    """Longer and longer pauses while the queue can't be reached; one line when it begins, one when it is over."""
+    """Growing pauses while the queue is unreachable; logs the begin and the end."""
 
     def __init__(self) -> None:
         self._pause = 0.0
 
     def failed(self, error: Exception) -> float:
         if not self._pause:
-            log.warning("the queue can't be reached, trying again: %s", error)
+            log.warning("the queue is unreachable, retrying: %s", error)
         self._pause = min(self._pause * 2 or _BACKOFF_SECONDS, _BACKOFF_SECONDS_LIMIT)
         return self._pause
 
     def succeeded(self) -> None:
         if self._pause:
-            log.warning("the queue can be reached again")
+            log.warning("the queue is reachable again")
         self._pause = 0.0
 
 
 def handler(function: Function, name: str, queue_arn: str, timeout_seconds: float) -> Callable[[Message], bool]:
-    """Calls the function with one message; true when the message may be deleted."""
+    """Returns a handler that calls the function with one message; it returns True if the message may be deleted."""
 
     def handle(message: Message) -> bool:
         context = Context(name, os.environ.get("PROCESS_NAME", "worker"), timeout_seconds)
@@ -116,7 +116,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     threading.stack_size(_STACK_BYTES)
     signals = StopSignals()
-    # The app can fail to load: after the log is set up.
+    # Import after logging is configured, since loading the app can fail.
     import app  # noqa: PLC0415
     from chalicelib import container as wiring  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
@@ -139,7 +139,7 @@ def main() -> None:
         pass
     for trigger in triggers:
         trigger.stop()
-    # Handlers that only wait for their start give their messages back; those in a task finish it.
+    # Handlers that wait for a start make their message visible again; those running a task finish it.
     wiring.stopping.set()
     for trigger in triggers:
         trigger.join()

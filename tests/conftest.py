@@ -7,17 +7,24 @@ import threading
 import pytest
 from hypothesis import HealthCheck, settings
 
+from chalicelib import own_tasks
+
+#: `make test` draws few examples, `make test-all` more, and HYPOTHESIS_PROFILE=thorough many, new ones each time.
 settings.register_profile(
-    "paceline", deadline=None, derandomize=True, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
+    "quick", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("thorough", parent=settings.get_profile("paceline"), derandomize=False, max_examples=5_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "paceline"))
+settings.register_profile("full", parent=settings.get_profile("quick"), max_examples=80)
+settings.register_profile("thorough", parent=settings.get_profile("full"), derandomize=False, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# In this process no test sees the tasks that whoever runs it has put into chalicelib/own_tasks.
+own_tasks.__path__ = []
 
 # In the background of a shell Ctrl-C is ignored, also by children and theirs: the programs under test have to see it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Only the tests of a deployed stage (`make e2e URL=…`) may use the credentials at hand, to read its log.
+# Only the tests of a deployed stage (`make test-deployed URL=…`) may use the credentials at hand, to read its log.
 if not os.environ.get("E2E_URL"):
     os.environ.update(
         AWS_ACCESS_KEY_ID="testing",
@@ -34,11 +41,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PORTS", "memory,moto,ministack,endpoint"),
         help="which adapters the contract tests run over: of memory, moto, ministack, endpoint (AWS_ENDPOINT_URL)",
     )
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file's tests run in one process, so that what they share is made once; so do all that share a system."""
-    for item in items:
-        is_shared = "minute" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("shared system" if is_shared else item.nodeid.partition("::")[0]))

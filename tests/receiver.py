@@ -89,6 +89,7 @@ def raw_server(*chunks: bytes, pause_seconds: float = 0.0) -> Iterator[int]:
     import socket
 
     listening = socket.create_server(("127.0.0.1", 0))
+    stopping = threading.Event()
 
     def serve() -> None:
         try:
@@ -99,7 +100,8 @@ def raw_server(*chunks: bytes, pause_seconds: float = 0.0) -> Iterator[int]:
                         connection.recv(65_536)
                         for chunk in chunks:
                             connection.sendall(chunk)
-                            time.sleep(pause_seconds)
+                            if stopping.wait(pause_seconds):
+                                return
                     except OSError:
                         continue
         except OSError:
@@ -110,6 +112,7 @@ def raw_server(*chunks: bytes, pause_seconds: float = 0.0) -> Iterator[int]:
     try:
         yield listening.getsockname()[1]
     finally:
+        stopping.set()
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
         thread.join(5)

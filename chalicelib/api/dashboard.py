@@ -1,4 +1,4 @@
-"""The dashboard's files, as responses: read once, named by their content, and locked down to this origin."""
+"""Serves the dashboard's files: cached by ETag, and restricted to this origin by a content security policy."""
 
 import hashlib
 from functools import lru_cache
@@ -16,17 +16,17 @@ CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-#: Ids, names, errors and results come from strangers: should one get into the page as markup, it still can't run.
+#: Blocks scripts from injected markup: ids, names, errors and results come from untrusted clients.
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 
 
 def file_response(request: Request, name: str) -> Response:
-    """The file of that name, or 304 when the browser has it. NotFoundError when there is none."""
+    """Returns the file, or 304 if the browser has it cached. Raises NotFoundError for an unknown name."""
     text, tag = _file(name)
     headers: dict[str, str | list[str]] = {
         "Content-Type": CONTENT_TYPES[Path(name).suffix],
         "Content-Security-Policy": POLICY,
-        "Cache-Control": "no-cache",  # kept, but asked about: a deployment shows at the next load
+        "Cache-Control": "no-cache",  # revalidate, so that a new deployment shows at the next load
         "ETag": tag,
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
@@ -37,9 +37,9 @@ def file_response(request: Request, name: str) -> Response:
 
 @lru_cache(maxsize=64)
 def _file(name: str) -> tuple[str, str]:
-    """Its text and its ETag."""
-    if name not in _names():  # so that no name leads out of the folder
-        raise NotFoundError("No such file", f"The dashboard has no file {name[:100]!r}.")
+    """Returns the file's text and ETag."""
+    if name not in _names():  # prevents path traversal
+        raise NotFoundError("File not found", f"The dashboard has no file {name[:100]!r}.")
     data = (FILES / name).read_bytes()
     return data.decode(), f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 

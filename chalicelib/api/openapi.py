@@ -1,6 +1,6 @@
-"""The API's description, OpenAPI 3.1: one table of operations, with bodies from the types that check requests.
+"""Builds the API's OpenAPI 3.1 document from one table of operations and the types that validate requests.
 
-Imported by the first request for it, so that submits don't pay for it.
+Imported on the first request for it, so that submits don't pay for the import.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ Object = dict[str, Any]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The answer with one status. form: None for a body other than JSON."""
+    """One status of an operation. form: type of the JSON body; None for any other body."""
 
     description: str
     form: type | None = Problem
@@ -46,14 +46,14 @@ class Answer(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
-    #: its operationId
+    #: the OpenAPI operationId
     name: str
     summary: str
     answers: Mapping[int, Answer]
     parameters: tuple[str, ...] = ()
     request: type | None = None
     request_required: bool = True
-    #: without a token, also with AUTH=jwt
+    #: needs no token, even with AUTH=jwt
     is_public: bool = False
 
 
@@ -66,23 +66,23 @@ def text(description: str, media_type: str = "text/plain") -> Answer:
 
 
 PACE_HEADERS = ("RateLimit-Policy", "RateLimit", "Retry-After")
-UNAVAILABLE = {503: Answer("AWS is not available; nothing was promised.", headers=("Retry-After",))}
+UNAVAILABLE = {503: Answer("AWS is unavailable. Retry.", headers=("Retry-After",))}
 GUARDED = {
-    401: Answer("With AUTH=jwt: the token is missing or not accepted.", headers=("WWW-Authenticate",)),
-    403: Answer("With AUTH=jwt: the token does not allow this.", headers=("WWW-Authenticate",)),
+    401: Answer("With AUTH=jwt: the token is missing or invalid.", headers=("WWW-Authenticate",)),
+    403: Answer("With AUTH=jwt: the token does not grant this.", headers=("WWW-Authenticate",)),
 }
-#: Answers that every request about one user can get.
-COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is not valid.")}
-#: Answers that every request with a body can get.
+#: Error statuses of every operation on one user.
+COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is invalid.")}
+#: Error statuses of every operation with a body.
 BODY = {
-    400: Answer("The request can't be read, or does not name a user."),
+    400: Answer("The request is malformed or has no user id."),
     413: Answer("The body or the payload is too large."),
     415: Answer("The body is not JSON."),
-    422: Answer("A value is not allowed."),
+    422: Answer("A value is invalid."),
 }
-IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still being served.")}
+IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still running.")}
 SUBMIT_PARAMETERS = ("userId", "Prefer", "Idempotency-Key")
-NO_TASK = {404: Answer("The user does not have this task.")}
+NO_TASK = {404: Answer("The user has no task with this id.")}
 
 
 def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[int, Answer]:
@@ -92,33 +92,29 @@ def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[i
 
 SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Idempotency-Replayed")
 SUBMIT_ONE = submits(
-    ok(
-        SubmittedTask,
-        "The task is queued and may start now, or waits and the client asked for 202.",
-        *SUBMIT_HEADERS,
-    ),
-    "Over the limit. `queued` is true if the task waits in line, and then Location names it.",
+    ok(SubmittedTask, "The task is queued: it may start now, or the client asked for 202.", *SUBMIT_HEADERS),
+    "Over the limit. `queued` says whether the task is queued all the same; Location is set if it is.",
     SUBMIT_HEADERS,
 )
 SUBMIT_MANY = submits(
     ok(BulkAnswer, "The tasks are queued.", *SUBMIT_HEADERS[1:]),
-    "Over the limit. `queued` is true if the tasks wait in line.",
+    "Over the limit. `queued` says whether the tasks are queued all the same.",
     SUBMIT_HEADERS[1:],
 )
-LANE = {200: ok(LaneAnswer, "The lane as it is now.")}
+LANE = {200: ok(LaneAnswer, "The lane's current state.")}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", "/api/v1/task", "submitTask", "Submit one task", SUBMIT_ONE, SUBMIT_PARAMETERS, SubmitRequest, False
     ),
     Operation(
-        "POST", "/task", "submitTaskShort", "The same, shorter", SUBMIT_ONE, SUBMIT_PARAMETERS, SubmitRequest, False
+        "POST", "/task", "submitTaskShort", "Submit one task", SUBMIT_ONE, SUBMIT_PARAMETERS, SubmitRequest, False
     ),
     Operation(
         "POST",
         "/api/v1/tasks",
         "submitTasks",
-        "Submit many tasks of one user, all or none",
+        "Submit up to 100 tasks of one user, all or none",
         SUBMIT_MANY,
         SUBMIT_PARAMETERS,
         BulkRequest,
@@ -127,7 +123,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/api/v1/users/{user}/tasks/{task_id}",
         "getTask",
-        "Get a task",
+        "Get a task's state and position",
         COMMON | NO_TASK | {200: ok(TaskAnswer, "The task.")},
         ("user", "task_id"),
     ),
@@ -135,12 +131,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE",
         "/api/v1/users/{user}/tasks/{task_id}",
         "cancelTask",
-        "Cancel a task that has not started",
+        "Cancel a task before it starts",
         COMMON
         | NO_TASK
         | {
-            200: ok(TaskAnswer, "The task, cancelled now or before."),
-            409: Answer("The task has started or ended, or too many cancelled tasks wait to be skipped."),
+            200: ok(TaskAnswer, "The task is cancelled, by this request or an earlier one."),
+            409: Answer("The task has started or is final, or the lane has too many open cancellations."),
         },
         ("user", "task_id"),
     ),
@@ -148,16 +144,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/api/v1/users/{user}/tasks",
         "listTasks",
-        "A user's tasks, newest first",
-        COMMON | {200: ok(TaskListAnswer, "One page."), 422: Answer("A parameter is not allowed.")},
+        "List a user's tasks, newest first",
+        COMMON | {200: ok(TaskListAnswer, "One page."), 422: Answer("A parameter is invalid.")},
         ("user", "state", "limit", "before"),
     ),
-    Operation("GET", "/api/v1/users/{user}", "getLane", "A user's lane", COMMON | LANE, ("user",)),
+    Operation("GET", "/api/v1/users/{user}", "getLane", "Get a user's lane", COMMON | LANE, ("user",)),
     Operation(
         "PUT",
         "/api/v1/users/{user}/limits",
         "putLimits",
-        "Give a user limits of its own, in force from the next start on",
+        "Set a user's own limits, which apply from the next start on",
         COMMON | BODY | LANE,
         ("user",),
         LimitsRequest,
@@ -166,7 +162,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE",
         "/api/v1/users/{user}/limits",
         "deleteLimits",
-        "Give a user the deployment's limits again",
+        "Remove a user's own limits, so that the deployment's apply",
         COMMON | LANE,
         ("user",),
     ),
@@ -174,7 +170,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/api/v1/users/{user}/pause",
         "pauseLane",
-        "Pause a lane, or pause it until a time; after the answer nothing starts",
+        "Pause a lane, optionally until a time; no task starts after the answer",
         COMMON | BODY | LANE,
         ("user",),
         PauseRequest,
@@ -185,40 +181,37 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/api/v1/lanes",
         "listLanes",
-        "List lanes, active ones first, and their sums",
-        GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is not allowed.")},
-        ("search", "lanes.limit", "lanes.before"),
+        "List all lanes, those with the next start first, and their totals",
+        GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is invalid.")},
+        ("search", "lanes.limit", "lanes.before", "lanes.order"),
     ),
-    Operation("GET", "/health-check", "healthCheck", "Check that a process runs", {200: text("`OK`")}, is_public=True),
+    Operation("GET", "/health-check", "healthCheck", "Check the API process", {200: text("`OK`")}, is_public=True),
     Operation(
         "GET",
         "/health",
         "health",
         "Check DynamoDB and SQS",
         GUARDED
-        | {
-            200: ok(HealthAnswer, "Both services answer."),
-            503: ok(HealthAnswer, "A service fails; its field has the error."),
-        },
+        | {200: ok(HealthAnswer, "Both are healthy."), 503: ok(HealthAnswer, "A field names the error of each.")},
     ),
     Operation(
         "GET",
         "/kill",
         "kill",
-        "Kill the process that answers; needs ALLOW_KILL=true",
+        "End the API process that answers, if ALLOW_KILL=true",
         GUARDED | {404: Answer("ALLOW_KILL is not true."), 503: UNAVAILABLE[503]},
     ),
     Operation(
         "GET",
         "/openapi.json",
         "openapi",
-        "This description",
+        "Get this document",
         {200: Answer("OpenAPI 3.1.", dict, JSON)},
         is_public=True,
     ),
 )
 
-#: By name. `lanes.limit` is a parameter `limit` with a description of its own.
+#: Parameters by name; for a name with a dot, the part after it is the HTTP name.
 PARAMETERS: Mapping[str, Object] = {
     "user": {
         "in": "path",
@@ -239,63 +232,68 @@ PARAMETERS: Mapping[str, Object] = {
     },
     "limit": {
         "in": "query",
-        "description": "The most tasks on a page.",
+        "description": "Largest number of tasks per page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
     },
     "before": {
         "in": "query",
-        "description": "The value of `next` of the page before.",
+        "description": "The cursor from `next` of the previous page.",
         "schema": {"type": "string", "pattern": "^[0-9a-f-]{1,64}$"},
     },
     "search": {
         "in": "query",
-        "description": "The beginning of the user ids.",
+        "description": "Only user ids with this prefix.",
         "schema": {"type": "string", "pattern": "^[!-~]{0,128}$"},
     },
     "lanes.limit": {
         "in": "query",
-        "description": "The most lanes on a page.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 50, "default": 25},
+        "description": "Largest number of lanes per page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 25},
     },
     "lanes.before": {
         "in": "query",
-        "description": "The value of `next` of the page before.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,6}$"},
+        "description": "The cursor from `next` of the previous page.",
+        "schema": {"type": "string", "pattern": "^[!-~]{0,128}$"},
+    },
+    "lanes.order": {
+        "in": "query",
+        "description": "By user id, or the busiest of the first 500 lanes on one page.",
+        "schema": {"type": "string", "enum": ["user_id", "active"], "default": "user_id"},
     },
     "Prefer": {
         "in": "header",
-        "description": "Over the limit: `respond-async` queues and answers 202, `handling=strict` refuses.",
+        "description": "Over the limit, `respond-async` queues and answers 202; `handling=strict` refuses.",
         "schema": {"type": "string", "examples": ["respond-async", "handling=strict"]},
     },
     "Idempotency-Key": {
         "in": "header",
-        "description": "The same request with the same key runs once and gets the same answer for a week.",
+        "description": "A repeat with the same key does not run again; it gets the first answer, for a week.",
         "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
     },
 }
 
 HEADERS: Mapping[str, Object] = {
-    "Location": {"description": "The task.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Location": {"description": "URL of the task.", "schema": {"type": "string", "format": "uri-reference"}},
     "RateLimit-Policy": {
-        "description": "The limits in force, as draft-ietf-httpapi-ratelimit-headers-10 has it.",
+        "description": "The limits in force (draft-ietf-httpapi-ratelimit-headers-10).",
         "schema": {"type": "string", "examples": ['"second";q=1;w=1, "minute";q=20;w=60']},
     },
     "RateLimit": {
-        "description": "Starts left of each limit, and the seconds until there are more.",
+        "description": "Remaining quota of each limit, and seconds until it grows.",
         "schema": {"type": "string", "examples": ['"second";r=0;t=1, "minute";r=19;t=60']},
     },
     "Retry-After": {"description": "Seconds, rounded up.", "schema": {"type": "integer", "minimum": 0}},
     "Idempotency-Replayed": {
-        "description": "This is the answer that the first request with this key got.",
+        "description": "The answer is the stored one of the first request with this key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "The authentication error (RFC 6750).", "schema": {"type": "string"}},
 }
 
 
 @lru_cache(maxsize=4)
 def document(base_path: str = "/") -> str:
-    """The description as JSON text. base_path: path of the API, such as `/` or API Gateway's `/api`."""
+    """Returns the document as JSON. base_path: path prefix of the API, such as `/` or API Gateway's `/api`."""
     schemas, components = _schemas({form for operation in OPERATIONS for form in _forms(operation)})
     paths: dict[str, Object] = {}
     for operation in OPERATIONS:
@@ -335,7 +333,7 @@ def _described(operation: Operation, schemas: Mapping[type, Object]) -> Object:
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {str(status): _response(answer, schemas) for status, answer in sorted(operation.answers.items())},
-        # The empty alternative stands for AUTH=none.
+        # Either a token or no authentication, since AUTH=none needs no token.
         "security": [] if operation.is_public else [{}, {"token": []}],
     }
     if operation.parameters:

@@ -45,7 +45,7 @@ MAX_LISTED = 100
 #: The field of an error about the body as a whole.
 BODY = "body"
 #: Lanes on one page of the overview.
-MAX_LANES_LISTED = 50
+MAX_LANES_LISTED = 100
 
 Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
@@ -118,17 +118,20 @@ def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     return TaskState(state) if state else None, int(most), before
 
 
-def read_lanes(request: Request) -> tuple[str, int, int]:
-    """The beginning of the user ids, the number of lanes to skip, and the most lanes on the page."""
+def read_lanes(request: Request) -> tuple[str, int, str, bool]:
+    """The beginning of the user ids, the limit, the user id after which the page begins, and whether to rank lanes."""
     query = dict(request.query_params or {})
-    search, skip, most = query.get("search", ""), query.get("before", "0"), query.get("limit", "25")
+    search, limit = query.get("search", ""), query.get("limit", "25")
+    after, order = query.get("before", ""), query.get("order", "user_id")
     if search and not is_user_id(search):
         raise InvalidError("No such search", "It has to be what a user id begins with.", "search")
-    if not re.fullmatch(r"[0-9]{1,6}", skip):
-        raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
-    if not re.fullmatch(r"[0-9]{1,2}", most) or not 1 <= int(most) <= MAX_LANES_LISTED:
-        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MAX_LANES_LISTED}.", "limit")
-    return search, int(skip), int(most)
+    if order not in ("user_id", "active"):
+        raise InvalidError("Invalid order", "`order` is `user_id` or `active`.", "order")
+    if after and (order == "active" or not is_user_id(after)):
+        raise InvalidError("Invalid cursor", "`before` is `next` of the previous page by user id.", "before")
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LANES_LISTED:
+        raise InvalidError("Invalid limit", f"`limit` is a number from 1 to {MAX_LANES_LISTED}.", "limit")
+    return search, int(limit), after, order == "active"
 
 
 def path_user_id(user: str) -> str:

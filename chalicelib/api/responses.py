@@ -178,7 +178,7 @@ def lanes_answer(page: LanePage) -> Response:
     lanes = [_lane_answer(view) for view in page.lanes]
     completions = [_completion_answer(one.record, one.late_ms) for one in page.completions]
     totals = msgspec.convert(page.totals, TotalsAnswer, from_attributes=True)
-    return answer(LanesAnswer(lanes, totals, completions, page.further, page.now_ms))
+    return answer(LanesAnswer(lanes, totals, completions, page.next_cursor, page.now_ms))
 
 
 def _completion_answer(record: TaskRecord, late_ms: int | None) -> CompletionAnswer:

@@ -1,6 +1,6 @@
-"""Types of the HTTP bodies: they check requests, and the OpenAPI page is generated from them.
+"""Types of requests and answers: they validate requests and generate the OpenAPI document.
 
-Times are epoch milliseconds; an optional time is null until it is known.
+Times are epoch milliseconds; an optional time is null while unknown.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class SubmitRequest(TaskRequest, frozen=True, forbid_unknown_fields=True):
 
 
 class BulkRequest(Struct, forbid_unknown_fields=True):
-    """Several tasks for one user, in order, all or none."""
+    """Several tasks of one user, in order: all are queued, or none."""
 
     tasks: Annotated[list[TaskRequest], Meta(min_length=1, max_length=MAX_TASKS)]
     user_id: UserId | UnsetType = UNSET
@@ -35,7 +35,7 @@ class LimitsRequest(Struct, forbid_unknown_fields=True):
 
 
 class PauseRequest(Struct, forbid_unknown_fields=True):
-    """The end of the pause, epoch milliseconds; null for a pause without an end."""
+    """End of the pause, epoch milliseconds; null pauses until a resume."""
 
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
 
@@ -61,45 +61,45 @@ class TaskAnswer(Struct):
     attempts: int
     result: Any
     error: str | None
-    run_at: Annotated[int | None, Meta(description="When the task joins its lane; null for at once.")]
+    run_at: Annotated[int | None, Meta(description="When the task is scheduled to be admitted; null if at once.")]
     callback_url: str | None
 
 
 class TaskListAnswer(Struct):
     tasks: list[TaskAnswer]
-    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
+    next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
 
 
 class LimitAnswer(Struct):
     name: str
     quota: int
     window_seconds: int
-    remaining: Annotated[int, Meta(description="Starts left in the current window.")]
-    reset_seconds: Annotated[int, Meta(description="Seconds until more starts are left.")]
+    remaining: Annotated[int, Meta(description="Starts left now.")]
+    reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 
 class LaneAnswer(Struct):
     user_id: str
     limits: str
-    own_limits: Annotated[bool, Meta(description="True if the user has limits of its own.")]
+    own_limits: Annotated[bool, Meta(description="True if the user has its own limits.")]
     policies: list[LimitAnswer]
-    backlog: Annotated[int, Meta(description="Tasks waiting.")]
-    running: Annotated[str | None, Meta(description="The task that runs now.")]
+    backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
+    running: Annotated[str | None, Meta(description="Id of the running task.")]
     next_start_at: int | None
     next_starts: Annotated[
         list[int],
-        Meta(description="When waiting tasks will start, soonest first: at most 60, those of the next 75 seconds."),
+        Meta(description="Planned starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
     ]
-    open_at: Annotated[int | None, Meta(description="When a further submit would start at once.")]
+    open_at: Annotated[int | None, Meta(description="Earliest start of a task submitted now.")]
     paused: bool
-    paused_until: Annotated[int | None, Meta(description="Null when not paused, or paused without an end.")]
+    paused_until: Annotated[int | None, Meta(description="End of the pause; null if not paused, or until a resume.")]
     throttled_until: Annotated[
-        int | None, Meta(description="An API answered a task with 429; the lane waits until then.")
+        int | None, Meta(description="End of the throttling: an API answered a task with 429 or 503.")
     ]
     throttled_reason: str | None
-    starts: Annotated[list[int], Meta(description="The newest starts, newest first.")]
-    admitted: Annotated[int, Meta(description="All tasks ever admitted.")]
-    started: Annotated[int, Meta(description="All starts ever taken, retries included.")]
+    starts: Annotated[list[int], Meta(description="Times of the newest starts, newest first.")]
+    admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
+    started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: int
 
 
@@ -115,35 +115,35 @@ class CompletionAnswer(Struct):
     completed_at: int
     late_ms: Annotated[
         int | None,
-        Meta(
-            description="Milliseconds from the planned start to the start; null after a changed plan, and for a retry."
-        ),
+        Meta(description="Milliseconds from planned start to start; null if the task was replanned or retried."),
     ]
     error: str | None
 
 
 class TotalsAnswer(Struct):
-    """Sums over the lanes found."""
+    """Sums over the lanes that the answer read: the page, or with `order=active` the first 500 by user id."""
 
     lanes: int
-    complete: Annotated[bool, Meta(description="True if the sums cover all lanes found.")]
+    complete: Annotated[bool, Meta(description="True if the sums cover all lanes of the search.")]
     waiting: int
     running: int
     paused: int
     starts_per_second: float
-    late_ms: Annotated[int | None, Meta(description="Median of the newest completions; null without completions.")]
-    worst_late_ms: Annotated[int | None, Meta(description="Maximum of the newest completions.")]
+    late_ms: Annotated[
+        int | None, Meta(description="Median and maximum over the newest completions; null without any.")
+    ]
+    worst_late_ms: int | None
 
 
 class LanesAnswer(Struct):
     lanes: Annotated[
-        list[LaneAnswer], Meta(description="Lanes with a backlog or a running task first, then by user id.")
+        list[LaneAnswer], Meta(description="By user id, or with `order=active` the longest backlog first.")
     ]
     totals: TotalsAnswer
     completions: Annotated[
         list[CompletionAnswer], Meta(description="Finished tasks among the lanes' newest, newest first.")
     ]
-    next: Annotated[str | None, Meta(description="Give it as `before` for the next page; null on the last.")]
+    next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
     now: int
 
 
@@ -154,23 +154,23 @@ class HealthAnswer(Struct):
 
 
 class Problem(Struct):
-    """RFC 9457."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    field: Annotated[str, Meta(description="A JSON pointer, a header or a parameter.")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="JSON pointer, header or parameter at fault.")] | UnsetType = UNSET
 
 
 class QuotaProblem(Struct):
-    """The limit is reached. `queued` is true if the task waits, false if it was refused."""
+    """Over the limit. `queued` says whether the task is queued all the same."""
 
     type: str
     title: str
     status: Literal[429]
     detail: str
-    violated_policies: Annotated[list[str], Meta(description="Names of limits.")] = field(name="violated-policies")
+    violated_policies: Annotated[list[str], Meta(description="Names of the limits.")] = field(name="violated-policies")
     user_id: str
     queued: bool
     task_id: str | UnsetType = UNSET

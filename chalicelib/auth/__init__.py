@@ -1,1 +1,1 @@
-"""Decides who a caller is."""
+"""Authenticates callers."""

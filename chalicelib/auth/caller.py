@@ -1,4 +1,4 @@
-"""Who sends a request, and what they may do. Pure, and without the libraries that tokens need: see tokens.py."""
+"""Defines a request's caller and its rights. Pure; does not import the token libraries: see jwt_verifier.py."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ from msgspec import Struct
 
 from chalicelib.core.errors import ForbiddenError, UnauthenticatedError
 
-#: The scope that lets its holder act for every user and change limits.
+#: The token scope that lets its bearer act for every user and change limits.
 ADMIN_SCOPE = "admin"
-#: Characters; API Gateway takes about as much in all headers together.
-TOKEN_LIMIT = 8_192
+#: Longest bearer token, in characters; API Gateway allows about as much for all headers together.
+MAX_TOKEN_LENGTH = 8_192
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Caller(Struct, frozen=True):
-    """Whoever sends a request."""
+    """The authenticated sender of a request."""
 
-    #: None with AUTH=none, where nobody says who they are
+    #: None with AUTH=none: the sender is anonymous
     user_id: str | None
     is_admin: bool
 
@@ -26,40 +26,40 @@ class Caller(Struct, frozen=True):
         return self.is_admin or user_id == self.user_id
 
     def require_may_act_for(self, user_id: str) -> None:
-        """ForbiddenError, whether there is such a user or not."""
+        """Raises ForbiddenError, also when the user does not exist."""
         if not self.may_act_for(user_id):
             raise ForbiddenError(
-                "This is another user's lane",
-                f"The token is one user's own; another's needs the scope `{ADMIN_SCOPE}`.",
+                "The token belongs to another user",
+                f"It may only be used for its own user; acting for others requires the scope `{ADMIN_SCOPE}`.",
             )
 
     def require_admin(self) -> None:
         if not self.is_admin:
-            raise ForbiddenError("This is for admins", f"The token lacks the scope `{ADMIN_SCOPE}`.")
+            raise ForbiddenError("Admin scope required", f"The token lacks the scope `{ADMIN_SCOPE}`.")
 
 
-#: With AUTH=none.
+#: The caller of every request with AUTH=none.
 ANYONE = Caller(None, is_admin=True)
 
 
 class Authenticator(Protocol):
     def identify(self, authorization: Sequence[str]) -> Caller:
-        """The caller, from all Authorization headers of a request.
+        """Returns the caller named by a request's Authorization headers.
 
-        UnauthenticatedError says what is wrong with them; UnavailableError that nobody can tell at present.
+        Raises UnauthenticatedError if they are invalid, UnavailableError if the signing keys cannot be fetched.
         """
         ...
 
 
 class NoAuthentication:
-    """AUTH=none: everyone may do everything."""
+    """AUTH=none: every caller is an admin."""
 
-    def identify(self, authorization: Sequence[str]) -> Caller:  # noqa: ARG002 - whatever it says
+    def identify(self, authorization: Sequence[str]) -> Caller:  # noqa: ARG002 - headers are ignored
         return ANYONE
 
 
 class TokenAuthentication:
-    """AUTH=jwt: callers are who their bearer token says. `verify` turns a token into a caller."""
+    """AUTH=jwt: a bearer token identifies the caller. `verify` turns a token into a caller."""
 
     def __init__(self, verify: Callable[[str], Caller]) -> None:
         self._verify = verify
@@ -69,17 +69,17 @@ class TokenAuthentication:
 
 
 def bearer_token(authorization: Sequence[str]) -> str:
-    """The token in the one Authorization header (RFC 6750, 2.1). The name of the scheme has no case."""
+    """Returns the token from the single Authorization header (RFC 6750, 2.1). The scheme name is case-insensitive."""
     if not authorization:
-        raise UnauthenticatedError("A token is required", "Send it as `Authorization: Bearer` and the token.", False)
+        raise UnauthenticatedError("A token is required", "Send `Authorization: Bearer <token>`.", False)
     if len(authorization) > 1:
-        raise UnauthenticatedError("Two Authorization headers", "Which one counts nobody could say; send one.")
+        raise UnauthenticatedError("Two Authorization headers", "Send exactly one Authorization header.")
     scheme, _, token = authorization[0].strip(" ").partition(" ")
     if scheme.lower() != "bearer":
-        raise UnauthenticatedError("Not a bearer token", "The Authorization header has to be `Bearer` and a token.")
+        raise UnauthenticatedError("Not a bearer token", "The Authorization header must be `Bearer <token>`.")
     token = token.lstrip(" ")
-    if len(token) > TOKEN_LIMIT:
-        raise UnauthenticatedError("The token is too long", f"At most {TOKEN_LIMIT} characters are allowed.")
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise UnauthenticatedError("The token is too long", f"At most {MAX_TOKEN_LENGTH} characters are allowed.")
     if not _TOKEN.fullmatch(token):
-        raise UnauthenticatedError("The token is malformed", "What follows `Bearer` has to be one token.")
+        raise UnauthenticatedError("The token is malformed", "`Bearer` must be followed by one token.")
     return token

@@ -1,18 +1,18 @@
-"""Fetches the JWK set of an issuer."""
+"""Fetches an issuer's JWK set over HTTP."""
 
 from http.client import HTTPException
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from chalicelib.core.errors import UnavailableError
 
-#: Seconds.
-TIMEOUT = 3
-#: Bytes.
-SIZE_LIMIT = 262_144
+#: Timeout of a fetch, in seconds.
+TIMEOUT_SECONDS = 3
+#: Largest accepted JWK set, in bytes.
+MAX_JWKS_BYTES = 262_144
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A redirect could lead from https to http; it ends as the HTTPError that an answer of 3xx is without it."""
+    """Does not follow redirects, which could lead from https to http: a 3xx answer raises HTTPError."""
 
     def redirect_request(self, *_: object) -> None:
         return None
@@ -22,13 +22,13 @@ _opener = build_opener(_NoRedirects)
 
 
 def fetch_jwks(url: str) -> str:
-    """The text at the URL, which is https or this machine. UnavailableError when it can't be had."""
+    """Returns the text at the URL (https, or http on this machine). Raises UnavailableError if it cannot be fetched."""
     try:
-        request = Request(url, headers={"Accept": "application/json"})  # noqa: S310 - the setting was checked
-        with _opener.open(request, timeout=TIMEOUT) as answer:
-            body = answer.read(SIZE_LIMIT + 1)
-        if len(body) > SIZE_LIMIT:
-            raise UnavailableError(f"JWT_JWKS_URL: it has more than {SIZE_LIMIT} bytes")
+        request = Request(url, headers={"Accept": "application/json"})  # noqa: S310 - Settings checked the URL
+        with _opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            body = answer.read(MAX_JWKS_BYTES + 1)
+        if len(body) > MAX_JWKS_BYTES:
+            raise UnavailableError(f"JWT_JWKS_URL: the answer exceeds {MAX_JWKS_BYTES} bytes")
         return str(body, "utf-8")
     except (OSError, HTTPException, ValueError) as error:
         raise UnavailableError(f"JWT_JWKS_URL: {type(error).__name__}: {error}") from error

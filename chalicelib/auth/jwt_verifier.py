@@ -1,6 +1,6 @@
-"""What a signed token says about its bearer (RFC 7519, RFC 8725). Pure but for the keys.
+"""Verifies JWTs and turns them into callers (RFC 7519, RFC 8725). Pure, apart from fetching keys.
 
-Its errors say what is wrong with a token, never what would be right, and never hold any of it.
+Error texts name the fault; they never quote the token and never reveal expected values.
 """
 
 import math
@@ -23,20 +23,20 @@ from chalicelib.core.errors import UnauthenticatedError
 from chalicelib.core.users import is_user_id
 from chalicelib.settings import JwtSettings
 
-#: Seconds by which the clocks of issuer and Paceline may differ.
+#: Tolerated clock difference between issuer and Paceline, in seconds.
 LEEWAY_SECONDS = 10
-#: What the errors of PyJWT mean. The first class that fits decides.
-_REFUSALS: tuple[tuple[type[PyJWTError], str], ...] = (
+#: Error titles for PyJWT's exceptions; the first matching class wins.
+_ERROR_TITLES: tuple[tuple[type[PyJWTError], str], ...] = (
     (InvalidSignatureError, "The token's signature is wrong"),
     (InvalidAudienceError, "The token is for another audience"),
     (InvalidIssuerError, "The token is from another issuer"),
-    (InvalidSubjectError, "The token's subject is no user id"),
+    (InvalidSubjectError, "The token's subject is not a valid user id"),
     (PyJWTError, "The token is malformed"),
 )
 _OPTIONS: Any = {
     "require": ["exp", "sub"],
     "enforce_minimum_key_length": True,
-    # PyJWT would look at the clock; `_check_times` is given the time.
+    # PyJWT would read the system clock; `_check_times` takes the time as an argument.
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
@@ -49,13 +49,13 @@ Claims = Mapping[str, Any]
 def token_authentication(
     settings: JwtSettings, fetch: Callable[[str], str], now_ms: Callable[[], int]
 ) -> TokenAuthentication:
-    """AUTH=jwt as the settings have it. SettingError when their key is none. fetch: the text at a URL."""
+    """Builds AUTH=jwt from the settings. `fetch` returns the text at a URL. Raises SettingError for an invalid key."""
     verifier = TokenVerifier(key_set(settings, fetch, now_ms), settings.audience, settings.issuer, now_ms)
     return TokenAuthentication(verifier.verify)
 
 
 class TokenVerifier:
-    """audience, issuer: what the token has to name; None for an issuer who is not looked at, and for no audience."""
+    """Verifies tokens. audience, issuer: required claim values; None skips the issuer check or forbids an audience."""
 
     def __init__(self, keys: KeySet, audience: str | None, issuer: str | None, now_ms: Callable[[], int]) -> None:
         self._keys = keys
@@ -64,18 +64,18 @@ class TokenVerifier:
         self._now_ms = now_ms
 
     def verify(self, token: str) -> Caller:
-        """The caller that the token speaks for. UnauthenticatedError; UnavailableError when keys can't be had."""
+        """Returns the token's caller. Raises UnauthenticatedError, or UnavailableError if keys cannot be fetched."""
         claims = self._claims(token, self._key(_header(token)))
         _check_times(claims, self._now_ms() / 1000)
         if not is_user_id(claims["sub"]):
-            raise UnauthenticatedError("The token's subject is no user id")
+            raise UnauthenticatedError("The token's subject is not a valid user id")
         return Caller(claims["sub"], is_admin=ADMIN_SCOPE in _scopes(claims))
 
     def _key(self, header: Claims) -> Key:
         keys = self._keys.find(header.get("kid"))
         if not keys:
-            raise UnauthenticatedError("The token names a key that is not known")
-        # The key's algorithm decides: else a public key could serve as the secret of an HMAC, or `none` as a signature.
+            raise UnauthenticatedError("The token names an unknown key")
+        # The key fixes the algorithm: otherwise an attacker could use a public key as an HMAC secret, or choose `none`.
         fitting = [key for key in keys if key.algorithm == header.get("alg")]
         if not fitting:
             raise UnauthenticatedError("The token is signed with an algorithm that is not accepted")
@@ -97,7 +97,9 @@ class TokenVerifier:
             raise UnauthenticatedError(f"The token has no `{error.claim}`") from None
         except PyJWTError as error:
             # Not `from error`: its text may quote the token.
-            raise UnauthenticatedError(next(title for kind, title in _REFUSALS if isinstance(error, kind))) from None
+            raise UnauthenticatedError(
+                next(title for kind, title in _ERROR_TITLES if isinstance(error, kind))
+            ) from None
         return claims
 
 
@@ -107,7 +109,7 @@ def _header(token: str) -> Claims:
     except PyJWTError:
         raise UnauthenticatedError("The token is malformed") from None
     if "crit" in header:
-        raise UnauthenticatedError("The token asks for an extension that is not accepted")
+        raise UnauthenticatedError("The token requires an unsupported extension")
     return header
 
 
@@ -120,15 +122,15 @@ def _check_times(claims: Claims, now: float) -> None:
 
 
 def _time(claims: Claims, claim: str) -> float:
-    """Seconds since the epoch. JSON in Python also knows Infinity and NaN, which is neither past nor to come."""
+    """Returns the claim in seconds since the epoch. Rejects Infinity and NaN, which Python's JSON parser accepts."""
     value = claims[claim]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UnauthenticatedError(f"The token's `{claim}` is no time")
+        raise UnauthenticatedError(f"The token's `{claim}` is not a valid time")
     return value
 
 
 def _scopes(claims: Claims) -> set[str]:
-    """What `scope` (RFC 8693: names with spaces between) and `scp`, a list or such a text, hold together."""
+    """Returns the union of `scope` (space-separated, RFC 8693) and `scp` (a list or a space-separated string)."""
     scope, scp = claims.get("scope"), claims.get("scp")
     names = scope.split(" ") if isinstance(scope, str) else []
     names += scp.split(" ") if isinstance(scp, str) else scp if isinstance(scp, list) else []

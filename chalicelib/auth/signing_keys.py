@@ -1,6 +1,6 @@
-"""The keys that tokens are signed with: one algorithm for each key, fixed where the key is read, whatever a token says.
+"""Reads the keys that sign tokens. Each key is bound to one algorithm (RFC 8725, 3.1), whatever the token names.
 
-RFC 8725, 3.1. Imported only where AUTH=jwt: PyJWT brings cryptography, and both take 0.1 s to load.
+Import it only with AUTH=jwt: PyJWT and cryptography take 0.1 s to load.
 """
 
 import json
@@ -19,36 +19,36 @@ from jwt.exceptions import PyJWTError
 from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.settings import JwtSettings
 
-#: Bits.
-RSA_MINIMUM = 2_048
-#: A fetched set older than this is fetched again when it is next needed, so that a withdrawn key goes.
-FRESH_MS = 3_600_000
-#: A fetched set older than this is not used, however often fetching failed.
-USABLE_MS = 24 * FRESH_MS
-#: Between two fetches, whatever key ids tokens name; less as long as there is no key at all.
-PAUSE_MS = 60_000
-FIRST_PAUSE_MS = 5_000
-#: What of a JWK makes the public key, by its type. Private parts are not even read.
+#: Smallest accepted RSA key, in bits.
+MIN_RSA_BITS = 2_048
+#: Age, in milliseconds, after which a fetched set is fetched again, so that revoked keys disappear.
+REFRESH_AFTER_MS = 3_600_000
+#: Age, in milliseconds, after which a fetched set is no longer used, even if it cannot be renewed.
+MAX_AGE_MS = 24 * REFRESH_AFTER_MS
+#: Shortest time between two fetches, in milliseconds, whatever key ids tokens name; the first applies without keys.
+MIN_FETCH_INTERVAL_MS = 60_000
+MIN_FIRST_FETCH_INTERVAL_MS = 5_000
+#: The public members of a JWK, by key type. Private members are ignored.
 _PUBLIC_PARTS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y")}
 
 
 @dataclass(frozen=True)
 class Key:
-    #: the only one that tokens signed with it may name
+    #: the only algorithm accepted in tokens signed with it
     algorithm: str
     material: Any = field(repr=False)
-    #: None: it fits tokens that name any key, or none
+    #: key id; None matches tokens with any key id, or none
     kid: str | None = None
 
 
 class KeySet(Protocol):
     def find(self, kid: str | None) -> Sequence[Key]:
-        """The keys for tokens that name this key, or that name none. UnavailableError when nobody knows at present."""
+        """Returns the keys for a token with this key id (None: no key id). Raises UnavailableError if unfetchable."""
         ...
 
 
 def key_set(settings: JwtSettings, fetch: Callable[[str], str], now_ms: Callable[[], int]) -> KeySet:
-    """The keys that the settings name. SettingError when they are none; a URL is first read when a key is needed."""
+    """Returns the configured keys. Raises SettingError if invalid; a JWT_JWKS_URL is first fetched on use."""
     if settings.jwks_url:
         return FetchedKeys(lambda: fetch(settings.jwks_url), now_ms)
     if settings.secret:
@@ -70,9 +70,9 @@ class FixedKeys:
 
 
 class FetchedKeys:
-    """A JWK set from elsewhere, fetched when it is first needed, when it is old, and when a token names an unknown key.
+    """A remote JWK set, fetched on first use, when it is stale, and when a token names an unknown key.
 
-    `fetch` gives its text and raises UnavailableError. While one thread fetches, the others wait for what it gets.
+    `fetch` returns its text or raises UnavailableError. Concurrent callers wait for a running fetch and use its result.
     """
 
     def __init__(self, fetch: Callable[[], str], now_ms: Callable[[], int]) -> None:
@@ -85,22 +85,22 @@ class FetchedKeys:
 
     def find(self, kid: str | None) -> Sequence[Key]:
         with self._lock:
-            if self._age_ms() >= FRESH_MS:
-                self._fetch_again()
+            if self._age_ms() >= REFRESH_AFTER_MS:
+                self._refresh()
             if not self._keys.find(kid):
-                self._fetch_again()
+                self._refresh()
             found = self._keys.find(kid)
-            # A key that is not in a set which could not be renewed may be a new one.
-            if self._age_ms() >= USABLE_MS or (not found and self._tried_at != self._fetched_at):
-                raise UnavailableError("the keys that tokens are signed with can't be fetched")
+            # If the set could not be renewed, an unknown key may be a new one: answer 503 rather than 401.
+            if self._age_ms() >= MAX_AGE_MS or (not found and self._tried_at != self._fetched_at):
+                raise UnavailableError("the keys that sign tokens cannot be fetched")
             return found
 
     def _age_ms(self) -> float:
         return float("inf") if self._fetched_at is None else self._now_ms() - self._fetched_at
 
-    def _fetch_again(self) -> None:
-        """Leaves the keys as they are when there are no new ones to be had, or it was tried just now."""
-        now, pause = self._now_ms(), FIRST_PAUSE_MS if self._fetched_at is None else PAUSE_MS
+    def _refresh(self) -> None:
+        """Replaces the keys; keeps the old ones if the fetch fails, or if the last attempt is too recent."""
+        now, pause = self._now_ms(), MIN_FIRST_FETCH_INTERVAL_MS if self._fetched_at is None else MIN_FETCH_INTERVAL_MS
         if self._tried_at is not None and 0 <= now - self._tried_at < pause:
             return
         self._tried_at = now
@@ -112,29 +112,29 @@ class FetchedKeys:
 
 
 def public_key(pem: str) -> Key:
-    """ES256 or RS256 by the key's type. ValueError when it is anything else than such a public key."""
+    """Reads an ES256 or RS256 public key. Raises ValueError for any other text."""
     try:
-        # An environment file has one line for a variable.
+        # An environment file allows one line per variable, so line breaks are written as \n.
         material = load_pem_public_key(pem.replace("\\n", "\n").encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it is no public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
+        raise ValueError("not a public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
     return Key(_algorithm(material), material)
 
 
 def jwk_set(text: str) -> list[Key]:
-    """The keys of a JWK set (RFC 7517) that sign tokens with RS256 or ES256. ValueError when there are none."""
+    """Returns the RS256 and ES256 keys of a JWK set (RFC 7517). Raises ValueError if it has none."""
     try:
         members = json.loads(text)["keys"]
         keys = [key for member in members if (key := _jwk(member)) is not None]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ValueError('it is no JWK set such as {"keys": [...]}') from None
+        raise ValueError('not a JWK set such as {"keys": [...]}') from None
     if not keys:
-        raise ValueError(f"it has no usable key; usable: RSA of at least {RSA_MINIMUM} bits, and EC with P-256")
+        raise ValueError(f"the set has no usable key; usable: RSA of at least {MIN_RSA_BITS} bits, and EC with P-256")
     return keys
 
 
 def _jwk(member: Mapping[str, Any]) -> Key | None:
-    """None for a key of another kind or for another use, which a set may hold as well."""
+    """Returns None for a key of another type or use, which a set may also contain."""
     parts = _PUBLIC_PARTS.get(str(member.get("kty")))
     kid = member.get("kid")
     if parts is None or member.get("use", "sig") != "sig" or "verify" not in member.get("key_ops", ["verify"]):
@@ -151,9 +151,9 @@ def _jwk(member: Mapping[str, Any]) -> Key | None:
 
 def _algorithm(material: object) -> str:
     if isinstance(material, RSAPublicKey):
-        if material.key_size < RSA_MINIMUM:
-            raise ValueError(f"the RSA key has {material.key_size} bits; at least {RSA_MINIMUM} are needed")
+        if material.key_size < MIN_RSA_BITS:
+            raise ValueError(f"the RSA key has {material.key_size} bits; at least {MIN_RSA_BITS} are needed")
         return "RS256"
     if isinstance(material, EllipticCurvePublicKey) and isinstance(material.curve, SECP256R1):
         return "ES256"
-    raise ValueError("it is a key of another kind; allowed: RSA (RS256), and EC with P-256 (ES256)")
+    raise ValueError("unsupported key type; allowed: RSA (RS256), and EC with P-256 (ES256)")

@@ -1,7 +1,7 @@
 """How AWS is called: the clients, their time-outs and retries, and what their errors mean here."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -59,7 +59,8 @@ MISSING_ERRORS = {
 
 
 class _Budget(Struct):
-    #: monotonic seconds
+    #: the clock that the budget is counted by, seconds
+    now: Callable[[], float]
     until: float
     cleanup_seconds: float
     is_failing: bool = False
@@ -67,16 +68,23 @@ class _Budget(Struct):
     def fail(self) -> None:
         """Something failed, so all that is still to do is to clean up."""
         if not self.is_failing:
-            self.is_failing, self.until = True, time.monotonic() + self.cleanup_seconds
+            self.is_failing, self.until = True, self.now() + self.cleanup_seconds
 
 
 _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 
 @contextmanager
-def time_budget(seconds: float = BUDGET_SECONDS, cleanup_seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
-    """Lets this thread begin calls, and second tries of them, for so long; after one failed, to clean up."""
-    token = _budget.set(_Budget(time.monotonic() + seconds, cleanup_seconds))
+def time_budget(
+    seconds: float = BUDGET_SECONDS,
+    cleanup_seconds: float = CLEANUP_SECONDS,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Lets this thread begin calls, and second tries, for `seconds`; after a failed call, for `cleanup_seconds`.
+
+    now: the clock that both are counted by, in seconds; it must not be set back.
+    """
+    token = _budget.set(_Budget(now, now() + seconds, cleanup_seconds))
     try:
         yield
     finally:
@@ -85,7 +93,7 @@ def time_budget(seconds: float = BUDGET_SECONDS, cleanup_seconds: float = CLEANU
 
 def _refuse_when_spent(**_: Any) -> None:
     budget = _budget.get()
-    if budget and time.monotonic() > budget.until:
+    if budget and budget.now() > budget.until:
         budget.fail()
         raise UnavailableError("the request's time is spent")
 

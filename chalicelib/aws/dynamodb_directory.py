@@ -1,7 +1,6 @@
-"""Which lanes there are: the index that names them, and many items in few calls."""
+"""Lists lanes by their index, and reads many items in few calls."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import unavailable
@@ -12,12 +11,11 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.task import TaskRecord
 
-#: A sparse index with nothing but keys: a lane is written to it once, when it is made.
+#: A sparse index that projects only keys: a lane is written to it once, when it is created.
 LANE_INDEX = "lanes"
-#: Items that one BatchGetItem gives, and the calls that are under way at once.
+#: Items that DynamoDB reads in one BatchGetItem at most.
 BATCH_GET = 100
-CALLS_AT_ONCE = 8
-#: How often what a batch left out is asked for again.
+#: Calls for one batch; each repeats the keys that DynamoDB left unprocessed.
 BATCH_TRIES = 4
 
 
@@ -26,26 +24,27 @@ class DynamoDBLaneDirectory:
         self._client = client
         self._table = table_name
 
-    def user_ids(self, prefix: str, most: int) -> list[str]:
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        # User ids are visible ASCII: "!" is their smallest character, and DEL is greater than all of them.
+        first, last = max(prefix, f"{after}!"), f"{prefix}\x7f"
+        if first > last:
+            return []
         query: Item = {
             "TableName": self._table,
             "IndexName": LANE_INDEX,
-            "KeyConditionExpression": f"{LISTED} = :lane",
-            "ExpressionAttributeValues": {":lane": LISTED_LANE},
-            "Limit": most,
+            "KeyConditionExpression": f"{LISTED} = :lane AND user_id BETWEEN :first AND :last",
+            "ExpressionAttributeValues": {":lane": LISTED_LANE, ":first": {"S": first}, ":last": {"S": last}},
+            "Limit": limit,
         }
-        if prefix:
-            query["KeyConditionExpression"] += " AND begins_with(user_id, :prefix)"
-            query["ExpressionAttributeValues"][":prefix"] = {"S": prefix}
         found: list[str] = []
-        while len(found) < most:
+        while len(found) < limit:
             with unavailable("listing lanes"):
                 answer = self._client.query(**query)
             found += [item["user_id"]["S"] for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
                 break
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-        return found[:most]
+        return found[:limit]
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
         items = self._items([key(user_id, LANE_ITEM) for user_id in user_ids])
@@ -56,7 +55,7 @@ class DynamoDBLaneDirectory:
 
     def _items(self, keys: Sequence[Item]) -> list[Item]:
         batches = [keys[start : start + BATCH_GET] for start in range(0, len(keys), BATCH_GET)]
-        return [item for items in _all_at_once(self._batch, batches) for item in items]
+        return [item for batch in batches for item in self._batch(batch)]
 
     def _batch(self, keys: Sequence[Item]) -> list[Item]:
         found: list[Item] = []
@@ -67,11 +66,4 @@ class DynamoDBLaneDirectory:
             keys = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             if not keys:
                 return found
-        raise UnavailableError(f"reading lanes: {len(keys)} were not given")
-
-
-def _all_at_once(call: Callable[[Sequence[Item]], list[Item]], batches: Sequence[Sequence[Item]]) -> list[list[Item]]:
-    if len(batches) < 2:
-        return [call(batch) for batch in batches]
-    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
-        return list(pool.map(call, batches))
+        raise UnavailableError(f"reading lanes: {len(keys)} items were left unprocessed")

@@ -18,7 +18,8 @@ from chalicelib.aws.dynamodb_expression import (
     numbers,
 )
 from chalicelib.core.admission import Admission
-from chalicelib.core.lane import Lane, Lease, Start
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 
@@ -64,8 +65,11 @@ class DynamoDBLaneStore:
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        return isinstance(self._update(user_id, extend_expression(lease, until, is_last)), Written)
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        return isinstance(self._update(user_id, renew_lease_expression(lease, until)), Written)
+
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
 
     def _update(self, user_id: str, expression: Expression) -> Write:
         try:
@@ -107,6 +111,7 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expressi
     update.absent("limits")
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -133,6 +138,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
     if lane.limits:
@@ -155,8 +161,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
-        update.remove("throttled_until")
-        update.remove("throttled_reason")
+        for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
+            update.remove(attribute)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -187,24 +193,29 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
 
 def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
-    update.set("parked", {"S": receipt})
+    update.set("head_receipt", {"S": receipt})
+    update.remove("parked")
     update.equals("revision", seen.revision)
     return update
 
 
-def extend_expression(lease: Lease, until: int, is_last: bool) -> Expression:
+def renew_lease_expression(lease: Lease, until: int) -> Expression:
     update = Expression()
-    running, field = update.name("running"), update.name("until")
+    running, field, token = update.name("running"), update.name("until"), update.name("token")
     update.sets.append(f"{running}.{field} = {update.value(number(until))}")
-    token = update.name("token")
     update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
-    if is_last:
-        update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
+    return update
+
+
+def release_lease_expression(lease: Lease, retry_at: int) -> Expression:
+    update = renew_lease_expression(lease, retry_at)
+    running, token = update.name("running"), update.name("token")
+    update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
     return update
 
 
 def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
-    update = extend_expression(lease, until, is_last=True)
+    update = release_lease_expression(lease, until)
     update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
     update.set("throttled_until", number(until))
     update.set("throttled_reason", {"S": reason})
@@ -239,9 +250,16 @@ def lease_value(lease: Lease | None) -> Item:
     }
 
 
+#: Attributes of lane items by the names that they had before; both names are read, and refused by the fast writes. Not
+#: needed any more 14 days, which is as long as a message lives, after the deployment that brought the new names.
+OLD_NAMES = {"throttled_until": "held_until", "throttled_reason": "held_reason", "head_receipt": "parked"}
+
+
 def lane_of(user_id: str, item: Item | None) -> Lane:
+    """The lane in the item; the empty one if there is none."""
     if not item:
         return Lane(user_id)
+    item = {**{name: item[old] for name, old in OLD_NAMES.items() if old in item}, **item}
     return Lane(
         user_id,
         admitted=integer(item, "admitted"),
@@ -258,7 +276,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         replanned_at=integer(item, "replanned_at"),
         throttled_until=integer(item, "throttled_until"),
         throttled_reason=item.get("throttled_reason", {}).get("S", ""),
-        head_receipt=item.get("parked", {}).get("S", ""),
+        head_receipt=item.get("head_receipt", {}).get("S", ""),
         revision=integer(item, "revision"),
     )
 

@@ -145,19 +145,6 @@ class DynamoDBTaskStore:
         update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
         return self._update(task, update)
 
-    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
-        update = Expression()
-        update.set("logging_until", number(until))
-        update.absent("is_logged")
-        begun = update.name("logging_until")
-        update.conditions.append(f"(attribute_not_exists({begun}) OR {begun} <= {update.value(number(now_ms))})")
-        return self._update(task, update)
-
-    def logged(self, task: Task) -> None:
-        update = Expression()
-        update.set("is_logged", {"BOOL": True})
-        self._update(task, update)
-
     def _scheduled(self, task: Task) -> Expression:
         """Sets the task as it is now, if it has no place yet and has not ended."""
         update = self._noted(task)
@@ -233,7 +220,7 @@ def record_of(item: Item) -> TaskRecord:
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None
-    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, is_logged="is_logged" in item)
+    return TaskRecord(task, state, outcome, integer(item, "attempts"), error)
 
 
 def _ended_of(item: Item, state: TaskState) -> Outcome:

@@ -1,9 +1,9 @@
-"""What can go wrong, as one tree. Expected outcomes (a refusal, a deferral) are values, not errors.
+"""The tree of exceptions. Expected outcomes (a refusal, a deferral) are values, not exceptions.
 
 PacelineError
-├── SettingError            a setting of the deployment is wrong
-├── LimitsError             a text is no list of limits
-├── RequestError            a request that can't be served; one for each HTTP status in http.PROBLEMS
+├── SettingError            invalid setting of the deployment
+├── LimitsError             invalid list of limits
+├── RequestError            invalid or refused request; one subclass per HTTP status in problems.PROBLEMS
 │   ├── MalformedError
 │   ├── UnauthenticatedError
 │   ├── ForbiddenError
@@ -12,19 +12,19 @@ PacelineError
 │   ├── TooLargeError
 │   ├── MediaTypeError
 │   └── InvalidError
-├── DestinationError        an address that Paceline may not call
-├── MessageError            a queue message that is no task of ours
+├── DestinationError        URL that Paceline may not call
+├── MessageError            malformed queue message
 │   └── NewerMessageError
-└── UnavailableError        AWS did not do what was asked, and may later
+└── UnavailableError        AWS failed; a retry may succeed
 """
 
 
 class PacelineError(Exception):
-    """The root of all that Paceline raises on purpose."""
+    """Base of all exceptions that Paceline raises deliberately."""
 
 
 class SettingError(PacelineError):
-    """A setting is wrong; the text names the variable and what is allowed."""
+    """A setting is invalid; the text names the variable and the allowed values."""
 
     def __init__(self, variable: str, reason: str) -> None:
         super().__init__(f"{variable}: {reason}")
@@ -32,13 +32,13 @@ class SettingError(PacelineError):
 
 
 class LimitsError(PacelineError, ValueError):
-    """A text is no list of limits; the text says which part and what is allowed."""
+    """A list of limits is invalid; the text names the part and the allowed values."""
 
 
 class RequestError(PacelineError):
-    """A request that can't be served as it is.
+    """A request cannot be served.
 
-    field: the JSON pointer or header that is wrong, None when it is the request as a whole.
+    field: JSON pointer or header at fault; None for the request as a whole.
     """
 
     def __init__(self, title: str, detail: str = "", field: str | None = None) -> None:
@@ -49,11 +49,11 @@ class RequestError(PacelineError):
 
 
 class MalformedError(RequestError):
-    """400: what was sent can't be read, or lacks what every request needs."""
+    """400: the request is malformed or lacks a field that every request needs."""
 
 
 class UnauthenticatedError(RequestError):
-    """401: nothing in the request shows who sends it. token_sent: whether it tried to."""
+    """401: the caller is unknown. token_sent: whether the request carries a token."""
 
     def __init__(self, title: str, detail: str = "", token_sent: bool = True) -> None:
         super().__init__(title, detail, "Authorization")
@@ -61,19 +61,19 @@ class UnauthenticatedError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """403: who sends the request may not do this."""
+    """403: the caller lacks the right."""
 
 
 class NotFoundError(RequestError):
-    """404: there is no such thing."""
+    """404: the resource does not exist."""
 
 
 class ConflictError(RequestError):
-    """409: the thing is in a state that does not allow this."""
+    """409: the resource's state does not allow the request."""
 
 
 class TooLargeError(RequestError):
-    """413: more than the deployment takes."""
+    """413: the request exceeds a size limit of the deployment."""
 
 
 class MediaTypeError(RequestError):
@@ -81,44 +81,44 @@ class MediaTypeError(RequestError):
 
 
 class InvalidError(RequestError):
-    """422: well formed, but a value is not allowed."""
+    """422: well formed, but a value is invalid."""
 
 
 class DestinationError(PacelineError):
-    """An address may not be called, whoever asks for it; the text says why."""
+    """A URL may not be called; the text names the reason."""
 
 
 class MessageError(PacelineError):
-    """A queue message that is no task of ours; it can never run."""
+    """A queue message is malformed, so it can never run."""
 
 
 class NewerMessageError(MessageError):
-    """A message in a form that only a newer deployment knows: during a roll-out, some worker soon will."""
+    """A message has a form that only a newer deployment can read; during a roll-out a newer worker will."""
 
 
 class UnavailableError(PacelineError):
-    """AWS refused or did not answer; nothing was promised, trying later may work."""
+    """AWS refused or did not answer; nothing was promised, and a retry may succeed."""
 
 
 class PayloadError(PacelineError):
-    """A payload does not fit the task. pointer: where in it, as a JSON pointer."""
+    """A payload does not match the task. pointer: JSON pointer to the fault."""
 
     def __init__(self, reason: str, pointer: str) -> None:
         super().__init__(reason)
         self.pointer = pointer
 
 
-class RetryAfter(Exception):  # noqa: N818 - what it asks for, as in HTTP, rather than an error
-    """Raised by a task that was told to slow down: its whole lane waits so long, and no attempt is used up.
+class RetryAfter(Exception):  # noqa: N818 - a request to wait, named after the HTTP header, rather than an error
+    """A task's function raises it when an API throttles it: the lane waits, and the attempt is given back.
 
-    seconds: from now, 0 to 43,200. reason: shown in the lane.
+    seconds: 0 to 43,200, from now. reason: shown in the lane's view.
     """
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        super().__init__(reason or f"told to wait {seconds} s")
+        super().__init__(reason or f"throttled for {seconds} s")
         self.seconds = min(max(0.0, float(seconds)), 43_200.0)
         self.reason = reason
 
 
 class PermanentError(Exception):
-    """Raised by a task that can't succeed however often it is tried: it fails at once."""
+    """A task's function raises it when a retry cannot help: the task fails at once."""

@@ -1,7 +1,7 @@
-"""The pace: what a limit is, and the earliest start that a list of limits allows. Pure.
+"""Parses limits and computes the earliest start that they allow. Pure.
 
-Everything exact about Paceline follows from `earliest_start`: admission uses it on planned starts, the claim
-on real ones. Nothing here knows a clock, a user or AWS.
+Everything exact about Paceline follows from `earliest_start`: admission applies it to planned starts, the claim to
+real ones. This module knows no clock, user or AWS.
 """
 
 import re
@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from chalicelib.core.errors import LimitsError
 
-#: The highest quota of one limit. A lane remembers as many starts, and its item has to stay small.
+#: Largest quota of a limit, in starts. A lane's item stores as many starts and has to stay small.
 MAX_QUOTA = 100
-#: The longest window, in seconds: within it no start may be forgotten, and a lane is kept for longer than this.
+#: Longest window of a limit, in seconds. A lane and its starts are kept for longer than this.
 MAX_WINDOW_SECONDS = 7 * 24 * 3600
-#: The most limits that hold at once.
+#: Largest number of limits per user.
 MAX_LIMITS = 5
 
 _UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -37,7 +37,7 @@ class Limit(Struct, frozen=True, order=True):
     """At most `quota` starts in every half-open window of `window_ms`, wherever it begins."""
 
     quota: int
-    #: milliseconds, a whole number of seconds
+    #: milliseconds, a multiple of 1,000
     window_ms: int
 
     @property
@@ -46,7 +46,7 @@ class Limit(Struct, frozen=True, order=True):
 
     @property
     def name(self) -> str:
-        """The policy's name in the RateLimit headers: `second`, `minute`, `10-seconds`."""
+        """The limit's name in the RateLimit headers: `second`, `minute`, `10-seconds`."""
         count, unit = self._window()
         return unit if count == 1 else f"{count}-{unit}s"
 
@@ -59,29 +59,29 @@ class Limit(Struct, frozen=True, order=True):
         return self.window_seconds // _UNIT_SECONDS[unit], unit
 
 
-#: Several limits that hold at once, shortest window first.
+#: Limits that apply together, shortest window first.
 Limits = tuple[Limit, ...]
 
 
 @lru_cache(maxsize=1024)
 def parse_limits(text: str) -> Limits:
-    """The limits that a text such as `1/second; 20/minute` names, shortest window first.
+    """Parses a text such as `1/second; 20/minute`; returns the limits, shortest window first.
 
-    Units are second, minute, hour and day, also s, sec, m, min, h and d, with or without plural; `20/5 minutes` and
-    `20 per 5 minutes` are the same. Raises LimitsError for anything else, a quota over MAX_QUOTA and a window
-    named twice among them.
+    Units are second, minute, hour and day, also s, sec, m, min, h and d, singular or plural; `20/5 minutes` equals
+    `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA and for two limits with the
+    same window.
     """
     parts = [part.strip() for part in re.split(r"[;,\n]", text.lower()) if part.strip()]
     if not parts or len(parts) > MAX_LIMITS:
         raise LimitsError(f"{len(parts)} limits found in {text[:200]!r}; {_ALLOWED}")
     limits = tuple(sorted((_parse_limit(part) for part in parts), key=lambda limit: limit.window_ms))
     if len({limit.window_ms for limit in limits}) < len(limits):
-        raise LimitsError(f"the same window twice in {text!r}; {_ALLOWED}")
+        raise LimitsError(f"{text!r} has two limits with the same window; {_ALLOWED}")
     return limits
 
 
 def format_limits(limits: Limits) -> str:
-    """The text that `parse_limits` reads back as the same limits."""
+    """Formats limits so that `parse_limits` reads the same limits back."""
     return "; ".join(map(str, limits))
 
 
@@ -89,7 +89,7 @@ def _parse_limit(part: str) -> Limit:
     match = _LIMIT.fullmatch(part)
     unit = match and _SHORT_UNITS.get(match["unit"], match["unit"].removesuffix("s"))
     if not match or unit not in _UNIT_SECONDS:
-        raise LimitsError(f"{part[:200]!r} is no limit; {_ALLOWED}")
+        raise LimitsError(f"{part[:200]!r} is not a valid limit; {_ALLOWED}")
     quota, seconds = int(match["quota"]), int(match["count"] or 1) * _UNIT_SECONDS[unit]
     if not 1 <= quota <= MAX_QUOTA:
         raise LimitsError(f"the quota of {part!r} is {quota}; {_ALLOWED}")
@@ -99,23 +99,23 @@ def _parse_limit(part: str) -> Limit:
 
 
 def memory_needed(limits: Limits) -> int:
-    """How many starts a lane has to remember: one more than the largest quota.
+    """Returns the number of starts that a lane must store: the largest quota plus one.
 
-    The one more stands for all that was forgotten: nothing forgotten is newer than it, so limits that grow
-    later are still kept to (see `earliest_start`).
+    The additional start bounds all dropped starts, which are at least as old, so limits that are raised later still
+    hold (see `earliest_start`).
     """
     return max(limit.quota for limit in limits) + 1
 
 
 def earliest_start(starts: Sequence[int], limits: Limits, now_ms: int, forgotten: bool = False) -> int:
-    """The earliest time at or after now_ms at which one more start breaks no limit. Epoch milliseconds.
+    """Returns the earliest time at or after now_ms at which one more start keeps every limit. Epoch milliseconds.
 
-    starts: the starts so far, newest first, epoch milliseconds; never before one of them, so order is kept also when
-    a clock steps back.
-    forgotten: older starts than these existed and are no longer known; they are taken to be as new as the
-    oldest known one, which can only make the answer later, never too early.
+    starts: earlier starts, newest first, epoch milliseconds. The result is never before the newest one, so order holds
+    even if the clock steps back.
+    forgotten: True if older starts were dropped. They count as being as new as the oldest known start, which can make
+    the result too late but never too early.
 
-    The q-th newest start leaves the window of `q per w` exactly w after it began, since windows are half-open:
+    Windows are half-open, so the q-th newest start leaves the window of `q per w` exactly w after it:
 
     >>> limits = parse_limits("1/second; 3/10 seconds")
     >>> earliest_start([], limits, 5_000)                    # nothing started yet: now
@@ -135,5 +135,5 @@ def earliest_start(starts: Sequence[int], limits: Limits, now_ms: int, forgotten
 
 
 def used(starts: Sequence[int], limit: Limit, now_ms: int) -> int:
-    """How much of the limit's quota is taken at now_ms, starts planned for later included; at most the quota."""
+    """Returns the starts that count against the limit at now_ms, planned ones included; at most the quota."""
     return min(limit.quota, sum(1 for start in starts if start > now_ms - limit.window_ms))

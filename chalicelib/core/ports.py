@@ -1,4 +1,4 @@
-"""What the use cases need of the world outside. Adapters implement it; one contract test runs over each of them."""
+"""Interfaces that the core needs from stores, queues and clocks. One contract test runs over each implementation."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -7,20 +7,21 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from chalicelib.core.admission import Admission
-from chalicelib.core.lane import Lane, Lease, Start
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import ScheduledMessage
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 
 
 class Written(Struct, frozen=True):
-    """The write happened (or had happened: its answer was lost); the lane as it is now."""
+    """The write succeeded, possibly in an attempt whose answer was lost; `lane` is its new state."""
 
     lane: Lane
 
 
 class Stale(Struct, frozen=True):
-    """Nothing was written: the lane is not as it was taken to be; this is how it is."""
+    """The write's condition failed, so nothing was written; `lane` is its current state."""
 
     lane: Lane
 
@@ -29,67 +30,71 @@ Write = Written | Stale
 
 
 class LaneStore(Protocol):
-    """Lanes; each write is one atomic conditional write. UnavailableError when the store does not do it."""
+    """Stores lanes. Each write is one atomic conditional write. Methods raise UnavailableError if the store fails."""
 
     def get(self, user_id: str) -> Lane:
-        """The lane as it is after every write that was answered; the empty one when there is none."""
+        """Returns the lane by a strongly consistent read; an empty lane if it does not exist."""
         ...
 
     def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        """Reserves now_ms as the planned start of one task, if the limits allow it and nothing is special.
+        """Reserves now_ms as one task's planned start. Stale unless the limits allow it and the lane is ordinary.
 
-        Special are limits of the user's own, a pause, and a list of planned starts that wants trimming.
+        Not ordinary: own limits, a pause, or a list of planned starts that must be trimmed.
         """
         ...
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
-        """Reserves the admission if no other came between and nothing special changed."""
+        """Reserves the admission. Stale if the lane's planned starts, limits or pause changed since `seen`."""
         ...
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
-        """Takes the start for the first attempt of the lane's next task, if the real starts allow it.
+        """Claims the first attempt of the lane's next task at start.at. Stale unless the real starts allow it.
 
-        Stale if the task is not next, or anything is special: paused, cancellations open, other limits of the
-        user's own than the start was decided on, a list of starts that wants trimming, a lease that fills a gap.
+        Also stale if the lane is paused, has open cancellations, has other own limits than the start was computed from,
+        has a list of starts that must be trimmed, or if the lease fills a gap.
         """
         ...
 
     def claim(self, seen: Lane, start: Start) -> Write:
-        """Takes the start if nothing that it rests on changed."""
+        """Claims the start. Stale if the lane state that it was computed from changed."""
         ...
 
     def change(self, seen: Lane, changed: Lane) -> Write:
-        """Writes all but the lease if nothing at all was admitted, started or changed since it was seen."""
+        """Writes the whole lane except the lease. Stale if any task was admitted or started, or the lane changed."""
         ...
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
-        """Notes the hidden head's handle if the lane was not changed since it was seen, so that a change wakes it."""
+        """Stores the hidden head message's receipt handle, by which a change wakes it. Stale if the lane changed."""
         ...
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        """Keeps the whole lane from starting anything until then, epoch ms, and gives the attempt back.
+        """Starts no task of the lane before `until`, epoch ms; releases the lease and does not count its attempt.
 
-        Nothing moves the lease after it, as after the last `extend`. False when the lease was lost.
+        False when another worker has the lane's lease.
         """
         ...
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        """Moves the end of the lease to `until`, epoch ms, later or earlier; False when the lease was lost.
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        """Moves the end of the lease to `until`, epoch ms. False when it was released or another worker has it."""
+        ...
 
-        is_last: nothing moves it after that, for a renewal may still be under way when its task's attempt is over.
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        """Ends the attempt: its task may be claimed again from `retry_at` on, epoch ms.
+
+        A renewal that arrives after it changes nothing. False when it was released or another worker has it.
         """
         ...
 
 
 class TaskStore(Protocol):
-    """Tasks, as a view for those who ask. UnavailableError when the store does not do it."""
+    """Stores tasks for the API's view of them. Methods raise UnavailableError if the store fails."""
 
     def create_if_absent(self, task: Task) -> None:
-        """Notes a queued task; does nothing when the task is known, for its worker may have been faster."""
+        """Stores a queued task; does nothing if the task exists, since its worker may have been faster."""
         ...
 
     def create_many(self, tasks: Sequence[Task]) -> None:
-        """Notes queued tasks that no worker can know yet, before they are sent."""
+        """Stores queued tasks before they are sent, so no worker can know them yet."""
         ...
 
     def get(self, user_id: str, task_id: str) -> TaskRecord | None: ...
@@ -97,153 +102,145 @@ class TaskStore(Protocol):
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
     ) -> tuple[list[TaskRecord], str | None]:
-        """Tasks by id, newest first, those in that state only if one is given, and where to go on, None at the end.
+        """Returns one page of tasks, newest first, filtered by state, and the next cursor; None at the end.
 
-        It looks at a bounded number of tasks a call, so it may find fewer than there are, and yet not be at the end.
+        Reads a bounded number of items per call, so a page may be empty although more pages follow.
         """
         ...
 
     def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
-        """The newest tasks of the lane that have these seqs, by seq. It looks at the newest few hundred tasks only."""
+        """Returns the lane's tasks with these seqs, by seq, among its newest few hundred tasks."""
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        """Notes how the task ended, whether it was noted before or not; a task that has ended stays as it is."""
+        """Stores the task's outcome, creating the item if needed; a final task stays unchanged."""
         ...
 
     def mark_admitted(self, task: Task) -> bool:
-        """Notes the place that a scheduled task got; False when it has one already, or has ended."""
+        """Stores the seq and planned start of a scheduled task; False if it has a seq already or is final."""
         ...
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
-        """Notes the end of a scheduled task; False when it has got its place, or has ended."""
-        ...
-
-    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
-        """Whether the caller alone is to log the end of a withdrawn task; nobody else is until then, epoch ms.
-
-        False when another is at it, or it is logged.
-        """
-        ...
-
-    def logged(self, task: Task) -> None:
-        """Notes that the end of a withdrawn task is logged."""
+        """Stores the outcome of a scheduled task; False if it is admitted or final."""
         ...
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
-        """Notes a failed attempt of a task that will be tried again."""
+        """Stores a failed attempt of a task that will be retried."""
         ...
 
 
 class ScheduledCounts(Protocol):
-    """How many scheduled tasks of each user are due on each day. UnavailableError when nobody knows.
+    """Counts each user's scheduled tasks by the day they are due. Methods raise UnavailableError if the store fails.
 
-    Days are counted from the epoch, UTC.
+    Days are counted from the epoch, in UTC.
     """
 
     def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
-        """Adds so many to each day, atomically; False, and nothing, when a day would have more than `most` then.
+        """Adds the given counts to each day, atomically. False, and no change, if a day would exceed `most`.
 
-        What was counted for days before today is forgotten.
+        Drops the counts of days before today.
         """
         ...
 
 
 class LaneDirectory(Protocol):
-    """Which lanes there are, and many things in few calls. What it says may be some moments old.
+    """Lists lanes and reads items in batches. Reads are eventually consistent.
 
-    UnavailableError when it can't.
+    Methods raise UnavailableError if the store fails.
     """
 
-    def user_ids(self, prefix: str, most: int) -> list[str]:
-        """The users that have a lane and whose id begins so, by id, at most so many."""
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Returns the first `limit` user ids with a lane that start with `prefix` and are greater than `after`.
+
+        They are in order; prefix and after may be empty.
+        """
         ...
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
-        """Those of these lanes that there are, in any order."""
+        """Returns the existing lanes of these users, in any order."""
         ...
 
     def tasks(self, keys: Sequence[tuple[str, str]]) -> list[TaskRecord]:
-        """Those of these tasks, each a user id and a task id, that there are, in any order."""
+        """Returns the existing tasks of these (user id, task id) pairs, in any order."""
         ...
 
 
 class RequestRecord(Struct, frozen=True):
-    """A request that came with a key."""
+    """A request with an Idempotency-Key."""
 
     user_id: str
-    #: a hash of the key
+    #: hash of the key
     key: str
-    #: a hash of what was asked for
+    #: hash of the request's content
     fingerprint: str
-    #: the first task's id; those of further ones follow from it
+    #: id of the request's first task; the other ids are derived from it
     first_id: str
-    #: epoch ms of when it was begun last
+    #: epoch ms at which it was last begun
     begun_at: int
-    #: names who serves it
+    #: identifies the process that serves it
     owner: str
-    #: None while it is being served
+    #: None until it is answered
     answer: dict[str, Any] | None = None
-    #: it was begun before and never answered: its tasks may have been sent
+    #: it was begun before and not answered, so its tasks may have been sent
     is_repeat: bool = False
 
 
 class RequestStore(Protocol):
     def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
-        """Writes the record if there is none, or one begun before that time (epoch ms) and never answered.
+        """Writes the record, unless one exists that is answered or was begun since `abandoned_before`, epoch ms.
 
-        Gives what is there then: with the owner of this record when it was written, and with the first one's ids.
+        Returns the stored record. It has this record's owner if written, and always the first record's ids.
         """
         ...
 
     def finish(self, record: RequestRecord, answer: dict[str, Any]) -> None: ...
 
     def abandon(self, record: RequestRecord) -> None:
-        """Lets a repeat serve the request at once."""
+        """Lets a repeat of the request run at once."""
         ...
 
     def forget(self, record: RequestRecord) -> None:
-        """Nothing came of the request: a repeat is as good as new."""
+        """Deletes the record of a request without effects, so a repeat counts as new."""
         ...
 
 
 class TaskQueue(Protocol):
-    """The message groups, and the dead-letter queue. UnavailableError when the queue does not do it."""
+    """Sends and hides messages of lanes; sends dead letters. Methods raise UnavailableError if the queue fails."""
 
     def send(self, task: Task) -> None:
-        """Puts the task at the end of its user's lane; a repeat within 5 minutes changes nothing."""
+        """Sends the task's message to its user's group. A repeat within 5 minutes has no effect."""
         ...
 
     def send_many(self, tasks: Sequence[Task]) -> None:
-        """Sends tasks of one user in order, again those that were not taken. UnavailableError if some never were."""
+        """Sends one user's tasks in order, retrying rejected ones. Raises UnavailableError if some stay rejected."""
         ...
 
     def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message for so many seconds, 0 to 43,000, the rest of its lane behind it."""
+        """Hides the message, and so the messages behind it in its group, for 0 to 43,000 seconds."""
         ...
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
-        """Copies a message that can't succeed to the dead-letter queue; a repeat changes nothing for 5 minutes."""
+        """Copies a failed task's message to the dead-letter queue. A repeat within 5 minutes has no effect."""
         ...
 
 
 class ScheduledQueue(Protocol):
-    """What is to be done later, in any order, each thing at least once. UnavailableError when the queue can't."""
+    """Delivers scheduled messages at least once, in any order. Methods raise UnavailableError if the queue fails."""
 
     def send(self, messages: Sequence[tuple[ScheduledMessage, int]]) -> None:
-        """Puts in each message, to be given out after so many seconds, 0 to 900."""
+        """Sends each message with its delay in seconds, 0 to 900."""
         ...
 
     def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message for so many seconds, 0 to 43,000."""
+        """Hides the message for 0 to 43,000 seconds."""
         ...
 
 
 class Presence(Protocol):
-    """Which claims are being served on this machine, by processes that live; AWS has no part in it."""
+    """Tracks the claims that live processes on this machine are serving; does not use AWS."""
 
     def serving(self, token: str, /) -> AbstractContextManager[None]:
-        """Says so while the body runs and this process lives."""
+        """Marks the claim as served while the body runs and this process lives."""
         ...
 
     def is_served(self, token: str, /) -> bool: ...
@@ -251,19 +248,19 @@ class Presence(Protocol):
 
 class CompletionLog(Protocol):
     def write(self, event: dict[str, Any]) -> None:
-        """Appends one event as one line, whole. OSError when it can't."""
+        """Appends one event as one whole line. Raises OSError if it cannot."""
         ...
 
 
 class Clock(Protocol):
     def now_ms(self) -> int:
-        """Epoch milliseconds."""
+        """The current time in epoch milliseconds."""
         ...
 
     def sleep(self, milliseconds: int) -> bool:
-        """Waits; True when it was cut short because the process is to stop."""
+        """Sleeps; True if it ended early because the process must stop."""
         ...
 
     def sleep_until(self, at: int) -> None:
-        """Waits until that time, epoch ms, whatever else; returns at once when it is past."""
+        """Sleeps until that time, epoch ms, without interruption; returns at once if it is past."""
         ...

@@ -1,9 +1,10 @@
-"""What is to be done at a time of its own and in no lane: admit a task that was scheduled, note that one was cancelled
-meanwhile, tell somebody of a task's end. Each is one message of the queue `later`. Pure.
+"""The messages of the scheduled queue: a scheduled task, its cancellation, a callback.
+
+Pure. Owns the form of each message; `chalicelib.scheduled.dispatcher` acts on them.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -11,17 +12,20 @@ from msgspec import Struct
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.task import Task, to_ascii_json
 
-#: The form of the message, as `tasks.MESSAGE_VERSION` is that of a task's: who raises it, also for a new kind of
-#: message, must go on reading all that came before.
-SCHEDULED_VERSION = 1
-#: The longest that SQS delays a message; one that is due later comes early and is hidden for the rest.
+#: The form that `to_message` writes. Raise it for each change of the form and for each new kind of message, and go on
+#: reading the forms before it.
+SCHEDULED_VERSION = 2
+#: Version 1 named the kind in the field `errand`. A queue keeps a message for 14 days: version 1 can go 14 days after
+#: the deployment that brought version 2.
+VERSION_1_KINDS = {"admit": "scheduled_task", "withdraw": "cancel_scheduled", "callback": "callback"}
+#: The longest that SQS delays a message, seconds; a message that is due later is received early and hidden again.
 MAX_SQS_DELAY_SECONDS = 900
-#: How far ahead a task may be scheduled: its message lives for 14 days, and one day is left for what may go wrong.
+#: How far ahead a task may be scheduled, milliseconds: SQS keeps a message for 14 days; one day is left for outages.
 MAX_AHEAD_MS = 13 * 86_400_000
 
 
 class ScheduledTask(Struct, frozen=True):
-    """A task that gets its place in its lane once its time has come."""
+    """A task that enters its lane once its time has come."""
 
     task: Task
 
@@ -31,21 +35,21 @@ class ScheduledTask(Struct, frozen=True):
 
 
 class CancelScheduled(Struct, frozen=True):
-    """A task that was cancelled before it got a place: its end is to be logged."""
+    """A task that was cancelled before it entered its lane: its end is still to be logged."""
 
     task: Task
     due_at: int = 0
 
 
 class Callback(Struct, frozen=True):
-    """The end of a task, to be told to whoever its submit named."""
+    """The end of a task, to be sent to the URL that its submit gave."""
 
     user_id: str
     task_id: str
     url: str
-    #: the completion log's line without what is CloudWatch's
+    #: the line of the completion log, without the fields for CloudWatch
     event: Mapping[str, Any]
-    #: epoch ms; it is tried for about a day from then on
+    #: epoch ms; the callback is retried for a day from then on
     begun_at: int
     due_at: int = 0
 
@@ -54,50 +58,63 @@ ScheduledMessage = ScheduledTask | CancelScheduled | Callback
 
 
 def delay_seconds(due_at: int, now_ms: int) -> int:
-    """How long SQS is to delay the message: whole seconds that end no later than its time."""
+    """How long SQS is to delay the message: whole seconds that end no later than `due_at`."""
     return max(0, min((due_at - now_ms) // 1000, MAX_SQS_DELAY_SECONDS))
 
 
 def to_message(message: ScheduledMessage) -> str:
-    """The body of its queue message, JSON."""
+    """The body of its queue message, ASCII JSON."""
     if isinstance(message, Callback):
         fields = {
             "v": SCHEDULED_VERSION,
-            "errand": "callback",
+            "kind": "callback",
             "user_id": message.user_id,
             "task_id": message.task_id,
             "url": message.url,
             "event": message.event,
             "begun_at": message.begun_at,
         }
-        # A function may give what only `json.dumps` takes, such as None for a name.
+        # A task's result may hold what only `json.dumps` takes, such as None as a key.
         return json.dumps(fields, separators=(",", ":"))
-    kind = "admit" if isinstance(message, ScheduledTask) else "withdraw"
-    return to_ascii_json({"v": SCHEDULED_VERSION, "errand": kind, "task": message.task.fields()})
+    kind = "scheduled_task" if isinstance(message, ScheduledTask) else "cancel_scheduled"
+    return to_ascii_json({"v": SCHEDULED_VERSION, "kind": kind, "task": message.task.fields()})
 
 
 def from_message(body: str) -> ScheduledMessage:
-    """Reads what `to_message` wrote; NewerMessageError when it is a newer form, MessageError when anything else."""
+    """Reads a body of this version or an earlier one.
+
+    NewerMessageError for a later version, MessageError for any other text.
+    """
     try:
         fields = json.loads(body)
-        if (version := fields["v"]) != SCHEDULED_VERSION:
-            kind = NewerMessageError if isinstance(version, int) and version > SCHEDULED_VERSION else MessageError
-            raise kind(f"message version {version!r}, this function knows {SCHEDULED_VERSION}")
-        return _KINDS[fields["errand"]](fields)
+        return _read(_kind(fields), fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise MessageError(f"the message is no message: {type(error).__name__}: {error}") from error
+        raise MessageError(f"not a scheduled message: {type(error).__name__}: {error}") from error
+
+
+def _kind(fields: Mapping[str, Any]) -> str:
+    version = fields["v"]
+    if version == 1:
+        return VERSION_1_KINDS[fields["errand"]]
+    if version == SCHEDULED_VERSION:
+        return str(fields["kind"])
+    error = NewerMessageError if isinstance(version, int) and version > SCHEDULED_VERSION else MessageError
+    raise error(f"message version {version!r}, this function reads 1 to {SCHEDULED_VERSION}")
+
+
+def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
+    if kind == "scheduled_task":
+        return ScheduledTask(Task.from_fields(fields["task"]))
+    if kind == "cancel_scheduled":
+        return CancelScheduled(Task.from_fields(fields["task"]))
+    if kind == "callback":
+        return _callback(fields)
+    raise MessageError(f"unknown kind of message {kind!r}")
 
 
 def _callback(fields: Mapping[str, Any]) -> Callback:
     texts = [fields["user_id"], fields["task_id"], fields["url"]]
     if not all(isinstance(text, str) and text for text in texts) or not isinstance(fields["event"], dict):
-        raise TypeError("a callback names a user, a task, an address and an event")
+        raise TypeError("a callback needs a user id, a task id, a URL and an event")
     user_id, task_id, url = texts
     return Callback(user_id, task_id, url, fields["event"], int(fields["begun_at"]))
-
-
-_KINDS: Mapping[str, Callable[[Mapping[str, Any]], ScheduledMessage]] = {
-    "admit": lambda fields: ScheduledTask(Task.from_fields(fields["task"])),
-    "withdraw": lambda fields: CancelScheduled(Task.from_fields(fields["task"])),
-    "callback": _callback,
-}

@@ -1,4 +1,4 @@
-"""A task, its states, and the message that carries it. Pure."""
+"""A task, its states and its queue message. Pure."""
 
 import json
 import re
@@ -10,25 +10,25 @@ from msgspec import Struct
 
 from chalicelib.core.errors import MessageError, NewerMessageError
 
-#: What a task carries and what it gives: any JSON value.
+#: A payload or a result: any JSON value.
 Json = Any
 
-#: The task that runs when a submit names none.
+#: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
-#: The form of the message. Who raises it must go on reading all that came before, since messages wait for up to 14
-#: days; a worker gives newer ones back for a newer worker, and buries what is nothing that ever was.
+#: Version of the message's form. A new version must still read all older ones, since messages wait for up to 14 days.
+#: A worker defers messages of a newer version and dead-letters malformed ones.
 MESSAGE_VERSION = 1
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def to_json(value: Json) -> str:
-    """As compact JSON, in a tenth of the time of `json.dumps`; UnicodeEncodeError for half of a surrogate pair."""
+    """Encodes compact JSON, ten times as fast as `json.dumps`. Raises UnicodeEncodeError for a lone surrogate."""
     return msgspec.json.encode(value).decode()
 
 
 def to_ascii_json(value: Json) -> str:
-    """The same for a queue: SQS does not take every character. A byte of it becomes three at most."""
+    """Encodes JSON in ASCII, since SQS rejects some characters. At most triples the size in bytes."""
     text = to_json(value)
     return text if text.isascii() else _NOT_ASCII.sub(lambda some: json.dumps(some[0])[1:-1], text)
 
@@ -46,7 +46,7 @@ class TaskState(str, Enum):
 
 
 class Task(Struct, frozen=True):
-    """A task as it was admitted. Times are epoch milliseconds."""
+    """A task as admitted. Times are epoch milliseconds."""
 
     user_id: str
     task_id: str
@@ -55,19 +55,19 @@ class Task(Struct, frozen=True):
     payload: Json
     planned_at: int
     submitted_at: int
-    #: the same task may have been sent before, so it may have ended although it is new to its lane
+    #: the task may have been sent before, so it may be finished although its seq is new to the lane
     is_repeat: bool = False
-    #: when it was to get its place in its lane; None when at once. Until it has one, its seq is 0
+    #: when a scheduled task is to be admitted, None for others; until then its seq is 0
     run_at: int | None = None
-    #: who is to be told of its end
+    #: URL to which the outcome is sent
     callback_url: str | None = None
 
     def to_message(self) -> str:
-        """The body of its queue message, JSON."""
+        """Returns the JSON body of its queue message."""
         return to_ascii_json(self.fields())
 
     def fields(self) -> dict[str, Any]:
-        """What `from_fields` reads."""
+        """Returns the fields that `from_fields` reads."""
         return {
             "v": MESSAGE_VERSION,
             "user_id": self.user_id,
@@ -84,20 +84,20 @@ class Task(Struct, frozen=True):
 
     @classmethod
     def from_message(cls, body: str) -> "Task":
-        """Reads what `to_message` wrote; MessageError when it is anything else."""
+        """Parses a message body that `to_message` wrote. Raises MessageError for any other text."""
         try:
             return cls.from_fields(json.loads(body))
         except (ValueError, RecursionError) as error:
-            raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error
+            raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error
 
     @classmethod
     def from_fields(cls, fields: Any) -> "Task":
-        """Reads what `fields` gave; MessageError when it is anything else."""
+        """Builds a task from the fields that `fields` returned. Raises MessageError for any other value."""
         try:
-            to_json(fields)  # half of a surrogate pair could not be noted
+            to_json(fields)  # rejects lone surrogates, which the store cannot save
             if (version := _integer(fields["v"])) != MESSAGE_VERSION:
                 kind = NewerMessageError if version > MESSAGE_VERSION else MessageError
-                raise kind(f"message version {version}, this worker knows {MESSAGE_VERSION}")
+                raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION}")
             return cls(
                 user_id=_text(fields["user_id"]),
                 task_id=_text(fields["task_id"]),
@@ -111,56 +111,54 @@ class Task(Struct, frozen=True):
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
-            raise MessageError(f"the message is no task: {type(error).__name__}: {error}") from error
+            raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no integer")
+        raise TypeError(f"{value!r} is not an integer")
     return value
 
 
 class Outcome(Struct, frozen=True):
-    """How a task ended. Times are epoch milliseconds."""
+    """A task's final state. Times are epoch milliseconds."""
 
     state: TaskState
-    #: the last attempt's start; None when it never started
+    #: start of the last attempt; None if it never started
     started_at: int | None
     completed_at: int
-    #: starts taken
+    #: attempts started
     attempts: int
     result: Json = None
     error: str | None = None
 
 
 class TaskRecord(Struct, frozen=True):
-    """A task as the table has it: a view of the message, kept for those who ask."""
+    """A task's item in the table: the view that the API returns."""
 
     task: Task
     state: TaskState = TaskState.QUEUED
     outcome: Outcome | None = None
-    #: attempts that failed so far, while it is not ended
+    #: failed attempts, while the task is not final
     attempts: int = 0
-    #: what the last failed attempt said
+    #: error of the last failed attempt
     error: str | None = None
-    #: it was cancelled before it got a place, and that is logged; others are logged before they are noted
-    is_logged: bool = False
 
 
 def describe(error: BaseException) -> str:
-    """A failure in one line for people: its type and text, at most 1,000 characters.
+    """Returns the error's type and text in one line of at most 1,000 characters.
 
-    SQS and DynamoDB refuse some of the characters that an error's text may hold, so only printable ones stay.
+    Replaces unprintable characters, some of which SQS and DynamoDB reject.
     """
     return printable(f"{type(error).__name__}: {error}"[:1000])
 
 
 def printable(text: str) -> str:
-    """The text with a space for each character that some store might refuse."""
+    """Replaces unprintable characters by spaces."""
     return "".join(character if character.isprintable() else " " for character in text)

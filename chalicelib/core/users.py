@@ -1,9 +1,9 @@
-"""What a user id is. Pure."""
+"""Validates user ids and encodes them in URL paths. Pure."""
 
 import re
 from urllib.parse import quote, unquote
 
-#: Those characters that SQS allows in a message group id: all that ASCII shows, but the space.
+#: The visible ASCII characters: those that SQS allows in a message group id.
 USER_PATTERN = "^[!-~]{1,128}$"
 
 
@@ -12,14 +12,14 @@ def is_user_id(value: object) -> bool:
 
 
 def to_path(user_id: str) -> str:
-    """The user id as a segment of a path. Clients tidy `.` and `..` away, so a space, which no id has, goes before."""
-    return ("%20" if user_id in _TIDIED else "") + quote(user_id, safe="")
+    """Encodes the user id as a path segment. Prefixes `.` and `..` with a space, since clients would remove them."""
+    return ("%20" if user_id in _DOT_SEGMENTS else "") + quote(user_id, safe="")
 
 
 def from_path(segment: str) -> str:
-    """What was meant to be a user id, from a segment of a path."""
+    """Decodes a path segment that `to_path` encoded. The result may be an invalid user id."""
     text = unquote(segment)
-    return text[1:] if text[:1] == " " and text[1:] in _TIDIED else text
+    return text[1:] if text[:1] == " " and text[1:] in _DOT_SEGMENTS else text
 
 
-_TIDIED = (".", "..")
+_DOT_SEGMENTS = (".", "..")

@@ -1,25 +1,25 @@
-"""How long messages are hidden that can't be dealt with now, of lanes and of messages alike."""
+"""Visibility timeouts, in seconds, for messages of lanes and scheduled messages that a worker cannot process now."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from chalicelib.core.errors import UnavailableError
 
-#: The longest wait that is slept, milliseconds; SQS hides messages for whole seconds only, so longer ones are deferred.
+#: Longest wait, in milliseconds, that a worker sleeps; longer waits are deferred, since SQS hides for whole seconds.
 MAX_SLEEP_MS = 1_200
-#: How long a message is hidden when AWS failed: on Lambda its visibility would last far longer.
+#: Seconds for which a message is hidden after AWS failed; on Lambda its visibility timeout would last far longer.
 AGAIN_SECONDS = 5
-#: How long a message is hidden that only a newer deployment can read, so that one of its functions gets it: at 1,000
-#: receives that is a roll-out of eight hours before SQS itself makes it a dead letter.
+#: Seconds for which a message in a newer form is hidden, until a newer function receives it. 1,000 receives, after
+#: which SQS dead-letters it, allow a roll-out of eight hours.
 NEWER_SECONDS = 30
 
 
 @contextmanager
 def again_soon(defer: Callable[[str, int], object], receipt: str) -> Iterator[None]:
-    """Lets an UnavailableError pass, and the message come again soon after it."""
+    """Hides the message for AGAIN_SECONDS if the body raises UnavailableError, and re-raises it."""
     try:
         yield
     except UnavailableError:
-        with suppress(UnavailableError):  # or it comes back when its visibility ends
+        with suppress(UnavailableError):  # else it reappears when its visibility timeout ends
             defer(receipt, AGAIN_SECONDS)
         raise

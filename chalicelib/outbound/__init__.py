@@ -1,1 +1,1 @@
-"""HTTP calls to other servers: which are allowed, how they are signed."""
+"""HTTP calls to other servers: allow list and signature."""

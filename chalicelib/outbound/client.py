@@ -1,7 +1,7 @@
-"""Calls to other people's HTTP servers: only to hosts that the settings allow, and never to a private address.
+"""Calls third-party HTTP servers: only hosts that the settings allow, and never private addresses.
 
-The name is resolved here and the connection goes to the very address that was checked, so a name that changes its
-address between check and call gains nothing. Redirects are not followed by themselves: each is a new, checked call.
+Resolves the name itself and connects to the address that it checked, so a DNS record that changes between check and
+call has no effect. Each redirect is checked like a new call.
 """
 
 import ipaddress
@@ -24,41 +24,41 @@ from chalicelib.core.errors import DestinationError, PermanentError
 from chalicelib.outbound.destinations import Destination, destination
 
 MAX_REDIRECTS = 3
-#: Bytes of an answer that are kept; the rest is not read.
-MAX_KEPT = 16_384
-TOO_LATE = "there was no whole answer in time"
+#: Bytes of an answer's body that are kept; the rest is not read.
+MAX_BODY_BYTES = 16_384
+TIMED_OUT = "the server did not answer in time"
 _REDIRECTS = {301, 302, 303, 307, 308}
-#: What a redirect may take along to another origin: anything else might be a secret.
+#: Headers that a redirect may carry to another origin; any other header may hold a secret.
 _HARMLESS = {"accept", "accept-language", "content-type", "user-agent"}
-#: What is said about a body, and goes with it.
+#: Headers that describe the body and are dropped with it.
 _ABOUT_BODY = {"content-type", "content-encoding", "content-language"}
-#: IPv6 addresses that are public, and those of them that carry an IPv4 address within (6to4, Teredo).
+#: Public IPv6 ranges, and the ranges that embed an IPv4 address (6to4, Teredo).
 _IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
 _IPV6_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
-#: Stands for an IPv4 address behind a translator, as DNS64 gives it (RFC 6052).
+#: Range that DNS64 uses for IPv4 addresses behind a translator (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class NotAllowedError(PermanentError):
-    """The call may not be made; trying again is of no use. The text says why."""
+    """The call is forbidden, so a retry cannot help; the text names the reason."""
 
 
 class CallFailedError(Exception):
-    """There was no answer; trying again may help."""
+    """The server did not answer; a retry may help."""
 
 
 class Answer(Struct, frozen=True):
     status: int
-    #: names in lower case
+    #: names are lower case
     headers: Mapping[str, str]
-    #: at most MAX_KEPT bytes, as they came
+    #: at most MAX_BODY_BYTES bytes, not decoded
     body: bytes
-    #: the body was longer
+    #: the body exceeded MAX_BODY_BYTES
     is_cut: bool
 
 
 def is_public(address: str) -> bool:
-    """Whether the address is somebody's on the internet, and not a way to one that is not."""
+    """Whether the address is public and does not embed or translate to a private one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
@@ -75,10 +75,10 @@ def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
 
 
 class Outbound(Struct, frozen=True):
-    """allowed_hosts: as `destinations.destination` takes them.
+    """Makes checked HTTP calls. allowed_hosts: as in `destinations.destination`.
 
-    allow_private: also addresses that are private, loopback or link-local: for one machine and tests only.
-    resolve: host and port to what `socket.getaddrinfo` gives. is_public: whether an address may be called.
+    allow_private: also call private, loopback and link-local addresses; for one machine and tests only.
+    resolve: same contract as `socket.getaddrinfo`. is_public: whether an address may be called.
     """
 
     allowed_hosts: tuple[str, ...]
@@ -93,26 +93,26 @@ class Outbound(Struct, frozen=True):
         headers: Mapping[str, str],
         body: bytes,
         timeout_seconds: float,
-        most_redirects: int = MAX_REDIRECTS,
+        max_redirects: int = MAX_REDIRECTS,
     ) -> Answer:
-        """Makes the call and follows so many redirects; with 0, a redirect is the answer.
+        """Makes the call and follows up to `max_redirects` redirects; with 0, a redirect is the answer.
 
-        timeout_seconds: for all of it, but for the look-up of names. NotAllowedError, CallFailedError.
+        timeout_seconds: for the whole call except name resolution. Raises NotAllowedError, CallFailedError.
         """
         ends_at = monotonic() + timeout_seconds
         headers = {name.lower(): value for name, value in headers.items()}
-        for _ in range(most_redirects + 1):
-            place = self._check(url)
-            answer = self._call_once(method, place, headers, body, ends_at)
+        for _ in range(max_redirects + 1):
+            parsed = self._check(url)
+            answer = self._call_once(method, parsed, headers, body, ends_at)
             target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or target is None or not most_redirects:
+            if answer.status not in _REDIRECTS or target is None or not max_redirects:
                 return answer
             if method != "HEAD" and (answer.status == 303 or (answer.status in {301, 302} and method == "POST")):
                 method, body, headers = "GET", b"", _without_body(headers)
             url = _joined(url, target)
-            if self._check(url).origin != place.origin:
+            if self._check(url).origin != parsed.origin:
                 headers = {name: value for name, value in headers.items() if name in _HARMLESS}
-        raise NotAllowedError(f"more than {most_redirects} redirects")
+        raise NotAllowedError(f"more than {max_redirects} redirects")
 
     def _check(self, url: str) -> Destination:
         try:
@@ -121,56 +121,56 @@ class Outbound(Struct, frozen=True):
             raise NotAllowedError(str(error)) from error
 
     def _call_once(
-        self, method: str, place: Destination, headers: Mapping[str, str], body: bytes, ends_at: float
+        self, method: str, parsed: Destination, headers: Mapping[str, str], body: bytes, ends_at: float
     ) -> Answer:
-        address = self._address(place)
+        address = self._address(parsed)
         left = ends_at - monotonic()
         if left <= 0:
-            raise CallFailedError(TOO_LATE)
+            raise CallFailedError(TIMED_OUT)
         with _Deadline(left) as deadline:
-            pool = _pool(place, address, left, deadline)
+            pool = _pool(parsed, address, left, deadline)
             try:
                 response = pool.urlopen(
                     method,
-                    place.target,
+                    parsed.target,
                     body=body or None,
-                    # Not compressed: what is kept is bounded, and a few bytes may unpack to gigabytes.
-                    headers={**headers, "host": place.authority, "accept-encoding": "identity"},
+                    # Forbid compression: the kept size is bounded, but a few compressed bytes can expand to gigabytes.
+                    headers={**headers, "host": parsed.authority, "accept-encoding": "identity"},
                     redirect=False,
                     retries=False,
                     preload_content=False,
                     decode_content=False,
                 )
                 kept = b""
-                while len(kept) <= MAX_KEPT and (chunk := response.read(MAX_KEPT + 1 - len(kept))):
+                while len(kept) <= MAX_BODY_BYTES and (chunk := response.read(MAX_BODY_BYTES + 1 - len(kept))):
                     kept += chunk
                 response.close()
             except (HTTPError, HTTPException, OSError, ValueError) as error:
                 is_late = deadline.is_over or isinstance(error, urllib3.exceptions.TimeoutError)
-                why = TOO_LATE if is_late else f"{type(error).__name__}: {error}"
-                raise CallFailedError(why[:500]) from error
+                reason = TIMED_OUT if is_late else f"{type(error).__name__}: {error}"
+                raise CallFailedError(reason[:500]) from error
             finally:
                 pool.close()
             if deadline.is_over:
-                raise CallFailedError(TOO_LATE)
+                raise CallFailedError(TIMED_OUT)
         lowered = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, lowered, kept[:MAX_KEPT], len(kept) > MAX_KEPT)
+        return Answer(response.status, lowered, kept[:MAX_BODY_BYTES], len(kept) > MAX_BODY_BYTES)
 
-    def _address(self, place: Destination) -> str:
-        """The first address of the host, if all of them may be called."""
+    def _address(self, parsed: Destination) -> str:
+        """Returns the host's first address. Raises NotAllowedError unless all its addresses may be called."""
         try:
-            found = self.resolve(place.host, place.port)
+            found = self.resolve(parsed.host, parsed.port)
         except (OSError, UnicodeError) as error:
-            raise CallFailedError(f"the host {place.host!r} is not found: {error}") from error
+            raise CallFailedError(f"the host {parsed.host!r} is not found: {error}") from error
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
             if not self.allow_private and not self.is_public(address):
-                raise NotAllowedError(f"the host {place.host!r} has the address {address}, which is not public")
+                raise NotAllowedError(f"the host {parsed.host!r} has the address {address}, which is not public")
         return addresses[0]
 
 
 class _Deadline:
-    """Cuts a connection off when the time is over: a socket's own time-out begins anew with each byte."""
+    """Closes the connection at the deadline: a socket's own timeout restarts with each received byte."""
 
     def __init__(self, seconds: float) -> None:
         self.is_over = False
@@ -191,7 +191,7 @@ class _Deadline:
             self._watched.clear()
 
     def watch(self, connection: socket.socket) -> None:
-        # A second handle on the same connection: TLS takes the first one over.
+        # Duplicate the handle, since TLS takes over the original one.
         with self._lock:
             self._watched.append(connection.dup())
 
@@ -204,9 +204,9 @@ class _Deadline:
 
 
 def _pool(
-    place: Destination, address: str, timeout_seconds: float, deadline: _Deadline
+    parsed: Destination, address: str, timeout_seconds: float, deadline: _Deadline
 ) -> urllib3.connectionpool.HTTPConnectionPool:
-    """Connections to this address and no other, watched by the deadline."""
+    """Returns a connection pool that connects only to this address and obeys the deadline."""
 
     class Plain(HTTPConnection):
         def _new_conn(self) -> socket.socket:
@@ -221,15 +221,15 @@ def _pool(
             return connection
 
     options: dict[str, Any] = {"timeout": urllib3.Timeout(total=timeout_seconds), "maxsize": 1}
-    if place.scheme == "http":
-        plain = urllib3.HTTPConnectionPool(address, place.port, **options)
+    if parsed.scheme == "http":
+        plain = urllib3.HTTPConnectionPool(address, parsed.port, **options)
         plain.ConnectionCls = Plain
         return plain
     secure = urllib3.HTTPSConnectionPool(
         address,
-        place.port,
-        server_hostname=place.host,
-        assert_hostname=place.host,
+        parsed.port,
+        server_hostname=parsed.host,
+        assert_hostname=parsed.host,
         cert_reqs=ssl.CERT_REQUIRED,
         **options,
     )
@@ -241,11 +241,11 @@ def _joined(url: str, target: str) -> str:
     try:
         return urljoin(url, target)
     except ValueError as error:
-        raise NotAllowedError(f"the redirect to {target[:200]!r} leads nowhere: {error}") from error
+        raise NotAllowedError(f"the redirect to {target[:200]!r} is not a valid URL: {error}") from error
 
 
 def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a call that has lost its body, and with it what was signed."""
+    """Drops the headers that describe or sign the body."""
     return {
         name: value for name, value in headers.items() if name not in _ABOUT_BODY and not name.startswith("webhook-")
     }

@@ -1,4 +1,4 @@
-"""Which addresses Paceline may call on somebody's behalf, as far as their text tells. Pure."""
+"""Decides from a URL's text whether Paceline may call it for a user. Pure; addresses are checked in client.py."""
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -7,22 +7,22 @@ from msgspec import Struct
 
 from chalicelib.core.errors import DestinationError
 
-MAX_URL = 2_048
+MAX_URL_LENGTH = 2_048
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Destination(Struct, frozen=True):
-    """An address taken apart. host: in lower case, an IPv6 address without its brackets."""
+    """A parsed URL. host: lower case; an IPv6 address has no brackets."""
 
     scheme: str
     host: str
     port: int
-    #: path and query, as they go into the request
+    #: path and query, as sent in the request line
     target: str
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -32,32 +32,32 @@ class Destination(Struct, frozen=True):
 
 
 def destination(url: str, allowed_hosts: Sequence[str]) -> Destination:
-    """The address taken apart, if it may be called. DestinationError says why not.
+    """Parses a URL and checks it against the allow list. Raises DestinationError, which names the reason.
 
-    allowed_hosts: host names, `*.example.com` for all below one, each with or without a port; `*` for all.
+    allowed_hosts: host names, or `*.example.com` for all subdomains, each with an optional port; `*` allows every host.
 
     >>> destination("https://api.example.com/v1?a=b", ["*.example.com:443"])
     Destination(scheme='https', host='api.example.com', port=443, target='/v1?a=b')
     """
-    found = _taken_apart(url)
+    found = _parse(url)
     if not any(_matches(found, allowed) for allowed in allowed_hosts):
-        where = f"{found.host}:{found.port}"
-        raise DestinationError(f"the host {where!r} is not among those that HTTP_ALLOWED_HOSTS names")
+        authority = f"{found.host}:{found.port}"
+        raise DestinationError(f"the host {authority!r} is not in HTTP_ALLOWED_HOSTS")
     return found
 
 
-def _taken_apart(url: str) -> Destination:
-    if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+def _parse(url: str) -> Destination:
+    if len(url) > MAX_URL_LENGTH or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         raise DestinationError(
-            f"an address has at most {MAX_URL} characters, all of them ASCII and none of them a space"
+            f"a URL may have at most {MAX_URL_LENGTH} characters, all printable ASCII, without spaces or backslashes"
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise DestinationError(f"{url[:200]!r} is no address: {error}") from error
+        raise DestinationError(f"{url[:200]!r} is not a valid URL: {error}") from error
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc or port == 0:
-        raise DestinationError("only http and https addresses with a host and without a user or password are called")
+        raise DestinationError("only http and https URLs with a host and without user or password are allowed")
     host = parts.hostname.rstrip(".")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Destination(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], target)

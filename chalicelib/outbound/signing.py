@@ -1,29 +1,29 @@
-"""The Standard Webhooks signature (standardwebhooks.com): the receiver can tell that a call is ours. Pure."""
+"""Signs calls by Standard Webhooks (standardwebhooks.com), so that receivers can verify the sender. Pure."""
 
 import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
 
-#: How a secret is written: this, then base64.
-SECRET_PREFIX = "whsec_"  # noqa: S105 - the form of one, not one
-#: Bytes that the scheme allows for a secret.
-MIN_SECRET, MAX_SECRET = 24, 64
+#: Prefix of a written secret; base64 follows.
+SECRET_PREFIX = "whsec_"  # noqa: S105 - a prefix, not a secret
+#: Shortest and longest secret that Standard Webhooks allows, in bytes.
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The secret's bytes, from `whsec_` and base64. ValueError when it is not 24 to 64 bytes so written."""
+    """Decodes a `whsec_` secret. Raises ValueError unless it is base64 of 24 to 64 bytes."""
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except ValueError as error:  # binascii.Error among them
-        raise ValueError("is no base64 after `whsec_`") from error
-    if not MIN_SECRET <= len(key) <= MAX_SECRET:
-        raise ValueError(f"has {len(key)} bytes; allowed: {MIN_SECRET} to {MAX_SECRET}")
+    except ValueError as error:  # includes binascii.Error
+        raise ValueError("is not valid base64 after `whsec_`") from error
+    if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
+        raise ValueError(f"has {len(key)} bytes; allowed: {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}")
     return key
 
 
 def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
-    """The three headers. message_id: the same for each try of one call. timestamp: epoch seconds of this try."""
+    """Returns the three signature headers. message_id: same for every attempt. timestamp: of the attempt, epoch s."""
     content = f"{message_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     return {

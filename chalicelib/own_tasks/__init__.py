@@ -1,4 +1,4 @@
-"""Your own tasks: each module in this folder is loaded, and each `@task` in it can be submitted by its name.
+"""Your own tasks: Paceline imports each module in this folder; clients submit each `@task` in it by its name.
 
 from chalicelib.tasks import task
 

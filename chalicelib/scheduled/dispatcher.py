@@ -22,11 +22,11 @@ from chalicelib.core.scheduled import (
     to_message,
 )
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
-from chalicelib.core.visibility import AGAIN_SECONDS, MAX_SLEEP_MS, NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
 from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.submit.submission import Refused
 from chalicelib.submit.submitter import Submitter
-from chalicelib.worker.execution import Attempts
+from chalicelib.worker.finalizer import Finalizer
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
@@ -34,8 +34,6 @@ MAX_HIDDEN_SECONDS = 43_000
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
-#: How long nobody else logs an end once somebody began to: longer than `Attempts` tries to, milliseconds.
-LOGGING_MS = 30_000
 #: Who dead letters that name nobody belong to.
 NOBODY = "nobody"
 
@@ -55,7 +53,7 @@ class ScheduledDispatcher:
         tasks: TaskStore,
         queue: TaskQueue,
         submitter: Submitter,
-        attempts: Attempts,
+        finalizer: Finalizer,
         tell: Callable[[Callback], DeliveryFailure | None],
         clock: Clock,
     ) -> None:
@@ -63,7 +61,7 @@ class ScheduledDispatcher:
         self._tasks = tasks
         self._queue = queue
         self._submitter = submitter
-        self._attempts = attempts
+        self._finalizer = finalizer
         self._tell = tell
         self._clock = clock
 
@@ -87,7 +85,8 @@ class ScheduledDispatcher:
             self._admit(message)
             return True
         if isinstance(message, CancelScheduled):
-            return self._withdraw(message.task, delivery)
+            self._cancel(message.task)
+            return True
         return self._call_back(message, delivery)
 
     def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
@@ -136,23 +135,15 @@ class ScheduledDispatcher:
         seconds = max(1, min(math.ceil(wait_ms / 1000), MAX_SQS_DELAY_SECONDS))
         self._scheduled_queue.send([(scheduled, seconds)])
 
-    def _withdraw(self, task: Task, delivery: ScheduledDelivery) -> bool:
-        """Logs that the task was cancelled, unless it had got its place before.
+    def _cancel(self, task: Task) -> None:
+        """Ends and logs a cancelled task, unless it entered its lane before its cancellation.
 
-        Once, though whoever cancelled it twice at once sent two messages, and the queue may give each twice: one after
-        the other has the log to itself, and the others come again to see it done.
+        Each message of one cancellation logs the same line: two requests may cancel at once, and SQS may deliver twice.
         """
-        now_ms = self._clock.now_ms()
-        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, now_ms, 0))
+        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         record = self._tasks.get(task.user_id, task.task_id)
-        if record is None or record.outcome is None or record.task.seq or record.is_logged:
-            return True
-        if not self._tasks.begin_log(task, now_ms, now_ms + LOGGING_MS):
-            self._scheduled_queue.defer(delivery.receipt, AGAIN_SECONDS)
-            return False
-        self._attempts.cancelled(task, record.outcome)
-        self._tasks.logged(task)
-        return True
+        if record and record.outcome and not record.task.seq:
+            self._finalizer.cancel(task, record.outcome)
 
     def _call_back(self, callback: Callback, delivery: ScheduledDelivery) -> bool:
         failure = self._tell(callback)

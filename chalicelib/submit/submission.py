@@ -9,7 +9,7 @@ from chalicelib.core.lane import FOREVER_MS, Lane, position_of
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import DEFAULT_TASK, Task
-from chalicelib.outbound.destinations import MAX_URL
+from chalicelib.outbound.destinations import MAX_URL_LENGTH
 from chalicelib.settings import OverLimit
 
 #: Tasks of one bulk submit.
@@ -36,7 +36,7 @@ CallbackUrl = Annotated[
     str,
     Meta(
         min_length=8,
-        max_length=MAX_URL,
+        max_length=MAX_URL_LENGTH,
         description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
     ),
 ]

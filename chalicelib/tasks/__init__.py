@@ -1,4 +1,4 @@
-"""What a module of your own tasks imports: `task` registers a function, the errors say what happened in it."""
+"""The API for your own tasks: `task` registers a function; the exceptions control retries."""
 
 from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter
 from chalicelib.tasks.registry import Context, task

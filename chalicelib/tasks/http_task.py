@@ -1,7 +1,7 @@
-"""The task `http`: a call to somebody's server on behalf of a user, signed, told to slow down by the answer's status.
+"""The task `http`: makes a signed HTTP call for a user and maps the response's status to the task's outcome.
 
-2xx succeeds. 429 and 503 with Retry-After hold the user's lane until then. 408, 425, 429 and 5xx are tried again; any
-other status fails at once.
+2xx succeeds. 429 and 503 with Retry-After throttle the user's lane. 408, 425, 429 and 5xx are retried. Any other status
+fails the task at once.
 """
 
 import base64
@@ -14,23 +14,23 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct, json
 
 from chalicelib.core.errors import DestinationError, PayloadError, PermanentError, RetryAfter
-from chalicelib.outbound.destinations import MAX_URL, destination
+from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination
 from chalicelib.outbound.signing import signed_headers
 from chalicelib.tasks.registry import Context
 
-#: Statuses after which trying again may help.
-RETRIED = {408, 425, 429}
-#: Statuses whose Retry-After holds the lane.
-SLOW_DOWN = {429, 503}
+#: Statuses that are retried.
+RETRIED_STATUSES = {408, 425, 429}
+#: Statuses whose Retry-After throttles the lane.
+THROTTLING_STATUSES = {429, 503}
 MAX_TIMEOUT_SECONDS = 30
 
-# `\Z`, since `$` also matches before a line break at the end, and that would end the header.
-Url = Annotated[str, Meta(min_length=8, max_length=MAX_URL, pattern=r"^https?://[!-~]+\Z")]
+# `\Z`: `$` would also match before a final line break, which would allow header injection.
+Url = Annotated[str, Meta(min_length=8, max_length=MAX_URL_LENGTH, pattern=r"^https?://[!-~]+\Z")]
 HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")]
 HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e\xa1-\xff][\t\x20-\x7e\xa0-\xff]*\Z", max_length=4096)]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
 Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)]
-#: Set by the client or by the signature, not by the payload.
+#: Headers that the client or the signature sets, so the payload may not.
 RESERVED = {
     *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization"),
     *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
@@ -38,7 +38,7 @@ RESERVED = {
 }
 
 
-class Answered(Protocol):
+class HttpResponse(Protocol):
     @property
     def status(self) -> int: ...
     @property
@@ -49,14 +49,14 @@ class Answered(Protocol):
     def is_cut(self) -> bool: ...
 
 
-#: method, URL, headers with lower-case names, body, time-out in seconds
-Call = Callable[[str, str, Mapping[str, str], bytes, float], Answered]
+#: method, URL, headers with lower-case names, body, timeout in seconds
+Call = Callable[[str, str, Mapping[str, str], bytes, float], HttpResponse]
 
 
 class HttpTask(Struct, frozen=True):
-    """call: raises PermanentError when it is not allowed, anything else when there was no answer.
+    """call: raises PermanentError if the call is not allowed, any other exception if the server did not answer.
 
-    key: signs each call; None signs none. allowed_hosts: those that `call` allows. now: epoch seconds.
+    key: signs each call; None disables signing. allowed_hosts: the hosts that `call` allows. now: epoch seconds.
     """
 
     call: Call
@@ -65,33 +65,33 @@ class HttpTask(Struct, frozen=True):
     now: Callable[[], float] = time.time
 
     def check(self, payload: Mapping[str, Any]) -> None:
-        """Refuses at submit what could only fail later. PayloadError."""
+        """Rejects at submit a payload that could only fail at its run. Raises PayloadError."""
         try:
             destination(payload["url"], self.allowed_hosts)
         except DestinationError as error:
             raise PayloadError(str(error), "/url") from error
         if taken := RESERVED & {name.lower() for name in payload["headers"]}:
-            raise PayloadError(f"the header {sorted(taken)[0]!r} can't be set", "/headers")
+            raise PayloadError(f"the header {sorted(taken)[0]!r} is set by Paceline", "/headers")
 
     def __call__(
         self,
         url: Url,
         method: Method = "POST",
-        headers: dict[HeaderName, HeaderValue] = {},  # noqa: B006 - never changed; it is the default of a type
+        headers: dict[HeaderName, HeaderValue] = {},  # noqa: B006 - a payload's default; never mutated
         body: Any = None,
         timeout: Timeout = 10.0,
         *,
         context: Context,
     ) -> dict[str, Any]:
-        """Makes the call; the answer's status, headers and body are the result.
+        """Makes the call and returns the response's status, headers and body.
 
-        body: text is sent as it is, anything else as JSON; none with null.
+        body: a string is sent unchanged, other JSON is encoded, null sends an empty body.
         """
         content = body.encode() if isinstance(body, str) else b"" if body is None else json.encode(body)
         sent = self._headers(headers, body, content, context)
         answer = self.call(method, url, sent, content, timeout)
-        self._judge(answer)
-        return {"status": answer.status, **_kept_body(answer)}
+        self._raise_for_status(answer)
+        return {"status": answer.status, **_body(answer)}
 
     def _headers(self, given: Mapping[str, str], body: Any, content: bytes, context: Context) -> dict[str, str]:
         headers = {"user-agent": "Paceline", **{name.lower(): value for name, value in given.items()}}
@@ -101,32 +101,36 @@ class HttpTask(Struct, frozen=True):
             return headers
         return headers | dict(signed_headers(self.key, context.task_id, int(self.now()), content))
 
-    def _judge(self, answer: Answered) -> None:
-        """Raises what an answer means that is no success."""
+    def _raise_for_status(self, answer: HttpResponse) -> None:
+        """Raises the exception that a non-2xx status maps to."""
         if 200 <= answer.status < 300:
             return
-        told = answer.headers.get("retry-after")
-        if answer.status in SLOW_DOWN and told is not None and (seconds := self._seconds(told)) is not None:
-            raise RetryAfter(seconds, f"HTTP {answer.status} with Retry-After {told[:40]}")
+        retry_after = answer.headers.get("retry-after")
+        if (
+            answer.status in THROTTLING_STATUSES
+            and retry_after is not None
+            and (seconds := self._seconds(retry_after)) is not None
+        ):
+            raise RetryAfter(seconds, f"HTTP {answer.status} with Retry-After {retry_after[:40]}")
         reason = f"HTTP {answer.status}: {answer.body[:200].decode(errors='replace')}"
-        if answer.status in RETRIED or answer.status >= 500:
+        if answer.status in RETRIED_STATUSES or answer.status >= 500:
             raise RuntimeError(reason)
         raise PermanentError(reason)
 
-    def _seconds(self, told: str) -> float | None:
-        """Retry-After in seconds from now; None when it is neither a number nor a date."""
-        if (digits := told.strip()).isascii() and digits.isdigit():
+    def _seconds(self, retry_after: str) -> float | None:
+        """Returns Retry-After in seconds from now; None if it is neither a number nor a date."""
+        if (digits := retry_after.strip()).isascii() and digits.isdigit():
             return float(digits[:9])
         try:
-            at = parsedate_to_datetime(told)
+            at = parsedate_to_datetime(retry_after)
         except (ValueError, TypeError, OverflowError):
             return None
         at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
         return max(0.0, (at - datetime.fromtimestamp(self.now(), timezone.utc)).total_seconds())
 
 
-def _kept_body(answer: Answered) -> dict[str, Any]:
-    """The body as JSON or text if it is that, else as base64."""
+def _body(answer: HttpResponse) -> dict[str, Any]:
+    """Returns the body as JSON or text if it parses as such, else as base64."""
     kept: dict[str, Any] = {"cut": True} if answer.is_cut else {}
     if not answer.is_cut and "json" in answer.headers.get("content-type", ""):
         try:

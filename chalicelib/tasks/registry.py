@@ -1,7 +1,7 @@
-"""Task functions: how a plain function becomes a task, and what it is told. Pure.
+"""Registers plain functions as tasks and checks payloads against their parameters. Pure.
 
-A function's parameters are the names of its payload. Their types are checked at submit, by the same types by which the
-function gets them, so a bad payload is refused at once rather than failing when its turn comes.
+Parameter names are the payload's fields. Their types are checked at submit with the types that the run uses, so an
+invalid payload is rejected at once instead of failing later.
 """
 
 import copy
@@ -19,37 +19,37 @@ from chalicelib.core.task import DEFAULT_TASK, Json
 
 Function = TypeVar("Function", bound=Callable[..., Json])
 
-#: The one parameter of a function that takes its payload whole, whatever JSON it is.
-WHOLE = "payload"
-#: The parameter by which a function asks to be told about its task.
-CONTEXT = "context"
-#: What a task may ask for in place of the deployment's settings; seconds.
+#: Name of the single parameter that receives the whole payload, whatever JSON it is.
+PAYLOAD_PARAMETER = "payload"
+#: Name of the parameter that receives the Context.
+CONTEXT_PARAMETER = "context"
+#: Upper bounds of a task's own options, in attempts and seconds.
 MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 900
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What a task function may know of its task. Times are epoch milliseconds."""
+    """A running task's metadata, passed to its function. Times are epoch milliseconds."""
 
     user_id: str
     task_id: str
-    #: the task's name
+    #: name under which the task is registered
     name: str
     seq: int
-    #: 1 for the first
+    #: number of this attempt; the first is 1
     attempt: int
-    #: when the worker stops waiting for the function
+    #: time at which the worker gives up on the function
     deadline_at: int
     logger: logging.Logger
 
 
 class TaskDefinition(msgspec.Struct, frozen=True):
-    """A registered function and how it is to be run; None where the deployment's settings decide."""
+    """A registered function and its options; an option of None uses the deployment's setting."""
 
     name: str
     function: Callable[..., Json]
-    #: the type of the payload
-    form: Any
+    #: type of the payload
+    payload_type: Any
     takes_whole: bool
     takes_context: bool
     max_attempts: int | None
@@ -58,28 +58,28 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     check: Callable[[Mapping[str, Any]], None] | None = None
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
-        """The payload as the function's arguments. PayloadError when it does not fit."""
+        """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
         try:
-            value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.form)
+            value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.payload_type)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at `")
             raise PayloadError(text, _pointer(path.rstrip("`").partition("$")[2])) from error
-        arguments = {WHOLE: value} if self.takes_whole else msgspec.structs.asdict(value)
+        arguments = {PAYLOAD_PARAMETER: value} if self.takes_whole else msgspec.structs.asdict(value)
         if self.check:
             self.check(arguments)
         return arguments
 
     def run(self, payload: Json, context: Context) -> Json:
-        """Calls the function; what it gives is its result. PayloadError when the payload does not fit.
+        """Calls the function with a copy of the payload and returns its result.
 
-        The function gets a copy, since what it makes of it is nobody else's.
+        Raises PayloadError if the payload does not match the function's types.
         """
         arguments = self.arguments(copy.deepcopy(payload))
-        return self.function(**arguments, **({CONTEXT: context} if self.takes_context else {}))
+        return self.function(**arguments, **({CONTEXT_PARAMETER: context} if self.takes_context else {}))
 
 
 class Registry:
-    """The deployment's tasks, by name."""
+    """The registered tasks, by name."""
 
     def __init__(self, others: "Registry | None" = None) -> None:
         self._definitions: dict[str, TaskDefinition] = dict(others._definitions) if others else {}
@@ -93,29 +93,29 @@ class Registry:
         deadline_seconds: float | None = None,
         check: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Callable[[Function], Function]:
-        """Registers the function below as the task `name`.
+        """Registers the decorated function as the task `name`.
 
-        The function's parameters are the payload's names, with their types; a single parameter `payload` takes it
-        whole, and `context` is a Context. What it returns, JSON, is the result; raising is a failed attempt. It may
-        run again when its worker died, so it should be safe to repeat.
+        The function's parameters and their types define the payload's fields. A single parameter `payload` takes the
+        whole payload; a parameter `context` takes a Context. The return value, JSON, is the task's result; an exception
+        fails the attempt. A function can run again if its worker died, so make it idempotent.
 
-        attempts, backoff_seconds, deadline_seconds: the deployment's when None.
-        check: what the types can't say; gets the arguments at submit and before each run, raises PayloadError.
-        ValueError when the name is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`, when an option makes no
-        sense, and on a function that is asynchronous or whose parameters JSON can't give.
+        attempts, backoff_seconds, deadline_seconds: None uses the deployment's setting.
+        check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
+        PayloadError. Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
+        for an option out of range, for an async function, and for parameters that JSON cannot supply.
         """
         if not _TASK_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no task name: 1 to 64 letters, digits, '.', '_' and '-'")
+            raise ValueError(f"invalid task name {name!r}; allowed: 1 to 64 letters, digits, '.', '_' and '-'")
         _check_options(name, attempts, backoff_seconds, deadline_seconds)
 
         def register(function: Function) -> Function:
             if name in self._definitions:
-                raise ValueError(f"there is a task {name!r} already")
-            form, takes_whole, takes_context = _form_of(name, function)
+                raise ValueError(f"the task name {name!r} is taken")
+            payload_type, takes_whole, takes_context = _payload_type(name, function)
             self._definitions[name] = TaskDefinition(
                 name,
                 function,
-                form,
+                payload_type,
                 takes_whole,
                 takes_context,
                 attempts,
@@ -142,7 +142,7 @@ class Registry:
 
 
 def _pointer(path: str) -> str:
-    """msgspec's `.headers[3].name` as a JSON pointer; it names no key of a mapping (`[...]`), so neither does this."""
+    """Converts msgspec's path `.headers[3].name` to a JSON pointer; mapping keys (`[...]`) are left out of both."""
     return re.sub(r"\[(\d+)\]", r"/\1", path.replace("[...]", "")).replace(".", "/")
 
 
@@ -155,43 +155,45 @@ def _check_options(name: str, attempts: int | None, backoff: float | None, deadl
         raise ValueError(f"the task {name!r} has a deadline of {deadline} s; allowed: 1 to {MAX_DEADLINE_SECONDS}")
 
 
-def _form_of(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:
-    """The payload's type, whether the function takes it whole, and whether it takes a context."""
+def _payload_type(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:
+    """Returns the payload's type, whether the function takes it whole, and whether it takes a context."""
     if inspect.iscoroutinefunction(function):
-        raise ValueError(f"the task {name!r} is asynchronous; make it a plain function")
+        raise ValueError(f"the task {name!r} is asynchronous; allowed: a plain function")
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = dict(inspect.signature(function).parameters)
-    takes_context = parameters.pop(CONTEXT, None) is not None
-    if list(parameters) == [WHOLE]:
-        return _usable(name, hints.get(WHOLE, Any)), True, takes_context
+    takes_context = parameters.pop(CONTEXT_PARAMETER, None) is not None
+    if list(parameters) == [PAYLOAD_PARAMETER]:
+        return _checked_type(name, hints.get(PAYLOAD_PARAMETER, Any)), True, takes_context
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ValueError(f"the task {name!r} has a parameter {parameter.name!r} that can't be named in JSON")
-        form = hints.get(parameter.name, Any)
+            raise ValueError(f"the task {name!r} has a parameter {parameter.name!r} that JSON cannot name")
+        payload_type = hints.get(parameter.name, Any)
         is_required = parameter.default is parameter.empty
-        fields.append((parameter.name, form) if is_required else (parameter.name, form, parameter.default))
+        fields.append(
+            (parameter.name, payload_type) if is_required else (parameter.name, payload_type, parameter.default)
+        )
     try:
         struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, kw_only=True)
     except TypeError as error:
-        raise ValueError(f"the task {name!r} has parameters that JSON can't give: {error}") from error
-    return _usable(name, struct), False, takes_context
+        raise ValueError(f"the task {name!r} has parameters that JSON cannot supply: {error}") from error
+    return _checked_type(name, struct), False, takes_context
 
 
-def _usable(name: str, form: Any) -> Any:
-    """The type, if payloads can be held against it: better known now than at the first submit."""
+def _checked_type(name: str, payload_type: Any) -> Any:
+    """Returns the type if msgspec can validate it. Raises ValueError at registration, before the first submit."""
     try:
-        msgspec.json.schema(form)
+        msgspec.json.schema(payload_type)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the task {name!r} has a type that JSON can't give: {error}") from error
-    return form
+        raise ValueError(f"the task {name!r} has a type that JSON cannot supply: {error}") from error
+    return payload_type
 
 
-#: The deployment's tasks: `@task("name")` above a function adds one.
+#: The deployment's tasks; `@task("name")` adds to it.
 registry = Registry()
 task = registry.task
 
 
 @task(DEFAULT_TASK)
 def log_completion(payload: Json) -> None:
-    """Does nothing of its own: that it completed is logged, as for every task."""
+    """Does nothing: the worker logs its completion, as for every task."""

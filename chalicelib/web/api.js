@@ -1,4 +1,4 @@
-// The API: every request of the page goes through here. Addresses are relative, since a stage may come before them.
+// The API client: every request of the page passes here. URLs are relative, since a stage's path may precede them.
 
 const TOKEN = "paceline.token";
 const PATIENCE_MS = 20_000;
@@ -6,7 +6,7 @@ const PATIENCE_MS = 20_000;
 export const token = {
   get: () => sessionStorage.getItem(TOKEN) ?? "",
   set: (text) => (text ? sessionStorage.setItem(TOKEN, text) : sessionStorage.removeItem(TOKEN)),
-  /** Whose it says it is; the API alone decides whether that is so. */
+  /** The user that the token names; only the API verifies it. */
   subject() {
     try {
       const claims = this.get().split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
@@ -17,7 +17,7 @@ export const token = {
   },
 };
 
-/** An answer that is an error (RFC 9457), or no answer at all: then `status` is 0. */
+/** An error answer (RFC 9457); `status` is 0 if there was no answer. */
 export class Problem extends Error {
   constructor(status, title, detail = "") {
     super(detail && detail !== title ? `${title}: ${detail}` : title);
@@ -25,9 +25,9 @@ export class Problem extends Error {
   }
 }
 
-/** The JSON that the API answers. Throws Problem; over the limit (429) is an answer where the task is queued. */
+/** Returns the API's JSON. Throws Problem, except for a 429 whose task is queued. */
 export async function call(method, path, body, signal) {
-  // To wait in line is what is wanted here: an answer of 429 would stand in the console as an error.
+  // Asks for 202 instead of 429 when a task waits: browsers log a 429 to the console as an error.
   const headers = { Accept: "application/json", Prefer: "respond-async" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
@@ -51,12 +51,11 @@ export async function call(method, path, body, signal) {
   throw new Problem(response.status, content.title ?? content.message ?? `Status ${response.status}`, content.detail);
 }
 
-// Browsers tidy `.` and `..` out of a path, but not with the space, which no id has, before them.
+// Browsers remove `.` and `..` from a path unless a space precedes them; user ids contain no space.
 const lane = (user) => `api/v1/users/${user === "." || user === ".." ? "%20" : ""}${encodeURIComponent(user)}`;
 
 export const api = {
-  lanes: (search, before, limit, signal) =>
-    call("GET", `api/v1/lanes?${new URLSearchParams({ search, before, limit })}`, undefined, signal),
+  lanes: (query, signal) => call("GET", `api/v1/lanes?${new URLSearchParams(query)}`, undefined, signal),
   lane: (user, signal) => call("GET", lane(user), undefined, signal),
   tasks: (user, query, signal) => call("GET", `${lane(user)}/tasks?${new URLSearchParams(query)}`, undefined, signal),
   submit: (user, tasks) => call("POST", "api/v1/tasks", { user_id: user, tasks }),

@@ -1,4 +1,4 @@
-// The frame around the pages: which one is shown, who is signed in, and whether the API answers.
+// The frame around the pages: routing, sign-in, and the banner for an API that does not answer.
 
 import { Problem, token } from "./api.js";
 import { announce, el, setText } from "./dom.js";
@@ -38,11 +38,11 @@ function decoded(text) {
   }
 }
 
-/** What pages may ask of the frame. */
+/** Services of the frame for its pages. */
 const frame = {
   refresh: () => refresher?.now(),
   signIn,
-  /** A request that somebody asked for: its errors are theirs to see beside the button. */
+  /** Runs a request that the user started; shows its error beside the button. */
   async ask(work, status, done) {
     setText(status, "");
     status.classList.remove("bad");
@@ -84,14 +84,14 @@ function onError(error, wait) {
       location.replace(`#/lane/${encodeURIComponent(own)}`);
       return false;
     }
-    main.replaceChildren(message("This is not yours to see", error.message));
+    main.replaceChildren(message("Access denied", error.message));
     return false;
   }
   pulse.hidden = false;
   pulse.className = "pulse bad";
   setText(pulse, "not live");
   const reason = error.status === 0 || error.status >= 500 ? "The API does not answer" : error.message;
-  setText(document.getElementById("banner-text"), `${reason}. What you see is from before.`);
+  setText(document.getElementById("banner-text"), `${reason}. The page shows its last state.`);
   setText(document.getElementById("banner-wait"), `Next try in ${Math.round(wait / 1000)} s.`);
   banner.hidden = false;
   return true;
@@ -113,7 +113,7 @@ function signIn(reason = "") {
     "form",
     { class: "card message", id: "sign-in" },
     el("h1", { text: "Sign in" }),
-    el("p", { id: "token-hint", text: "This deployment wants a bearer token. It stays in this tab and is forgotten when the tab closes." }),
+    el("p", { id: "token-hint", text: "This deployment requires a bearer token. It stays in this tab and is deleted when the tab closes." }),
     el("label", { for: "token", text: "Token" }),
     field,
     el("p", { class: "status bad", role: "alert", text: reason }),
@@ -136,11 +136,11 @@ function signIn(reason = "") {
 }
 
 function showWho() {
-  const who = document.getElementById("who");
+  const userName = document.getElementById("user");
   const button = document.getElementById("sign");
   const isIn = Boolean(token.get());
-  who.hidden = !isIn;
-  setText(who, isIn ? token.subject() || "signed in" : "");
+  userName.hidden = !isIn;
+  setText(userName, isIn ? token.subject() || "signed in" : "");
   button.hidden = !isIn;
 }
 

@@ -1,6 +1,6 @@
-// Building and changing the page. Whatever comes from the API gets in as text only: nothing here parses markup.
+// Creates and updates the page's elements. Inserts API data as text only: nothing here parses markup.
 
-/** An element. `props`: attributes; `text`; `on` with listeners by event. Strings among the children become text. */
+/** Creates an element. `props`: attributes; `text`; `on` with listeners by event. String children become text nodes. */
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -13,7 +13,7 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-/** Changes text only where it differs, so that selections and screen readers are left alone. */
+/** Sets text only if it differs, so that selections survive and screen readers stay silent. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -23,7 +23,7 @@ export function setAttribute(node, name, value) {
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-/** Makes `parent` show one child per entry, kept by key: nodes are changed, not made anew, and keep their focus. */
+/** Gives `parent` one child per entry, matched by key: existing nodes are updated and keep their focus. */
 export function keyed(parent, entries, key, make) {
   const kept = (parent.entries ??= new Map());
   const rows = entries.map((entry) => {
@@ -47,7 +47,7 @@ export function keyed(parent, entries, key, make) {
   return rows.map(([, row]) => row);
 }
 
-/** Tells those who do not see the page. */
+/** Announces text to screen readers. */
 export function announce(text) {
   setText(document.getElementById("live"), text);
 }
@@ -59,7 +59,7 @@ export const timeOf = (at) => clock.format(at);
 export const dayOf = (at) => day.format(at);
 export const numberOf = (value) => value.toLocaleString();
 
-/** `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`: milliseconds for people. */
+/** Formats milliseconds: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`. */
 export function spanOf(milliseconds) {
   const seconds = Math.max(0, milliseconds) / 1000;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
@@ -70,7 +70,7 @@ export function spanOf(milliseconds) {
   return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} days`;
 }
 
-/** The same, to the millisecond below a second; for what may be short, or not known. */
+/** Like `spanOf`, but with milliseconds below a second; accepts null. */
 export function shortSpanOf(milliseconds) {
   if (milliseconds === null) return "–";
   return milliseconds < 1000 ? `${Math.max(0, milliseconds)} ms` : spanOf(milliseconds);
@@ -78,7 +78,7 @@ export function shortSpanOf(milliseconds) {
 
 const UNITS = { seconds: "s", minutes: "min", hours: "h", days: "days" };
 
-/** `20 a minute`, `5 in 10 s`. */
+/** Formats a limit: `20 a minute`, `5 in 10 s`. */
 export function limitOf({ name, quota }) {
   const [count, unit] = name.split("-");
   return unit ? `${quota} in ${count} ${UNITS[unit] ?? unit}` : `${quota} a ${name}`;

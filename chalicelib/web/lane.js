@@ -1,4 +1,4 @@
-// One lane: its limits and how full they are, what can be done to it, its tasks.
+// The page of one lane: pace, actions, tasks.
 
 import { api, Problem } from "./api.js";
 import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
@@ -77,7 +77,7 @@ export function lanePage(user, frame) {
     node.querySelector("#limits-form").update(lane);
   }
 
-  /** The lane and its tasks in turn: one request at a time, one a second. */
+  /** Fetches the lane and its tasks alternately: one request at a time, one a second. */
   async function refresh(signal) {
     if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
     else await tasks.refresh(signal);
@@ -102,7 +102,7 @@ export function lanePage(user, frame) {
 }
 
 function pictureHint() {
-  const text = "The band counts the starts of the window that ends at each moment: it may reach the limit, never pass it. Right of now is what will be.";
+  const text = "The band counts the starts in the window that ends at each moment; it never exceeds the limit. Planned starts are right of now.";
   return el("p", { class: "hint", text });
 }
 
@@ -158,7 +158,7 @@ function submitForm(user, frame, current) {
     el("h2", { id: "submit-title", text: "Submit" }),
     el("div", { class: "fields" }, field("Task", task), field("How many", count)),
     field("Payload", payload),
-    el("p", { class: "hint", id: "payload-hint", text: "Any JSON; empty for none." }),
+    el("p", { class: "hint", id: "payload-hint", text: "JSON, or empty." }),
     el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Submit" }), status),
   );
   form.addEventListener("submit", (event) => {
@@ -168,7 +168,7 @@ function submitForm(user, frame, current) {
       value = payload.value.trim() ? JSON.parse(payload.value) : null;
     } catch (error) {
       status.classList.add("bad");
-      setText(status, `The payload is no JSON: ${error.message}`);
+      setText(status, `The payload is not valid JSON: ${error.message}`);
       payload.focus();
       return;
     }
@@ -181,9 +181,9 @@ function submitForm(user, frame, current) {
 
 function submitted({ tasks }, isPaused) {
   const last = tasks.at(-1);
-  const what = tasks.length === 1 ? `Task ${last.seq}` : `${tasks.length} tasks`;
-  if (isPaused) return `${what} queued behind the pause`;
-  return last.delay_ms > 0 ? `${what} queued, the last starts in about ${spanOf(last.delay_ms)}` : `${what} taken, starting now`;
+  const subject = tasks.length === 1 ? `Task ${last.seq}` : `${tasks.length} tasks`;
+  if (isPaused) return `${subject} queued behind the pause`;
+  return last.delay_ms > 0 ? `${subject} queued, the last starts in about ${spanOf(last.delay_ms)}` : `${subject} queued, starting now`;
 }
 
 function field(text, input) {
@@ -192,19 +192,19 @@ function field(text, input) {
 
 function limitsForm(user, frame, current, show) {
   const limits = el("input", { id: "limits", required: true, maxlength: "500", spellcheck: "false", "aria-describedby": "limits-hint" });
-  const reset = el("button", { type: "button", text: "Back to the default" });
+  const reset = el("button", { type: "button", text: "Use the default" });
   const status = el("p", { class: "status", role: "status" });
   const form = el(
     "form",
     { class: "card form", id: "limits-form", "aria-labelledby": "limits-title" },
     el("h2", { id: "limits-title", text: "Limits" }),
-    field("All of these hold at once", limits),
-    el("p", { class: "hint", id: "limits-hint", text: "Such as 1/second; 20/minute. In force from the next start on, what waits included." }),
+    field("All limits apply together", limits),
+    el("p", { class: "hint", id: "limits-hint", text: "For example 1/second; 20/minute. Applies from the next start on, to waiting tasks too." }),
     el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Change" }), reset, status),
   );
   let shown = "";
   form.update = (lane) => {
-    // What somebody has begun to write stays.
+    // Keep text that the user is editing.
     if (limits.value === shown) limits.value = lane.limits;
     shown = lane.limits;
     reset.hidden = !lane.own_limits;
@@ -217,11 +217,11 @@ function limitsForm(user, frame, current, show) {
   };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    void send(() => api.setLimits(user, limits.value), "In force from the next start on");
+    void send(() => api.setLimits(user, limits.value), "Applies from the next start on");
   });
   reset.addEventListener("click", () => {
     limits.focus();
-    void send(() => api.resetLimits(user), "Back to the default");
+    void send(() => api.resetLimits(user), "Default limits apply");
   });
   return form;
 }
@@ -232,7 +232,7 @@ function taskList(user, frame) {
   const older = el("button", { type: "button", text: "Older", disabled: true });
   const status = el("p", { class: "status", role: "status" });
   const body = el("tbody", { role: "rowgroup" });
-  const empty = el("p", { class: "hint", text: "No tasks here." });
+  const empty = el("p", { class: "hint", text: "No tasks." });
   const changes = new Map();
   const changed = (task) => changes.set(task.state, [...(changes.get(task.state) ?? []), nameOf(task, "Task")]);
   let before = null;
@@ -256,7 +256,7 @@ function taskList(user, frame) {
     first.parentElement.hidden = first.disabled && older.disabled;
     changes.clear();
     keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel, changed));
-    if (changes.size) announce([...changes].map(toldChange).join(", "));
+    if (changes.size) announce([...changes].map(describeChange).join(", "));
     empty.hidden = answer.tasks.length > 0;
   }
 
@@ -273,7 +273,7 @@ function taskList(user, frame) {
     if (await frame.ask(() => api.cancel(user, task.task_id), status, `${nameOf(task, "Task")} cancelled`)) await refreshNow();
   }
 
-  // The roles are said, since the narrow form lays rows out as grids, and browsers then forget that this is a table.
+  // Explicit roles: the narrow layout displays rows as grids, which hides the table from screen readers.
   const heads = ["No.", "Task", "State", "Start", "Took", "Outcome", "Actions"];
   const head = (text) => el("th", { scope: "col", role: "columnheader" }, el("span", { class: text === "Actions" ? "unseen" : undefined, text }));
   const node = el(
@@ -303,23 +303,23 @@ function taskList(user, frame) {
   return { node, refresh, draw: (now, isBusy) => body.entries?.forEach((row) => row.draw(now, isBusy)) };
 }
 
-const toldChange = ([state, names]) => (names.length === 1 ? `${names[0]} ${state}` : `${names.length} tasks ${state}`);
+const describeChange = ([state, names]) => (names.length === 1 ? `${names[0]} ${state}` : `${names.length} tasks ${state}`);
 
-/** It waits for its time, and has no number before. */
-const isParked = (task) => !task.seq && task.state === "queued";
+/** True for a task that is scheduled and so has no seq yet. */
+const isScheduled = (task) => !task.seq && task.state === "queued";
 const nameOf = (task, word) => (task.seq ? `${word} ${task.seq}` : `${word} for ${whenOf(task.run_at)}`);
 
-/** The time alone where it is less than half a day away. */
+/** Time of day, with the date if it is half a day or more away. */
 const whenOf = (at) => (Math.abs(at - clock.now()) < 43_200_000 ? timeOf(at) : dayOf(at));
 
-/** `changed` is called with a task whose state is another than before. */
+/** `changed` is called with a task whose state differs from the one shown. */
 function taskRow(cancel, changed) {
   const cell = (kind) => el("td", { class: kind, role: "cell" });
   const [seq, name, state, start] = [cell("number seq"), cell("id"), cell("state"), cell("number start")];
   const [took, outcome, actions] = [cell("number took"), cell("outcome"), cell("act")];
   const button = el("button", { type: "button", class: "quiet", text: "Cancel", on: { click: () => cancel(task) } });
   let task;
-  let told = "";
+  let shownOutcome = "";
   let stated = "";
   const row = el("tr", { role: "row", tabindex: "-1" }, seq, name, state, start, took, outcome, actions);
   return {
@@ -338,13 +338,13 @@ function taskRow(cancel, changed) {
       setText(took, isOver ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
-      if (told !== text + attempts) outcome.replaceChildren(...tell(text, attempts, Boolean(task.error)));
-      told = text + attempts;
+      if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
+      shownOutcome = text + attempts;
       setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
       if ((task.state === "queued") === actions.contains(button)) return;
       const hadFocus = document.activeElement === button;
       actions.replaceChildren(...(task.state === "queued" ? [button] : []));
-      if (hadFocus) row.focus(); // whoever got here by keyboard stays here
+      if (hadFocus) row.focus(); // keeps the keyboard position when the button disappears
     },
     draw(now, isBusy) {
       setText(start, startOf(task, now, isBusy));
@@ -355,12 +355,12 @@ function taskRow(cancel, changed) {
 function startOf(task, now, isBusy) {
   if (task.started_at !== null) return timeOf(task.started_at);
   if (task.state === "cancelled") return "never";
-  if (isParked(task)) return `joins ${whenOf(task.run_at)}`;
+  if (isScheduled(task)) return `joins ${whenOf(task.run_at)}`;
   if (task.estimated_at === null) return "when resumed";
   return task.estimated_at > now ? `in ${spanOf(task.estimated_at - now)}` : isBusy ? "in turn" : "now";
 }
 
-function tell(text, attempts, isError) {
+function outcomeNodes(text, attempts, isError) {
   const mark = attempts ? [el("span", { class: "hint", text: `${attempts} ` })] : [];
   const kind = isError ? "bad" : "";
   if (text.length <= CLIPPED) return [...mark, el("span", { class: kind, text })];

@@ -1,7 +1,7 @@
-// What is known of each lane's starts, and the pictures of it: starts and planned starts on a time axis around now,
-// and how full each limit's window is, was and will be.
+// Models each lane's starts and draws them: starts and planned starts on a time axis around now, and the fill of each
+// limit's window over time.
 
-/** The server's clock, as far as it can be told from here. */
+/** The server's clock, estimated from its answers. */
 export const clock = {
   offset: null,
   set(serverNow) {
@@ -14,16 +14,16 @@ export const clock = {
 };
 
 const KEPT_MS = 300_000;
-/** The longest window whose filling is drawn; a longer one does not move. */
+/** Longest window whose fill is drawn; a longer one changes too slowly to see. */
 const DRAWN_WINDOW_SECONDS = 120;
 
-/** A lane's starts: the API gives the newest ones, so what it gave before is kept. */
+/** A lane's starts. The API returns only the newest, so earlier answers are kept. */
 export class Line {
   constructor() {
     this.starts = [];
     this.planned = [];
     this.policies = [];
-    /** Since when every start is known. */
+    /** Time from which on every start is known. */
     this.knownFrom = Infinity;
   }
 
@@ -37,11 +37,11 @@ export class Line {
     this.starts = [...kept].filter((at) => at > lane.now - KEPT_MS).sort((a, b) => a - b);
     this.planned = lane.next_starts;
     this.policies = lane.policies;
-    /** Until when nothing starts: a pause, or a task was told to slow down. */
+    /** End of a pause or throttling. */
     this.barredUntil = lane.paused ? (lane.paused_until ?? Infinity) : (lane.throttled_until ?? 0);
   }
 
-  /** Starts that the window ending now holds; as the API counted for one too long to be seen from here. */
+  /** Starts in the window that ends now; the API's count if the window is longer than the known starts. */
   used(policy, now) {
     const since = now - policy.window_seconds * 1000;
     if (since < this.knownFrom && policy.window_seconds > DRAWN_WINDOW_SECONDS) return policy.quota - policy.remaining;
@@ -49,18 +49,18 @@ export class Line {
     return Math.min(policy.quota, count);
   }
 
-  /** The limit whose window says most at a glance: the longest that fits. */
+  /** The limit whose window is drawn in the overview: the longest that fits. */
   main() {
     const fitting = this.policies.filter((policy) => policy.window_seconds <= DRAWN_WINDOW_SECONDS);
     return fitting.at(-1) ?? this.policies.at(-1);
   }
 
-  /** Planned starts; those that have not come yet are due now, whatever was planned. */
+  /** Planned starts; overdue ones count as due now. */
   due(now) {
     return this.planned.map((at) => Math.max(at, now));
   }
 
-  /** How full the window ending at each moment is: [time, starts in it] at every change, planned starts counted too. */
+  /** Fill of the window that ends at each moment: [time, starts in it] at every change, planned starts included. */
   filling(policy, now) {
     const width = policy.window_seconds * 1000;
     const changes = [...this.starts, ...this.due(now)].flatMap((at) => [[at, 1], [at + width, -1]]);
@@ -70,7 +70,7 @@ export class Line {
   }
 }
 
-/** How much time a picture of that width shows, ms before and after now. */
+/** Time span that a picture of that width shows, ms before and after now. */
 export function spanFor(width) {
   if (width < 420) return [40_000, 25_000];
   return width < 640 ? [60_000, 40_000] : [75_000, 60_000];
@@ -83,7 +83,7 @@ export const colors = {
   },
 };
 
-/** Gets a canvas ready for drawing in CSS pixels; null while it is not laid out. */
+/** Prepares a canvas for drawing in CSS pixels; null before layout. */
 function prepared(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return null;
@@ -101,7 +101,7 @@ function prepared(canvas) {
   return { context, width, height, now, from: now - before, to: now + after, x };
 }
 
-/** The axis above the pictures: seconds from now. */
+/** Draws the time axis: seconds from now. */
 export function drawAxis(canvas) {
   const view = prepared(canvas);
   if (!view) return;
@@ -124,7 +124,7 @@ export function drawAxis(canvas) {
   context.fillText("now", x(now), height / 2);
 }
 
-/** One lane in one line: the main limit's window as a band that fills, the starts on its ground. */
+/** Draws a lane as one line: the fill of its main limit's window, with the starts at the bottom. */
 export function drawLine(canvas, line) {
   const view = prepared(canvas);
   if (!view) return;
@@ -137,7 +137,7 @@ export function drawLine(canvas, line) {
   drawNow(view, 0, view.height);
 }
 
-/** One limit's window alone. */
+/** Draws the window of one limit. */
 export function drawBand(canvas, line, policy) {
   const view = prepared(canvas);
   if (!view) return;
@@ -147,7 +147,7 @@ export function drawBand(canvas, line, policy) {
   drawNow(view, 0, view.height);
 }
 
-/** The starts alone. */
+/** Draws the starts. */
 export function drawTrack(canvas, line) {
   const view = prepared(canvas);
   if (!view) return;
@@ -194,7 +194,7 @@ function drawFilling(view, line, policy, top, bottom) {
     context.fillStyle = isFull ? colors.full : colors.accent;
     let level = 0;
     let at = since;
-    // One path for all: where two fills meet, a seam would show.
+    // One path for all, since adjacent fills would show a seam.
     context.beginPath();
     const column = (end) => {
       const shown = isFull ? level >= policy.quota : level < policy.quota;
@@ -258,7 +258,7 @@ function drawStarts({ context, width, now, from, to, x }, line, ground) {
   context.fillStyle = colors.accent;
   for (const at of line.starts) {
     if (at < from || at > to) continue;
-    // A start that has just been made is larger for a moment: the eye finds it at the line of now.
+    // A new start is drawn larger for a moment, so that it is seen at the line of now.
     const fresh = Math.max(0, 1 - (now - at) / 900);
     dot(context, x(at), ground, 2.6 + 1.8 * fresh);
     context.fill();
@@ -282,10 +282,10 @@ function dot(context, left, top, radius) {
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Pictures move by some 6 pixels a second, so more pictures than this, ms apart, would look no smoother. */
+/** Milliseconds between frames: pictures move about 6 pixels a second, so more frames would look no smoother. */
 const FRAME_MS = 80;
 
-/** Draws all that a page shows, or once a second for those who want no motion. */
+/** Draws all pictures of the page; once a second if the user prefers reduced motion. */
 export function animate(draw) {
   let drawnAt = 0;
   let frame;

@@ -1,4 +1,4 @@
-// All lanes: the totals, each lane as a moving line, the newest completions.
+// The page of all lanes: totals, one moving line per lane, newest completions.
 
 import { api } from "./api.js";
 import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
@@ -6,6 +6,8 @@ import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 
 const PER_PAGE = 25;
 const FEED = 12;
+/** Milliseconds between two answers for each lane that the server read. */
+const MS_PER_LANE = 10;
 
 export const linkTo = (user) => `#/lane/${encodeURIComponent(user)}`;
 
@@ -14,6 +16,7 @@ export function overviewPage(frame) {
     ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
   );
   const search = el("input", { type: "search", id: "search", placeholder: "User id…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
+  const order = el("select", { id: "order" }, el("option", { value: "active", text: "Busiest first" }), el("option", { value: "user_id", text: "By user id" }));
   const range = el("p", { class: "range", role: "status" });
   const newer = el("button", { type: "button", text: "Previous", disabled: true });
   const older = el("button", { type: "button", text: "Next", disabled: true });
@@ -21,7 +24,7 @@ export function overviewPage(frame) {
   const list = el("ul", { class: "lanes", role: "list" });
   const empty = el("div", { class: "empty", hidden: true });
   const feed = el("tbody");
-  const noFeed = el("p", { class: "hint", text: "What completes shows up here." });
+  const noFeed = el("p", { class: "hint", text: "No completions yet." });
   const node = el(
     "div",
     { class: "page" },
@@ -34,8 +37,10 @@ export function overviewPage(frame) {
         "div",
         { class: "bar" },
         el("h2", { id: "lanes-title", text: "Lanes" }),
-        el("label", { class: "unseen", for: "search", text: "Find users whose id begins with" }),
+        el("label", { class: "unseen", for: "search", text: "Find users by the start of their id" }),
         search,
+        el("label", { class: "unseen", for: "order", text: "Order" }),
+        order,
         range,
         el("div", { class: "pager" }, newer, older),
       ),
@@ -62,29 +67,31 @@ export function overviewPage(frame) {
     ),
   );
 
-  /** Rows out of sight are not drawn. */
+  /** Rows outside the viewport are not drawn. */
   const sight = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => (target.inSight = isIntersecting)), { rootMargin: "200px" });
   const lines = new Map();
   const completions = new Map();
   let rows = [];
-  let skip = 0;
+  /** User ids after which the pages up to this one begin. */
+  let cursors = [""];
   let next = null;
   let typing;
 
   const turn = (to) => {
-    skip = to;
+    cursors = to;
     frame.refresh();
   };
-  newer.addEventListener("click", () => turn(Math.max(0, skip - PER_PAGE)));
-  older.addEventListener("click", () => next !== null && turn(Number(next)));
+  newer.addEventListener("click", () => cursors.length > 1 && turn(cursors.slice(0, -1)));
+  older.addEventListener("click", () => next !== null && next !== cursors.at(-1) && turn([...cursors, next]));
+  order.addEventListener("change", () => turn([""]));
   search.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => turn(0), 200);
+    typing = setTimeout(() => turn([""]), 200);
   });
 
   async function refresh(signal) {
     const wanted = search.value.trim();
-    const answer = await api.lanes(wanted, skip, PER_PAGE, signal);
+    const answer = await api.lanes({ search: wanted, order: order.value, before: cursors.at(-1), limit: PER_PAGE }, signal);
     clock.set(answer.now);
     next = answer.next;
     showTotals(totals, answer.totals);
@@ -92,7 +99,8 @@ export function overviewPage(frame) {
     showRange(answer, wanted);
     showFeed(answer.completions);
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
-    return moves ? 1000 : 2000;
+    // The more lanes the server has read, the longer it is left alone.
+    return Math.max(moves ? 1000 : 2000, answer.totals.lanes * MS_PER_LANE);
   }
 
   function showLanes(lanes) {
@@ -105,18 +113,20 @@ export function overviewPage(frame) {
     rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
   }
 
-  /** Nothing moves away under a focus. */
+  /** Busy lanes change ranks all the time: rows that stay on the page keep their places, and so does a focused row. */
   function inPlace(lanes) {
-    if (!list.contains(document.activeElement) || !list.entries) return lanes;
+    const keeps = order.value === "active" || list.contains(document.activeElement);
+    if (!keeps || !list.entries) return lanes;
     const places = new Map([...list.entries.keys()].map((user, place) => [user, place]));
     return [...lanes].sort((a, b) => (places.get(a.user_id) ?? Infinity) - (places.get(b.user_id) ?? Infinity));
   }
 
   function showRange(answer, wanted) {
-    const { lanes, complete } = answer.totals;
-    const count = `${numberOf(lanes)}${complete ? "" : "+"}`;
-    setText(range, answer.lanes.length ? `${numberOf(skip + 1)}–${numberOf(skip + answer.lanes.length)} of ${count}` : "");
-    newer.disabled = skip === 0;
+    const skipped = (cursors.length - 1) * PER_PAGE;
+    const count = numberOf(skipped + answer.totals.lanes);
+    const all = order.value === "active" ? ` of ${count}${answer.totals.complete ? "" : "+"}` : next === null ? ` of ${count}` : "";
+    setText(range, answer.lanes.length ? `${numberOf(skipped + 1)}–${numberOf(skipped + answer.lanes.length)}${all}` : "");
+    newer.disabled = cursors.length === 1;
     older.disabled = next === null;
     newer.parentElement.hidden = newer.disabled && older.disabled;
     empty.hidden = answer.lanes.length > 0;
@@ -142,7 +152,7 @@ export function overviewPage(frame) {
 
 function total(name) {
   const value = el("dd", { text: "–" });
-  const note = el("dd", { class: "note" });
+  const note = el("dd", { class: "detail" });
   return { node: el("div", {}, el("dt", { text: name }), value, note), value, note };
 }
 
@@ -168,12 +178,12 @@ export function legend() {
     item("band", "starts in the window"),
     item("band full", "window full"),
     item("quota", "limit"),
-    item("barred", "paused or held"),
+    item("barred", "paused or throttled"),
   );
 }
 
 function nothing(wanted) {
-  if (wanted) return [el("p", { text: `No lane begins with “${wanted}”.` })];
+  if (wanted) return [el("p", { text: `No user id starts with “${wanted}”.` })];
   const example = "curl -d '{\"user_id\": \"ann\"}' -H 'Content-Type: application/json' …/api/v1/task";
   return [el("p", { text: "No lanes yet. A user’s lane appears with the first task:" }), el("code", { text: example })];
 }
@@ -187,7 +197,7 @@ function laneRow(line, sight) {
   const node = el(
     "li",
     { class: "row" },
-    el("div", { class: "who" }, link, limits),
+    el("div", { class: "user" }, link, limits),
     canvas,
     el("div", { class: "count" }, backlog, state),
   );
@@ -214,12 +224,12 @@ function laneRow(line, sight) {
   };
 }
 
-/** Nothing of it starts: it is paused, or one of its tasks was told to slow down. */
+/** True for a lane that starts nothing: paused or throttled. */
 export const isBarred = (lane) => lane.paused || lane.throttled_until !== null;
 
 export function stateOf(lane, now) {
   if (lane.paused) return lane.paused_until ? `paused for ${spanOf(lane.paused_until - now)} more` : "paused";
-  if (lane.throttled_until) return `held for ${spanOf(lane.throttled_until - now)} more`;
+  if (lane.throttled_until) return `throttled for ${spanOf(lane.throttled_until - now)} more`;
   if (lane.backlog) {
     const next = nextStart(lane, now);
     if (next > now) return `waiting, next in ${spanOf(next - now)}`;
@@ -230,15 +240,15 @@ export function stateOf(lane, now) {
   return last ? `last ${spanOf(Math.max(0, now - last))} ago` : "idle";
 }
 
-/** When the next of those that wait will start; not after now when it is its turn, null when nobody knows. */
+/** Start of the next waiting task, at most now if it is overdue; null if unknown. */
 export const nextStart = (lane, now) => lane.next_starts.find((at) => at > now && !lane.running) ?? lane.next_start_at;
 
-/** The picture in words. */
+/** Describes the picture in words, for screen readers. */
 export function describe(lane, line, now) {
   const windows = lane.policies.map((policy) => `${line.used(policy, now)} of ${limitOf(policy)} used`);
   const parts = [`Lane of ${lane.user_id}`, ...windows, lane.backlog ? `${lane.backlog} waiting` : "nothing waiting"];
   if (lane.paused) parts.push(lane.paused_until ? `paused until ${timeOf(lane.paused_until)}` : "paused");
-  else if (lane.throttled_until) parts.push(`held until ${timeOf(lane.throttled_until)}: ${lane.throttled_reason}`);
+  else if (lane.throttled_until) parts.push(`throttled until ${timeOf(lane.throttled_until)}: ${lane.throttled_reason}`);
   else if (lane.next_start_at) parts.push(`next start at ${timeOf(lane.next_start_at)}`);
   if (lane.starts.length) parts.push(`last start at ${timeOf(lane.starts[0])}`);
   return parts.join(", ");
@@ -257,7 +267,7 @@ function completionRow(one) {
     el("td", { class: "id" }, link),
     el("td", { text: one.task }),
     el("td", { class: "number", text: String(one.seq) }),
-    el("td", { class: "end" }, pill(one.state), ...(one.error ? [el("span", { class: "why", title: one.error, text: one.error })] : [])),
+    el("td", { class: "end" }, pill(one.state), ...(one.error ? [el("span", { class: "error", title: one.error, text: one.error })] : [])),
     el("td", { class: "number", text: shortSpanOf(one.late_ms) }),
   );
   return { node, update() {} };

@@ -1,8 +1,8 @@
-// Keeping a page fresh: one request at a time, none while hidden, fewer and fewer while the API does not answer.
+// Refreshes a page: one request at a time, none while hidden, with growing intervals while the API does not answer.
 
 const SLOWEST_MS = 15_000;
 
-/** Calls `work` again and again. `work` returns after how many ms it wants to be called next. */
+/** Calls `work` repeatedly. `work` returns the milliseconds until its next call. */
 export class Refresher {
   constructor(work, { onError, onGood }) {
     this.work = work;
@@ -15,7 +15,7 @@ export class Refresher {
     this.now();
   }
 
-  /** Now, and then in its rhythm; what is under way is waited for. */
+  /** Calls it now, after a running call has ended, and then at its usual rhythm. */
   now() {
     clearTimeout(this.timer);
     if (this.busy) this.again = true;

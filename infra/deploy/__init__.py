@@ -1,1 +1,1 @@
-"""Brings a stage to LocalStack or AWS and takes it away again: the stack, the functions, the API in front of them."""
+"""Deploys a stage (stack, functions, API) to LocalStack or AWS, and destroys it."""

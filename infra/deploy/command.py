@@ -1,19 +1,15 @@
-"""`make deploy`, `make destroy` and `make package`: the steps in order, a line for each, one for what fails."""
+"""Deploys a stage, destroys it, packages it; prints one line per step. `./paceline` has the commands."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
-from dotenv import dotenv_values
 
 from infra.deploy.deployed import (
     Account,
@@ -31,52 +27,43 @@ from infra.deploy.package import package
 from infra.deploy.project import project_folder, with_names
 from infra.deploy.run_chalice import run_chalice
 from infra.deploy.stages import GUARDED_STAGES, ROOT, Stage, function_settings, read_stage
-from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, emulator_defaults, stack_name
+from infra.environment import aws_environment, environment
+from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, output_variables, stack_name
 
-#: A new API and a cold function take a while to answer for the first time.
+#: Seconds to wait for the first answer of a new API with a cold function.
 _ANSWER_SECONDS = 60
 
 
-def main(words: Sequence[str]) -> int:
-    """0 when it is done, 1 when a step failed, 2 (as SystemExit) for bad usage."""
-    parser = argparse.ArgumentParser("infra.deploy", description="Deploy a stage, take it away, or package it.")
-    parser.add_argument("action", choices=["up", "down", "package"])
-    parser.add_argument("--stage", default="dev", help="a stage of .chalice/config.json (default: dev)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package", help="where the package goes to")
-    arguments = parser.parse_args(words)
-    env = _environment()
-    try:
-        stage = read_stage(arguments.stage)
-        if arguments.action == "package":
-            package(stage, function_settings(env, stage.name), arguments.out)
-            _say(f"{arguments.out / 'sam.json'} and {arguments.out / 'deployment.zip'} are ready")
-        else:
-            {"up": up, "down": down}[arguments.action](stage, env)
-    except DeployError as error:
-        print(f"{arguments.action}: {error}", file=sys.stderr)
-        return 1
-    return 0
+def deploy(stage_name: str) -> None:
+    """Bring the stage to what the template and the app say; run again, it changes what has changed.
+
+    Prints each step. DeployError when one fails, and for a stage or a setting that can't be deployed.
+    """
+    env = aws_environment(environment())
+    _deploy(read_stage(stage_name), env)
 
 
-def _environment() -> dict[str, str]:
-    """What is set, and below it what `.env` says; boto3 and Chalice see it too."""
-    from_file = {key: value for key, value in dotenv_values(ROOT / ".env").items() if value is not None}
-    env = {**from_file, **os.environ}
-    if env.get("AWS_ENDPOINT_URL"):
-        env |= emulator_defaults(env)
-    else:
-        env.pop("AWS_ENDPOINT_URL", None)
-        os.environ.pop("AWS_ENDPOINT_URL", None)
-    os.environ.update({name: value for name, value in env.items() if name.startswith("AWS_")})
-    return env
+def destroy(stage_name: str) -> None:
+    """Delete everything of the stage, queued tasks and stored data included, and check that nothing is left.
+
+    Prints each step. DeployError when one fails, and for a guarded stage that DESTROY does not name.
+    """
+    env = aws_environment(environment())
+    _destroy(read_stage(stage_name), env)
+
+
+def write_package(stage_name: str, out: Path) -> None:
+    """Write the stage as one SAM template and one archive to `out`, and print where. DeployError when that fails."""
+    stage = read_stage(stage_name)
+    package(stage, function_settings(environment(), stage.name), out)
+    _say(f"{out / 'sam.json'} and {out / 'deployment.zip'} are ready")
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def up(stage: Stage, env: Mapping[str, str]) -> None:
-    """Bring the stage to what the template and the app say; run again, it changes what has changed."""
+def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
     settings = function_settings(env, stage.name)
     account = _account(env)
     _say(f"Deploying stage {stage.name} to {account}")
@@ -89,13 +76,7 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
             | ({"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {}),
             progress=_say,
         )
-    names = {
-        "TABLE_NAME": "TableName",
-        "QUEUE_URL": "QueueUrl",
-        "DEAD_LETTER_URL": "DeadLetterUrl",
-        "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
-    }
-    settings |= {name: outputs[output] for name, output in names.items()}
+    settings |= output_variables(outputs)
     with _step("the functions", account):
         state = chalice_state(account, stage)
         with project_folder(stage.name, settings, with_names(account.names(stage.name)), state) as folder:
@@ -107,13 +88,12 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
         set_up_front_door(account, stage, rest_api["rest_api_id"])
     url = _url(account, stage, rest_api)
     _wait_for_answer(url)
-    _say(f"Stage {stage.name} answers at {url}")
+    _say(f"Deployed stage {stage.name}: {url}")
 
 
-def down(stage: Stage, env: Mapping[str, str]) -> None:
-    """Take everything of the stage away, what is queued and stored included, and check that nothing is left."""
+def _destroy(stage: Stage, env: Mapping[str, str]) -> None:
     if stage.name in GUARDED_STAGES and env.get("DESTROY") != stage.name:
-        raise DeployError(f"this deletes all tasks of stage {stage.name}", f"say so with DESTROY={stage.name}")
+        raise DeployError(f"this deletes all tasks of stage {stage.name}", f"confirm with DESTROY={stage.name}")
     account = _account(env)
     _say(f"Destroying stage {stage.name} in {account}")
     with _step("the functions", account):
@@ -121,13 +101,13 @@ def down(stage: Stage, env: Mapping[str, str]) -> None:
     _remember(stage, None)
     with _step("the stack", account):
         delete_stack(account.client("cloudformation"), stack_name(stage.name))
-        _say(f"stack {stack_name(stage.name)} is gone")
+        _say(f"deleted stack {stack_name(stage.name)}")
         for name in sweep(account, stage):
-            _say(f"deleted {name}, which the stack had left")
+            _say(f"deleted {name}, which the stack left behind")
         left = leftovers(account, stage)
     if left:
-        raise DeployError(f"still there: {', '.join(left)}")
-    _say(f"Nothing of stage {stage.name} is left")
+        raise DeployError(f"not deleted: {', '.join(left)}")
+    _say(f"Destroyed stage {stage.name}; nothing is left")
 
 
 def _account(env: Mapping[str, str]) -> Account:
@@ -135,7 +115,7 @@ def _account(env: Mapping[str, str]) -> Account:
     try:
         return find_account(endpoint_url)
     except (BotoCoreError, ClientError) as error:
-        raise explained(f"asking {endpoint_url or 'AWS'} who I am", error, endpoint_url) from error
+        raise explained(f"getting the caller identity from {endpoint_url or 'AWS'}", error, endpoint_url) from error
 
 
 @contextmanager
@@ -147,7 +127,7 @@ def _step(what: str, account: Account) -> Iterator[None]:
 
 
 def _delete_functions(account: Account, stage: Stage) -> None:
-    # Chalice knows one API and one trigger; a deployment that was cut short may have left another.
+    # Chalice's state names one API and one trigger; an interrupted deployment may have left a second one.
     for extra in rest_api_ids(account, stage)[1:]:
         account.client("apigateway").delete_rest_api(restApiId=extra)
     state = chalice_state(account, stage)
@@ -157,7 +137,7 @@ def _delete_functions(account: Account, stage: Stage) -> None:
 
 
 def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
-    """Leave Chalice's state file for `chalice url` and `chalice logs`; nothing here reads it."""
+    """Writes the state file that `chalice url` and `chalice logs` read; our own code does not read it."""
     path = ROOT / ".chalice" / "deployed" / f"{stage.name}.json"
     if deployed is None:
         path.unlink(missing_ok=True)
@@ -167,7 +147,7 @@ def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
 
 
 def _url(account: Account, stage: Stage, rest_api: Mapping[str, str]) -> str:
-    """The one that answers: LocalStack has no host name for each API."""
+    """Returns the API's URL; LocalStack has one host name for all APIs."""
     if account.endpoint_url:
         endpoint = account.endpoint_url.rstrip("/")
         return f"{endpoint}/restapis/{rest_api['rest_api_id']}/{stage.api_gateway_stage}/_user_request_"
@@ -182,7 +162,7 @@ def _wait_for_answer(url: str) -> None:
                 return
         except (urllib.error.URLError, OSError) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 401:
-                return  # with AUTH=jwt this is for admins
+                return  # the API answers: with AUTH=jwt, /health needs the admin scope
             if time.monotonic() > deadline:
                 raise DeployError(f"{url}/health does not answer: {error}", "see the API function's log") from error
         time.sleep(1)

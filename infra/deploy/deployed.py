@@ -1,4 +1,4 @@
-"""What of a stage is there: read from LocalStack or AWS each time, never from a file that another clone would lack."""
+"""Reads a stage's deployed resources from LocalStack or AWS, so that every clone sees the same state."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from infra.deploy.stages import API, Stage
 
 _MISSING_CODES = frozenset({"NoSuchEntity", "NotFoundException", "ResourceNotFoundException", "404"})
 
-#: A trigger takes up to a minute or so to be made or changed.
+#: Seconds to wait for a trigger; creating or changing one takes up to about a minute.
 _TRIGGER_SECONDS = 180
 
 
 @dataclass(frozen=True)
 class Account:
-    """Where the deployment goes to."""
+    """The account and region to deploy to."""
 
     number: str
     partition: str
     region: str
-    #: None for AWS itself.
+    #: None for AWS
     endpoint_url: str | None
 
     def client(self, service: str) -> Any:
-        """A client of that service there."""
+        """Returns a boto3 client of the service for this account."""
         return boto3.client(service, endpoint_url=self.endpoint_url, region_name=self.region)  # type: ignore[call-overload]
 
     def names(self, stage: str) -> dict[str, str]:
-        """What stands for `${...}` in the policies."""
+        """Returns the values for `${...}` in the policies."""
         return {
             "AWS::AccountId": self.number,
             "AWS::Partition": self.partition,
@@ -45,21 +45,21 @@ class Account:
         }
 
     def __str__(self) -> str:
-        where = f"LocalStack at {self.endpoint_url}" if self.endpoint_url else f"AWS account {self.number}"
-        return f"{where}, {self.region}"
+        target = f"LocalStack at {self.endpoint_url}" if self.endpoint_url else f"AWS account {self.number}"
+        return f"{target}, {self.region}"
 
 
 def find_account(endpoint_url: str | None) -> Account:
-    """The account and region of the credentials at hand."""
+    """Returns the account and region of the current credentials."""
     client = boto3.client("sts", endpoint_url=endpoint_url)
     identity = client.get_caller_identity()
     return Account(identity["Account"], identity["Arn"].split(":")[1], client.meta.region_name, endpoint_url)
 
 
 def chalice_state(account: Account, stage: Stage) -> dict[str, Any]:
-    """What is deployed, as Chalice's own state file would say it.
+    """Returns the deployed resources in the form of Chalice's state file.
 
-    Without it Chalice would make a second API and a second trigger, and delete nothing.
+    Without it Chalice would create a second API and a second trigger, and delete nothing.
     """
     lambda_client = account.client("lambda")
     resources: list[dict[str, Any]] = []
@@ -76,19 +76,19 @@ def chalice_state(account: Account, stage: Stage) -> dict[str, Any]:
 
 
 def wait_for_triggers(account: Account, deployed: dict[str, Any]) -> None:
-    """Return once every queue's trigger is at work. DeployError when one is not, or would lose what is deferred."""
+    """Waits until every trigger is enabled. Raises DeployError if one is not, or would delete deferred messages."""
     client = account.client("lambda")
     for trigger in (r for r in deployed["resources"] if r["resource_type"] == "sqs_event"):
-        mapping = _settled_mapping(client, trigger["event_uuid"])
+        mapping = _stable_mapping(client, trigger["event_uuid"])
         command = f"aws lambda update-event-source-mapping --uuid {mapping['UUID']}"
         if "ReportBatchItemFailures" not in mapping.get("FunctionResponseTypes", ()):
             remedy = f"{command} --function-response-types ReportBatchItemFailures"
-            raise DeployError("the trigger would delete what the worker defers", remedy)
+            raise DeployError("the trigger would delete deferred messages", remedy)
         if mapping["State"] != "Enabled":
-            raise DeployError(f"the queue's trigger is {mapping['State']}", f"{command} --enabled starts it")
+            raise DeployError(f"the queue's trigger is {mapping['State']}", f"enable it with {command} --enabled")
 
 
-def _settled_mapping(client: Any, uuid: str) -> dict[str, Any]:
+def _stable_mapping(client: Any, uuid: str) -> dict[str, Any]:
     deadline = time.monotonic() + _TRIGGER_SECONDS
     while True:
         mapping: dict[str, Any] = client.get_event_source_mapping(UUID=uuid)
@@ -98,7 +98,7 @@ def _settled_mapping(client: Any, uuid: str) -> dict[str, Any]:
 
 
 def rest_api_ids(account: Account, stage: Stage) -> list[str]:
-    """The REST APIs that may call the stage's API function; every stage's has the same name, `paceline`."""
+    """Returns the ids of the REST APIs that may invoke the stage's function; all stages name theirs `paceline`."""
     answer = _found(account.client("lambda").get_policy, FunctionName=stage.function_name(API))
     allowed = set(re.findall(r"arn:[^:]+:execute-api:[^:]+:[^:]+:([a-z0-9]+)/", answer["Policy"])) if answer else set()
     return [api["id"] for api in _pages(account.client("apigateway"), "get_rest_apis", "items") if api["id"] in allowed]
@@ -110,8 +110,8 @@ def _role(name: str, role: dict[str, str]) -> dict[str, Any]:
 
 def _triggers(client: Any, name: str, function_arn: str) -> Iterator[dict[str, Any]]:
     for mapping in _pages(client, "list_event_source_mappings", "EventSourceMappings", FunctionName=function_arn):
-        # LocalStack also lists those of functions whose name merely begins like this one's.
-        if mapping["FunctionArn"] != function_arn or not _mapping_lives(mapping):
+        # LocalStack also lists mappings of functions whose name has this name as a prefix.
+        if mapping["FunctionArn"] != function_arn or not _mapping_exists(mapping):
             continue
         queue_arn = mapping["EventSourceArn"]
         yield _resource(
@@ -134,12 +134,12 @@ def _resource(name: str, resource_type: str, **values: str) -> dict[str, Any]:
 
 
 def leftovers(account: Account, stage: Stage) -> list[str]:
-    """Everything that is there and bears the stage's name, each as `kind name`. Empty after `make destroy`."""
+    """Lists all resources named after the stage, each as `kind name`. Empty after `make destroy`."""
     return [f"{kind} {name}" for kind, names in _KINDS.items() for name in names(account, stage)]
 
 
 def sweep(account: Account, stage: Stage) -> list[str]:
-    """Delete the alarms and log groups that the stack left behind, as LocalStack's does after an update."""
+    """Deletes alarms and log groups that the stack left behind; LocalStack's does after an update."""
     alarms, groups = _alarms(account, stage), _log_groups(account, stage)
     if alarms:
         account.client("cloudwatch").delete_alarms(AlarmNames=alarms)
@@ -150,10 +150,10 @@ def sweep(account: Account, stage: Stage) -> list[str]:
 
 def _stacks(account: Account, stage: Stage) -> list[str]:
     stacks = _pages(account.client("cloudformation"), "list_stacks", "StackSummaries")
-    return [s["StackName"] for s in stacks if s["StackName"] == stage.full_name and _lives(s)]
+    return [s["StackName"] for s in stacks if s["StackName"] == stage.full_name and _exists(s)]
 
 
-def _lives(stack: dict[str, Any]) -> bool:
+def _exists(stack: dict[str, Any]) -> bool:
     return bool(stack["StackStatus"] != "DELETE_COMPLETE")
 
 
@@ -174,10 +174,10 @@ def _functions(account: Account, stage: Stage) -> list[str]:
 def _mappings(account: Account, stage: Stage) -> list[str]:
     mappings = _pages(account.client("lambda"), "list_event_source_mappings", "EventSourceMappings")
     queues = (f":{stage.full_name}.fifo", f":{stage.full_name}-later")
-    return [m["UUID"] for m in mappings if m["EventSourceArn"].endswith(queues) and _mapping_lives(m)]
+    return [m["UUID"] for m in mappings if m["EventSourceArn"].endswith(queues) and _mapping_exists(m)]
 
 
-def _mapping_lives(mapping: dict[str, Any]) -> bool:
+def _mapping_exists(mapping: dict[str, Any]) -> bool:
     return bool(mapping.get("State") != "Deleting")
 
 
@@ -206,7 +206,7 @@ def _dashboards(account: Account, stage: Stage) -> list[str]:
 
 
 def _ours(name: str, stage: Stage) -> bool:
-    """Not those of a stage whose name merely begins with this one's."""
+    """Excludes stages whose name has this stage's name as a prefix."""
     return name in (f"{stage.full_name}-dead", *map(stage.function_name, stage.functions))
 
 
@@ -225,12 +225,12 @@ _KINDS: dict[str, Callable[[Account, Stage], list[str]]] = {
 
 
 def _pages(client: Any, operation: str, key: str, **request: Any) -> list[Any]:
-    """All items of a listing, page after page."""
+    """Returns all items of a paginated listing."""
     return [item for page in client.get_paginator(operation).paginate(**request) for item in page.get(key) or ()]
 
 
 def _found(call: Callable[..., Any], **request: Any) -> Any:
-    """What the call answers, None when AWS says that there is no such thing."""
+    """Returns the call's answer, or None if the resource does not exist."""
     try:
         return call(**request)
     except ClientError as error:
@@ -240,5 +240,5 @@ def _found(call: Callable[..., Any], **request: Any) -> Any:
 
 
 def state_json(state: dict[str, Any]) -> str:
-    """As Chalice writes it, for `chalice url` and `chalice logs`."""
+    """Formats the state like Chalice's own file, for `chalice url` and `chalice logs`."""
     return json.dumps(state, indent=2, sort_keys=True) + "\n"

@@ -1,6 +1,6 @@
-"""What API Gateway itself does before and instead of the app: throttling, and answers in the form of the app's own.
+"""Configures API Gateway: throttling, and error responses in the app's format.
 
-One table, in two languages: calls for a deployed API, properties for the packaged template.
+One table in two forms: API calls for a deployed stage, and properties for the packaged template.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from infra.deploy.stages import Stage
 
 @dataclass(frozen=True)
 class GatewayResponse:
-    """An answer that API Gateway gives without asking the app."""
+    """An error response that API Gateway sends without invoking the app."""
 
-    #: API Gateway's name for the occasion.
+    #: API Gateway's response type
     kind: str
-    #: None: the status that API Gateway gives it.
+    #: HTTP status; None keeps API Gateway's own
     status: int | None
     title: str
-    #: Seconds; None where trying again is of no use.
+    #: Retry-After in seconds; None if a retry cannot help
     retry_after: int | None = None
 
     @property
     def body(self) -> str:
-        """problem+json (RFC 9457) as API Gateway's template; what went wrong it puts in itself, quoted."""
+        """Returns problem+json (RFC 9457) as a mapping template; API Gateway inserts the quoted error text."""
         status = f'"status":{self.status},' if self.status else ""
         return (
             f'{{"type":"about:blank","title":{json.dumps(self.title)},{status}"detail":$context.error.messageString}}'
@@ -35,7 +35,7 @@ class GatewayResponse:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header values in the quotes that API Gateway wants around a constant."""
+        """Returns the headers; API Gateway requires quotes around constant values."""
         headers = {
             "Access-Control-Allow-Origin": "'*'",
             "Access-Control-Expose-Headers": "'Retry-After'",
@@ -46,35 +46,35 @@ class GatewayResponse:
         return headers | ({"Retry-After": f"'{self.retry_after}'"} if self.retry_after else {})
 
 
-#: The kinds that have a status of their own come first; the defaults catch the rest.
+#: Specific response types first; the defaults apply to all others.
 GATEWAY_RESPONSES = (
-    # API Gateway's own status is 403, which says something else: no such path or method.
+    # API Gateway would answer 403, although the path or method does not exist.
     GatewayResponse("MISSING_AUTHENTICATION_TOKEN", 404, "Not found"),
     GatewayResponse("BAD_REQUEST_BODY", 400, "Bad request"),
     GatewayResponse("BAD_REQUEST_PARAMETERS", 400, "Bad request"),
     GatewayResponse("REQUEST_TOO_LARGE", 413, "Request too large"),
     GatewayResponse("UNSUPPORTED_MEDIA_TYPE", 415, "Unsupported media type"),
     GatewayResponse("UNAUTHORIZED", 401, "A token is required"),
-    # What the authorizer says is wrong with the token; that a good one does not suffice, the app itself says.
+    # The authorizer rejected the token; the app itself rejects a valid token that lacks a scope.
     GatewayResponse("ACCESS_DENIED", 401, "$context.authorizer.title"),
-    # The authorizer could not get the keys.
+    # The authorizer could not fetch the signing keys.
     GatewayResponse("AUTHORIZER_CONFIGURATION_ERROR", 503, "Service unavailable", retry_after=1),
     GatewayResponse("AUTHORIZER_FAILURE", 503, "Service unavailable", retry_after=1),
     GatewayResponse("THROTTLED", 429, "Too many requests to this deployment", retry_after=1),
     GatewayResponse("QUOTA_EXCEEDED", 429, "Too many requests to this deployment", retry_after=1),
     GatewayResponse("INTEGRATION_FAILURE", 503, "Service unavailable", retry_after=1),
-    GatewayResponse("INTEGRATION_TIMEOUT", 504, "Took too long", retry_after=1),
+    GatewayResponse("INTEGRATION_TIMEOUT", 504, "Gateway timeout", retry_after=1),
     GatewayResponse("DEFAULT_4XX", None, "Request refused"),
     GatewayResponse("DEFAULT_5XX", None, "Service unavailable"),
 )
 
 
 def set_up_front_door(account: Account, stage: Stage, rest_api_id: str) -> None:
-    """Give the deployed API its responses and its throttling. Chalice's next deployment takes the responses away."""
+    """Sets the deployed API's responses and throttling. Each Chalice deployment resets the responses."""
     client = account.client("apigateway")
     for response in GATEWAY_RESPONSES:
         client.put_gateway_response(restApiId=rest_api_id, **_as_call(response))
-    # They come into force with a deployment only.
+    # The responses take effect with the next API deployment.
     client.create_deployment(restApiId=rest_api_id, stageName=stage.api_gateway_stage)
     client.update_stage(
         restApiId=rest_api_id,
@@ -100,7 +100,7 @@ def _as_call(response: GatewayResponse) -> dict[str, Any]:
 
 
 def packaged_front_door(stage: Stage) -> dict[str, Any]:
-    """The same as properties of the SAM template's API."""
+    """Returns the same configuration as properties of the SAM template's API."""
     return {
         "GatewayResponses": {response.kind: _as_property(response) for response in GATEWAY_RESPONSES},
         "MethodSettings": [

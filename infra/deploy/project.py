@@ -1,6 +1,6 @@
-"""The folder that Chalice works in: a copy of the app with a configuration and policies made for one deployment.
+"""Builds Chalice's project folder: a copy of the app with one deployment's configuration and policies.
 
-So the work tree stays as it is, and neither account nor queue URL is ever written into it.
+Keeps account numbers and queue URLs out of the work tree.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from infra.deploy.stages import ROOT, SECRETS, read_config
 
-#: Packages by their requirements: with one at hand, Chalice only puts the app's own files into it.
+#: Cached dependency packages by requirements hash; with a hit, Chalice only adds the app's own files.
 _CACHE = ROOT / ".chalice" / "deployments"
 
-#: Chalice puts its own runtime into the package; the rest of the distribution is for the command line.
+#: Excluded from the package: Chalice vendors its own runtime, the rest of it is a command-line tool.
 _NOT_PACKAGED = re.compile(r"chalice\b", re.IGNORECASE)
 
-#: PerUserLock the `${...}` of a policy's resource into what stands in the deployed policy.
+#: Maps a policy's resource, with `${...}` variables, to its deployed form.
 Substitution = Callable[[str], Any]
 
 
@@ -30,10 +30,10 @@ Substitution = Callable[[str], Any]
 def project_folder(
     stage: str, environment: Mapping[str, Any], substitution: Substitution, state: Mapping[str, Any] | None = None
 ) -> Iterator[Path]:
-    """A folder that holds the app as it is to be deployed; gone afterwards.
+    """Yields a temporary folder with the app as it is to be deployed.
 
-    environment: for all functions, over what the configuration says; secrets only for those that need them.
-    state: what Chalice is to believe is deployed.
+    environment: variables for all functions, over the configuration's own; secrets only for functions that need them.
+    state: the deployed resources, in the form of Chalice's state file.
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
@@ -53,7 +53,7 @@ def project_folder(
 
 
 def substituted(policy: dict[str, Any], substitution: Substitution) -> dict[str, Any]:
-    """The policy with the names in its resources resolved."""
+    """Returns the policy with resolved resource names."""
     return {
         **policy,
         "Statement": [
@@ -63,7 +63,7 @@ def substituted(policy: dict[str, Any], substitution: Substitution) -> dict[str,
 
 
 def with_names(names: Mapping[str, str]) -> Substitution:
-    """Puts these in for `${name}`. KeyError for a name that is not among them."""
+    """Returns a substitution of `${name}`. It raises KeyError for an unknown name."""
     return lambda resource: re.sub(r"\$\{([^}]+)\}", lambda match: names[match[1]], resource)
 
 
@@ -77,7 +77,7 @@ def _copy_app(folder: Path) -> None:
 
 
 def _keep_packages(made: Path) -> None:
-    """Copied to and fro, since Chalice writes into the files: two deployments at a time would share one."""
+    """Copies new packages into the cache, by rename, since Chalice may write into them during another deployment."""
     _CACHE.mkdir(exist_ok=True)
     for package in made.glob("*.zip"):
         if not (_CACHE / package.name).exists():
@@ -86,7 +86,7 @@ def _keep_packages(made: Path) -> None:
 
 
 def _configuration(stage: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with this environment; without retention, since the log groups are the stack's."""
+    """Returns the stage's configuration with this environment, without log retention, which the stack sets."""
     config = read_config()
     chosen = dict(config["stages"][stage])
     chosen.pop("log_retention_in_days")

@@ -1,7 +1,7 @@
-"""Runs Chalice's deployer in a process of its own, and adds to its calls what Chalice has no words for.
+"""Runs Chalice's deployer in its own process and adds parameters that Chalice cannot set.
 
-The SQS trigger never exists without ReportBatchItemFailures, not for a moment: Lambda would take a deferred message
-for done and delete it. Setting it after `chalice deploy` would be too late for a queue with a backlog.
+The SQS trigger must have ReportBatchItemFailures from its creation on: without it, Lambda deletes deferred messages.
+Setting it after `chalice deploy` would be too late for a queue with a backlog.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _EVENT = "provide-client-params.lambda.{}EventSourceMapping"
 
 
 def run_chalice(action: str, stage: str, folder: Path, maximum_concurrency: int = 0) -> dict[str, Any]:
-    """Let Chalice `deploy` or `delete` the stage from that folder; what it prints is shown.
+    """Runs Chalice's `deploy` or `delete` for the stage in that folder; its output is printed.
 
-    Returns what Chalice says is deployed then. DeployError when it fails.
+    Returns Chalice's state of deployed resources. Raises DeployError on failure.
     """
-    # -B: it imports the app, and packages what lies beside it.
+    # -B: otherwise the import would write bytecode into the folder that is packaged.
     command = [
         sys.executable,
         "-B",
@@ -41,21 +41,21 @@ def run_chalice(action: str, stage: str, folder: Path, maximum_concurrency: int 
     ]
     ran = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
-        raise DeployError(f"chalice {action}: {_reason(ran.stderr)}", "mend that and run the same command again")
+        raise DeployError(f"chalice {action}: {_reason(ran.stderr)}", "fix that and run the same command again")
     state = folder / ".chalice" / "deployed" / f"{stage}.json"
     deployed: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"resources": []}
     return deployed
 
 
 def _reason(errors: str) -> str:
-    """The error without the traceback that led to it."""
+    """Strips the traceback and returns the error line."""
     lines = [line for line in errors.splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if line and not line[0].isspace()]
     return " ".join(lines[starts[-1] :] if lines and lines[0].startswith("Traceback") else lines) or "no reason given"
 
 
 def event_source_mapping(maximum_concurrency: int) -> dict[str, Any]:
-    """What the mapping needs beside what Chalice says of it."""
+    """Returns the mapping's parameters that Chalice does not set."""
     return {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": maximum_concurrency},
@@ -75,7 +75,7 @@ def main(action: str, stage: str, folder: str, maximum_concurrency: str) -> None
         return {**params, **event_source_mapping(int(maximum_concurrency))}
 
     for verb in ("Create", "Update"):
-        session.register(_EVENT.format(verb), complete)  # type: ignore[arg-type]  # the stubs know no answers
+        session.register(_EVENT.format(verb), complete)  # type: ignore[arg-type]  # stubs disallow a return value
     factory.create_default_deployer(session, config, UI()).deploy(config, chalice_stage_name=stage)
 
 

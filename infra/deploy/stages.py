@@ -1,4 +1,4 @@
-"""The stages: what `.chalice/config.json` says of each, and the settings that its functions get."""
+"""Reads the stages from `.chalice/config.json` and the settings of their functions."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from infra.deploy.errors import DeployError
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / ".chalice" / "config.json"
 
-#: Chalice's name for the function behind the API.
+#: Chalice's name of the API's function.
 API = "api_handler"
 
-#: Settings that functions take over from the environment; the rest (LOG_DIR, PORT, ...) belong to this machine.
+#: Settings that functions get from the environment; others (LOG_DIR, PORT, ...) apply to this machine only.
 PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
     *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
 )
-#: Secrets, each with Chalice's names of the functions that need it; the others don't get it.
+#: Secrets, each with the Chalice names of the functions that get it.
 SECRETS = {"WEBHOOK_SECRET": ("worker", "scheduled")}
-#: So are those of the authentication, whatever they are.
+#: Prefixes of further settings that functions get.
 PASSED_ON_PREFIXES = ("AUTH", "JWT_")
-#: Stages where everybody on the internet would be let in by mistake.
+#: Stages that must not run without authentication by mistake.
 GUARDED_STAGES = ("prod",)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage as configured."""
+    """One stage's configuration."""
 
     name: str
     api_gateway_stage: str
-    #: Chalice's names of the functions.
+    #: Chalice's names of the functions
     functions: tuple[str, ...]
-    #: Days.
+    #: retention of logs, in days
     log_retention_days: int
-    #: Milliseconds from which on a start is late, for the alarm.
+    #: lateness, in milliseconds, that raises the alarm
     late_ms: int
-    #: Workers at a time; the account's other functions, the API among them, need the rest of its concurrency.
+    #: concurrent workers; the rest of the account's concurrency stays for the API and other functions
     maximum_concurrency: int
-    #: Requests a second that API Gateway lets through, and how many at once on top.
+    #: API Gateway's throttling: requests per second, and burst size
     throttling_rate: int
     throttling_burst: int
 
     @property
     def full_name(self) -> str:
-        """What the names of everything that belongs to the stage begin with."""
+        """Prefix of the names of all the stage's resources."""
         return f"paceline-{self.name}"
 
     def function_name(self, function: str) -> str:
-        """The function's name on AWS, as Chalice makes it; template and policies know it too."""
+        """Returns the function's name on AWS, as Chalice, the template and the policies form it."""
         return self.full_name if function == API else f"{self.full_name}-{function}"
 
     def role_name(self, function: str) -> str:
-        """The name of the function's role, as Chalice makes it."""
+        """Returns the name of the function's role, as Chalice forms it."""
         return f"{self.full_name}-{function}"
 
 
@@ -69,11 +69,11 @@ def read_config() -> dict[str, Any]:
 
 
 def read_stage(name: str) -> Stage:
-    """The stage of that name. DeployError when there is none."""
+    """Returns the stage. Raises DeployError if it is not configured."""
     config = read_config()
     if name not in config["stages"]:
         known = ", ".join(config["stages"])
-        raise DeployError(f"there is no stage {name!r}", f"use one of {known}, or add it to .chalice/config.json")
+        raise DeployError(f"unknown stage {name!r}", f"use one of {known}, or add it to .chalice/config.json")
     stage = config["stages"][name]
     return Stage(
         name=name,
@@ -85,9 +85,9 @@ def read_stage(name: str) -> Stage:
 
 
 def function_settings(env: Mapping[str, str], stage: str) -> dict[str, str]:
-    """The settings that the stage's functions get from here, checked as they will check them themselves.
+    """Returns and validates the settings that the stage's functions get from the environment.
 
-    DeployError for a wrong one, and for a guarded stage that would let everybody in.
+    Raises DeployError for an invalid setting, and for a guarded stage without authentication.
     """
     passed = {
         name: value for name, value in env.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES) if value
@@ -98,8 +98,8 @@ def function_settings(env: Mapping[str, str], stage: str) -> dict[str, str]:
         raise DeployError(str(error), "correct it in the environment or in .env") from error
     if stage in GUARDED_STAGES and env.get("AUTH", "none") in ("", "none") and not _is_true(env, "ALLOW_NO_AUTH"):
         raise DeployError(
-            f"stage {stage} with AUTH=none would take tasks from anyone in the name of anyone",
-            "set AUTH, or ALLOW_NO_AUTH=true if something else guards it",
+            f"stage {stage} with AUTH=none would let anyone act for any user",
+            "set AUTH, or ALLOW_NO_AUTH=true if another layer authenticates",
         )
     return passed
 

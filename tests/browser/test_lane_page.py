@@ -79,20 +79,18 @@ def test_lane_is_paused_until_a_time(window: Window, open_system: Paceline, user
     assert lane["paused_until"] == page.evaluate("new Date('2030-01-01T12:00:00').getTime()")
 
 
-def test_lane_that_was_told_to_slow_down_says_until_when_and_why(
-    window: Window, open_system: Paceline, user: str
-) -> None:
+def test_throttled_lane_shows_until_when_and_why(window: Window, open_system: Paceline, user: str) -> None:
     open_system.submit(user, {"seconds": 600}, "slow-down")
     page = window.lane(user)
-    expect(page.locator(".title .state")).to_have_text("held for 10 min more: the bank asked for a pause")
+    expect(page.locator(".title .state")).to_have_text("throttled for 10 min more: the bank asked for a pause")
     expect(page.locator(".totals", has_text="Free for a new task")).to_contain_text(re.compile(r"in (10 min|\d+ s)$"))
-    expect(page.get_by_role("img", name=re.compile("held until .*: the bank asked for a pause"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("throttled until .*: the bank asked for a pause"))).to_be_visible()
     page.get_by_role("link", name="All lanes").click()
     page.get_by_label("Find users").fill(user)
-    expect(page.locator(".lanes .row", has_text=user)).to_contain_text("held for 10 min more")
+    expect(page.locator(".lanes .row", has_text=user)).to_contain_text("throttled for 10 min more")
 
 
-def test_parked_task_is_listed_with_its_time_and_can_be_cancelled(
+def test_scheduled_task_is_listed_with_its_time_and_can_be_cancelled(
     window: Window, open_system: Paceline, user: str
 ) -> None:
     run_at = open_system.request("POST", "/api/v1/task", {"user_id": user, "delay_seconds": 3600}).body["planned_at"]
@@ -119,16 +117,16 @@ def test_task_behind_one_that_runs_is_said_to_wait_for_its_turn(
 
 def test_limits_are_changed_and_wrong_ones_explained(window: Window, user: str) -> None:
     page = window.lane(user)
-    limits = page.get_by_label("All of these hold at once")
+    limits = page.get_by_label("All limits apply together")
     expect(limits).to_have_value("2/second; 20/minute")
     window.expected = re.compile("422")
     limits.fill("often")
     page.get_by_role("button", name="Change").click()
-    expect(page.locator("#limits-form .status")).to_have_text(re.compile("'often' is no limit"))
+    expect(page.locator("#limits-form .status")).to_have_text(re.compile("'often' is not a valid limit"))
     limits.fill("5 per 10 seconds")
     page.get_by_role("button", name="Change").click()
     expect(page.locator(".band .limit b")).to_have_text(["5 in 10 s"])
-    page.get_by_role("button", name="Back to the default").click()
+    page.get_by_role("button", name="Use the default").click()
     expect(page.locator(".band .limit b")).to_have_text(["2 a second", "20 a minute"])
 
 
@@ -136,7 +134,7 @@ def test_wrong_payload_is_explained_and_not_sent(window: Window, user: str) -> N
     page = window.lane(user)
     page.get_by_label("Payload").fill("{oops")
     page.get_by_role("button", name="Submit").click()
-    expect(page.locator("#submit-form .status")).to_have_text(re.compile("The payload is no JSON"))
+    expect(page.locator("#submit-form .status")).to_have_text(re.compile("The payload is not valid JSON"))
     assert [request for request in window.requests if request.method == "POST"] == []
 
 

@@ -82,7 +82,7 @@ def test_users_are_found_and_their_pages_opened_by_keyboard_alone(
 def test_unknown_user_is_said_to_be_unknown(window: Window) -> None:
     page = window.go()
     page.get_by_label("Find users").fill("nobody-")
-    expect(page.locator(".empty")).to_have_text("No lane begins with “nobody-”.")
+    expect(page.locator(".empty")).to_have_text("No user id starts with “nobody-”.")
 
 
 def test_many_lanes_come_in_pages(window: Window, open_system: Paceline, user: str) -> None:
@@ -91,6 +91,8 @@ def test_many_lanes_come_in_pages(window: Window, open_system: Paceline, user: s
     page = window.go()
     page.get_by_label("Find users").fill(user)
     expect(page.locator(".range")).to_have_text(re.compile("^1.25 of 30$"))
+    page.get_by_label("Order").select_option("By user id")
+    expect(page.locator(".range")).to_have_text(re.compile("^1.25$"))
     page.get_by_role("button", name="Next").click()
     expect(page.locator(".range")).to_have_text(re.compile("^26.30 of 30$"))
     expect(page.locator(".lanes .row")).to_have_count(5)
@@ -131,7 +133,7 @@ def test_banner_says_that_the_api_is_down_and_goes_when_it_is_back(window: Windo
     page.route(re.compile("/api/"), lambda route: route.abort())
     assert 4 <= window.api_calls(20) <= 6  # after 1, 2, 4, 8 and 15 s
     banner = page.get_by_role("alert")
-    expect(banner).to_have_text("The API does not answer. What you see is from before.")
+    expect(banner).to_have_text("The API does not answer. The page shows its last state.")
     expect(page.locator(".banner")).to_contain_text("Next try in 15 s.")
     expect(page.locator(".pulse")).to_have_text("not live")
     assert page.evaluate("alerts.length") == 1  # who listens is told once

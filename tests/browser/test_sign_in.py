@@ -42,9 +42,9 @@ def test_wrong_token_is_refused_and_a_users_own_leads_to_its_lane(
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("table.tasks tbody tr").first).to_contain_text("succeeded")
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.locator(".title .status")).to_have_text(re.compile("This is for admins"))
+    expect(page.locator(".title .status")).to_have_text(re.compile("Admin scope required"))
     window.lane("somebody-else")
-    expect(page.get_by_role("heading", level=1)).to_have_text("This is not yours to see")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Access denied")
 
 
 def test_admin_sees_all_lanes_until_signing_out(open_window: Open, closed_system: Paceline, user: str) -> None:
@@ -56,7 +56,7 @@ def test_admin_sees_all_lanes_until_signing_out(open_window: Open, closed_system
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     page.get_by_role("link", name="All lanes").click()
     expect(page.locator(".lanes .row", has_text=user)).to_contain_text("paused")
-    expect(page.locator("#who")).to_have_text("root")
+    expect(page.locator("#user")).to_have_text("root")
     assert page.evaluate("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
     page.reload()
     expect(page.locator(".lanes .row").first).to_be_visible()

@@ -1,4 +1,4 @@
-"""Holds what clients were told against what the completion log and the tasks themselves say."""
+"""Compares the answers that clients got with the completion log and the tasks' own reports."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Verdict:
     completed: int
     failed: int
     cancelled: int
-    #: Acknowledged, and no end of it is in the log.
+    #: acknowledged tasks without an outcome in the log
     lost: list[str]
-    #: Run again although nobody died in them.
+    #: tasks run again although none of their processes died
     twice: list[str]
     in_two_places: list[str]
-    #: Cancelled, as its user was told, and run all the same.
+    #: tasks that ran although their cancellation was acknowledged
     run_though_cancelled: list[str]
-    #: More starts in a window than the limits allow, or begun before the start that the log names.
+    #: windows with more starts than the limits allow, and runs begun before the logged start
     early: list[str]
     out_of_order: list[str]
     after_a_death: int
-    #: Ends in the log twice: a worker that died, or AWS that was away, between the line and its note.
+    #: outcomes logged twice: a worker died or AWS failed between log and store
     logged_twice: int
     worst_late_ms: int
     slowest_answer_seconds: float

@@ -1,4 +1,4 @@
-"""Clients that submit, repeat, send many at once and cancel, and write down what they were told."""
+"""Clients that submit, repeat, bulk-submit and cancel, and record the answers."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
-#: Nothing may take longer: API Gateway's own time-out.
+#: Longest answer in seconds: API Gateway's timeout.
 MAX_ANSWER_SECONDS = 29.0
 ALLOWED = {200, 202, 409, 429, 503}
 
 
 @dataclass
 class Acknowledged:
-    """A task that got its id."""
+    """A task whose id a client received."""
 
     user_id: str
     task_id: str
     seq: int
-    #: Epoch ms, when the client had the answer.
+    #: epoch ms at which the client had the answer
     answered_at: float
     cancelled: bool = False
 
 
 @dataclass
 class Ledger:
-    """What the clients were told. Written by many threads, under the lock."""
+    """All clients' answers; threads write to it under the lock."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     submitted: int = 0
     tasks: dict[str, Acknowledged] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     slowest_seconds: float = 0.0
-    #: Answers that nobody should get, in words.
+    #: unexpected answers
     wrong: list[str] = field(default_factory=list)
 
 
 class Client(threading.Thread):
-    """One user, one request after the other."""
+    """One user that sends one request after another."""
 
     def __init__(self, port: int, user_id: str, ledger: Ledger, seed: str, pause_seconds: float) -> None:
         super().__init__(daemon=True)
@@ -70,7 +70,7 @@ class Client(threading.Thread):
         self._submit("/api/v1/task", {"user_id": self._user, **self._task()}, {})
 
     def _one_with_key(self) -> None:
-        """Repeats until there is an answer: then there is exactly one such task."""
+        """Repeats until answered; then exactly one such task exists."""
         with self._ledger.lock:
             self._ledger.submitted += 1
         body = {"user_id": self._user, **self._task()}
@@ -100,7 +100,7 @@ class Client(threading.Thread):
         }
 
     def _submit(self, path: str, body: Any, headers: Mapping[str, str]) -> bool:
-        """Whether it was answered for good."""
+        """Returns True if the request got a final answer."""
         status, answer = self._request("POST", path, body, headers)
         now_ms = time.time() * 1000
         places = answer.get("tasks", [answer]) if status in (202, 429) else []
@@ -114,7 +114,7 @@ class Client(threading.Thread):
         return status in (202, 429)
 
     def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
-        """The answer, or 0 when there was none since the process that was to give it was killed."""
+        """Returns the answer; 0 if the API process was killed before it answered."""
         begun = time.monotonic()
         connection = HTTPConnection("127.0.0.1", self._port, timeout=MAX_ANSWER_SECONDS + 6)
         status, text, kept = 0, "", {}

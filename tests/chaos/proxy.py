@@ -1,4 +1,4 @@
-"""Faults of AWS, as its clients see them: microburst between the processes and the emulator."""
+"""Injects AWS faults as clients see them: microburst between the processes and the emulator."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CALLS = {
 THROTTLED = {"dynamodb": "ProvisionedThroughputExceededException", "sqs": "RequestThrottled"}
 BROKEN = {"dynamodb": ("InternalServerError", 500), "sqs": ("ServiceUnavailable", 503)}
 
-#: Each kind of fault with how often it strikes where it does; what it does is in `_effect`.
+#: Probability of each kind of fault; `_effect` defines its effect.
 KINDS = {"throttled": 0.4, "server error": 0.4, "slow": 0.4, "reset": 0.3, "time-out": 0.15, "answer lost": 0.3}
 
 
 def rules(kind: str, random: Random) -> list[Rule]:
-    """The kind of fault on all calls, or harder on one of them."""
+    """Returns rules that apply the fault to all calls, or with a higher probability to one of them."""
     if random.random() < 0.5:
         return [_rule(kind, service, None, KINDS[kind]) for service in CALLS]
     service = random.choice(list(CALLS))
@@ -49,7 +49,7 @@ def _effect(kind: str, service: str) -> Rule:
         "server error": {"error": {"code": code, "status": status}},
         "slow": {"latency": {"min": 300, "max": 2300}},
         "reset": {"reset": True},
-        # Longer than any read time-out of ours.
+        # Longer than any of our read timeouts.
         "time-out": {"timeout_ms": 15_000},
         "answer lost": {"response": {"abort_bytes": 0}},
     }
@@ -65,11 +65,11 @@ class FaultProxy:
         self._wait()
 
     def set(self, new: list[Rule]) -> None:
-        """These faults from now on, and no others."""
+        """Replaces all faults by these."""
         self._ask("POST", "rules", new)
 
     def fired(self) -> Counter[tuple[str, str]]:
-        """How often faults struck, by call and what was done to it."""
+        """Counts the injected faults by call and effect."""
         with urllib.request.urlopen(f"{self.url}/_microburst/metrics", timeout=60) as answer:
             text = answer.read().decode()
         count: Counter[tuple[str, str]] = Counter()

@@ -14,7 +14,7 @@ from tests.chaos.load import Client, Ledger
 from tests.chaos.storm import Storm
 from tests.chaos.system import System
 
-#: What has not ended is lost when nothing ends for so long: longer than leases, hidden messages and restarts last.
+#: Seconds without a new outcome after which open tasks count as lost: longer than leases, deferrals and restarts.
 QUIET_SECONDS = 75
 
 
@@ -22,7 +22,7 @@ QUIET_SECONDS = 75
 class Handled:
     verdict: Verdict
     struck: Counter[str]
-    #: Calls that a fault of AWS struck, by call and effect.
+    #: calls hit by an AWS fault, by call and effect
     calls: Counter[tuple[str, str]]
     statuses: Counter[str]
     runner_starts: int
@@ -40,7 +40,7 @@ def run_chaos(
     skew_ms: int = 0,
     on_progress: Callable[[float, Storm, Ledger], None] = lambda *_: None,
 ) -> Handled:
-    """Storms for so long, then waits until everything that was acknowledged has ended, or too long for that."""
+    """Runs storms for `seconds`, then waits until every acknowledged task is final or none finishes any more."""
     random, ledger = Random(seed), Ledger()
     system = System(directory, skew_ms)
     try:
@@ -70,7 +70,7 @@ def run_chaos(
 
 
 def _settle(outcome: Callable[[], set[str]], expected: Set[str], meanwhile: Callable[[], None]) -> None:
-    """Waits until all have ended, or none does any more."""
+    """Waits until all tasks are final, or no further one finishes."""
     known, since = -1, time.monotonic()
     while not expected <= (now := outcome()) and time.monotonic() - since < QUIET_SECONDS:
         if len(now) > known:

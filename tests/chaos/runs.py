@@ -1,4 +1,4 @@
-"""What the tasks themselves report: each run's beginning and end, judged while it comes in."""
+"""Collects the tasks' own reports of each run's begin and end, and judges them as they arrive."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class Run:
     """One run of a task's function."""
 
     pid: int
-    #: Epoch ms, by this machine's clock.
+    #: epoch ms, by this machine's clock
     begun_at: int
-    #: `end`, `failed`, or None while it runs, and for good if its process died in it.
+    #: `end`, `failed`, or None while it runs or if its process died
     how: str | None = None
     ended_at: int | None = None
 
 
 @dataclass
 class Runs:
-    """Runs by task, and what was wrong with them the moment they began."""
+    """Runs by task, and the violations found when a run began."""
 
     by_task: defaultdict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
-    #: Tasks begun again although their run had ended well and its process lived on.
+    #: tasks run again although an earlier run succeeded and its process is alive
     twice: list[str] = field(default_factory=list)
-    #: Tasks begun again while they ran.
+    #: tasks run twice at once
     in_two_places: list[str] = field(default_factory=list)
-    #: Tasks begun again because their process had died.
+    #: tasks run again after their process died
     after_a_death: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
@@ -79,7 +79,7 @@ class RunReports:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # One that is dead and only waits to be collected has this state.
+        # A dead process that is not yet reaped has this state.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (ProcessLookupError, FileNotFoundError):
         return False

@@ -1,4 +1,4 @@
-"""The faults in their order: drawn from shuffled decks, so that each kind comes about equally often."""
+"""Draws the faults from shuffled decks, so that each kind occurs about equally often."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLS = ("kill worker-1", "kill worker-2", "kill api-1", "kill api-2", "kill sup
 OUTAGES = ("emulator stopped", "emulator frozen", "disk full")
 #: Starting everything anew takes long and hides what else could break, so that comes half as often.
 _OTHERS = (*KILLS, *OUTAGES, *KILLS[:4], *OUTAGES)
-#: What a test has the time for.
+#: The faults that a short test covers.
 QUICK = ("throttled", "answer lost", "kill worker-1", "kill api-1", "disk full")
 
 
@@ -29,7 +29,7 @@ class Storm:
         self._decks = [_deck(random, kinds)] if kinds else [_deck(random, list(proxy.KINDS)), _deck(random, _OTHERS)]
 
     def strike(self, seconds: float) -> None:
-        """One kind of each deck at the same time, for so long; then everything works again."""
+        """Injects one fault of each deck at once for `seconds`, then removes them."""
         until = time.monotonic() + seconds
         with ExitStack() as undo:
             for deck in self._decks:

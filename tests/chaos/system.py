@@ -1,4 +1,4 @@
-"""The system under faults: emulator, fault proxy and `make run` in processes of their own, started again as needed."""
+"""The system under test: emulator, fault proxy and `make run` in their own processes, restarted as needed."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class System:
             CHAOS_REPORTS=str(directory / "reports"),
             CHAOS_SKEW_MS=str(skew_ms),
         )
-        #: How often the runner was started.
+        #: number of starts of the runner
         self.starts = 0
         self._next_start = 0.0
 
     def keep_up(self) -> None:
-        """Starts the runner unless it runs: it ends when its supervisor is killed, and when it starts without AWS."""
+        """Starts the runner if it does not run: it ends if its supervisor is killed or if AWS is down at its start."""
         if self.paceline.is_down and time.monotonic() > self._next_start:
             self.starts += 1
             self._next_start = time.monotonic() + 1
@@ -100,12 +100,12 @@ class System:
 
     @contextmanager
     def disk_full(self, random: Random) -> Iterator[None]:
-        """No file of a worker can grow by more than a few bytes, so lines of the log are torn too."""
+        """Limits every worker's files to a few more bytes, so that log lines are torn too."""
         limited = []
         for name in ("worker-1", "worker-2"):
             with suppress(SupervisorError, KeyError, ProcessLookupError, FileNotFoundError):
                 pid = self.paceline.process(name).pid
-                if pid:  # 0 does not run, and would be ourselves
+                if pid:  # 0: not running, and a signal to 0 would hit ourselves
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, (self._log_size(pid) + random.randrange(400), -1))
                     limited.append(pid)
         try:

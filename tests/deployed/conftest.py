@@ -1,4 +1,4 @@
-"""These run against a stage that `make deploy` has brought up: `make e2e URL=… STAGE=…`."""
+"""These run against a stage that `make deploy` has brought up: `make test-deployed URL=… STAGE=…`."""
 
 import os
 
@@ -11,5 +11,5 @@ from tests.deployed.deployment import Deployment
 def deployment() -> Deployment:
     url = os.environ.get("E2E_URL")
     if not url:
-        pytest.skip("E2E_URL names no deployed stage; `make e2e URL=…` does")
+        pytest.skip("E2E_URL names no deployed stage; `make test-deployed URL=…` does")
     return Deployment(url.rstrip("/"), os.environ.get("STAGE", "dev"))

@@ -1,6 +1,6 @@
 """Deploying again while work waits, from a clone that knows nothing of the deployment: nothing is lost or hurried.
 
-`make e2e URL=… REDEPLOY=true` runs it; it deploys this tree with this machine's settings, so never by chance.
+`make test-deployed URL=… REDEPLOY=true` runs it; it deploys this tree with this machine's settings, so never by chance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def deploy(stage: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infra.deploy", "up", "--stage", stage]
+    command = [sys.executable, "-m", "operations", "deploy", "--stage", stage]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

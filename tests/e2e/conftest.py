@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +17,8 @@ PACED_TASKS = 22
 def minute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paceline]:
     """A system with the real limits and more than a minute's work, which goes on while other tests run."""
     with running(tmp_path_factory.mktemp("minute")) as paceline:
-        begun = time.monotonic()
         answers = paceline.submit_all([user for user in PACED_USERS for _ in range(PACED_TASKS)])
-        assert {answer.status for answer in answers} <= {202, 429}, time.monotonic() - begun
+        assert {answer.status for answer in answers} <= {202, 429}
         yield paceline
 
 

@@ -51,7 +51,7 @@ def test_a_killed_runner_leaves_nothing_and_the_next_start_has_everything(tmp_pa
 def test_a_second_run_on_the_same_state_is_refused(paceline: Paceline, tmp_path: Path) -> None:
     second = Paceline(tmp_path, STATE_DIR=paceline.env["STATE_DIR"])
     assert second.run() == 1
-    assert second.output.startswith("Paceline runs already with its state in ")
+    assert second.output.startswith("Paceline is already running with its state in ")
     assert len(second.output.splitlines()) == 1
 
 

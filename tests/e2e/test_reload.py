@@ -16,10 +16,27 @@ def greet(name: str) -> str:
 """
 
 
+def copy_project(source: Path, target: Path) -> Path:
+    """Copies the app without the tasks that the project has of its own."""
+    shutil.copytree(source / "chalicelib", target / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source / "app.py", target)
+    for own in (target / "chalicelib" / "own_tasks").iterdir():
+        if own.name != "__init__.py":
+            shutil.rmtree(own) if own.is_dir() else own.unlink()
+    return target
+
+
+def test_copy_holds_no_task_of_the_project(tmp_path: Path) -> None:
+    with_own = copy_project(ROOT, tmp_path / "with-own")
+    folder = with_own / "chalicelib" / "own_tasks"
+    (folder / "greetings.py").write_text(GREET.format(word="Hello"))
+    (folder / "more").mkdir()
+    copied = copy_project(with_own, tmp_path / "copy") / "chalicelib" / "own_tasks"
+    assert [path.name for path in copied.iterdir()] == ["__init__.py"]
+
+
 def test_own_task_is_reloaded_and_a_fault_leaves_what_runs(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(ROOT / "chalicelib", project / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "app.py", project)
+    project = copy_project(ROOT, tmp_path / "project")
     module = project / "chalicelib" / "own_tasks" / "greetings.py"
     with running(tmp_path, app=project, RELOAD="true") as paceline:
         assert paceline.submit("ann", {"name": "Ann"}, "greet").status == 422

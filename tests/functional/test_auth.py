@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +13,11 @@ from urllib.parse import unquote
 import pytest
 from chalice.app import Chalice
 from chalice.test import Client
-from moto import mock_aws
 
-from chalicelib.aws.client import client
-from chalicelib.container import SystemClock, container
+from chalicelib.container import SystemClock, container, use
+from chalicelib.settings import Settings
 from local.gateway import Gateway
-from tests.integration.aws import make_resources
+from tests.memory.container import Memory, MemoryContainer
 from tests.tokens import SECRET, forged, jwk, jwks, make_token, pem, rsa_key
 
 Answer = tuple[int, dict[str, str], Any]
@@ -26,25 +26,21 @@ Send = Callable[..., Answer]
 Load = Callable[..., Send]
 
 
-@pytest.fixture(scope="module")
-def resources() -> Iterator[dict[str, str]]:
-    with mock_aws():
-        yield make_resources(client("dynamodb", None), client("sqs", None)).environment
-
-
 @pytest.fixture
-def load_app(resources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Chalice]]:
-    """Loads the app anew in such an environment, as a process does when it starts."""
+def load_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Chalice]]:
+    """Loads the app anew in such an environment, as a process does when it starts; its ports are in memory."""
+    memory = Memory(SystemClock().now_ms)
+    before = use(lambda: MemoryContainer(Settings.from_env(os.environ), memory))
 
     def load(**env: str) -> Chalice:
-        for name, value in {**resources, **env}.items():
+        for name, value in {"TABLE_NAME": "in-memory", **env}.items():
             monkeypatch.setenv(name, value)
         container.cache_clear()
         monkeypatch.delitem(sys.modules, "app", raising=False)
         return cast(Chalice, importlib.import_module("app").app)
 
     yield load
-    container.cache_clear()
+    use(before)
     sys.modules.pop("app", None)
 
 
@@ -149,7 +145,7 @@ def test_route_is_closed_to_other_users(send: Send, method: str, path: str, body
     status, headers, problem = send(method, path, body, bearer("bob"))
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")
     assert headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="admin"'
-    assert problem["title"] in ("This is another user's lane", "This is for admins")
+    assert problem["title"] in ("The token belongs to another user", "Admin scope required")
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)

@@ -26,7 +26,7 @@ def submit_five(paceline: Paceline, user: str, key: str = "k-1") -> HTTPResponse
 def run_all(paceline: Paceline, user: str, *records: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs what the lane has to give, each again until it is done; the log's lines about the user.
 
-    records: what was received before. moto hides messages by the real clock, so they are not received again.
+    records: what was received before. a received message stays hidden.
     """
     for record in (*records, *paceline.receive(user)):
         for _ in range(10):

@@ -7,6 +7,7 @@ import pytest
 from chalice.test import HTTPResponse
 
 from chalicelib.api import dashboard
+from chalicelib.lanes import overview
 from tests.factories import NOW
 from tests.functional.conftest import Paceline
 
@@ -19,13 +20,14 @@ def submit(paceline: Paceline, user: str, count: int) -> None:
     paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}] * count})
 
 
-def test_lanes_are_listed_by_backlog_and_then_by_name(paceline: Paceline, user: str) -> None:
+def test_busiest_lanes_are_listed_by_backlog_and_then_by_name(paceline: Paceline, user: str) -> None:
     for name, count in (("c", 1), ("b", 4), ("a", 1), ("d", 14)):
         submit(paceline, f"{user}-{name}", count)
     paceline.request("POST", f"/api/v1/users/{user}-e/pause", {})
-    answer = lanes(paceline, f"search={user}").json_body
+    answer = lanes(paceline, f"search={user}&order=active").json_body
+    assert answer["next"] is None
     names = [lane["user_id"].rpartition("-")[2] for lane in answer["lanes"]]
-    assert names == ["d", "a", "b", "c", "e"]
+    assert names == ["d", "b", "a", "c", "e"]
     assert answer["totals"] | {"late_ms": None} == {
         "lanes": 5,
         "complete": True,
@@ -36,7 +38,7 @@ def test_lanes_are_listed_by_backlog_and_then_by_name(paceline: Paceline, user: 
         "late_ms": None,
         "worst_late_ms": None,
     }
-    assert answer["lanes"][2]["next_starts"] == [NOW, NOW + 1_000, NOW + 2_000, NOW + 3_000]
+    assert answer["lanes"][1]["next_starts"] == [NOW, NOW + 1_000, NOW + 2_000, NOW + 3_000]
 
 
 def test_lane_that_ran_shows_its_starts_and_its_newest_completion(paceline: Paceline, user: str) -> None:
@@ -50,37 +52,50 @@ def test_lane_that_ran_shows_its_starts_and_its_newest_completion(paceline: Pace
     assert (completion["completed_at"], completion["late_ms"]) == (NOW, 0)
 
 
-def test_pages_lead_through_all_lanes(paceline: Paceline, user: str) -> None:
+def test_pages_by_user_id_hold_each_lane_once_though_lanes_change_between_them(paceline: Paceline, user: str) -> None:
     for number in range(5):
         submit(paceline, f"{user}-{number}", 1)
-    seen, before = [], "0"
+    pages, before = [], ""
     while before is not None:
         page = lanes(paceline, f"search={user}&limit=2&before={before}").json_body
-        assert page["totals"]["lanes"] == 5
-        seen += [lane["user_id"] for lane in page["lanes"]]
+        pages.append(page)
         before = page["next"]
-    assert seen == [f"{user}-{number}" for number in range(5)]
+        submit(paceline, f"{user}-0{len(pages)}", 1)  # a new lane on a page that was read already
+        submit(paceline, f"{user}-{5 - len(pages)}", 9)
+    assert [lane["user_id"] for page in pages for lane in page["lanes"]] == [f"{user}-{n}" for n in range(5)]
+    assert [page["totals"]["lanes"] for page in pages] == [2, 2, 1]
+    assert not any(page["totals"]["complete"] for page in pages)
 
 
-def test_lanes_on_a_page_are_as_they_are_though_the_order_is_kept_for_a_while(paceline: Paceline, user: str) -> None:
-    submit(paceline, user, 1)
-    assert lanes(paceline, f"search={user}").json_body["lanes"][0]["backlog"] == 1
-    paceline.clock.advance(1_000)
-    submit(paceline, user, 2)
-    later = lanes(paceline, f"search={user}").json_body
-    assert (later["lanes"][0]["backlog"], later["totals"]["waiting"]) == (3, 1)
-    paceline.clock.advance(1_500)
-    assert lanes(paceline, f"search={user}").json_body["totals"]["waiting"] == 3
+def test_busiest_lanes_are_so_many_and_the_totals_cover_the_others_too(paceline: Paceline, user: str) -> None:
+    for number in range(4):
+        submit(paceline, f"{user}-{number}", number + 1)
+    answer = lanes(paceline, f"search={user}&order=active&limit=2").json_body
+    assert [lane["user_id"] for lane in answer["lanes"]] == [f"{user}-3", f"{user}-2"]
+    assert (answer["totals"]["lanes"], answer["totals"]["waiting"], answer["totals"]["complete"]) == (4, 10, True)
+
+
+def test_busiest_lanes_are_those_of_the_first_lanes_and_the_totals_say_so(
+    paceline: Paceline, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "MAX_RANKED", 2)
+    for number in range(3):
+        submit(paceline, f"{user}-{number}", number + 1)
+    answer = lanes(paceline, f"search={user}&order=active").json_body
+    assert [lane["user_id"] for lane in answer["lanes"]] == [f"{user}-1", f"{user}-0"]
+    assert (answer["totals"]["lanes"], answer["totals"]["complete"], answer["next"]) == (2, False, None)
 
 
 @pytest.mark.parametrize(
     ("query", "field"),
     [
         ("limit=0", "limit"),
-        ("limit=51", "limit"),
+        ("limit=101", "limit"),
         ("limit=x", "limit"),
-        ("before=-1", "before"),
-        ("before=1234567", "before"),
+        ("before=a%20b", "before"),
+        (f"before={'x' * 129}", "before"),
+        ("order=active&before=ann", "before"),
+        ("order=newest", "order"),
         ("search=a%20b", "search"),
         ("search=%F0%9F%98%80", "search"),
         (f"search={'x' * 129}", "search"),

@@ -6,7 +6,7 @@ import pytest
 
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from tests.factories import NOW
-from tests.functional.conftest import Deploy, Paceline, as_record
+from tests.functional.conftest import Deploy, Paceline
 
 
 def post(paceline: Paceline, user: str, **body: Any) -> Any:
@@ -59,9 +59,7 @@ def test_parked_task_is_accepted_listed_admitted_and_run(paceline: Paceline, use
     }
     [listed] = paceline.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
     assert (listed["seq"], listed["run_at"], listed["estimated_at"]) == (0, NOW + 500, NOW + 500)
-    received = paceline.aws.sqs.receive_message(QueueUrl=paceline.aws.later_url, AttributeNames=["All"])
-    records = [as_record(message) for message in received["Messages"] if task["task_id"] in message["Body"]]
-    assert paceline.client.lambda_.invoke("scheduled", {"Records": records}).payload == {"batchItemFailures": []}
+    assert paceline.dispatch(*paceline.receive_scheduled()) == []
     assert paceline.work(*paceline.receive(user)) == []
     done = paceline.get(f"/api/v1/users/{user}/tasks/{task['task_id']}").json_body
     assert (done["state"], done["seq"], done["started_at"]) == ("succeeded", 1, NOW + 500)

@@ -68,33 +68,6 @@ def test_health_check_answers_ok(paceline: Paceline) -> None:
     assert (response.status_code, response.body) == (200, b"OK")
 
 
-def test_health_names_each_service(paceline: Paceline) -> None:
-    response = paceline.get("/health")
-    assert response.status_code == 200
-    assert (response.json_body["status"], response.json_body["dynamodb"], response.json_body["sqs"]) == (
-        "ok",
-        "ok",
-        "ok",
-    )
-
-
-@pytest.mark.parametrize(
-    ("env", "sick", "well"),
-    [
-        ({"TABLE_NAME": "none"}, "dynamodb", "sqs"),
-        ({"QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/none.fifo"}, "sqs", "dynamodb"),
-        ({"QUEUE_URL": ""}, "sqs", "dynamodb"),
-    ],
-)
-def test_health_says_what_is_wrong(deploy: Deploy, env: dict[str, str], sick: str, well: str) -> None:
-    response = deploy(**env).get("/health")
-    assert response.status_code == 503
-    body = response.json_body
-    assert (body["status"], body[well]) == ("unavailable", "ok")
-    assert body[sick] not in ("ok", "")
-    assert deploy(**env).get("/health-check").status_code == 200
-
-
 @pytest.mark.parametrize("allow", ["", "false", "no"])
 def test_kill_is_not_there_unless_it_is_allowed(deploy: Deploy, allow: str) -> None:
     response = deploy(ALLOW_KILL=allow).get("/kill")

@@ -1,12 +1,14 @@
 """What `infra/template.yaml` describes, made on whatever a client reaches."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from infra.stack import TEMPLATE
+from tests.in_process import Record, make_record
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,37 @@ class Aws:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "SCHEDULED_QUEUE_URL": self.later_url,
         }
+
+
+class AwsQueues:
+    """The queues as `Queues` of tests/in_process.py."""
+
+    def __init__(self, aws: Aws) -> None:
+        self.aws = aws
+
+    def receive(self, most: int = 10) -> list[Record]:
+        return [_as_record(message) for message in self._receive(self.aws.queue_url, most)]
+
+    def receive_scheduled(self) -> list[Record]:
+        return [_as_record(message) for message in self._receive(self.aws.later_url, 10)]
+
+    def delete(self, record: Record) -> None:
+        for url in (self.aws.queue_url, self.aws.later_url):
+            with suppress(self.aws.sqs.exceptions.ReceiptHandleIsInvalid):
+                self.aws.sqs.delete_message(QueueUrl=url, ReceiptHandle=record["receiptHandle"])
+
+    def dead_letters(self) -> list[str]:
+        return [message["Body"] for message in self._receive(self.aws.dead_letter_url, 10)]
+
+    def _receive(self, url: str, most: int) -> list[Any]:
+        answer = self.aws.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=most, AttributeNames=["All"], WaitTimeSeconds=0
+        )
+        return list(answer.get("Messages", ()))
+
+
+def _as_record(message: Any) -> Record:
+    return make_record(message["Body"], message["ReceiptHandle"], message["MessageId"], message["Attributes"])
 
 
 #: in the account that moto makes up

@@ -19,8 +19,11 @@ import pytest
 from moto import mock_aws
 
 from chalicelib.aws.client import client
+from chalicelib.container import Container
 from infra.stack import ensure_stack
-from tests.integration.aws import Aws, make_resources
+from tests.factories import VirtualClock
+from tests.in_process import Deploy, Paceline, deploying
+from tests.integration.aws import Aws, AwsQueues, make_resources
 from tests.integration.ports import AwsPorts, MemoryPorts, Ports
 
 #: moto checks a condition and writes in two steps: nothing about concurrency can be learnt from it.
@@ -58,6 +61,21 @@ def ports_of(request: pytest.FixtureRequest) -> Ports:
 def moto() -> Iterator[Aws]:
     with mock_aws():
         yield make_resources(client("dynamodb", None), client("sqs", None))
+
+
+@pytest.fixture
+def deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Deploy]:
+    """Makes a deployment of the whole app over a moto of this test alone, with the settings it is given."""
+    with mock_aws():
+        aws = make_resources(client("dynamodb", None), client("sqs", None))
+        queues, clock = AwsQueues(aws), VirtualClock()
+        with deploying(Container, queues, clock, aws.environment, tmp_path, monkeypatch) as deploy:
+            yield deploy
+
+
+@pytest.fixture
+def paceline(deploy: Deploy) -> Paceline:
+    return deploy()
 
 
 @pytest.fixture(scope="session")

@@ -4,18 +4,22 @@ import time
 from typing import Any, Protocol
 
 from chalicelib.container import Container
-from chalicelib.core.ports import LaneStore, ScheduledCounts, TaskQueue, TaskStore
+from chalicelib.core.ports import LaneDirectory, LaneStore, RequestStore, ScheduledCounts, TaskQueue, TaskStore
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
+from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.stores import MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
+from tests.simulation.requests import MemoryRequestStore
 
 
 class Ports(Protocol):
     lanes: LaneStore
     tasks: TaskStore
     queue: TaskQueue
-    scheduled: ScheduledCounts
+    scheduled_counts: ScheduledCounts
+    requests: RequestStore
+    directory: LaneDirectory
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -43,7 +47,9 @@ class MemoryPorts:
         self.lanes: LaneStore = MemoryLaneStore()
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
-        self.head_receipt: ScheduledCounts = MemoryScheduledCounts()
+        self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
+        self.requests: RequestStore = MemoryRequestStore()
+        self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         received = self._memory_queue.receive(100)
@@ -67,7 +73,9 @@ class AwsPorts:
         self.lanes: LaneStore = parts.lanes
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
-        self.head_receipt: ScheduledCounts = parts.head_receipt
+        self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
+        self.requests: RequestStore = parts.requests
+        self.directory: LaneDirectory = parts.directory
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.aws import client as aws
 from chalicelib.core.errors import UnavailableError
+from tests.factories import VirtualClock
 
 
 @pytest.fixture
@@ -18,6 +20,11 @@ def silent() -> Iterator[str]:
     """Takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
 
 
 @pytest.fixture
@@ -62,29 +69,42 @@ def test_a_call_to_a_service_that_is_silent_ends(silent: str, emulated: None) ->
     assert time.monotonic() - begun < aws.TRIES * 1.2 + 1.5
 
 
-def test_when_a_requests_time_is_spent_no_call_begins(silent: str, emulated: None) -> None:
-    client = aws.client("sqs", silent, read_timeout=0.2)
-    with aws.time_budget(0.1, 5):
-        begun = time.monotonic()
-        with pytest.raises(UnavailableError), aws.unavailable("sending"):
-            client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
-        assert time.monotonic() - begun < 1.5, "not even a second try"
+def call(client: Any, silent: str) -> str:
+    """Sends to the silent service; returns the error's text."""
+    with pytest.raises(UnavailableError) as caught, aws.unavailable("sending"):
+        client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
+    return str(caught.value)
 
 
-def test_what_a_failed_request_cleans_up_has_time_of_its_own(silent: str, emulated: None) -> None:
+def test_when_a_requests_time_is_spent_no_call_begins(silent: str, emulated: None, clock: VirtualClock) -> None:
     client = aws.client("sqs", silent, read_timeout=0.1)
+    tries: list[str] = []
 
-    def call() -> str:
-        with pytest.raises(UnavailableError) as caught, aws.unavailable("sending"):
-            client.send_message(QueueUrl=f"{silent}/q", MessageBody="x")
-        return str(caught.value)
+    def last_for_a_second(**_: Any) -> None:
+        tries.append("try")
+        clock.advance(1_000)
 
-    with aws.time_budget(-1, 2.5):
-        assert "time is spent" in call()
-        assert "time is spent" not in call()
-        time.sleep(2.5)
-        assert "time is spent" in call()
-    assert "time is spent" not in call()
+    client.meta.events.register_last("before-send", last_for_a_second)
+    with aws.time_budget(0.5, 5, lambda: clock.now_ms() / 1000):
+        assert "time is spent" in call(client, silent)
+    assert len(tries) == 1, "not even a second try"
+
+
+def test_what_a_failed_request_cleans_up_has_time_of_its_own(silent: str, emulated: None, clock: VirtualClock) -> None:
+    client = aws.client("sqs", silent, read_timeout=0.1)
+    with aws.time_budget(-1, 2.5, lambda: clock.now_ms() / 1000):
+        assert "time is spent" in call(client, silent)
+        assert "time is spent" not in call(client, silent)
+        clock.advance(2_501)
+        assert "time is spent" in call(client, silent)
+    assert "time is spent" not in call(client, silent)
+
+
+def test_time_on_the_wall_spends_nothing_of_a_virtual_budget(silent: str, emulated: None, clock: VirtualClock) -> None:
+    client = aws.client("sqs", silent, read_timeout=0.1)
+    with aws.time_budget(0.001, 0.001, lambda: clock.now_ms() / 1000):
+        assert "time is spent" not in call(client, silent)
+        assert "time is spent" not in call(client, silent)
 
 
 def test_the_longest_request_is_answered_before_api_gateway_gives_up() -> None:

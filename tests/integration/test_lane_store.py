@@ -5,7 +5,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
-from chalicelib.core.lane import Cancelled, Candidate, Lane, Lease, Start, claim, paused, with_limits, without
+from chalicelib.core.claim import Cancelled, Candidate, Start, claim
+from chalicelib.core.lane import Lane, Lease, paused, with_limits, without
 from chalicelib.core.limits import memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
@@ -249,7 +250,7 @@ def test_next_attempt_is_written_when_the_lease_is_as_it_was(ports: Ports, user:
 def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_lease(ports: Ports, user: str) -> None:
     for seq in (1, 2):
         reserve(ports, user, f"t{seq}")
-    filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, fills_gap=True), LIMITS, NOW, 10_000, "mine")
+    filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, out_of_order=True), LIMITS, NOW, 10_000, "mine")
     assert isinstance(filling, Start)
     lane = written(ports.lanes.try_fast_claim(filling, LIMITS))
     assert lane.running is not None
@@ -264,7 +265,7 @@ def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_le
 def test_next_attempt_is_refused_when_the_lease_was_renewed(ports: Ports, user: str) -> None:
     seen = start_in_turn(ports, user, 1)
     assert seen.running
-    assert ports.lanes.extend(user, seen.running, NOW + 40_000)
+    assert ports.lanes.renew_lease(user, seen.running, NOW + 40_000)
     assert stale(ports.lanes.claim(seen, decide(seen, 1, NOW + 20_000))).started == 1
 
 
@@ -373,25 +374,25 @@ def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) ->
     assert ports.lanes.get(user).head_receipt == ""
 
 
-# --- extend
+# --- the lease
 
 
-def test_lease_is_moved_by_who_holds_it_only(ports: Ports, user: str) -> None:
+def test_lease_is_renewed_by_its_worker_only(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
-    assert ports.lanes.extend(user, held, NOW + 40_000)
-    assert not ports.lanes.extend(user, replace(held, token="other"), NOW + 99_000)
-    assert not ports.lanes.extend(f"{user}-2", held, NOW + 99_000)
+    assert ports.lanes.renew_lease(user, held, NOW + 40_000)
+    assert not ports.lanes.renew_lease(user, replace(held, token="other"), NOW + 99_000)
+    assert not ports.lanes.renew_lease(f"{user}-2", held, NOW + 99_000)
     running = ports.lanes.get(user).running
     assert running == replace(held, until=NOW + 40_000)
 
 
-def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
+def test_released_lease_is_neither_renewed_nor_released_again(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
-    assert ports.lanes.extend(user, held, NOW + 60_000, True)
-    assert not ports.lanes.extend(user, held, NOW + 10_000)
-    assert not ports.lanes.extend(user, held, NOW + 99_000, True)
+    assert ports.lanes.release_lease(user, held, NOW + 60_000)
+    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
+    assert not ports.lanes.release_lease(user, held, NOW + 99_000)
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt, running.starts) == (NOW + 60_000, 1, held.starts)
@@ -400,11 +401,11 @@ def test_lease_that_is_over_is_moved_by_nobody(ports: Ports, user: str) -> None:
     written(ports.lanes.claim(ports.lanes.get(user), again))
 
 
-def test_lease_of_a_task_that_was_told_to_slow_down_is_moved_by_nobody(ports: Ports, user: str) -> None:
+def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> None:
     held = start_in_turn(ports, user, 1).running
     assert held
     assert ports.lanes.throttle(user, held, NOW + 1_000, "slow")
-    assert not ports.lanes.extend(user, held, NOW + 10_000)
+    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt) == (NOW + 1_000, 0)

@@ -67,40 +67,40 @@ TODAY = 20_000
 
 
 def test_each_day_has_a_bound_of_its_own(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 2, TODAY + 13: 3}, 3)
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
-    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
-    assert ports.head_receipt.add(f"{user}-other", TODAY, {TODAY: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 2, TODAY + 13: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 1}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY, {TODAY: 1}, 3)
+    assert ports.scheduled_counts.add(f"{user}-other", TODAY, {TODAY: 3}, 3)
 
 
 def test_of_days_of_which_one_is_full_none_is_counted(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY + 1: 3}, 3)
-    assert not ports.head_receipt.add(user, TODAY, {TODAY: 2, TODAY + 1: 1}, 3)
-    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1, TODAY + 2: 4}, 3)
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY + 1: 3}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY, {TODAY: 2, TODAY + 1: 1}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY, {TODAY: 1, TODAY + 2: 4}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 3}, 3)
 
 
 def test_what_is_given_back_can_be_taken_again(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
-    assert ports.head_receipt.add(user, TODAY, {TODAY: -2}, 3)
-    assert not ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 2}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: -2}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 2}, 3)
 
 
 def test_bound_that_was_lowered_holds_at_once(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
-    assert not ports.head_receipt.add(user, TODAY, {TODAY: 1}, 2)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 3}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY, {TODAY: 1}, 2)
 
 
 def test_days_that_are_over_are_forgotten_and_those_to_come_are_not(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 3, TODAY + 13: 3}, 3)
-    assert ports.head_receipt.add(user, TODAY + 13, {TODAY + 14: 1}, 3)
-    assert not ports.head_receipt.add(user, TODAY + 13, {TODAY + 13: 1}, 3)
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 3, TODAY + 13: 3}, 3)
+    assert ports.scheduled_counts.add(user, TODAY + 13, {TODAY + 14: 1}, 3)
+    assert not ports.scheduled_counts.add(user, TODAY + 13, {TODAY + 13: 1}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 3}, 3)
 
 
 def test_counts_are_no_tasks(ports: Ports, user: str) -> None:
-    assert ports.head_receipt.add(user, TODAY, {TODAY: 1}, 3)
+    assert ports.scheduled_counts.add(user, TODAY, {TODAY: 1}, 3)
     assert ports.tasks.newest(user, None, 10, None) == ([], None)
     assert ports.tasks.get(user, "scheduled") is None
 
@@ -108,4 +108,4 @@ def test_counts_are_no_tasks(ports: Ports, user: str) -> None:
 def test_of_many_at_once_as_many_as_there_is_room_for_are_counted(
     atomic_ports: Ports, user: str, in_threads: Callable[[int, Callable[[int], Any]], list[Any]]
 ) -> None:
-    assert sum(in_threads(8, lambda _: atomic_ports.head_receipt.add(user, TODAY, {TODAY: 1}, 5))) == 5
+    assert sum(in_threads(8, lambda _: atomic_ports.scheduled_counts.add(user, TODAY, {TODAY: 1}, 5))) == 5

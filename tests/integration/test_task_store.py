@@ -52,7 +52,9 @@ def test_task_is_its_own_user_s_only(ports: Ports, user: str) -> None:
     assert ports.tasks.get(f"{user}-2", task_id_of(1)) is None
 
 
-@pytest.mark.parametrize("ended", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value)
+@pytest.mark.parametrize(
+    "outcome", [succeeded(), succeeded(result=None), FAILED, CANCELLED], ids=lambda e: e.state.value
+)
 def test_end_reads_back_the_same(ports: Ports, user: str, outcome: Outcome) -> None:
     task = make_task(1, user, payload=PAYLOAD)
     ports.tasks.create_if_absent(task)
@@ -126,18 +128,6 @@ def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) ->
     assert ports.tasks.get(user, task.task_id) == TaskRecord(
         task, TaskState.SUCCEEDED, succeeded(attempts=2), attempts=2, error=None
     )
-
-
-def test_end_of_a_withdrawn_task_is_logged_by_one_at_a_time_and_once(ports: Ports, user: str) -> None:
-    task = make_task(0, user, payload=PAYLOAD, run_at=NOW)
-    ports.tasks.create_if_absent(task)
-    assert ports.tasks.cancel_scheduled(task, CANCELLED)
-    assert ports.tasks.begin_log(task, NOW, NOW + 30_000)
-    assert not ports.tasks.begin_log(task, NOW + 29_999, NOW + 99_000)
-    assert ports.tasks.begin_log(task, NOW + 30_000, NOW + 60_000)
-    ports.tasks.logged(task)
-    assert not ports.tasks.begin_log(task, NOW + 99_000, NOW + 199_000)
-    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.CANCELLED, CANCELLED, 0, is_logged=True)
 
 
 def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, user: str) -> None:

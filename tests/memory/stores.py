@@ -10,7 +10,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
-from chalicelib.core.lane import Lane, Lease, Start
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, memory_needed
 from chalicelib.core.ports import Stale, Write, Written
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
@@ -25,6 +26,10 @@ class MemoryLaneStore:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
         self._lock = threading.Lock()
+
+    @property
+    def user_ids(self) -> Sequence[str]:
+        return list(self._lanes)
 
     def get(self, user_id: str) -> Lane:
         return self._lanes.get(user_id, Lane(user_id))
@@ -117,25 +122,26 @@ class MemoryLaneStore:
         return self._write(seen.user_id, unmoved, taken)
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        def held(lane: Lane) -> bool:
-            return lane.running is not None and lane.running.token == lease.token
-
-        def holding(lane: Lane) -> Lane:
+        def throttled(lane: Lane) -> Lane:
             running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
             revision = lane.revision + 1
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
-        return isinstance(self._write(user_id, held, holding), Written)
+        return self._write_leased(user_id, lease, throttled)
 
-    def extend(self, user_id: str, lease: Lease, until: int, is_last: bool = False) -> bool:
-        def held(lane: Lane) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token))
+
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, retry_at, lease.last_token))
+
+    def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> bool:
+        """False when the lane's lease is another one."""
+
+        def is_leased(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
-        def extended(lane: Lane) -> Lane:
-            token = lease.last_token if is_last else lease.token
-            return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
-
-        return isinstance(self._write(user_id, held, extended), Written)
+        return isinstance(self._write(user_id, is_leased, change), Written)
 
     def _write(self, user_id: str, condition: Callable[[Lane], bool], change: Callable[[Lane], Lane]) -> Write:
         with self._lock:
@@ -148,6 +154,10 @@ class MemoryLaneStore:
 
 def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
+
+
+def _with_lease(lane: Lane, until: int, token: str) -> Lane:
+    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
 
 
 def _until(lane: Lane) -> int | None:
@@ -196,7 +206,6 @@ class MemoryScheduledCounts:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
-        self._logging_until: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def create_if_absent(self, task: Task) -> None:
@@ -235,19 +244,6 @@ class MemoryTaskStore:
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
         return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts))
-
-    def begin_log(self, task: Task, now_ms: int, until: int) -> bool:
-        key = (task.user_id, task.task_id)
-        with self._lock:
-            if self._records[key].is_logged or self._logging_until.get(key, 0) > now_ms:
-                return False
-            self._logging_until[key] = until
-            return True
-
-    def logged(self, task: Task) -> None:
-        key = (task.user_id, task.task_id)
-        with self._lock:
-            self._records[key] = replace(self._records[key], is_logged=True)
 
     def _note_scheduled(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)

@@ -1,4 +1,4 @@
-"""Calls to AWS as a machine makes them: they take time, and they may go wrong before or after they took effect."""
+"""Simulates AWS calls: they take time and can fail before or after their effect."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Observe = Callable[[str, tuple[Any, ...], Callable[[], Any]], Any]
 
 
 class Faults:
-    """Says what goes wrong with which call, until all is healed."""
+    """Decides which call fails and how, until healed."""
 
     def __init__(self, plan: Plan, timeline: Timeline) -> None:
         self._planned = {(fault.call, fault.nth): fault for fault in plan.faults}
@@ -45,7 +45,7 @@ class Faults:
 
 
 class Remote:
-    """Stands before a port, for one machine. Each call is two moments at which others may come between."""
+    """Wraps a port for one machine. Other processes can act before and after a call's effect."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Remote:
         process.wait(process.random.randint(0, 6) + (extra_ms if wrong is Wrong.SLOW_BEFORE else 0))
         if wrong is Wrong.DIED_BEFORE:
             self._die(process)
-        if wrong is Wrong.REFUSED and name == "lanes.extend":
+        if wrong is Wrong.REFUSED and name == "lanes.renew_lease":
             self._faults.renewal_failed_at[process.machine] = self._timeline.now
         if wrong is Wrong.REFUSED:
             raise self._error(f"{name} is refused")

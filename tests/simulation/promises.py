@@ -494,7 +494,8 @@ class History:
         hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
-            if not hurt and (known.starts or self._is_calm):
+            is_cancelled_again = set(words) == {"task_cancelled"} and not known.starts
+            if not hurt and not is_cancelled_again and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:
             self.breaks("nothing lost", f"{known.tag} ended as cancelled and nobody cancelled it")

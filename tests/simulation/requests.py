@@ -27,7 +27,9 @@ class MemoryRequestStore:
         self._change(record, begun_at=0)
 
     def forget(self, record: RequestRecord) -> None:
-        self._records.pop((record.user_id, record.key), None)
+        known = self._records.get((record.user_id, record.key))
+        if known and known.owner == record.owner:
+            del self._records[record.user_id, record.key]
 
     def _may_take_over(self, known: RequestRecord, record: RequestRecord, abandoned_before: int) -> bool:
         same = known.fingerprint == record.fingerprint

@@ -1,4 +1,4 @@
-"""What happens in one simulated world: actions of clients and faults of machines, drawn from a seed, and shrunk."""
+"""The plan of one simulated world: clients' actions and machines' faults, drawn from a seed, and shrunk."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,23 +9,23 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the function of a task does."""
+    """The behaviour of a task's function."""
 
     runs_ms: int = 5
-    #: so often it raises, then it succeeds
+    #: attempts that raise before one succeeds
     fails: int = 0
-    #: so often it takes its process with it
+    #: attempts that kill their process
     kills: int = 0
-    #: its result is no JSON
+    #: the result is not valid JSON
     is_bad: bool = False
-    #: so often it is told to slow down at first, each time for so long
+    #: attempts that are throttled first, and ms of each throttling
     holds: int = 0
     holds_ms: int = 2_000
 
 
 @dataclass(frozen=True)
 class Submit:
-    """One task, or several at once; the same tag and key again is a repeat of the request."""
+    """One task, or a bulk; the same tag and key again is a repeat of the request."""
 
     at: int
     user: str
@@ -33,9 +33,9 @@ class Submit:
     behaviours: tuple[Behaviour, ...]
     key: str | None = None
     is_strict: bool = False
-    #: scheduled in so long
+    #: ms from now at which it is scheduled
     delay_ms: int | None = None
-    #: somebody is to be told of the ends
+    #: has a callback URL
     is_told: bool = False
 
 
@@ -43,7 +43,7 @@ class Submit:
 class Cancel:
     at: int
     user: str
-    #: which of the tasks that the user was answered, counted from the newest
+    #: index among the user's acknowledged tasks, newest first
     nth_newest: int
 
 
@@ -58,7 +58,7 @@ class SetLimits:
 class Pause:
     at: int
     user: str
-    #: milliseconds; None without an end
+    #: milliseconds; None pauses until a resume
     lasts_ms: int | None
 
 
@@ -77,7 +77,7 @@ class StepClock:
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker machine dies, whatever it does."""
+    """Kills a worker machine at any point."""
 
     at: int
     machine: int
@@ -85,7 +85,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Poison:
-    """A message that is no task, in the user's lane."""
+    """A malformed message in the user's lane."""
 
     at: int
     user: str
@@ -93,7 +93,7 @@ class Poison:
 
 @dataclass(frozen=True)
 class ForgetLane:
-    """The lane's item is deleted, as by TTL, if it has been idle for longer than any window."""
+    """Deletes the lane's item, as TTL does, if it is idle for longer than any window."""
 
     at: int
     user: str
@@ -103,12 +103,12 @@ Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | K
 
 
 class Wrong(Enum):
-    """What goes wrong with one call."""
+    """Faults of one call."""
 
     REFUSED = "refused"
-    #: it happened, and the caller waited in vain for the answer
+    #: the call took effect, the answer was lost and the caller timed out
     LOST = "answer lost"
-    #: it happened, the answer was lost, and the driver did it again
+    #: the call took effect, the answer was lost and the driver repeated the call
     REPEATED = "repeated"
     DIED_BEFORE = "died before"
     DIED_AFTER = "died after"
@@ -118,7 +118,7 @@ class Wrong(Enum):
 
 @dataclass(frozen=True)
 class Fault:
-    """The nth call of that name goes wrong."""
+    """The nth call with that name fails."""
 
     call: str
     nth: int
@@ -129,12 +129,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Outage:
-    """All calls whose names begin so are refused for a while."""
+    """Calls whose names have this prefix are refused for a while."""
 
     at: int
     lasts_ms: int
     calls: str
-    #: for this worker alone; for everybody when None
+    #: for this worker only; None applies to all
     worker: int | None = None
 
     def strikes(self, call: str, machine: str, since: int) -> bool:
@@ -149,13 +149,13 @@ class Plan:
     #: as on Lambda: one message a process, killed after 60 s. Else as on one machine: several, kept hidden
     is_lambda: bool
     workers: int
-    #: ms by which each machine's clock is off, the API's first
+    #: clock error of each machine in ms, the API's first
     offsets: tuple[int, ...]
     actions: tuple[Action, ...]
     faults: tuple[Fault, ...] = ()
     outages: tuple[Outage, ...] = ()
     max_attempts: int = 3
-    #: each worker is on a machine of its own, from which nobody sees whether another lives
+    #: each worker has a machine of its own, so no worker sees whether another lives
     is_apart: bool = False
 
     @property
@@ -165,19 +165,19 @@ class Plan:
 
     @property
     def is_calm(self) -> bool:
-        """Nothing goes wrong in it."""
+        """No fault occurs in it."""
         kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
         return not (self.faults or self.outages or kills or any(self.offsets))
 
     @property
     def is_prompt(self) -> bool:
-        """Nor does a task take its worker with it, or run for longer than it may."""
+        """Calm, and no task kills its worker or exceeds its deadline."""
         submits = [action for action in self.actions if isinstance(action, Submit)]
         behaviours = [behaviour for submit in submits for behaviour in submit.behaviours]
         return self.is_calm and not any(one.kills or one.runs_ms > 30_000 for one in behaviours)
 
 
-#: Calls at which something may go wrong, and how likely each is picked.
+#: Calls that can fail, with the weight of each.
 CALLS = {
     "lanes.get": 2,
     "lanes.try_fast_admit": 2,
@@ -186,7 +186,8 @@ CALLS = {
     "lanes.claim": 5,
     "lanes.change": 5,
     "lanes.save_head_receipt": 3,
-    "lanes.extend": 4,
+    "lanes.renew_lease": 3,
+    "lanes.release_lease": 1,
     "lanes.throttle": 2,
     "tasks.create_if_absent": 4,
     "tasks.create_many": 2,
@@ -218,7 +219,7 @@ OUTAGES = (
     "tasks.",
     "queue.",
     "log.",
-    "lanes.extend",
+    "lanes.renew_lease",
     "tasks.finish",
     "source.",
     "source.",
@@ -228,7 +229,7 @@ OUTAGES = (
 
 
 def draw(seed: int) -> Plan:
-    """The plan of that seed."""
+    """Returns the plan of that seed."""
     random = Random(seed)
     users = ["ann", "bob", "cy"][: random.choice((1, 1, 1, 2, 3))]
     is_close = random.random() < 0.2
@@ -282,7 +283,7 @@ def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is
 
 
 def _close_actions(random: Random, users: list[str]) -> Iterator[Action]:
-    """Changes of a lane at the very moments at which its worker decides on a wait."""
+    """Changes of a lane while its worker decides on a wait."""
     at = 0
     for number in range(random.randint(2, 6)):
         user = random.choice(users)
@@ -299,15 +300,15 @@ def _close_actions(random: Random, users: list[str]) -> Iterator[Action]:
 
 
 def _long_actions(random: Random, users: list[str]) -> Iterator[Action]:
-    """Tasks that run for so long that others may come to take them."""
+    """Tasks that run long enough for another worker to try to take them over."""
     for number in range(random.randint(1, 3)):
         runs_ms = random.choice((12_000, 25_000, 40_000))
         yield Submit(1_000 * number, random.choice(users), f"t{number}", (Behaviour(runs_ms),))
 
 
 def _separation(random: Random) -> Outage:
-    """A worker loses its hold on the message, on the lease or on both."""
-    calls = random.choice(("source.keep", "source.keep", "lanes.extend", ""))
+    """A worker cannot renew the message's visibility, the lease, or either."""
+    calls = random.choice(("source.keep", "source.keep", "lanes.renew_lease", ""))
     at, lasts_ms = random.choice((500, 3_000)), random.choice((14_000, 25_000))
     return Outage(at, lasts_ms, calls, None if calls else random.randrange(2))
 

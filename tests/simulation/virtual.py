@@ -1,4 +1,4 @@
-"""Virtual time: processes are greenlets, one of which runs at a time, and time jumps to whoever is due next."""
+"""Virtual time: processes are greenlets that run one at a time; time jumps to the next due event."""
 
 import heapq
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from greenlet import getcurrent, greenlet
 
 
 class DiedError(BaseException):
-    """The process was killed; no handler of the code under test may catch it."""
+    """The process was killed; code under test must not catch it."""
 
 
 class Process:
@@ -34,7 +34,7 @@ class Process:
         return not self.is_dead and not self._greenlet.dead
 
     def wake(self) -> None:
-        """Lets it go on until it waits again; called by the timeline alone."""
+        """Runs it until it waits again; only the timeline calls this."""
         if not self.is_dead:
             self._switch()
 

@@ -25,9 +25,11 @@ from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submission import Submission, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Context, Registry
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
-from chalicelib.worker.worker import Deferred, Delivery, Handled, Worker
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.next_step import next_step
+from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
@@ -89,11 +91,11 @@ class Parts:
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     requests: type[MemoryRequestStore] = MemoryRequestStore
-    attempts: type[Attempts] = Attempts
-    worker: type[Worker] = Worker
+    finalizer: type[Finalizer] = Finalizer
+    decide: Decide = field(default=next_step)
     submitter: type[Submitter] = Submitter
     control: type[Control] = Control
-    keeper: type[LeaseKeeper] | None = None
+    renewer: type[LeaseRenewer] | None = None
     #: of a machine with several processes
     presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
@@ -109,7 +111,7 @@ class Result:
     calls: int
 
 
-class SimulatedKeeper(LeaseKeeper):
+class SimulatedRenewer(LeaseRenewer):
     """Renews from a process of the simulation, where the real one has a thread."""
 
     def __init__(self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process]) -> None:
@@ -122,9 +124,9 @@ class SimulatedKeeper(LeaseKeeper):
             self._process = self._spawn(self._run)
 
     def _run(self) -> None:
-        while self._kept:
+        while self._running:
             self._clock.sleep(1_000)
-            self.look()
+            self.renew_due()
 
 
 class World:
@@ -516,18 +518,20 @@ class WorkerMachine(Machine):
         world, parts = self.world, self.world.parts
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         log = self.remote("log", OSError)
-        keeper: LeaseKeeper = SimulatedKeeper(lanes, self.clock, self._spawn)
-        if parts.keeper:
-            keeper = parts.keeper(lanes, self.clock)
-        attempts = parts.attempts(
-            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired"),
-            self.remote("scheduled_queue"),
-        )  # fmt: skip
+        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn)
+        if parts.renewer:
+            renewer = parts.renewer(lanes, self.clock)
+        finalizer = parts.finalizer(
+            tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
+        )
+        executor = TaskExecutor(
+            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer, lambda: self.kill("expired")
+        )
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
-        self._worker = parts.worker(
-            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
-            None if world.plan.is_lambda else parts.presence(self._served),
+        self._worker = Worker(
+            lanes, tasks, queue, executor, finalizer, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
+            None if world.plan.is_lambda else parts.presence(self._served), parts.decide,
         )  # fmt: skip
         submitter = parts.submitter(
             lanes,
@@ -538,7 +542,7 @@ class WorkerMachine(Machine):
             scheduled_queue=self.remote("scheduled_queue"),
         )
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, submitter, attempts, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, submitter, finalizer, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

@@ -15,7 +15,7 @@ from chalicelib.auth.caller import ANYONE, Caller, NoAuthentication, bearer_toke
 from chalicelib.auth.jwt_verifier import token_authentication
 from chalicelib.core.errors import ForbiddenError, SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.settings import JwtSettings, Settings
-from operations.token import main as print_token
+from operations.token import token_from
 from tests.factories import VirtualClock, make_settings
 from tests.tokens import (
     NOW_SECONDS,
@@ -29,6 +29,7 @@ from tests.tokens import (
     pem,
     rsa_key,
 )
+from tests.unit.command_line import call
 
 ROOT = Path(__file__).resolve().parents[2]
 HS = {"alg": "HS256", "typ": "JWT"}
@@ -132,13 +133,13 @@ REFUSED: dict[str, tuple[str, Callable[[], str]]] = {
     "expired before it": ("has expired", lambda: make_token(exp=-1e300)),
     "never expires": ("no `exp`", lambda: make_token(exp=None)),
     "expiry is null": ("no `exp`", lambda: forged(HS, {**claims(), "exp": None}, SECRET)),
-    "expiry is infinite": ("`exp` is no time", lambda: forged(HS, claims(exp=float("inf")), SECRET)),
-    "expiry is not a number": ("`exp` is no time", lambda: forged(HS, claims(exp=float("nan")), SECRET)),
-    "expiry is text": ("`exp` is no time", lambda: forged(HS, claims(exp=str(NOW_SECONDS + 600)), SECRET)),
-    "expiry is true": ("`exp` is no time", lambda: forged(HS, claims(exp=True), SECRET)),
-    "expiry is a list": ("`exp` is no time", lambda: forged(HS, claims(exp=[NOW_SECONDS + 600]), SECRET)),
+    "expiry is infinite": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=float("inf")), SECRET)),
+    "expiry is not a number": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=float("nan")), SECRET)),
+    "expiry is text": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=str(NOW_SECONDS + 600)), SECRET)),
+    "expiry is true": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=True), SECRET)),
+    "expiry is a list": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=[NOW_SECONDS + 600]), SECRET)),
     "not before a while": ("not yet valid", lambda: make_token(nbf=NOW_SECONDS + 11)),
-    "not before null": ("`nbf` is no time", lambda: forged(HS, {**claims(), "nbf": None}, SECRET)),
+    "not before null": ("`nbf` is not a valid time", lambda: forged(HS, {**claims(), "nbf": None}, SECRET)),
     "issued in the future": ("not yet valid", lambda: make_token(iat=NOW_SECONDS + 11)),
     "no subject": ("no `sub`", lambda: make_token(sub=None)),
     "subject is a number": ("subject", lambda: forged(HS, claims(sub=7), SECRET)),
@@ -205,7 +206,7 @@ def test_key_in_the_token_itself_is_not_used() -> None:
 @pytest.mark.parametrize("kid", ["c", "", "A", "../a", "a' OR '1'='1"])
 def test_unknown_key_is_refused(kid: str) -> None:
     keys = jwks(jwk(rsa_key(), kid="a"), jwk(ec_key(), kid="b"))
-    assert "not known" in refusal(make_token(rsa_key(), "RS256", kid=kid), JWT_JWKS=keys)
+    assert "unknown key" in refusal(make_token(rsa_key(), "RS256", kid=kid), JWT_JWKS=keys)
 
 
 def test_key_that_was_named_has_to_have_signed() -> None:
@@ -503,13 +504,11 @@ def test_without_authentication_the_libraries_are_not_loaded() -> None:
     assert shown.stdout == "set()\n"
 
 
-def test_printed_token_is_good(capsys: pytest.CaptureFixture[str]) -> None:
+def test_signed_token_is_good() -> None:
     env = {"AUTH": "jwt", "JWT_SECRET": SECRET, "JWT_AUDIENCE": "paceline", "JWT_ISSUER": "me"}
-    assert print_token(["ann", "--admin", "--minutes", "5"], env) == 0
-    token = capsys.readouterr().out.strip()
-    # The command looks at the clock, so the verifier's has to be the same.
+    clock = VirtualClock()
+    token = token_from(env, "ann", clock.now_ms() / 1000, 5, is_admin=True)
     body = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    clock = VirtualClock(body["iat"] * 1000)
     authentication = token_authentication(
         jwt_settings(**{k: v for k, v in env.items() if k != "AUTH"}), no_fetch, clock.now_ms
     )
@@ -520,8 +519,15 @@ def test_printed_token_is_good(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "env", [{}, {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example"}, {"AUTH": "jwt", "JWT_SECRET": "short"}]
 )
-def test_no_token_without_a_secret(env: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_token(["ann"], env) == 2
+def test_no_token_without_a_secret(
+    env: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("AUTH", "JWT_SECRET", "JWT_JWKS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert call("token", "ann") == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("JWT_SECRET: ")

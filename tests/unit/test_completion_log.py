@@ -1,7 +1,5 @@
 import io
 import json
-import multiprocessing
-import os
 import resource
 import shutil
 import threading
@@ -16,9 +14,6 @@ from hypothesis import strategies as st
 from chalicelib.worker.completion_log import StandardOutputLog, as_line
 from local.file_log import FileLog
 from tests.factories import NOW, VirtualClock
-
-#: New interpreters: a fork of a process that has threads may hang.
-PROCESSES = multiprocessing.get_context("spawn")
 
 
 def make_log(folder: Path, name: str = "worker-1", stream: str = "0f3c", clock: VirtualClock | None = None) -> FileLog:
@@ -105,31 +100,6 @@ def test_payload_can_not_begin_a_line_of_its_own(tmp_path: Path, text: str) -> N
 
 
 # --- many at once
-
-
-def write_many(folder: str, name: str, stream: str, count: int, go: Any) -> None:
-    log = FileLog(folder, "dev", name, stream, lambda: NOW)
-    go.wait()
-    for number in range(count):
-        log.write({"writer": f"{name}-{os.getpid()}", "n": number, "fill": "x" * (number % 50) * 400})
-
-
-@pytest.mark.parametrize("streams_used", ["a stream each", "one stream for all"])
-def test_each_line_is_whole_however_many_processes_write(tmp_path: Path, streams_used: str) -> None:
-    go = PROCESSES.Event()
-    names = [f"worker-{n}" if streams_used == "a stream each" else "worker" for n in range(4)]
-    writers = [PROCESSES.Process(target=write_many, args=(str(tmp_path), name, "0f3c", 300, go)) for name in names]
-    for writer in writers:
-        writer.start()
-    go.set()
-    for writer in writers:
-        writer.join(30)
-        assert writer.exitcode == 0
-    written = [json.loads(line) for line in lines(tmp_path)]
-    assert len(written) == 4 * 300
-    for name in {event["writer"] for event in written}:
-        assert [event["n"] for event in written if event["writer"] == name] == list(range(300))
-    assert len(streams(tmp_path)) == len(set(names))
 
 
 def test_each_line_is_whole_however_many_threads_write(tmp_path: Path) -> None:

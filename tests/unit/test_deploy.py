@@ -80,7 +80,11 @@ def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
         (EndpointConnectionError(endpoint_url="https://sts"), None, "network"),
         (NoCredentialsError(), None, "AWS_ENDPOINT_URL"),
         (NoRegionError(), None, "AWS_DEFAULT_REGION"),
-        (ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "CreateRole"), None, "docs/deploy.md"),
+        (
+            ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "CreateRole"),
+            None,
+            "docs/production/deploy.md",
+        ),
         (ClientError({"Error": {"Code": "Other", "Message": "two\nlines"}}, "CreateRole"), None, "again"),
     ],
 )

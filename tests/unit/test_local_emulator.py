@@ -64,7 +64,7 @@ def test_save_that_failed_is_said_and_tried_again(end: int | OSError, caplog: py
         saver.look()
     assert saves.begun == 2
     (record,) = caplog.records
-    assert "could not be saved" in record.getMessage()
+    assert "saving the state failed" in record.getMessage()
 
 
 def test_save_is_not_begun_while_another_one_goes_on() -> None:

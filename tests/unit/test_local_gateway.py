@@ -53,7 +53,7 @@ def test_a_request_reaches_its_route_with_parameters(client: Client) -> None:
 def test_an_unknown_path_is_a_404_problem(client: Client) -> None:
     status, headers, body = client("GET", "/nothing?here=1")
     assert (status, headers["Content-Type"]) == (404, "application/problem+json")
-    assert json.loads(body)["detail"] == "There is nothing at /nothing"
+    assert json.loads(body)["detail"] == "The path /nothing does not exist"
 
 
 def test_a_wrong_method_is_a_405_problem_that_names_the_right_ones(client: Client) -> None:

@@ -115,7 +115,7 @@ def test_a_message_whose_handler_raises_is_not_deleted(caplog: pytest.LogCapture
     bench.run(message("a", 1), message("b", 1))
     assert sorted(bench.seen) == ["a1", "b1"]
     assert bench.done == []
-    assert "message a1 of a failed and comes back" in caplog.text
+    assert "message a1 of a failed and will be redelivered" in caplog.text
 
 
 def test_held_messages_stay_hidden_until_the_handler_is_through() -> None:

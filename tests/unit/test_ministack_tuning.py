@@ -1,42 +1,16 @@
 """What the tuning adds, without MiniStack; that its calls do what they did is shown by the tests of the adapters."""
 
 import asyncio
-import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from local.ministack_tuning import WaitingReceives, copied, given_up_with_client, looking_once
+from local.ministack_tuning import WaitingReceives, given_up_with_client
 
 URL = "http://queue"
 LONG_SECONDS = 60
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)
-
-
-def mutables(value: Any) -> set[int]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    own = {id(value)} if isinstance(value, dict | list) else set()
-    return own.union(*map(mutables, inner))
-
-
-@given(json_values)
-def test_copy_is_equal_and_shares_nothing_that_can_change(value: Any) -> None:
-    assert copied(value) == value
-    assert not mutables(copied(value)) & mutables(value)
-
-
-def test_copy_of_what_json_does_not_know_is_a_deep_one() -> None:
-    value = {"set": {1, 2}}
-    assert copied(value) == copy.deepcopy(value)
-    assert copied(value)["set"] is not value["set"]
 
 
 class Queue:
@@ -161,24 +135,3 @@ def test_receive_whose_client_stays_is_served_to_its_end(failure: type[Exception
     with pytest.raises(failure) if failure else nullcontext():
         asyncio.run(given_up_with_client(app)(scope, receive, send))
     assert sent == ([] if failure else ["answer"])
-
-
-@pytest.mark.parametrize("is_refused", [False, True])
-def test_batch_deletes_what_it_names_and_nothing_when_it_is_refused(is_refused: bool) -> None:
-    receipts = ["a", None, "b", "c"]
-    queue = {"messages": [{"receipt_handle": receipt} for receipt in receipts]}
-
-    def delete(_data: dict[str, Any], _url: str) -> dict[str, Any]:
-        assert [message["receipt_handle"] for message in queue["messages"]] == ["a", "c"]
-        queue["messages"] = queue["messages"][:1]
-        if is_refused:
-            raise ValueError
-        queue["messages"] = []
-        return {}
-
-    call = looking_once(delete, lambda _url: queue)
-    try:
-        call({"QueueUrl": URL, "Entries": [{"ReceiptHandle": "c"}, {"ReceiptHandle": "a"}, {}]}, "")
-    except ValueError:
-        assert is_refused
-    assert [m["receipt_handle"] for m in queue["messages"]] == (receipts if is_refused else [None, "b"])

@@ -10,14 +10,14 @@ import pytest
 
 from chalicelib.core.errors import DestinationError
 from chalicelib.outbound.client import (
-    MAX_KEPT,
+    MAX_BODY_BYTES,
     MAX_REDIRECTS,
     CallFailedError,
     NotAllowedError,
     Outbound,
     is_public,
 )
-from chalicelib.outbound.destinations import MAX_URL, destination
+from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination
 from tests.receiver import Got, Receiver, Reply, raw_server
 
 ANYWHERE = Outbound(("*",), allow_private=True)
@@ -126,7 +126,11 @@ def test_the_checked_address_is_the_one_that_is_called(receiver: Receiver) -> No
             "http://api.example.com/\n",
             "http://äpi.de/",
         ),
-        *("http://api.example.com/" + "x" * MAX_URL, "http://ⓐpi.example.com/", "http://api.example.com%00.evil/"),
+        *(
+            "http://api.example.com/" + "x" * MAX_URL_LENGTH,
+            "http://ⓐpi.example.com/",
+            "http://api.example.com%00.evil/",
+        ),
     ],
 )
 def test_address_that_is_not_allowed_is_refused_by_its_text(url: str) -> None:
@@ -247,16 +251,16 @@ def test_redirect_can_be_the_answer(receiver: Receiver) -> None:
 
 
 def test_answer_is_kept_up_to_a_length(receiver: Receiver) -> None:
-    receiver.answer = lambda got: Reply(body=b"x" * (MAX_KEPT + int(got.path[1:])))
+    receiver.answer = lambda got: Reply(body=b"x" * (MAX_BODY_BYTES + int(got.path[1:])))
     whole, cut = get(ANYWHERE, receiver.url("/0")), get(ANYWHERE, receiver.url("/1000000"))
-    assert (len(whole.body), whole.is_cut) == (MAX_KEPT, False)
-    assert (len(cut.body), cut.is_cut) == (MAX_KEPT, True)
+    assert (len(whole.body), whole.is_cut) == (MAX_BODY_BYTES, False)
+    assert (len(cut.body), cut.is_cut) == (MAX_BODY_BYTES, True)
 
 
 def test_answer_is_not_unpacked(receiver: Receiver) -> None:
     bomb = gzip.compress(b"\0" * 10_000_000)
     receiver.answer = lambda got: Reply(headers={"Content-Encoding": "gzip"}, body=bomb)
-    assert get(ANYWHERE, receiver.url()).body == bomb[:MAX_KEPT]
+    assert get(ANYWHERE, receiver.url()).body == bomb[:MAX_BODY_BYTES]
     assert receiver.got[0].headers["accept-encoding"] == "identity"
 
 

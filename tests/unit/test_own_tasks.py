@@ -1,29 +1,37 @@
-"""The examples of docs/tasks.md, run as they stand there."""
+"""The examples of docs/how-to/own-tasks.md, run as they stand there."""
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chalicelib import own_tasks
 from chalicelib.core.errors import PayloadError
 from chalicelib.core.task import TaskState
 from chalicelib.tasks.registry import Registry, registry
 from tests.unit.workshop import Workshop
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "own-tasks.md"
+
+
+def run_examples() -> Registry:
+    """The tasks of the document's examples alone, whatever this project's own tasks are called."""
+    before = dict(registry._definitions)
+    registry._definitions.clear()
+    try:
+        for example in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL):
+            exec(compile(example, str(DOCUMENT), "exec"), {"__name__": "example"})
+        return Registry(registry)
+    finally:
+        registry._definitions.clear()
+        registry._definitions.update(before)
 
 
 @pytest.fixture(scope="module")
 def documented() -> Registry:
-    """The tasks of the document's examples, by themselves."""
-    before = set(registry.names)
-    for example in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL):
-        exec(compile(example, str(DOCUMENT), "exec"), {"__name__": "example"})
-    added = Registry(registry)
-    for name in set(registry.names) - before:
-        del registry._definitions[name]
-    return added
+    return run_examples()
 
 
 class Shop(Workshop):
@@ -72,5 +80,16 @@ def test_who_is_always_told_to_slow_down_fails_in_the_end(documented: Registry) 
     shop = Shop(documented)
     outcome = shop.outcome("charge", {"card": "busy", "cents": 5})
     assert outcome.state is TaskState.FAILED
-    assert "told to slow down 200 times" in outcome.error
+    assert "throttled 200 times" in outcome.error
     assert outcome.attempts == 1
+
+
+def test_a_task_of_the_project_may_have_the_name_of_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = registry["log"]
+    monkeypatch.setitem(registry._definitions, "greet", own)
+    assert run_examples()["greet"] is not own
+    assert registry["greet"] is own
+
+
+def test_no_test_loads_what_the_project_has_in_its_own_tasks() -> None:
+    assert list(pkgutil.iter_modules(own_tasks.__path__)) == []

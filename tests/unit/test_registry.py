@@ -183,7 +183,7 @@ def test_name_of_another_form_is_refused(name: str) -> None:
 
 def test_name_is_taken_once() -> None:
     registry = defined(greet)
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="taken"):
         registry.task("greet")(greet)
 
 

@@ -89,7 +89,7 @@ def test_any_other_text_is_no_task(body: str) -> None:
 
 
 def test_message_of_a_later_version_says_which() -> None:
-    with pytest.raises(MessageError, match="message version 9, this worker knows"):
+    with pytest.raises(MessageError, match="unsupported message version 9; this worker supports"):
         Task.from_message('{"v": 9}')
 
 

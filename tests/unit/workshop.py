@@ -12,8 +12,9 @@ from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Registry
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
@@ -81,21 +82,15 @@ class Workshop:
     def new_worker(self) -> Worker:
         """A worker of a new process: it knows no lane and no is_pending end."""
         clock, settings = self.clock, self.settings
-        self.keeper = LeaseKeeper(self.lanes, clock, in_background=False)
-        self.attempts = Attempts(
-            self.lanes,
-            self.tasks,
-            self.queue,
-            self.log,
-            self.registry,
-            clock,
-            settings,
-            self.keeper,
-            self._end_process,
-            self.scheduled_queue,
+        self.renewer = LeaseRenewer(self.lanes, clock, in_background=False)
+        stores = (self.tasks, self.queue, self.log)
+        self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
+        self.executor = TaskExecutor(
+            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process
         )
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
-        return Worker(self.lanes, self.tasks, self.queue, self.attempts, clock, token, settings)
+        runs = (self.executor, self.finalizer)
+        return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings)
 
     def _end_process(self) -> None:
         self.processes_ended += 1

@@ -1,4 +1,4 @@
-"""Paceline's own app under a clock that may be wrong, with a task that reports each of its runs to the harness."""
+"""Paceline's app with a skewed clock and a task that reports its runs to the harness."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from typing import Any
 from chalicelib import container as wiring
 from chalicelib.tasks import Context, task
 
-#: A clock's error is drawn anew after so many seconds, so clocks also step, forwards and back.
+#: Seconds after which a clock's error is drawn anew, so clocks also step.
 STEP_SECONDS = 15
 SKEW_MS = int(os.environ.get("CHAOS_SKEW_MS") or 0)
 
@@ -19,7 +19,7 @@ reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 class SkewedClock(wiring.SystemClock):
-    """Off by up to SKEW_MS, another way in each process."""
+    """A clock off by up to SKEW_MS, differently in each process."""
 
     def now_ms(self) -> int:
         return super().now_ms() + self._error_ms()
@@ -38,12 +38,12 @@ if SKEW_MS:
 
 @task("chaos")
 def chaos(milliseconds: int, failures: int, context: Context) -> Any:
-    """Takes so long, and fails so often before it succeeds."""
+    """Takes the given time; fails the given number of times before it succeeds."""
     report("begin", context)
     time.sleep(milliseconds / 1000)
     if context.attempt <= failures:
         report("failed", context)
-        raise RuntimeError("as it was told to")
+        raise RuntimeError("failed on request")
     report("end", context)
     return {"attempt": context.attempt}
 

@@ -1,0 +1,81 @@
+"""The command line: its commands, and the exit code of each error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from paceline_cli import lane_commands, task_commands
+from paceline_cli.failures import NotReachableError, exit_code, line
+from paceline_client import PacelineError
+
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed or broken, 2 wrong usage, 3 not reachable, 4 refused (over the limit, not allowed, "
+    "too late to cancel), 130 Ctrl-C."
+)
+
+
+class Commands(TyperGroup):
+    """Prints each error in one line on standard error, and exits with its code; never with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PacelineError, NotReachableError) as error:
+            print(line(error), file=sys.stderr)
+            raise typer.Exit(exit_code(error)) from error
+        except typer.TyperException as error:
+            if sys.stderr.isatty():
+                raise  # typer draws it with the usage
+            print(" ".join(error.format_message().split()), file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="paceline",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXIT_CODES,
+)
+
+
+@app.callback()
+def paceline() -> None:
+    """A task queue that keeps every user to a pace."""
+
+
+def add(panel: str, command: Callable[..., None], *examples: str) -> None:
+    """Adds a command to `app`. panel: its heading in the help."""
+    epilog = "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
+    app.command(rich_help_panel=panel, epilog=epilog)(command)
+
+
+_TASKS, _LANES = "Tasks", "Lanes"
+
+add(
+    _TASKS,
+    task_commands.submit,
+    "submit ann",
+    """submit ann --payload '{"n": 1}' --count 25 --watch""",
+    "submit ann --payload @order.json --strict",
+    "submit ann --delay 10m --callback-url https://hooks.example.com/ends",
+    "submit ann --count 3 --json | jq -r .task_id",
+)
+add(_TASKS, task_commands.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")
+add(_TASKS, task_commands.cancel, "cancel ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3")
+add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
+add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
+add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
+add(_LANES, lane_commands.resume, "resume ann")
+
+
+def main() -> None:
+    """The command `paceline`."""
+    app(prog_name="paceline")

@@ -1,0 +1,164 @@
+"""The commands on tasks: submit, status, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from paceline_cli.connection import connect, world_of
+from paceline_cli.failures import FAILED
+from paceline_cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
+from paceline_cli.rendering import console, count, duration, place_line, show, show_json, task_line, task_lines
+from paceline_cli.watching import Watching
+from paceline_client import Paceline, Place, Task, TaskOrder
+
+#: Tasks that a terminal is told one by one; of more it is told the sum.
+MAX_LINES = 10
+
+
+def _key(text: str | None) -> str | None:
+    if text is not None and not (1 <= len(text) <= 240 and text.isascii() and text.isprintable()):
+        raise typer.BadParameter("a key is 1 to 240 printable ASCII characters")
+    return text
+
+
+def submit(
+    context: typer.Context,
+    user: User,
+    task: Annotated[str, typer.Option(help="The name of what is to run.")] = "log",
+    payload: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE|-", help="JSON, a file of it, or - for standard input.")
+    ] = None,
+    number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Submit it so often.")] = 1,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until all have ended, with a bar.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Over the limit, refuse instead of queueing.")] = False,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Park it so long: 30s, 10m, 2h, 1d.", show_default=False)
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Park it until then: an ISO 8601 time, here unless it names a zone."),
+    ] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Gets a signed POST when it has ended.", show_default=False)
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(callback=_key, help="Idempotency key: the same again is the same task.")
+    ] = None,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit tasks to a user's lane.
+
+    What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
+    scheduled for its time and gets its place then, holding up nobody before.
+
+    Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
+    """
+    if delay is not None and at is not None:
+        raise typer.BadParameter("either --delay or --at, not both")
+    delay_seconds = None if delay is None else length_ms(delay, "--delay") / 1000
+    run_at = None if at is None else moment_ms(at, "--at")
+    order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url)
+    with connect(context, url, token) as paceline:
+        places = _submitted(paceline, user, order, number, key, strict)
+        if not watch:
+            _show_places(places, as_json)
+            return
+        out = console()
+        if out.is_terminal and not as_json:
+            show([_sum(places)], out)
+        _show_ended(Watching(paceline, world_of(context).clock, out).ended(places), as_json)
+
+
+def _submitted(
+    paceline: Paceline, user: str, order: TaskOrder, number: int, key: str | None, strict: bool
+) -> list[Place]:
+    if number == 1:
+        place = paceline.submit(
+            user,
+            order.payload,
+            order.task,
+            run_at=order.run_at,
+            delay_seconds=order.delay_seconds,
+            callback_url=order.callback_url,
+            idempotency_key=key,
+            strict=strict,
+        )
+        return [place]
+    return paceline.submit_many(user, [order] * number, idempotency_key=key, strict=strict)
+
+
+def _show_places(places: Sequence[Place], as_json: bool) -> None:
+    out = console()
+    if as_json:
+        for place in places:
+            show_json(place)
+    elif out.is_terminal and len(places) > MAX_LINES:
+        show([_sum(places)], out)
+    else:
+        show((place_line(place) for place in places), out)
+
+
+def _sum(places: Sequence[Place]) -> str:
+    last = places[-1]
+    first = f"{count(len(places), 'task')} submitted for {last.user_id}"
+    if last.is_scheduled:
+        return f"{first}: scheduled in {duration(last.delay_ms)}"
+    return f"{first}: the last starts in {duration(last.delay_ms)}" if last.queued else f"{first}: may start now"
+
+
+def _show_ended(tasks: Sequence[Task], as_json: bool) -> None:
+    """As above, and the exit code 1 when one has not succeeded."""
+    out, bad = console(), [task for task in tasks if task.state != "succeeded"]
+    if as_json:
+        for task in tasks:
+            show_json(task)
+    elif out.is_terminal and len(tasks) > MAX_LINES:
+        show([*map(task_line, bad), f"{len(tasks) - len(bad)} of {len(tasks)} succeeded"], out)
+    else:
+        show(map(task_line, tasks), out)
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+def status(
+    context: typer.Context,
+    user: User,
+    task_id: TaskId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show a task: its state, its place in line, when it starts.
+
+    Exit code: 0 while it waits or runs and when it succeeded, 1 when it failed, was cancelled or is not there.
+    """
+    with connect(context, url, token) as paceline:
+        task = paceline.wait((user, task_id)) if wait else paceline.task(user, task_id)
+    _show_task(context, task, as_json)
+    if task.state in ("failed", "cancelled"):
+        raise typer.Exit(FAILED)
+
+
+def cancel(
+    context: typer.Context, user: User, task_id: TaskId, as_json: Json = False, url: Url = None, token: Token = None
+) -> None:
+    """Cancel a task that has not started; it takes no start.
+
+    Exit code: 0 when it is cancelled, 4 when it has started or ended.
+    """
+    with connect(context, url, token) as paceline:
+        task = paceline.cancel(user, task_id)
+    _show_task(context, task, as_json)
+
+
+def _show_task(context: typer.Context, task: Task, as_json: bool) -> None:
+    if as_json:
+        show_json(task)
+    else:
+        show(task_lines(task, round(world_of(context).clock.now() * 1000)))

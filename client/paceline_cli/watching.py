@@ -1,0 +1,88 @@
+"""Watching submitted tasks until all of them have ended: a bar on a terminal, nothing else anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from paceline_cli.rendering import duration
+from paceline_client import Clock, Paceline, Place, Task
+
+#: Between two looks; each look is one request, however many tasks there are.
+LOOK_SECONDS = 0.5
+#: As long as a task is scheduled, so that one in a week is not asked for a million times.
+MAX_LOOK_SECONDS = 10.0
+
+
+def begun(last: Task, total: int) -> int:
+    """How many of so many tasks are no longer in line, by the place of the last one, which has not ended."""
+    return 0 if last.is_scheduled else max(0, total - max(1, last.position))
+
+
+class Watching:
+    """One wait for many tasks of one user, who starts them in order: the last one's place tells of all.
+
+    ScheduledTask ones get their places in any order; when the last one has ended, the wait goes on with what has not.
+    """
+
+    def __init__(self, paceline: Paceline, clock: Clock, out: Console) -> None:
+        self._paceline = paceline
+        self._clock = clock
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=out,
+            disable=not out.is_terminal,
+            transient=True,
+        )
+
+    def ended(self, places: Sequence[Place]) -> list[Task]:
+        """The tasks, in their order, once each has ended."""
+        user_id = places[0].user_id
+        self._bar = self._progress.add_task(user_id, total=len(places), left=duration(places[-1].delay_ms) + " left")
+        with self._progress:
+            last = places[-1].task_id
+            while True:
+                self._wait_for(user_id, last, len(places))
+                tasks = self._tasks(user_id, places)
+                # One that was cancelled ends before those ahead of it.
+                going_on = [task for task in tasks if not task.has_ended]
+                if not going_on:
+                    return tasks
+                last = going_on[-1].task_id
+
+    def _wait_for(self, user_id: str, task_id: str, total: int) -> None:
+        while not (task := self._paceline.task(user_id, task_id)).has_ended:
+            self._progress.update(self._bar, completed=begun(task, total), left=self._time_left(task))
+            self._clock.sleep(self._pause(task))
+        self._progress.update(self._bar, completed=total, left="")
+
+    def _pause(self, task: Task) -> float:
+        """Seconds until the next look."""
+        if not task.is_scheduled:
+            return LOOK_SECONDS
+        return min(max(LOOK_SECONDS, task.planned_at / 1000 - self._clock.now()), MAX_LOOK_SECONDS)
+
+    def _time_left(self, task: Task) -> str:
+        if task.estimated_at is None:
+            return "paused" if task.state == "queued" else "running"
+        left = duration(task.estimated_at - self._clock.now() * 1000)
+        return f"scheduled in {left}" if task.is_scheduled else f"{left} left"
+
+    def _tasks(self, user_id: str, places: Sequence[Place]) -> list[Task]:
+        if len(places) == 1:
+            return [self._paceline.task(user_id, places[0].task_id)]
+        wanted = {place.task_id for place in places}
+        first = min(wanted)
+        found: list[Task] = []
+        for task in self._paceline.tasks(user_id):
+            if task.task_id in wanted:
+                found.append(task)
+            # Ids sort by the time of their submit; numbers don't, since a scheduled task gets its own late.
+            if len(found) == len(wanted) or task.task_id < first:
+                break
+        return sorted(found, key=lambda task: task.seq)

@@ -1,0 +1,58 @@
+"""The number and the order of the calls of AWS that a submit makes: each costs time and money."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.in_process import Paceline
+
+
+def bulk(user: str, count: int, **more: Any) -> dict[str, Any]:
+    return {"user_id": user, "tasks": [{"payload": number, **more} for number in range(count)]}
+
+
+@pytest.fixture
+def calls(paceline: Paceline) -> Counter[str]:
+    """Counts the requests that go to AWS, by operation."""
+    counter: Counter[str] = Counter()
+
+    def count(request: Any, event_name: str, **_: Any) -> None:
+        counter[event_name.rpartition(".")[2]] += 1
+
+    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
+        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
+    return counter
+
+
+def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
+    assert calls == {"UpdateItem": 1, "BatchWriteItem": 4, "SendMessageBatch": 10}
+    calls.clear()
+    assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
+    assert calls == {"UpdateItem": 2, "BatchWriteItem": 4, "SendMessageBatch": 10}
+
+
+@pytest.mark.parametrize("came_before", [False, True])
+@pytest.mark.parametrize("count", [1, 11, 81, 100])
+def test_bulk_takes_no_more_calls_than_it_may(
+    paceline: Paceline, user: str, calls: Counter[str], count: int, came_before: bool
+) -> None:
+    if came_before:
+        paceline.submit(user)
+        paceline.clock.advance(3_600_000)
+        calls.clear()
+    paceline.request("POST", "/api/v1/tasks", bulk(user, count))
+    assert "SendMessage" not in calls
+    assert sum(calls.values()) <= 16
+
+
+def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    paceline.submit(user)
+    counts = []
+    for _ in range(2):
+        calls.clear()
+        paceline.submit(user)
+        counts.append(dict(calls))
+        paceline.request("POST", "/api/v1/tasks", bulk(user, 40))
+    assert counts == [{"UpdateItem": 2, "SendMessage": 1, "PutItem": 1}] * 2

@@ -1,0 +1,218 @@
+"""What became a dead letter comes back: at the end of its own user's lane, in order, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.container import container
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.scheduled import Callback, to_message
+from chalicelib.outbound.client import Answer
+from chalicelib.scheduled.callbacks import CallbackSender
+from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
+from chalicelib.tasks.registry import registry
+from operations.redrive import redrive
+from tests.in_process import Deploy, Paceline
+from tests.unit.workshop import Failing
+
+OUT_OF_ORDER: list[bool] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def broken_task() -> Iterator[None]:
+    def broken(payload: Any) -> Any:
+        if OUT_OF_ORDER:
+            raise RuntimeError("out of order")
+        return payload
+
+    registry.task("broken", attempts=1)(broken)
+    yield
+    del registry._definitions["broken"]
+
+
+@pytest.fixture
+def failing(deploy: Deploy) -> Iterator[Paceline]:
+    OUT_OF_ORDER.append(True)
+    yield deploy(LIMITS="50/second")
+    OUT_OF_ORDER.clear()
+
+
+def fail(paceline: Paceline, user: str, *numbers: int) -> None:
+    for n in numbers:
+        body = {"user_id": user, "task": "broken", "payload": n}
+        assert paceline.request("POST", "/api/v1/task", body).status_code in (202, 429)
+    work(paceline, user)
+
+
+def work(paceline: Paceline, user: str) -> list[object]:
+    """Results of what the user's lane had to give, in order."""
+    for record in paceline.receive(user):
+        assert paceline.work(record) == []
+        paceline.delete(record)
+    return [line.get("result", line.get("error")) for line in paceline.events if line["user_id"] == user]
+
+
+def test_dead_letters_run_again_in_their_users_order(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1, 2, 3)
+    assert len(set(work(failing, user))) == 1
+    OUT_OF_ORDER.clear()
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: submitted again"] * 3
+    failing.clock.advance(60_000)
+    assert work(failing, user)[3:] == [1, 2, 3]
+    assert list(redrive(container(), None)) == []
+
+
+def test_only_the_named_users_dead_letters_come_back_and_the_others_stay_in_sight(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1)
+    fail(failing, f"{user}-other", 2)
+    assert len(list(redrive(container(), user))) == 1
+    assert [line.split(":")[0] for line in redrive(container(), None)] == [f"{user}-other"]
+
+
+class Forgetful:
+    """SQS that loses the first delete."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def delete_message(self, **request: Any) -> Any:
+        if self._lost:
+            return self._sqs.delete_message(**request)
+        self._lost = True
+        self._sqs.change_message_visibility(**request, VisibilityTimeout=0)
+        raise UnavailableError("AWS is away")
+
+
+def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1)
+    container().__dict__["sqs"] = Forgetful(failing.queues.aws.sqs)
+    with pytest.raises(UnavailableError):
+        list(redrive(container(), None))
+    assert len(list(redrive(container(), None))) == 1
+    OUT_OF_ORDER.clear()
+    failing.clock.advance(60_000)
+    assert work(failing, user)[1:] == [1]
+
+
+class Visible:
+    """SQS that hides nothing that was received."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def receive_message(self, **request: Any) -> Any:
+        return self._sqs.receive_message(**{**request, "VisibilityTimeout": 0})
+
+
+def test_redrive_whose_repeat_is_refused_submits_once(failing: Paceline, user: str) -> None:
+    """The first try was sent and not answered, and the lane had no room for the second."""
+    fail(failing, user, 1)
+    parts = container()
+    parts.__dict__["sqs"] = Visible(failing.queues.aws.sqs)
+    queue = Failing(parts.queue)
+    parts.__dict__["queue"] = queue
+    parts.__dict__.pop("submitter", None)
+    queue.fail("send", after=True)
+    with pytest.raises(UnavailableError):
+        next(redrive(parts, user))
+    assert failing.submit(user).status_code in (202, 429)
+    parts.control.pause(user, failing.clock.now_ms() + 2 * 3_600_000)
+    assert "longer than the" in next(redrive(parts, user))
+    parts.control.resume(user)
+    assert "submitted again" in next(redrive(parts, user))
+    OUT_OF_ORDER.clear()
+    failing.clock.advance(60_000)
+    assert work(failing, user)[1:] == [1, None]
+
+
+URL = "https://hooks.example.com/ends"
+
+
+def failure(paceline: Paceline, user: str, url: str = URL) -> None:
+    """The dead letter of a callback that nobody took for a day."""
+    event = {"event": "task_completed", "task_id": f"{user}-1"}
+    callback = Callback(user, f"{user}-1", url, event, paceline.clock.now_ms() - TRIED_FOR_MS)
+    container().queue.send_dead(user, f"{user}-1-end", to_message(callback), f"callback to {url}: HTTP 503")
+
+
+def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user: str) -> list[bytes]:
+    """What the queue `later` has to tell of the user, told to somebody who answers so."""
+    bodies: list[bytes] = []
+
+    def call(method: str, url: str, headers: Any, body: bytes, *_: Any) -> Answer:
+        bodies.append(body)
+        return Answer(status, {}, b"", False)
+
+    monkeypatch.setitem(container().dispatcher.__dict__, "_tell", CallbackSender(call, None))
+    for record in paceline.receive_scheduled():
+        if f'"{user}"' in record["body"] and not paceline.dispatch(record):
+            paceline.delete(record)
+    return bodies
+
+
+def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure(failing, user)
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: callback sent again"]
+    assert list(redrive(container(), None)) == []
+    [body] = told(failing, monkeypatch, 200, user)
+    assert json.loads(body)["task_id"] == f"{user}-1"
+    assert told(failing, monkeypatch, 200, user) == []
+
+
+def test_callback_that_comes_back_has_a_day_again(
+    failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure(failing, user)
+    assert len(list(redrive(container(), user))) == 1
+    assert len(told(failing, monkeypatch, 503, user)) == 1
+    assert list(redrive(container(), None)) == [], "it is no dead letter but waits for its next try"
+
+
+def test_callback_of_another_user_than_its_lane_stays(failing: Paceline, user: str) -> None:
+    callback = Callback("eve", "t", URL, {}, 0)
+    container().queue.send_dead(user, "t-end", to_message(callback), "forged")
+    (line,) = redrive(container(), None)
+    assert line.endswith(f"it names user 'eve' in the lane of {user!r}")
+
+
+def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) -> None:
+    container().queue.send_dead(user, "x", "hello", "no task")
+    failure(failing, user)
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [
+        f"{user}: stays",
+        f"{user}: callback sent again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("hello", "malformed task message"),
+        ('{"v": 99}', "unsupported message version 99"),
+        (
+            '{"v": 1, "user_id": "eve", "task_id": "t", "seq": 1, "task": "broken", "planned_at": 1, '
+            '"submitted_at": 1, "payload": 1}',
+            "it names user 'eve' in the lane of",
+        ),
+    ],
+)
+def test_what_is_no_task_of_this_lane_stays_and_is_named(failing: Paceline, user: str, body: str, reason: str) -> None:
+    failing.queues.aws.sqs.send_message(
+        QueueUrl=failing.queues.aws.dead_letter_url, MessageBody=body, MessageGroupId=user, MessageDeduplicationId=user
+    )
+    (line,) = redrive(container(), None)
+    assert f"{user}: stays" in line
+    assert reason in line
+    (again,) = redrive(container(), None)
+    assert again == line, "it is in sight again at once"
