@@ -12,6 +12,7 @@ from local.ministack_tuning import WaitingReceives, given_up_with_client
 URL = "http://queue"
 LONG_SECONDS = 60
 
+
 class Queue:
     """A queue of one message group for each message."""
 
