@@ -6,6 +6,8 @@ PYTHON ?= python3
 STAGE ?= dev
 MINUTES ?= 10
 BIN := .venv/bin
+# The command line, as ./paceline runs it.
+PACELINE := $(BIN)/python -m operations
 READY := .venv/.ready
 RUNS := .venv/.ready-run
 # The folders of tests that run in one process, over memory: `make test`. All others belong to `make test-all`.
@@ -44,10 +46,10 @@ audit-deps: $(READY) ## ask whether what the Lambda package holds has known weak
 	@$(BIN)/python -m operations.audit_deps
 
 logs: $(RUNS) ## follow the completions
-	@exec $(BIN)/python -m completions.tail
+	@exec $(PACELINE) logs
 
 audit: $(RUNS) ## prove from the completion log that the pace was kept
-	@exec $(BIN)/python -m completions.audit
+	@exec $(PACELINE) audit
 
 simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
 	@exec $(BIN)/python -m tests.simulation --schedules $(or $(N),10000) --seed $(or $(SEED),0)
@@ -56,13 +58,13 @@ mutants: $(READY) ## turn off one guard after the other: in how many schedules i
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
 redrive: $(RUNS) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
-	@exec $(BIN)/python -m operations.redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
+	@exec $(PACELINE) redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
 chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 demo: $(READY) ## send bursts for five users, watch them live, see the proof
-	@exec ./paceline demo
+	@exec $(PACELINE) demo
 
 pictures: $(READY) ## draw the pictures of README anew; takes a minute
 	@exec env PYTHONPATH=client $(BIN)/python -m demo.pictures
@@ -77,13 +79,13 @@ stack: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
 
 deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
-	@exec $(BIN)/python -m infra.deploy up --stage $(STAGE)
+	@exec $(PACELINE) deploy --stage $(STAGE)
 
 destroy: $(READY) ## take everything of STAGE away again
-	@exec $(BIN)/python -m infra.deploy down --stage $(STAGE)
+	@exec $(PACELINE) destroy --stage $(STAGE)
 
 package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
-	@exec $(BIN)/python -m infra.deploy package --stage $(STAGE)
+	@exec $(PACELINE) package --stage $(STAGE)
 
 test-deployed: $(READY) ## test the deployed STAGE that answers at URL
 	@test -n "$(URL)" || { echo "say where it answers: make test-deployed URL=https://..." >&2; exit 2; }

@@ -1,10 +1,12 @@
-"""The map of what is deployed: every route, and the function that SQS triggers."""
+"""All that is deployed: every route, and the functions that SQS triggers."""
 
 import json
 import os
 import signal
 from collections.abc import Callable
 from contextvars import ContextVar
+from enum import Enum
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +18,6 @@ from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
 from chalicelib.container import authenticates, container, queue_name, scheduled_queue_name, use
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
-from chalicelib.lanes.control import Control
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.worker.worker import Deferred, Delivery
 
@@ -34,17 +35,61 @@ app.api.cors = CORS
 
 #: `app.current_request` is one for the process, and locally a process serves many requests at a time.
 _request: ContextVar[Request] = ContextVar("request")
-#: Our own check answers in problem+json; Chalice's would not.
-ANY_TYPE = ["*/*"]
-#: Who asks, on every route that is not public.
+#: The caller, on every route that is not public.
 _caller: ContextVar[Caller] = ContextVar("caller")
-#: With AUTH=jwt all other routes need a token, those still to come included.
-PUBLIC = frozenset({"/", "/web/{name}", "/health-check", "/openapi.json"})
+#: Paths of the public routes. With AUTH=jwt all others need a token.
+PUBLIC: set[str] = set()
+
+
+class Access(Enum):
+    """The callers that may use a route."""
+
+    PUBLIC = "all callers, also without a token"
+    CALLER = "callers with a token; under /users/{user}, that user and admins"
+    ADMIN = "admins"
+
+
+View = Callable[..., Response]
+
+
+def route(path: str, method: str, access: Access = Access.CALLER) -> Callable[[View], View]:
+    """Registers a view with Chalice. It gets the path's parameters, with `{user}` decoded, checked and authorised.
+
+    An error that has a status, from the checks or the view, is answered as problem+json.
+    """
+    # Chalice refuses other content types with a body of its own, so routes with a body check theirs themselves.
+    content_types = {"content_types": ["*/*"]} if method in ("POST", "PUT") else {}
+    if access is Access.PUBLIC:
+        PUBLIC.add(path)
+
+    def register(view: View) -> View:
+        @wraps(view)
+        def answered(**parameters: str) -> Response:
+            try:
+                return view(**_authorised(access, parameters))
+            except problems.ANSWERED as error:
+                return problems.problem_of(error)
+
+        app.route(path, methods=[method], **content_types)(answered)
+        return view
+
+    return register
+
+
+def _authorised(access: Access, parameters: dict[str, str]) -> dict[str, str]:
+    """The path's parameters, checked. ForbiddenError if the caller may not use the route."""
+    if access is Access.ADMIN:
+        _caller.get().require_admin()
+    if "user" not in parameters:
+        return parameters
+    user_id = requests.path_user_id(parameters["user"])
+    _caller.get().require_may_act_for(user_id)
+    return {**parameters, "user": user_id}
 
 
 @app.middleware("http")
 def know_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
-    """The view relies on this, not on the authorizer: that one only keeps requests away from it."""
+    """Identifies the caller before Chalice looks at method and content type; views rely on this, not the authorizer."""
     _request.set(request)
     if request.path in PUBLIC:
         return get_response(request)
@@ -58,168 +103,103 @@ def know_caller(request: Request, get_response: Callable[[Request], Response]) -
         return get_response(request)
 
 
-@app.route("/api/v1/task", methods=["POST"], content_types=ANY_TYPE)
+@route("/api/v1/task", "POST")
+@route("/task", "POST")
 def submit_task() -> Response:
-    return problems.answered(_submit_one)
+    parts = container()
+    submission = requests.read_submit(
+        _request.get(), _caller.get(), parts.settings, parts.registry, parts.clock.now_ms()
+    )
+    answer = parts.idempotency.run(submission, parts.submitter.submit, responses.submit_answer)
+    return responses.submit_response(answer)
 
 
-@app.route("/task", methods=["POST"], content_types=ANY_TYPE)
-def submit_task_short() -> Response:
-    return problems.answered(_submit_one)
-
-
-def _submit_one() -> Response:
-    request, parts = _request.get(), container()
-    user_id, new = requests.read_submit(request, parts.settings, parts.registry, parts.clock.now_ms())
-    return parts.submit_handler.submit_one(request, _user_to_act_for(user_id), new)
-
-
-@app.route("/api/v1/tasks", methods=["POST"], content_types=ANY_TYPE)
+@route("/api/v1/tasks", "POST")
 def submit_tasks() -> Response:
-    return problems.answered(_submit_many)
+    parts = container()
+    submission = requests.read_bulk(_request.get(), _caller.get(), parts.settings, parts.registry, parts.clock.now_ms())
+    answer = parts.idempotency.run(submission, parts.submitter.submit_bulk, responses.submit_answer)
+    return responses.submit_response(answer)
 
 
-def _submit_many() -> Response:
-    request, parts = _request.get(), container()
-    user_id, new = requests.read_bulk(request, parts.settings, parts.registry, parts.clock.now_ms())
-    return parts.submit_handler.submit_many(request, _user_to_act_for(user_id), new)
-
-
-def _user_to_act_for(named: str | None) -> str:
-    """Whom the request names, else who sends it."""
-    caller = _caller.get()
-    user_id = requests.required_user(named or caller.user_id)
-    caller.require_may_act_for(user_id)
-    return user_id
-
-
-@app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["GET"])
+@route("/api/v1/users/{user}/tasks/{task_id}", "GET")
 def get_task(user: str, task_id: str) -> Response:
-    return _for(
-        user, lambda user_id, control: responses.task_answer(control.task(user_id, requests.path_task_id(task_id)))
-    )
+    return responses.task_answer(container().control.task(user, requests.path_task_id(task_id)))
 
 
-@app.route("/api/v1/users/{user}/tasks/{task_id}", methods=["DELETE"])
+@route("/api/v1/users/{user}/tasks/{task_id}", "DELETE")
 def cancel_task(user: str, task_id: str) -> Response:
-    return _for(
-        user, lambda user_id, control: responses.task_answer(control.cancel(user_id, requests.path_task_id(task_id)))
-    )
+    return responses.task_answer(container().control.cancel(user, requests.path_task_id(task_id)))
 
 
-@app.route("/api/v1/users/{user}/tasks", methods=["GET"])
+@route("/api/v1/users/{user}/tasks", "GET")
 def list_tasks(user: str) -> Response:
-    return _for(
-        user,
-        lambda user_id, control: responses.tasks_answer(
-            *control.tasks(user_id, *requests.read_listing(_request.get()))
-        ),
-    )
+    return responses.tasks_answer(*container().control.tasks(user, *requests.read_listing(_request.get())))
 
 
-@app.route("/api/v1/users/{user}", methods=["GET"])
+@route("/api/v1/users/{user}", "GET")
 def get_lane(user: str) -> Response:
-    return _for(user, lambda user_id, control: responses.lane_answer(control.lane(user_id)))
+    return responses.lane_answer(container().control.lane(user))
 
 
-@app.route("/api/v1/users/{user}/limits", methods=["PUT"], content_types=ANY_TYPE)
+@route("/api/v1/users/{user}/limits", "PUT", Access.ADMIN)
 def put_limits(user: str) -> Response:
-    return _for_admin(
-        user,
-        lambda user_id, control: responses.lane_answer(
-            control.set_limits(user_id, requests.read_limits(_request.get()))
-        ),
-    )
+    return responses.lane_answer(container().control.set_limits(user, requests.read_limits(_request.get())))
 
 
-@app.route("/api/v1/users/{user}/limits", methods=["DELETE"])
+@route("/api/v1/users/{user}/limits", "DELETE", Access.ADMIN)
 def delete_limits(user: str) -> Response:
-    return _for_admin(user, lambda user_id, control: responses.lane_answer(control.set_limits(user_id, None)))
+    return responses.lane_answer(container().control.set_limits(user, None))
 
 
-@app.route("/api/v1/users/{user}/pause", methods=["POST"], content_types=ANY_TYPE)
+@route("/api/v1/users/{user}/pause", "POST", Access.ADMIN)
 def pause_lane(user: str) -> Response:
-    now_ms = container().clock.now_ms()
-    return _for_admin(
-        user,
-        lambda user_id, control: responses.lane_answer(
-            control.pause(user_id, requests.read_pause(_request.get(), now_ms))
-        ),
-    )
+    parts = container()
+    return responses.lane_answer(parts.control.pause(user, requests.read_pause(_request.get(), parts.clock.now_ms())))
 
 
-@app.route("/api/v1/users/{user}/resume", methods=["POST"], content_types=ANY_TYPE)
+@route("/api/v1/users/{user}/resume", "POST", Access.ADMIN)
 def resume_lane(user: str) -> Response:
-    return _for_admin(user, lambda user_id, control: responses.lane_answer(control.resume(user_id)))
+    return responses.lane_answer(container().control.resume(user))
 
 
-def _for(user: str, view: Callable[[str, Control], Response]) -> Response:
-    def answer() -> Response:
-        user_id = requests.path_user_id(user)
-        _caller.get().require_may_act_for(user_id)
-        return view(user_id, container().control)
-
-    return problems.answered(answer)
-
-
-def _for_admin(user: str, view: Callable[[str, Control], Response]) -> Response:
-    return _to_admin(lambda: _for(user, view))
-
-
-def _to_admin(view: Callable[[], Response]) -> Response:
-    def answer() -> Response:
-        _caller.get().require_admin()
-        return view()
-
-    return problems.answered(answer)
-
-
-@app.route("/api/v1/lanes", methods=["GET"])
+@route("/api/v1/lanes", "GET", Access.ADMIN)
 def list_lanes() -> Response:
-    return problems.answered(_list_lanes)
-
-
-def _list_lanes() -> Response:
-    _caller.get().require_admin()
     return responses.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))
 
 
-@app.route("/", methods=["GET"])
+@route("/", "GET", Access.PUBLIC)
 def dashboard() -> Response:
     return dashboard_files.file_response(_request.get(), dashboard_files.INDEX)
 
 
-@app.route("/web/{name}", methods=["GET"])
+@route("/web/{name}", "GET", Access.PUBLIC)
 def dashboard_file(name: str) -> Response:
-    return problems.answered(lambda: dashboard_files.file_response(_request.get(), name))
+    return dashboard_files.file_response(_request.get(), name)
 
 
-@app.route("/health-check", methods=["GET"])
+@route("/health-check", "GET", Access.PUBLIC)
 def health_check() -> Response:
     return Response("OK", {"Content-Type": "text/plain"})
 
 
-@app.route("/health", methods=["GET"])
+@route("/health", "GET", Access.ADMIN)
 def health() -> Response:
-    return _to_admin(lambda: responses.health_answer(container().check_health()))
+    return responses.health_answer(container().check_health())
 
 
-@app.route("/openapi.json", methods=["GET"])
+@route("/openapi.json", "GET", Access.PUBLIC)
 def openapi() -> Response:
-    from chalicelib.api.openapi import document  # noqa: PLC0415 - no submit has to wait for it
+    from chalicelib.api.openapi import document  # noqa: PLC0415 - submits need not wait for this import
 
     context = _request.get().context
     base_path = str(context.get("path") or "").removesuffix("/openapi.json") or "/"
     return Response(document(base_path), {"Content-Type": "application/json"})
 
 
-@app.route("/kill", methods=["GET"])
+@route("/kill", "GET")
 def kill() -> Response:
-    return problems.answered(_kill)
-
-
-def _kill() -> Response:
-    # First of all: where it is not allowed, it is not there for anybody.
+    # Before the check for admins: where it is not allowed, it does not exist for anybody.
     if not container().settings.allow_kill:
         return problems.problem(404, "Not found", "There is nothing here; ALLOW_KILL=true would change that.")
     _caller.get().require_admin()
@@ -229,12 +209,12 @@ def _kill() -> Response:
 
 @app.on_sqs_message(queue=queue_name(), batch_size=1, name="worker")
 def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
-    """Runs messages at their time; those that wait, and those that AWS kept from it, are reported as not done."""
+    """Runs messages at their time; reports those that are deferred, or that an AWS failure stopped, as failed items."""
     failures, stuck = [], set()
     for record in event.to_dict()["Records"]:
         user_id = record["attributes"]["MessageGroupId"]
         if user_id in stuck or not _handled(record, user_id):
-            stuck.add(user_id)  # what comes after it in its lane waits behind it
+            stuck.add(user_id)  # later messages of its lane wait behind it
             failures.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failures}
 
@@ -250,7 +230,7 @@ def _handled(record: dict[str, Any], user_id: str) -> bool:
 
 @app.on_sqs_message(queue=scheduled_queue_name(), batch_size=1, name="scheduled")
 def scheduled(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
-    """Does what was put off: admits scheduled tasks at their time, tells of ends."""
+    """Admits scheduled tasks at their time, and sends callbacks."""
     records = event.to_dict()["Records"]
     failed = [record["messageId"] for record in records if not _ran_scheduled_message(record)]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
@@ -269,14 +249,14 @@ if authenticates():
 
     @app.authorizer(ttl_seconds=60)
     def authorizer(request: AuthRequest) -> AuthResponse | dict[str, Any] | None:
-        """Asked by API Gateway, which itself refuses requests without a token; so it is there with AUTH=jwt only."""
+        """Called by API Gateway, which itself refuses requests without a token; so it exists with AUTH=jwt only."""
         try:
             authenticator = container().authenticator
         except (UnavailableError, SettingError) as error:
             print(json.dumps({"event": "authorizer_unavailable", "error": str(error)}), flush=True)
-            return None  # on which API Gateway answers 500, and does not remember it
+            return None  # API Gateway then answers 500 and does not cache it
         return problems.authorizer_answer(request.token, authenticator)
 
     for path in app.routes.keys() - PUBLIC:
-        for route in app.routes[path].values():
-            route.authorizer = authorizer
+        for entry in app.routes[path].values():
+            entry.authorizer = authorizer

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from infra.stack import emulator_defaults, ensure_stack
+from infra.environment import emulator_defaults
+from infra.stack import ensure_stack
 from local.emulator import HOST, free_port
 from local.programs import app_programs
 from local.run_settings import LocalSettings

@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def load_app() -> ModuleType:
-    """Imports the app with settings from the environment and a completion log that goes to the null device."""
+    """Imports the app with the settings of the environment; its completion log goes to the null device."""
     import app  # noqa: PLC0415 - it reads the environment
     from chalicelib.container import Container, use  # noqa: PLC0415
     from chalicelib.settings import Settings  # noqa: PLC0415

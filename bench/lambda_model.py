@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core import visibility
-from chalicelib.core.lane import Start, admit
+from chalicelib.core.admission import admit
+from chalicelib.core.claim import Start
 from chalicelib.core.task import Task
 from chalicelib.settings import Settings
 from chalicelib.worker.worker import Delivery, Done, Worker
@@ -88,8 +89,8 @@ class _Lanes(MemoryLaneStore):
         return super()._write(*arguments)
 
 
-class _Attempts:
-    """Runs no code: a task lasts for its time, then finishes."""
+class _Executor:
+    """Stands for executor and finalizer: no function runs, but the task takes its time, and its outcome is stored."""
 
     def __init__(self, clock: _Clock, usage: Usage) -> None:
         self._clock = clock
@@ -98,7 +99,7 @@ class _Attempts:
     def is_pending(self, _task: Task) -> bool:
         return False
 
-    def most(self, _task: Task) -> int:
+    def max_attempts(self, _task: Task) -> int:
         return 3
 
     def run(self, _task: Task, start: Start) -> None:
@@ -130,11 +131,18 @@ class LambdaModel:
         self._clock = _Clock(self.usage)
         self._lanes = _Lanes(self._clock, self.usage)
         self._queue = _Queue(self._clock, rounds_up=design.always_defers)
-        attempts: Any = _Attempts(self._clock, self.usage)
+        executor: Any = _Executor(self._clock, self.usage)
         queue: Any = self._queue
         tokens = itertools.count()
         self._worker = Worker(
-            self._lanes, MemoryTaskStore(), queue, attempts, self._clock, lambda: str(next(tokens)), settings
+            self._lanes,
+            MemoryTaskStore(),
+            queue,
+            executor,
+            executor,
+            self._clock,
+            lambda: str(next(tokens)),
+            settings,
         )
         self._events: list[tuple[int, int, Callable[[int], None]]] = []
         self._order = itertools.count()

@@ -49,7 +49,7 @@ class Wire:
         self._asks.parameters = params
 
     def _written(self, parsed: Mapping[str, Any], model: Any, **_others: Any) -> None:
-        """Adds a write unit for each KB or part of it. If an update returns no item, its values count."""
+        """Adds write units, one per KB begun. An item that an update does not return is taken to be its values."""
         asked = self._asks.parameters
         if model.name in _WRITES:
             item = parsed.get("Attributes") or parsed.get("Item") or asked.get("Item")

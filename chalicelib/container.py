@@ -17,7 +17,6 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.submit_handler import SubmitHandler
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
@@ -43,8 +42,9 @@ from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
 from chalicelib.worker.completion_log import StandardOutputLog
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Worker
 
 #: For other tasks to end when a process has to, because one of its tasks did not.
@@ -130,21 +130,20 @@ class Container:
 
     @cached_property
     def submitter(self) -> Submitter:
-        turn, settings, daily_cap = (
-            PerUserLock().turn,
+        return Submitter(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self._retry,
             self.settings,
+            PerUserLock().lock,
+            self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
         )
-        stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, self.clock, self._retry, settings, turn, self.scheduled_queue, daily_cap)
 
     @cached_property
     def idempotency(self) -> Idempotency:
         return Idempotency(self.requests, self.clock, new_id)
-
-    @cached_property
-    def submit_handler(self) -> SubmitHandler:
-        return SubmitHandler(self.submitter, self.idempotency, new_id, self.settings.over_limit)
 
     @cached_property
     def control(self) -> Control:
@@ -172,33 +171,30 @@ class Container:
         return registry
 
     @cached_property
-    def attempts(self) -> Attempts:
-        keeper = LeaseKeeper(self.lanes, self.clock)
-        return Attempts(
-            self.lanes,
-            self.tasks,
-            self.queue,
-            self.log,
-            self.registry,
-            self.clock,
-            self.settings,
-            keeper,
-            end_process,
-            self.scheduled_queue,
-        )
+    def renewer(self) -> LeaseRenewer:
+        return LeaseRenewer(self.lanes, self.clock)
+
+    @cached_property
+    def finalizer(self) -> Finalizer:
+        stage, queues = self.settings.stage, self.scheduled_queue
+        return Finalizer(self.tasks, self.queue, self.log, self.clock, self.renewer, stage, queues)
+
+    @cached_property
+    def executor(self) -> TaskExecutor:
+        stores, settings = (self.lanes, self.tasks), self.settings
+        return TaskExecutor(*stores, self.registry, self.clock, settings, self.renewer, self.finalizer, end_process)
 
     @cached_property
     def worker(self) -> Worker:
         token = lambda: secrets.token_hex(8)  # noqa: E731
-        return Worker(
-            self.lanes, self.tasks, self.queue, self.attempts, self.clock, token, self.settings, self._presence
-        )
+        stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
+        return Worker(*stores, *runs, self.clock, token, self.settings, self._presence)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
         tell = CallbackSender(self.outbound.call, self.settings.webhook_key)
         return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.attempts, tell, self.clock
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, tell, self.clock
         )
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:

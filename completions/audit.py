@@ -1,22 +1,19 @@
 """The proof of the pace: judges the completion log alone, and trusts nothing that the workers computed.
 
-`audit` reads and judges, `completions.audit_table` says it in words, `main` is the command. It must not know the lane,
+`audit` reads and judges, `completions.audit_table` prints the report. It must not know the lane,
 the store or the worker: what it shares with them is only what a limit is.
 """
 
-import argparse
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
-from chalicelib.core.errors import LimitsError
 from chalicelib.core.limits import Limit, Limits, parse_limits
 from chalicelib.settings import DEFAULT_LIMITS
 from completions.audit_table import as_json, as_table
-from completions.options import add_log_options, chosen_folder, setting
 from completions.reader import Completion, Foreign, folder_lines, read_completions
 from completions.report import Breach, Lateness, LimitRow, Report
 from completions.windows import Busiest, Start, busiest_windows
@@ -166,33 +163,17 @@ def _ranked(ordered: Sequence[int], percent: int) -> int:
 
 
 def default_limits(text: str | None) -> Limits:
-    """The limits that the text names, else LIMITS, else the default. Raises LimitsError."""
-    return parse_limits(text or setting("LIMITS", DEFAULT_LIMITS))
+    """The limits in the text, else Paceline's default. Raises LimitsError."""
+    return parse_limits(text or DEFAULT_LIMITS)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Audit the log that the command line names; 0 is clean or empty, 1 broken, 2 bad usage (as SystemExit)."""
-    parser = argparse.ArgumentParser("completions.audit", description="Prove the pace from the completion log.")
-    add_log_options(parser)
-    parser.add_argument("--limits", help=f"the default limits (default: LIMITS, else '{DEFAULT_LIMITS}')")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    arguments = parser.parse_args(words)
-    if arguments.log_dir and not arguments.log_dir.is_dir():
-        parser.error(f"--log-dir {arguments.log_dir} is not a folder")
-    try:
-        limits = default_limits(arguments.limits)
-    except LimitsError as error:
-        parser.error(str(error))
-    folder = chosen_folder(arguments)
-    report = audit(only_user(read_completions(folder_lines(folder)), arguments.user), limits)
-    print(json.dumps(as_json(report), indent=2) if arguments.json else as_table(report, str(folder)))
-    return 0 if report.clean else 1
+def print_audit(folder: Path, user_id: str | None, limits: Limits, is_json: bool) -> bool:
+    """Audits the log in the folder, of one user or of all, and prints the report; True if it is clean or empty."""
+    report = audit(only_user(read_completions(folder_lines(folder)), user_id), limits)
+    print(json.dumps(as_json(report), indent=2) if is_json else as_table(report, str(folder)))
+    return report.clean
 
 
 def only_user(entries: Iterable[Completion | Foreign], user_id: str | None) -> Iterator[Completion | Foreign]:
     """The entries of one user, of every user for None; foreign lines are nobody's and stay."""
     return (e for e in entries if user_id is None or isinstance(e, Foreign) or e.user_id == user_id)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,21 +3,19 @@
 Reads files only as far as their lines are whole, and never writes to them.
 """
 
-import argparse
 import json
 import os
 import re
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from completions.audit_table import utc
-from completions.options import add_log_options, chosen_folder
 from completions.reader import Completion, LogLine, decode_line, parse_line, stream_name, stream_paths
 
 #: How long to wait before looking for new lines again.
@@ -177,24 +175,12 @@ def show(batches: Iterable[list[Entry]], form: str, write: Callable[[str], objec
         return
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Print the log that the command line names, and go on until Ctrl-C unless told not to."""
-    parser = argparse.ArgumentParser("completions.tail", description="Follow the completion log.")
-    add_log_options(parser)
-    parser.add_argument("--follow", action=argparse.BooleanOptionalAction, default=True, help="wait for more")
-    parser.add_argument("--since", default="10m", help="from when: 30s, 10m, 2h, 1d, 1w or an ISO 8601 time")
-    parser.add_argument("--format", choices=list(FORMATS), default="line", help="how to print a completion")
-    arguments = parser.parse_args(words)
-    try:
-        since_ms = parse_since(arguments.since, int(time.time() * 1000))
-    except ValueError:
-        parser.error(f"--since {arguments.since}: use 30s, 10m, 2h, 1d, 1w or an ISO 8601 time")
-    folder = chosen_folder(arguments)
+def print_log(folder: Path, user_id: str | None, since_ms: int, form: str, follows: bool) -> None:
+    """Prints the log in the folder from a time on, epoch ms. follows: until Ctrl-C. form: a key of FORMATS."""
     if not folder.is_dir():
         print(f"no completion log yet in {folder}", file=sys.stderr)
-    wait = _wait_for_more if arguments.follow else lambda: False
-    _print(follow(Tail(folder, since_ms), Choice(arguments.user, since_ms), wait), arguments.format)
-    return 0
+    wait = _wait_for_more if follows else lambda: False
+    _print(follow(Tail(folder, since_ms), Choice(user_id, since_ms), wait), form)
 
 
 def _print(batches: Iterable[list[Entry]], form: str) -> None:
@@ -216,7 +202,3 @@ def _wait_for_more() -> bool:
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)
     return not any(state & select.POLLERR for _, state in reader.poll(0))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.lines import duration
+from paceline_cli.rendering import duration
 from paceline_client import Lane
 
 #: Cells of the time axis, where the terminal is wide enough.

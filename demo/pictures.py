@@ -12,7 +12,7 @@ from rich.terminal_theme import TerminalTheme
 from demo.board import Board
 from demo.show import perform
 from demo.system import ROOT
-from infra.cli.lines import lane_lines
+from paceline_cli.rendering import lane_lines
 
 FOLDER = ROOT / "docs" / "img"
 COLUMNS = 104

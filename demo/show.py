@@ -1,8 +1,7 @@
-"""`python -m demo.show`: the demo from its first submit to its picture."""
+"""The demo from its first submit to its picture."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from demo.board import Board
 from demo.performance import Performance, Show
 from demo.picture import Row, draw
 from demo.system import ROOT, DemoError, running_system
-from infra.cli import failures
+from paceline_cli import failures
 from paceline_client import Paceline, PacelineError
 
 DEFAULT_FOLDER = ROOT / "build" / "demo"
@@ -28,14 +27,10 @@ DEFAULT_FOLDER = ROOT / "build" / "demo"
 LINE_MS = 10_000
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """0 when the audit is clean, 1 when it is not or the demo can't go on; others as the command line has them."""
-    parser = argparse.ArgumentParser("demo.show", description="Show the pace.")
-    parser.add_argument("--fast", action="store_true", help="short windows")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="where the picture goes to")
-    arguments = parser.parse_args(words)
+def show_demo(is_fast: bool, folder: Path | None) -> int:
+    """Runs the demo on this terminal. Exit code: 0 if the audit is clean, 1 if not, else that of the error."""
     try:
-        return 0 if perform(arguments.fast, arguments.out, Console(highlight=False)).clean else 1
+        return 0 if perform(is_fast, folder or DEFAULT_FOLDER, Console(highlight=False)).clean else 1
     except (DemoError, PacelineError, OSError) as error:
         print(failures.line(error), file=sys.stderr)
         return failures.exit_code(error)
@@ -108,7 +103,3 @@ def rows(performance: Performance, begin: int, completions: Sequence[Completion]
 def _short(path: Path) -> str:
     """From the current folder, where it is in there."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

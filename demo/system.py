@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from completions.options import setting
 from completions.reader import completions_folder
-from infra.cli.connection import local_url
+from infra.environment import environment
 from local.emulator import HOST, free_port
 from local.parent import end_with_parent
+from local.run_settings import local_url
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 130
@@ -42,11 +42,11 @@ class System:
 @contextmanager
 def running_system(say: Callable[[str], None]) -> Iterator[System]:
     """DemoError when there is none and none can be started."""
-    url = local_url()
+    env, url = environment(), local_url()
     if _answers(url):
         say(f"Using the Paceline at {url}")
-        log_dir = Path(setting("LOG_DIR", "logs"))
-        yield System(url, completions_folder(log_dir, setting("STAGE", "dev")), f"-{time.strftime('%H%M%S')}")
+        log_dir = Path(env.get("LOG_DIR") or "logs")
+        yield System(url, completions_folder(log_dir, env.get("STAGE") or "dev"), f"-{time.strftime('%H%M%S')}")
         return
     with TemporaryDirectory(prefix="paceline-demo-") as folder, _own(Path(folder), say) as own:
         yield own

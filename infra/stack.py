@@ -1,6 +1,6 @@
 """The CloudFormation stack: creates or updates what `infra/template.yaml` describes, on AWS or on an emulator.
 
-Needs nothing but boto3, so that the app itself can call `ensure_stack`. `python -m infra.stack` does it by hand.
+`make stack` calls `main`; the local run, the deployment and redrive call the rest.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.environment import aws_environment, emulator_defaults, environment
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 
-#: The variables that tell Paceline of the stack's resources, each with the output that it comes from.
+#: The environment variables that name the stack's resources, each with the stack's output that holds its value.
 OUTPUT_VARIABLES = {
     "TABLE_NAME": "TableName",
     "QUEUE_URL": "QueueUrl",
+    "QUEUE_ARN": "QueueArn",
     "DEAD_LETTER_URL": "DeadLetterUrl",
     "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
+    "SCHEDULED_QUEUE_ARN": "ScheduledQueueArn",
 }
+
+Value = TypeVar("Value")
 
 #: Called with one line for each thing that happens to the stack.
 Progress = Callable[[str], None]
@@ -47,6 +53,11 @@ class StackError(Exception):
 
 def stack_name(stage: str) -> str:
     return f"paceline-{stage}"
+
+
+def output_variables(outputs: Mapping[str, Value]) -> dict[str, Value]:
+    """The stack's outputs as environment variables. KeyError if the stack is older than the template."""
+    return {variable: outputs[output] for variable, output in OUTPUT_VARIABLES.items()}
 
 
 def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None = None) -> dict[str, str]:
@@ -122,16 +133,6 @@ def at_endpoint(outputs: Mapping[str, str], endpoint_url: str) -> dict[str, str]
         key: base + urlsplit(value).path if value.startswith(("http://", "https://")) else value
         for key, value in outputs.items()
     }
-
-
-def emulator_defaults(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that boto3 can't do without and an emulator does not look at, where the environment lacks them."""
-    defaults: dict[str, str] = {}
-    if "AWS_ACCESS_KEY_ID" not in env and "AWS_PROFILE" not in env:
-        defaults |= {"AWS_ACCESS_KEY_ID": "paceline", "AWS_SECRET_ACCESS_KEY": "paceline"}
-    if "AWS_DEFAULT_REGION" not in env and "AWS_REGION" not in env and "AWS_PROFILE" not in env:
-        defaults["AWS_DEFAULT_REGION"] = "us-east-1"
-    return defaults
 
 
 def _client(endpoint_url: str | None) -> CloudFormationClient:
@@ -226,9 +227,11 @@ def _outputs(stack: StackTypeDef | None) -> dict[str, str]:
 
 
 def main() -> int:
-    stage = os.environ.get("STAGE", "dev")
+    """Exit code 0 when the stack is as the template says, else 1."""
+    env = aws_environment(environment())
+    stage = env.get("STAGE") or "dev"
     try:
-        outputs = ensure_stack(os.environ.get("AWS_ENDPOINT_URL"), stage, lambda line: print(line, flush=True))
+        outputs = ensure_stack(env.get("AWS_ENDPOINT_URL"), stage, lambda line: print(line, flush=True))
     except StackError as error:
         print(error, file=sys.stderr)
         return 1

@@ -27,5 +27,5 @@ def warm_up() -> None:
     """
     use(make_container)
     parts = container()
-    _ = (parts.submit_handler, parts.worker, parts.dispatcher, parts.authenticator)
+    _ = (parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
     list(parts.check_health())

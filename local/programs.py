@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from infra.stack import output_variables
 from local.run_settings import LocalSettings
 from local.supervisor import Program
 
@@ -20,12 +21,7 @@ def emulator_program(settings: LocalSettings, port: int) -> Program:
 def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Program]:
     """Returns the API and the workers for the stack with these outputs."""
     environment = {
-        "TABLE_NAME": outputs["TableName"],
-        "QUEUE_URL": outputs["QueueUrl"],
-        "QUEUE_ARN": outputs["QueueArn"],
-        "DEAD_LETTER_URL": outputs["DeadLetterUrl"],
-        "SCHEDULED_QUEUE_URL": outputs["ScheduledQueueUrl"],
-        "SCHEDULED_QUEUE_ARN": outputs["ScheduledQueueArn"],
+        **output_variables(outputs),
         "RUN_DIR": str(settings.run_dir),
         # LocalStack would return later messages of a lane before a deferred head, unless it returns one at a time.
         "RECEIVE_BATCH": "1" if settings.endpoint_url else "10",

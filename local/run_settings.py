@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chalicelib.core.errors import SettingError
+from infra.environment import environment
 
 DEFAULT_PORT = 8000
 
@@ -88,6 +89,12 @@ class LocalSettings:
         short = f"paceline-{os.getuid()}-{digest}"
         beside = Path(tempfile.gettempdir()) / short
         return beside if len(os.fsencode(beside)) <= _SOCKET_DIRECTORY_LIMIT else Path("/tmp") / short  # noqa: S108
+
+
+def local_url() -> str:
+    """The address of `make run`, by HOST and PORT from the environment or `.env`."""
+    env = environment()
+    return f"http://{env.get('HOST') or '127.0.0.1'}:{env.get('PORT') or DEFAULT_PORT}"
 
 
 def _port(text: str) -> int:

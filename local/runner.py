@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
 from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
-from infra.stack import StackError, emulator_defaults, ensure_stack
+from infra.environment import emulator_defaults, environment
+from infra.stack import StackError, ensure_stack
 from local.emulator import HOST, free_port
 from local.health import is_healthy
 from local.programs import app_programs, emulator_program
@@ -42,7 +41,7 @@ class StopRequestedError(Exception):
 def main() -> int:
     """Returns 0 after a requested stop, 1 if the run cannot start or continue, 2 for an invalid setting."""
     signals = StopSignals()
-    env = _environment()
+    env = environment()
     try:
         settings = LocalSettings.from_env(env)
         Settings.from_env(env)
@@ -55,12 +54,6 @@ def main() -> int:
         _say(str(error), sys.stderr)
         return 1
     return 0
-
-
-def _environment() -> dict[str, str]:
-    """Merges `.env` under the process environment."""
-    from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
-    return {**from_file, **os.environ}
 
 
 def _say(line: str, stream: IO[str] | None = None) -> None:

@@ -1,12 +1,10 @@
-"""Brings tasks back from the dead-letter queue, each user's in order: each is submitted anew, at the end of its lane.
-Callbacks that nobody took are there too: each is tried for another day, in no order.
+"""Redrive: submits the tasks in the dead-letter queue again, each user's in order, at the end of its lane.
 
-`python -m operations.redrive [--user U]`: of AWS_ENDPOINT_URL, else of the system running here, else of AWS.
-A task is submitted once however often this is interrupted and repeated, and leaves the dead-letter queue only after
-that. A message that is no task stays where it is, and is named.
+Callbacks that were not delivered are in that queue too: each is tried for another day, in no order. A task is submitted
+once however often this is interrupted and repeated, and leaves the dead-letter queue only after that. A malformed
+message stays where it is, and is printed.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -14,17 +12,15 @@ from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from dotenv import dotenv_values
 from msgspec.structs import replace
 
 from chalicelib.container import Container, container
 from chalicelib.core.errors import MessageError, PacelineError
 from chalicelib.core.scheduled import Callback, from_message
 from chalicelib.core.task import Task
-from chalicelib.settings import OverLimit
-from chalicelib.submit.idempotency import Replay
-from chalicelib.submit.submitter import NewTask, Refused
-from infra.stack import OUTPUT_VARIABLES, StackError, emulator_defaults, stack_outputs
+from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
+from infra.environment import aws_environment, environment
+from infra.stack import StackError, output_variables, stack_outputs
 from local.run_settings import LocalSettings
 
 #: Seconds for which a message is ours; those that stay come back into sight after it.
@@ -46,7 +42,7 @@ def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
                 reason = _resend(parts, callback, lane) if callback else _submit_again(parts, message, lane)
                 if reason is None:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                    yield f"{lane}: {'told again' if callback else 'submitted anew'} ({message['MessageId']})"
+                    yield f"{lane}: {'callback sent again' if callback else 'submitted again'} ({message['MessageId']})"
                 else:
                     blocked.add(lane)  # what follows in its lane waits behind it, so that the order is kept
                     stay.append(message["ReceiptHandle"])
@@ -69,7 +65,7 @@ def _received(sqs: Any, url: str) -> list[Any]:
 
 
 def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
-    """None when the task has a new place in its lane, else why it has none."""
+    """Submits the task anew, once for its message; None when it is queued, else the reason why not."""
     try:
         task = Task.from_message(message["Body"])
     except MessageError as error:
@@ -78,15 +74,17 @@ def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
         return f"it names user {task.user_id!r} in the lane of {lane!r}"
     if task.name not in parts.registry:
         return f"there is no task {task.name!r} in this deployment"
-    new = [NewTask(task.name, task.payload, callback_url=task.callback_url)]
-    begun = parts.idempotency.begin(task.user_id, f"redrive:{message['MessageId']}", new)
-    if isinstance(begun, Replay):
-        return None
-    outcome = parts.idempotency.submit(parts.submitter, begun.record, new, OverLimit.QUEUE)
+    request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)
+    key = f"redrive:{message['MessageId']}"
+    submission = Submission(task.user_id, [request], parts.clock.now_ms(), key=key)
+    answer = parts.idempotency.run(submission, parts.submitter.submit, _answer)
+    return answer.body.get("refused")
+
+
+def _answer(_submission: Submission, outcome: Submitted | Refused) -> dict[str, Any]:
     if isinstance(outcome, Refused):
-        return outcome.reason
-    parts.idempotency.requests.finish(begun.record, {"task_id": begun.record.first_id})
-    return None
+        return {"refused": outcome.reason}
+    return {"task_id": outcome.tasks[0].task_id}
 
 
 def _callback(body: str) -> Callback | None:
@@ -106,40 +104,29 @@ def _resend(parts: Container, callback: Callback, lane: str) -> str | None:
     return None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, 1 when AWS failed halfway or can't be found: what was done is done, and repeating goes on."""
-    parser = argparse.ArgumentParser(prog="redrive", description="Bring failed tasks back from the dead-letter queue.")
-    parser.add_argument("--user", help="only this user's")
-    parser.add_argument("--stage", help="the stage (default: STAGE, else dev)")
-    options = parser.parse_args(arguments)
+def print_redrive(user_id: str | None, stage: str | None) -> int:
+    """Redrives the dead letters of one user or of all, and prints a line for each.
+
+    Exit code 0, or 1 if AWS failed or has no such stage; a repeat goes on where this one stopped.
+    """
     count = 0
     try:
-        print(f"The dead letters are those of {_find(options.stage)}", flush=True)
-        for line in redrive(container(), options.user):
+        print(f"The dead letters are those of {_choose_deployment(stage)}", flush=True)
+        for line in redrive(container(), user_id):
             count += 1
             print(line, flush=True)
     except (PacelineError, StackError, BotoCoreError, ClientError) as error:
         print(f"redrive: {error}", file=sys.stderr)
         return 1
-    print(f"{count} dead letters looked at" if count else "There are none")
+    print(f"Read {count} dead letters" if count else "There are none")
     return 0
 
 
-def _find(stage: str | None) -> str:
-    """Puts what names the deployment into the environment, and says in words which one it is."""
-    env = {**{name: value for name, value in dotenv_values(".env").items() if value is not None}, **os.environ}
+def _choose_deployment(stage: str | None) -> str:
+    """Writes the deployment's endpoint and resources to the environment, and returns its description."""
+    env = environment()
     stage = stage or env.get("STAGE") or "dev"
-    endpoint_url = env.get("AWS_ENDPOINT_URL") or LocalSettings.from_env(env).running_endpoint
-    found = {**env, "STAGE": stage}
-    if endpoint_url:
-        found |= {**emulator_defaults(env), "AWS_ENDPOINT_URL": endpoint_url}
-    else:
-        found.pop("AWS_ENDPOINT_URL", None)
-    os.environ.update(found)
-    outputs = stack_outputs(endpoint_url, stage)
-    os.environ.update({name: outputs[output] for name, output in OUTPUT_VARIABLES.items() if output in outputs})
+    endpoint_url = env.get("AWS_ENDPOINT_URL") or LocalSettings.from_env(env).running_endpoint or ""
+    os.environ.update(aws_environment({**env, "STAGE": stage, "AWS_ENDPOINT_URL": endpoint_url}))
+    os.environ.update(output_variables(stack_outputs(endpoint_url or None, stage)))
     return f"stage {stage} at {endpoint_url}" if endpoint_url else f"stage {stage} on AWS"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,6 @@ from chalicelib.api.schema import (
     LanesAnswer,
     LimitsRequest,
     PauseRequest,
-    PlaceAnswer,
     Problem,
     QuotaProblem,
     SubmitRequest,
@@ -26,6 +25,7 @@ from chalicelib.api.schema import (
 )
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import USER_PATTERN
+from chalicelib.submit.submission import SubmittedTask
 
 VERSION = "1.0.0"
 JSON = "application/json"
@@ -92,7 +92,7 @@ def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[i
 
 SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Idempotency-Replayed")
 SUBMIT_ONE = submits(
-    ok(PlaceAnswer, "The task is queued: it may start now, or the client asked for 202.", *SUBMIT_HEADERS),
+    ok(SubmittedTask, "The task is queued: it may start now, or the client asked for 202.", *SUBMIT_HEADERS),
     "Over the limit. `queued` says whether the task is queued all the same; Location is set if it is.",
     SUBMIT_HEADERS,
 )

@@ -1,7 +1,7 @@
-"""Problems over HTTP (RFC 9457): the one table of errors and their statuses; and who it is that asks."""
+"""Problem responses (RFC 9457): the one table of errors and their statuses; and the caller of a request."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from chalice.app import AuthResponse, Request, Response
@@ -24,7 +24,7 @@ from chalicelib.core.errors import (
 PROBLEM = "application/problem+json"
 Headers = dict[str, str | list[str]]
 JSON: Headers = {"Content-Type": "application/json"}
-#: Seconds after which a client may come again when AWS was not available.
+#: Seconds after which a client may retry when AWS was not available.
 RETRY_UNAVAILABLE = "1"
 
 #: The status of each error. The first class that fits decides.
@@ -40,6 +40,9 @@ PROBLEMS: tuple[tuple[type[Exception], int], ...] = (
     (UnavailableError, 503),
     (SettingError, 503),
 )
+
+#: The errors that have a status.
+ANSWERED = tuple(kind for kind, _ in PROBLEMS)
 
 Body = dict[str, Any]
 
@@ -57,7 +60,7 @@ def _problem_response(body: Body, headers: Mapping[str, str]) -> Response:
 
 
 def problem_of(error: Exception) -> Response:
-    """The answer to an error of ours; any other error is raised again, as the defect that it is."""
+    """The response to an error of PROBLEMS; raises any other error again."""
     for kind, status in PROBLEMS:
         if isinstance(error, kind):
             if isinstance(error, RequestError):
@@ -70,7 +73,7 @@ def problem_of(error: Exception) -> Response:
 
 
 def _challenge(error: RequestError) -> dict[str, str]:
-    """What RFC 6750, 3, wants beside a 401 and a 403; API Gateway passes it on as x-amzn-Remapped-WWW-Authenticate."""
+    """The header that RFC 6750, 3, requires with 401 and 403; API Gateway puts `x-amzn-Remapped-` before its name."""
     if isinstance(error, ForbiddenError):
         return {"WWW_Authenticate": f'Bearer error="insufficient_scope", scope="{ADMIN_SCOPE}"'}
     if isinstance(error, UnauthenticatedError):
@@ -80,25 +83,9 @@ def _challenge(error: RequestError) -> dict[str, str]:
     return {}
 
 
-def located(request: Request, response: Response) -> Response:
-    """The answer with its Location as the client has to ask for it: behind API Gateway, paths begin with the stage."""
-    location, asked, path = response.headers.get("Location"), str(request.context.get("path", "")), str(request.path)
-    if isinstance(location, str) and asked.endswith(path):
-        response.headers["Location"] = asked.removesuffix(path) + location
-    return response
-
-
-def answered(view: Callable[[], Response]) -> Response:
-    """The view's answer, or the problem that it ran into."""
-    try:
-        return view()
-    except tuple(kind for kind, _ in PROBLEMS) as error:
-        return problem_of(error)
-
-
 def identify(request: Request, authenticator: Authenticator) -> Caller:
-    """Who sends the request. UnauthenticatedError, or UnavailableError when nobody can tell at present."""
-    # Of a header that came twice, API Gateway has only the last one in `headers`.
+    """The caller. UnauthenticatedError for a bad token, UnavailableError if it can't be verified at present."""
+    # `headers` has only the last of several Authorization headers.
     every: Mapping[str, list[str]] = request.to_original_event().get("multiValueHeaders") or {}
     values = [value for name, several in every.items() if name.lower() == "authorization" for value in several]
     one = request.headers.get("authorization")
@@ -106,10 +93,10 @@ def identify(request: Request, authenticator: Authenticator) -> Caller:
 
 
 def authorizer_answer(token: str, authenticator: Authenticator) -> AuthResponse | Body | None:
-    """What API Gateway's authorizer says of an Authorization header: whether it is good, for whatever route.
+    """The answer of API Gateway's authorizer to an Authorization header: allow or deny, the same for all routes.
 
-    A gateway response can show the title as `$context.authorizer.title`. None, on which API Gateway answers 500 and
-    does not remember it, when nobody can tell at present.
+    A gateway response can show the title as `$context.authorizer.title`. None if the token can't be verified at
+    present: API Gateway then answers 500 and does not cache it.
     """
     try:
         caller = authenticator.identify([token])

@@ -1,4 +1,7 @@
-"""Requests in: read, checked, turned into what the use cases take. An error names the field and what is allowed."""
+"""Reads HTTP requests, checks them and turns them into the use cases' arguments.
+
+An error names the field and the allowed values.
+"""
 
 import json
 import math
@@ -8,8 +11,10 @@ from typing import Any, TypeVar
 
 import msgspec
 from chalice.app import Request
+from msgspec import UNSET, UnsetType
 
-from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest, TaskOrder
+from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest
+from chalicelib.auth.caller import Caller
 from chalicelib.core.errors import (
     DestinationError,
     InvalidError,
@@ -26,10 +31,10 @@ from chalicelib.core.task import TaskState
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
 from chalicelib.settings import OverLimit, Settings
-from chalicelib.submit.submitter import MAX_TASKS, NewTask
+from chalicelib.submit.submission import MAX_TASKS, Submission, TaskRequest
 from chalicelib.tasks.registry import Registry
 
-#: What a body may hold beside its payloads.
+#: Bytes that a body may have beside its payloads.
 ENVELOPE_BYTES = 8_192
 #: Bytes of a bulk's body; API Gateway takes 10 MB and Lambda 6 MB.
 BULK_BYTES = 4_000_000
@@ -37,7 +42,7 @@ BULK_BYTES = 4_000_000
 MAX_LEVELS = 32
 #: Tasks on one page of a list.
 MAX_LISTED = 100
-#: Names the body as a whole where it is what is wrong.
+#: The field of an error about the body as a whole.
 BODY = "body"
 #: Lanes on one page of the overview.
 MAX_LANES_LISTED = 100
@@ -46,23 +51,41 @@ Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
-def read_submit(
-    request: Request, settings: Settings, registry: Registry, now_ms: int
-) -> tuple[str | None, list[NewTask]]:
-    """The user that the request names, None when it names none, and the one task."""
+def read_submit(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+    """A submit of one task, checked; the caller may act for its user."""
     form = _form(request, SubmitRequest, _body_bytes(settings))
-    order = TaskOrder(form.task, form.payload, form.run_at, form.delay_seconds, form.callback_url)
-    return _user_id(request, form.user_id), [_new_task(order, "", settings, registry, now_ms)]
+    user_id = _user_to_act_for(request, form.user_id, caller)
+    _check_task(form, "", settings, registry, now_ms)
+    return _submission(request, user_id, (form,), settings, now_ms, is_bulk=False)
 
 
-def read_bulk(
-    request: Request, settings: Settings, registry: Registry, now_ms: int
-) -> tuple[str | None, list[NewTask]]:
-    """The user that the request names, None when it names none, and the tasks in order."""
-    most_bytes = min(BULK_BYTES, MAX_TASKS * _body_bytes(settings))
-    form = _form(request, BulkRequest, most_bytes)
-    tasks = [_new_task(order, f"/tasks/{n}", settings, registry, now_ms) for n, order in enumerate(form.tasks)]
-    return _user_id(request, form.user_id), tasks
+def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+    """A submit of several tasks, checked; the caller may act for their user."""
+    form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
+    user_id = _user_to_act_for(request, form.user_id, caller)
+    for n, task in enumerate(form.tasks):
+        _check_task(task, f"/tasks/{n}", settings, registry, now_ms)
+    return _submission(request, user_id, form.tasks, settings, now_ms, is_bulk=True)
+
+
+def _submission(
+    request: Request, user_id: str, tasks: Sequence[TaskRequest], settings: Settings, now_ms: int, is_bulk: bool
+) -> Submission:
+    return Submission(
+        user_id,
+        tasks,
+        now_ms,
+        over_limit=preferences(request, settings.over_limit),
+        key=read_idempotency_key(request),
+        is_bulk=is_bulk,
+        base_path=_base_path(request),
+    )
+
+
+def _base_path(request: Request) -> str:
+    """The path before this route's in the address that the client asked: behind API Gateway, the stage."""
+    asked, path = str(request.context.get("path", "")), str(request.path)
+    return asked.removesuffix(path) if asked.endswith(path) else ""
 
 
 def read_limits(request: Request) -> Limits:
@@ -70,11 +93,11 @@ def read_limits(request: Request) -> Limits:
     try:
         return parse_limits(text)
     except LimitsError as error:
-        raise InvalidError("These are no limits", str(error), "/limits") from error
+        raise InvalidError("Invalid limits", str(error), "/limits") from error
 
 
 def read_pause(request: Request, now_ms: int) -> int | None:
-    """Until when, epoch ms; None for no end."""
+    """The end of the pause, epoch ms; None for a pause without an end."""
     until = _form(request, PauseRequest, ENVELOPE_BYTES).until
     if until is not None and until <= now_ms:
         raise InvalidError("The pause is over already", f"`until` has to be later than now, {now_ms}.", "/until")
@@ -82,7 +105,7 @@ def read_pause(request: Request, now_ms: int) -> int | None:
 
 
 def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
-    """The state to list, None for all; how many at most; and the id before which the page begins."""
+    """The state to list, None for all; the most tasks on the page; and the id before which it begins."""
     query = dict(request.query_params or {})
     state, most, before = query.get("state"), query.get("limit", "50"), query.get("before")
     states = [one.value for one in TaskState]
@@ -117,14 +140,14 @@ def path_user_id(user: str) -> str:
 
 
 def path_task_id(task_id: str) -> str:
-    """The task id that a path names; NotFoundError when there can be no such task."""
+    """The task id that a path names; NotFoundError if it can't be a task id."""
     if not _TASK_ID.fullmatch(task_id):
-        raise NotFoundError("No such task", f"{task_id[:64]!r} is no task id.", "task_id")
+        raise NotFoundError("No such task", f"{task_id[:64]!r} is not a task id.", "task_id")
     return task_id
 
 
 def checked_user_id(user_id: Any) -> str:
-    """The user id if it is one; MalformedError says what is allowed."""
+    """The value, if it is a user id; MalformedError names the allowed characters."""
     if not is_user_id(user_id):
         raise MalformedError(
             "Invalid user ID",
@@ -135,7 +158,7 @@ def checked_user_id(user_id: Any) -> str:
 
 
 def preferences(request: Request, default: OverLimit) -> OverLimit:
-    """What to do over the limit, by the Prefer header (RFC 7240); what it does not say is the deployment's choice."""
+    """The Prefer header's choice for a submit over the limit (RFC 7240), else the deployment's."""
     header = request.headers.get("prefer", "").lower()
     prefer = {part.split(";")[0].replace(" ", "").replace('"', "") for part in header.split(",")}
     if "handling=strict" in prefer:
@@ -144,7 +167,7 @@ def preferences(request: Request, default: OverLimit) -> OverLimit:
 
 
 def read_idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key (draft-ietf-httpapi-idempotency-key-header), quoted or not; None when there is none."""
+    """The Idempotency-Key (draft-ietf-httpapi-idempotency-key-header), quoted or not; None without the header."""
     header = request.headers.get("idempotency-key")
     if header is None:
         return None
@@ -157,25 +180,25 @@ def read_idempotency_key(request: Request) -> str | None:
 
 
 def _body_bytes(settings: Settings) -> int:
-    """What a body with one payload may have: most write JSON with spaces, which count in no payload."""
+    """Most bytes of a body with one payload: spaces between JSON tokens count in the body, not in the payload."""
     return 2 * settings.max_payload + ENVELOPE_BYTES
 
 
 def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
     body = _json_object(request, most_bytes)
-    if body.get("user_id") in ("", None):  # as good as none
+    if body.get("user_id") in ("", None):  # the same as an absent one
         body.pop("user_id", None)
     elif form in (SubmitRequest, BulkRequest):
-        checked_user_id(body["user_id"])  # says more than the pattern would
+        checked_user_id(body["user_id"])  # its message is clearer than the pattern's
     try:
         return msgspec.convert(body, form)
     except UnicodeEncodeError as error:
-        raise InvalidError("The body is no text", "It has half of a surrogate pair.", BODY) from error
+        raise InvalidError("The body is not valid text", "It has half of a surrogate pair.", BODY) from error
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$")
         pointer = _pointer(path.rstrip("`"))
         if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
-            allowed = (TaskOrder if pointer else form).__struct_fields__
+            allowed = (TaskRequest if pointer else form).__struct_fields__
             text, pointer = f"{text[:200]}; allowed: {', '.join(allowed)}", f"{pointer}/{unknown[1][:100]}"
         elif missing := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
             pointer = f"{pointer}/{missing[1]}"
@@ -205,21 +228,23 @@ def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
             raw.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
     except (ValueError, RecursionError) as error:
-        raise MalformedError("The body is no JSON", str(error)[:300] or "it is nested too deep", BODY) from error
+        raise MalformedError("The body is not JSON", str(error)[:300] or "it is nested too deep", BODY) from error
     if not isinstance(body, dict):
-        raise MalformedError("The body is no JSON object", 'It has to be an object such as {"user_id": "ann"}.', BODY)
+        raise MalformedError(
+            "The body is not a JSON object", 'It has to be an object such as {"user_id": "ann"}.', BODY
+        )
     return body
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("an object has the same name twice")
     return found
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -228,10 +253,18 @@ def _finite(text: str) -> float:
     return number
 
 
-def _user_id(request: Request, named: Any) -> str | None:
-    """The user that body and query name, None when neither does."""
+def _user_to_act_for(request: Request, named: str | UnsetType, caller: Caller) -> str:
+    """The user that the body or the query names, else the caller. ForbiddenError if the caller may not act for it."""
+    user_id = _named_user(request, named) or caller.user_id
+    if user_id is None:
+        raise MalformedError("User ID is required", "Name the user as `user_id` in the JSON body.", "/user_id")
+    caller.require_may_act_for(checked_user_id(user_id))
+    return user_id
+
+
+def _named_user(request: Request, named: str | UnsetType) -> str | None:
     query = str(dict(request.query_params or {}).get("userId") or "") or None
-    body = None if named is msgspec.UNSET else str(named)
+    body = None if named is UNSET else str(named)
     if query is not None:
         checked_user_id(query)
     if body is not None and query is not None and body != query:
@@ -239,49 +272,50 @@ def _user_id(request: Request, named: Any) -> str | None:
     return body or query
 
 
-def _new_task(order: TaskOrder, place: str, settings: Settings, registry: Registry, now_ms: int) -> NewTask:
-    if order.task not in registry:
+def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> None:
+    """Checks against the deployment. pointer: JSON pointer of the task in the body."""
+    if task.task not in registry:
         known = ", ".join(registry.names)
-        raise InvalidError("No such task", f"There is no task {order.task!r}; there are: {known}.", f"{place}/task")
-    if _is_deeper(order.payload, MAX_LEVELS):
-        raise InvalidError("The payload is nested too deep", f"{MAX_LEVELS} levels are allowed.", f"{place}/payload")
+        raise InvalidError("No such task", f"There is no task {task.task!r}; there are: {known}.", f"{pointer}/task")
+    if _is_deeper(task.payload, MAX_LEVELS):
+        raise InvalidError("The payload is nested too deep", f"{MAX_LEVELS} levels are allowed.", f"{pointer}/payload")
     try:
-        size = len(msgspec.json.encode(order.payload))
+        size = len(msgspec.json.encode(task.payload))
     except UnicodeEncodeError as error:
-        raise InvalidError("The payload is no text", "It has half of a surrogate pair.", f"{place}/payload") from error
+        raise InvalidError(
+            "The payload is not valid text", "It has half of a surrogate pair.", f"{pointer}/payload"
+        ) from error
     if size > settings.max_payload:
         raise TooLargeError(
             "The payload is too large",
             f"The payload has {size} bytes as compact JSON; at most {settings.max_payload} are allowed.",
-            f"{place}/payload",
+            f"{pointer}/payload",
         )
     try:
-        registry[order.task].arguments(order.payload)
+        registry[task.task].arguments(task.payload)
     except PayloadError as error:
-        title = f"The payload does not fit the task {order.task!r}"
-        raise InvalidError(title, str(error), f"{place}/payload{error.pointer}") from error
-    _check_time(order, place, now_ms)
-    _check_callback(order, place, settings)
-    delay_ms = None if order.delay_seconds is None else round(order.delay_seconds * 1000)
-    return NewTask(order.task, order.payload, order.run_at, delay_ms, order.callback_url)
+        title = f"The payload does not fit the task {task.task!r}"
+        raise InvalidError(title, str(error), f"{pointer}/payload{error.pointer}") from error
+    _check_time(task, pointer, now_ms)
+    _check_callback(task, pointer, settings)
 
 
-def _check_time(order: TaskOrder, place: str, now_ms: int) -> None:
-    if order.run_at is not None and order.delay_seconds is not None:
+def _check_time(task: TaskRequest, pointer: str, now_ms: int) -> None:
+    if task.run_at is not None and task.delay_seconds is not None:
         detail = "Give `run_at` or `delay_seconds`, not both."
-        raise InvalidError("Two times for one task", detail, f"{place}/delay_seconds")
-    if order.run_at is not None and order.run_at > now_ms + MAX_AHEAD_MS:
+        raise InvalidError("Two times for one task", detail, f"{pointer}/delay_seconds")
+    if task.run_at is not None and task.run_at > now_ms + MAX_AHEAD_MS:
         detail = f"`run_at` may be at most 13 days ahead: {now_ms + MAX_AHEAD_MS} now."
-        raise InvalidError("Too far ahead", detail, f"{place}/run_at")
+        raise InvalidError("Too far ahead", detail, f"{pointer}/run_at")
 
 
-def _check_callback(order: TaskOrder, place: str, settings: Settings) -> None:
-    if order.callback_url is None:
+def _check_callback(task: TaskRequest, pointer: str, settings: Settings) -> None:
+    if task.callback_url is None:
         return
     try:
-        destination(order.callback_url, settings.http_allowed_hosts)
+        destination(task.callback_url, settings.http_allowed_hosts)
     except DestinationError as error:
-        raise InvalidError("No such callback", str(error), f"{place}/callback_url") from error
+        raise InvalidError("No such callback", str(error), f"{pointer}/callback_url") from error
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -293,10 +327,3 @@ def _is_deeper(value: Any, levels: int) -> bool:
     else:
         return False
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
-
-
-def required_user(user_id: str | None) -> str:
-    """The user that was named; MalformedError when none was."""
-    if user_id is None:
-        raise MalformedError("User ID is required", "Name the user as `user_id` in the JSON body.", "/user_id")
-    return user_id

@@ -1,4 +1,4 @@
-"""Answers out: what the use cases gave, as bodies and headers."""
+"""Writes HTTP responses: turns the use cases' results into statuses, headers and bodies."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,19 +15,19 @@ from chalicelib.api.schema import (
     LaneAnswer,
     LanesAnswer,
     LimitAnswer,
-    PlaceAnswer,
     TaskAnswer,
     TaskListAnswer,
     TotalsAnswer,
 )
 from chalicelib.core.lane import FOREVER_MS, opens_at
-from chalicelib.core.limits import Limit, Limits, format_limits, used
+from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
 from chalicelib.lanes.control import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
-from chalicelib.submit.submitter import Place, Refused, Submitted, next_within_limits
+from chalicelib.submit.idempotency import Answer
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -36,86 +36,75 @@ def answer(body: Any, status: int = 200, headers: Headers | None = None) -> Resp
     return Response(msgspec.json.encode(body).decode(), JSON | (headers or {}), status)
 
 
-def submit_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Response:
-    """202 when the task may start now, else 429 with its place in line, or 202 with it where that was asked for."""
-    if isinstance(outcome, Refused):
-        return _refused(outcome)
-    place = outcome.places[0]
+def submit_response(answer: Answer) -> Response:
+    replayed: Headers = {"Idempotency-Replayed": "true"} if answer.is_replay else {}
+    stored = answer.body
+    return Response(stored["body"], {**stored["headers"], **replayed}, stored["status"])
+
+
+def submit_answer(submission: Submission, outcome: Submitted | Refused) -> dict[str, Any]:
+    """The answer's status, headers and body, as they are stored for repeats.
+
+    202 when all tasks may start now or waiting was asked for, 429 when one waits or nothing was queued, 503 when it is
+    not known whether something was queued.
+    """
+    response = _refused(outcome) if isinstance(outcome, Refused) else _submitted(submission, outcome)
+    return {"status": response.status_code, "headers": response.headers, "body": response.body}
+
+
+def _submitted(submission: Submission, outcome: Submitted) -> Response:
+    body: SubmittedTask | BulkAnswer = outcome.tasks[0]
     headers = _submit_headers(outcome)
-    headers["Location"] = f"/api/v1/users/{to_path(place.task.user_id)}/tasks/{place.task.task_id}"
-    return _submitted(outcome, _place_answer(place), over_limit, headers)
-
-
-def bulk_answer(outcome: Submitted | Refused, over_limit: OverLimit) -> Response:
-    """As for one task: 202 when all may start now."""
-    if isinstance(outcome, Refused):
-        return _refused(outcome)
-    user_id = outcome.places[0].task.user_id
-    body = BulkAnswer(user_id, outcome.queued, [_place_answer(place) for place in outcome.places])
-    return _submitted(outcome, body, over_limit, _submit_headers(outcome))
-
-
-def _place_answer(place: Place) -> PlaceAnswer:
-    task = place.task
-    return PlaceAnswer(
-        task_id=task.task_id,
-        user_id=task.user_id,
-        seq=task.seq,
-        position=place.position,
-        planned_at=task.planned_at,
-        delay_ms=place.delay_ms,
-        queued=place.queued,
-        state="queued",
-    )
-
-
-def _submitted(outcome: Submitted, body: PlaceAnswer | BulkAnswer, over_limit: OverLimit, headers: Headers) -> Response:
-    last = outcome.last
-    if last is None or not outcome.is_over_limit or over_limit is OverLimit.ACCEPT:
+    if submission.is_bulk:
+        body = BulkAnswer(submission.user_id, outcome.queued, outcome.tasks)
+    else:
+        task_id = outcome.tasks[0].task_id
+        headers["Location"] = f"{submission.base_path}/api/v1/users/{to_path(submission.user_id)}/tasks/{task_id}"
+    if not outcome.is_over_limit or submission.over_limit is OverLimit.ACCEPT:
         return answer(body, 202, headers)
-    many = isinstance(body, BulkAnswer)
-    title = "Rate limit exceeded. Tasks have been queued." if many else "Rate limit exceeded. Task has been queued."
-    detail = f"The last of them starts in about {last.delay_ms} ms." if many else _place_in_line(last)
+    return _queued_over_limit(submission.is_bulk, outcome, msgspec.to_builtins(body), headers)
+
+
+def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], headers: Headers) -> Response:
+    last = outcome.last_admitted
+    assert last is not None, "a scheduled task is not over the limit"
+    title = "Rate limit exceeded. Tasks have been queued." if is_bulk else "Rate limit exceeded. Task has been queued."
+    detail = f"It is number {last.position} in line and starts in about {last.delay_ms} ms."
+    if is_bulk:
+        detail = f"The last of them starts in about {last.delay_ms} ms."
     if outcome.is_pause_endless:
         detail = "The lane is paused: it goes on when it is resumed."
     elif outcome.is_paused:
         detail = f"The lane is paused for a time. {detail}"
-    violated = _violated(outcome.limits, outcome.planned[1:], last.task.submitted_at)
-    return _quota_problem(title, detail, violated, msgspec.to_builtins(body), headers)
-
-
-def _place_in_line(place: Place) -> str:
-    return f"It is number {place.position} in line and starts in about {place.delay_ms} ms."
+    violated = _violated(outcome.limits, outcome.lane.planned[1:], outcome.now_ms)
+    return _quota_problem(title, detail, violated, body, headers)
 
 
 def _submit_headers(outcome: Submitted) -> Headers:
-    """`t` says when the policy lets the last task start, so that Retry-After is never before it."""
-    last, now_ms = outcome.last, outcome.now_ms
+    """`t` counts to the time at which the policy lets the last task start, so Retry-After is never before it."""
+    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.planned, outcome.now_ms
     if last and outcome.is_over_limit:
-        headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned[1:], now_ms)
-        # Nobody knows the end of a pause without one: it may be over by the next second.
+        headers = rate_limit_headers(limits, planned, planned[1:], now_ms)
+        # At least 1: the end of a pause without one is unknown, and may come within the next second.
         return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
-    ready_at = next_within_limits(outcome.limits, outcome.planned, now_ms)
-    headers = rate_limit_headers(outcome.limits, outcome.planned, outcome.planned, now_ms)
+    ready_at = earliest_start(planned, limits, now_ms)
+    headers = rate_limit_headers(limits, planned, planned, now_ms)
     return headers | {"Retry-After": str(_seconds(ready_at - now_ms))}
 
 
 def _refused(refused: Refused) -> Response:
+    retry_after = str(_seconds(max(1, refused.retry_at - refused.now_ms)))
+    if refused.is_unsure:
+        detail = (
+            f"This try was refused: {refused.reason} An earlier one got no answer and may have been queued. "
+            "Repeat the request with the same key to get its answer."
+        )
+        return problem(503, "Not known whether it is queued", detail, Retry_After=retry_after)
     headers = rate_limit_headers(refused.limits, refused.planned, refused.planned, refused.now_ms)
-    headers["Retry-After"] = str(_seconds(max(1, refused.retry_at - refused.now_ms)))
+    headers["Retry-After"] = retry_after
     violated = _violated(refused.limits, refused.planned, refused.now_ms)
     title = "Rate limit exceeded. Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
-
-
-def unsure_answer(refused: Refused) -> Response:
-    """A repeat was refused, of a request whose first try may have queued its tasks: nobody knows."""
-    detail = (
-        f"This try was refused: {refused.reason} An earlier one was never answered and may have been queued. "
-        "Repeat the request with the same key to learn its place."
-    )
-    seconds = _seconds(max(1, refused.retry_at - refused.now_ms))
-    return problem(503, "Not known whether it is queued", detail, Retry_After=str(seconds))
 
 
 def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str, Any], headers: Headers) -> Response:
@@ -126,8 +115,8 @@ def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str,
 def rate_limit_headers(limits: Limits, planned: Sequence[int], before: Sequence[int], now_ms: int) -> Headers:
     """The RateLimit fields of draft-ietf-httpapi-ratelimit-headers-10.
 
-    planned: newest first, what was just admitted among them; `r` is what that leaves.
-    before: the planned starts that decide when there is more, for `t`.
+    planned: planned starts, newest first, those just admitted included; `r` is the quota minus these.
+    before: planned starts, newest first, from which `t` is computed.
     """
     policies = [f'"{limit.name}";q={limit.quota};w={limit.window_seconds}' for limit in limits]
     states = [
@@ -138,7 +127,7 @@ def rate_limit_headers(limits: Limits, planned: Sequence[int], before: Sequence[
 
 
 def _reset_seconds(limit: Limit, planned: Sequence[int], now_ms: int) -> int:
-    """Whole seconds until the policy has more to give, rounded up."""
+    """Whole seconds until the policy allows another start, rounded up."""
     taken = used(planned, limit, now_ms)
     return _seconds(planned[taken - 1] + limit.window_ms - now_ms) if taken else 0
 
@@ -220,7 +209,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None if is_endless else next_within_limits(view.limits, lane.planned, opens_at(lane, now_ms)),
+        open_at=None if is_endless else earliest_start(lane.planned, view.limits, opens_at(lane, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,
@@ -238,7 +227,7 @@ def _limit_answer(limit: Limit, planned: Sequence[int], now_ms: int) -> LimitAns
 
 
 def health_answer(services: Iterable[tuple[str, str | None]]) -> Response:
-    """200 when all is well, else 503; each service by name with `ok` or what is wrong."""
+    """200 when all services answer, else 503. services: each name with its error, None when it answers."""
     states = {name: wrong or "ok" for name, wrong in services}
     is_well = all(state == "ok" for state in states.values())
     return answer(HealthAnswer("ok" if is_well else "unavailable", **states), 200 if is_well else 503)

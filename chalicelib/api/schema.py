@@ -3,69 +3,28 @@
 Times are epoch milliseconds; an optional time is null while unknown.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.users import USER_PATTERN
-from chalicelib.outbound.destinations import MAX_URL_LENGTH
-from chalicelib.submit.submitter import MAX_TASKS
+from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTask, TaskRequest
 
-UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user that limits apply to.")]
-TaskName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="Name of a registered task.")
-]
-Payload = Annotated[Any, Meta(description="Any JSON value, passed to the task's function.")]
+UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
 LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/second; 100/minute"])]
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
-RunAt = Annotated[
-    # Rejects times in seconds, which would lie in 1970.
-    int,
-    Meta(
-        ge=1_000_000_000_000,
-        le=253_370_764_800_000,
-        description="When to admit the task, epoch milliseconds, at most 13 days ahead; a past time admits it at once.",
-    ),
-]
-DelaySeconds = Annotated[float, Meta(ge=0, le=MAX_AHEAD_MS // 1000, description="Seconds from now; excludes `run_at`.")]
-CallbackUrl = Annotated[
-    str,
-    Meta(
-        min_length=8,
-        max_length=MAX_URL_LENGTH,
-        description="URL that gets a signed POST of the completion event. HTTP_ALLOWED_HOSTS must allow its host.",
-    ),
-]
-
-
-class TaskOrder(Struct, forbid_unknown_fields=True):
-    """A task without its user."""
-
-    task: TaskName = "log"
-    payload: Payload = None
-    run_at: RunAt | None = None
-    delay_seconds: DelaySeconds | None = None
-    callback_url: CallbackUrl | None = None
-
-
-class SubmitRequest(Struct, forbid_unknown_fields=True):
-    """One task of one user."""
+class SubmitRequest(TaskRequest, frozen=True, forbid_unknown_fields=True):
+    """One task for one user."""
 
     user_id: UserId | UnsetType = UNSET
-    task: TaskName = "log"
-    payload: Payload = None
-    run_at: RunAt | None = None
-    delay_seconds: DelaySeconds | None = None
-    callback_url: CallbackUrl | None = None
 
 
 class BulkRequest(Struct, forbid_unknown_fields=True):
     """Several tasks of one user, in order: all are queued, or none."""
 
-    tasks: Annotated[list[TaskOrder], Meta(min_length=1, max_length=MAX_TASKS)]
+    tasks: Annotated[list[TaskRequest], Meta(min_length=1, max_length=MAX_TASKS)]
     user_id: UserId | UnsetType = UNSET
 
 
@@ -81,32 +40,10 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
 
 
-Position = Annotated[
-    int,
-    Meta(
-        description="0: may start now, has started, or is scheduled. Otherwise its number in line: 1 is the first task "
-        "that may not start now.",
-    ),
-]
-
-
-class PlaceAnswer(Struct):
-    """A submitted task's position."""
-
-    task_id: str
-    user_id: str
-    seq: Annotated[int, Meta(description="Number in the user's lane; 0 while scheduled.")]
-    position: Position
-    planned_at: Annotated[int, Meta(description="Earliest start; for a scheduled task, when it is admitted.")]
-    delay_ms: int
-    queued: bool
-    state: State
-
-
 class BulkAnswer(Struct):
     user_id: str
-    queued: Annotated[bool, Meta(description="True if some of the tasks wait.")]
-    tasks: list[PlaceAnswer]
+    queued: Annotated[bool, Meta(description="At least one task waits.")]
+    tasks: Sequence[SubmittedTask]
 
 
 class TaskAnswer(Struct):
@@ -242,4 +179,4 @@ class QuotaProblem(Struct):
     planned_at: int | UnsetType = UNSET
     delay_ms: int | UnsetType = UNSET
     state: State | UnsetType = UNSET
-    tasks: list[PlaceAnswer] | UnsetType = UNSET
+    tasks: Sequence[SubmittedTask] | UnsetType = UNSET

@@ -17,7 +17,9 @@ from chalicelib.aws.dynamodb_expression import (
     number,
     numbers,
 )
-from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.admission import Admission
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 
@@ -109,6 +111,7 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expressi
     update.absent("limits")
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -135,6 +138,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
     update.absent("throttled_until")
+    update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
     if lane.limits:
@@ -157,8 +161,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
-        update.remove("throttled_until")
-        update.remove("throttled_reason")
+        for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
+            update.remove(attribute)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -189,7 +193,8 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
 
 def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
-    update.set("parked", {"S": receipt})
+    update.set("head_receipt", {"S": receipt})
+    update.remove("parked")
     update.equals("revision", seen.revision)
     return update
 
@@ -245,9 +250,16 @@ def lease_value(lease: Lease | None) -> Item:
     }
 
 
+#: Attributes of lane items by the names that they had before; both names are read, and refused by the fast writes. Not
+#: needed any more 14 days, which is as long as a message lives, after the deployment that brought the new names.
+OLD_NAMES = {"throttled_until": "held_until", "throttled_reason": "held_reason", "head_receipt": "parked"}
+
+
 def lane_of(user_id: str, item: Item | None) -> Lane:
+    """The lane in the item; the empty one if there is none."""
     if not item:
         return Lane(user_id)
+    item = {**{name: item[old] for name, old in OLD_NAMES.items() if old in item}, **item}
     return Lane(
         user_id,
         admitted=integer(item, "admitted"),
@@ -264,7 +276,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         replanned_at=integer(item, "replanned_at"),
         throttled_until=integer(item, "throttled_until"),
         throttled_reason=item.get("throttled_reason", {}).get("S", ""),
-        head_receipt=item.get("parked", {}).get("S", ""),
+        head_receipt=item.get("head_receipt", {}).get("S", ""),
         revision=integer(item, "revision"),
     )
 

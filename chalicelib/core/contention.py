@@ -1,4 +1,4 @@
-"""Writes of one lane that race each other: tried again with jitter, and within a process taken one by one."""
+"""Concurrent writes to one lane: retried with jitter, and serialised within a process."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +8,16 @@ from msgspec import Struct
 
 from chalicelib.core.ports import Clock
 
-#: How often a write is tried while others of the same user come between.
+#: Tries of a write that loses the race against other writes to the same lane.
 RACE_TRIES = 30
-#: The first wait between two tries; it grows up to ten times this, and each is drawn at random below it.
+#: The longest first wait between two tries; it grows to ten times this. Each wait is drawn at random below it.
 RACE_JITTER_MS = 10
-#: When AWS is slow, the next one's turn begins all the same, or waits would add up to more than a client waits.
-MAX_TURN_SECONDS = 1.0
+#: After this wait a submit goes on without the lock: while AWS is slow, waits must not add up beyond a client's.
+MAX_LOCK_WAIT_SECONDS = 1.0
 
 
 class RetryWithJitter(Struct, frozen=True):
-    """Tries again, with jitter, what lost a race against other writes of the same lane."""
+    """Retries, with jitter, a write that lost the race against other writes to the same lane."""
 
     clock: Clock
     #: in [0, 1)
@@ -27,24 +27,24 @@ class RetryWithJitter(Struct, frozen=True):
         return range(RACE_TRIES)
 
     def pause(self, tries: int) -> None:
-        """Waits before the next try; not before the first."""
+        """Waits before a try; not before the first, number 0."""
         if tries:
             self.clock.sleep(round(self.random() * RACE_JITTER_MS * min(tries, 10)))
 
 
 class PerUserLock:
-    """One turn at a time for each user, within this process: submits of one user would only race each other."""
+    """A lock for each user, within this process: concurrent submits of one user would only lose races."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def turn(self, user_id: str) -> Iterator[None]:
+    def lock(self, user_id: str) -> Iterator[None]:
         with self._lock:
             lock, waiting = self._waiting.get(user_id, (threading.Lock(), 0))
             self._waiting[user_id] = (lock, waiting + 1)
-        is_ours = lock.acquire(timeout=MAX_TURN_SECONDS)
+        is_ours = lock.acquire(timeout=MAX_LOCK_WAIT_SECONDS)
         try:
             yield
         finally:

@@ -10,9 +10,6 @@ from msgspec.structs import replace
 
 from chalicelib.core.limits import Limits, earliest_start, memory_needed
 
-#: A cancelled task may come so many places late; one that is further behind will not come any more.
-LATEST_BEHIND = 300
-
 
 class Lease(Struct, frozen=True):
     """Who runs the lane's newest start: it keeps a task from running in two places, and counts attempts."""
@@ -80,190 +77,15 @@ class Lane(Struct, frozen=True):
         passed_over = sum(self.started_seq < other < seq for other in self.cancelled.values())
         return max(0, seq - 1 - self.started_seq - passed_over)
 
+    def lease_of(self, task_id: str) -> Lease | None:
+        """The lane's newest lease if it is this task's; it may be over."""
+        return self.running if self.running and self.running.task_id == task_id else None
+
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms
 
     def limits_or(self, default: Limits) -> Limits:
         return self.limits or default
-
-
-class Admission(Struct, frozen=True):
-    """Planned starts that the lane allows for tasks to be admitted, in order, epoch ms."""
-
-    planned: tuple[int, ...]
-    lane: Lane
-
-    @property
-    def first_seq(self) -> int:
-        return self.lane.admitted - len(self.planned) + 1
-
-
-def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) -> Admission:
-    """Plans the next `count` starts of the lane; the lane inside is how it looks once they are reserved.
-
-    newest: the id of the last of the tasks to be admitted.
-
-    >>> from chalicelib.core.limits import parse_limits
-    >>> one = admit(Lane("ann"), parse_limits("1/second; 20/minute"), 5_000, "t1")
-    >>> one.planned, one.first_seq
-    ((5000,), 1)
-    >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
-    (6000, 7000)
-    """
-    planned = list(lane.planned)
-    remember = memory_needed(limits)
-    begin = opens_at(lane, now_ms)
-    for _ in range(count):
-        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
-    after = replace(
-        lane,
-        admitted=lane.admitted + count,
-        planned=tuple(planned[:remember]),
-        newest=newest,
-    )
-    return Admission(tuple(reversed(planned[:count])), after)
-
-
-def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
-    """The planned starts of the lane's newest tasks, in order, as they are in it: a repeat may find its first try's.
-
-    expected: what this try would have reserved, to which the lane is true if it did. Of a first try the lane has
-    forgotten all but the newest; the others are the latest that the limits leave for them.
-
-    >>> from chalicelib.core.limits import parse_limits
-    >>> lane = Lane("ann", admitted=9, planned=(8_000, 7_000))
-    >>> reserved(lane, parse_limits("2/2 seconds; 1/second"), (2_000, 3_000, 4_000))
-    (6000, 7000, 8000)
-    """
-    known = tuple(reversed(lane.planned[: len(expected)]))
-    if known == tuple(expected[-len(known) :]):
-        return tuple(expected)
-    starts = list(known)
-    while len(starts) < len(expected):
-        latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
-        starts.insert(0, min(starts[0], *latest))
-    return tuple(starts)
-
-
-class Candidate(Struct, frozen=True):
-    """What a claim has to know of a task."""
-
-    task_id: str
-    seq: int
-    planned_at: int
-    #: attempts noted as failed; they count where the lane knows of none, since a later task took its lease
-    failed: int = 0
-    #: it is to run in place of a later one, whose message came first
-    fills_gap: bool = False
-
-
-class Start(Struct, frozen=True):
-    """The task may start at `at` (epoch ms, now or a little later) as this attempt; `lane` is how it looks then."""
-
-    at: int
-    attempt: int
-    #: when it was to start, epoch ms: as planned at its submit, or anew when limits or a pause changed that
-    planned_at: int
-    lane: Lane
-
-
-class Wait(Struct, frozen=True):
-    """The task may not start before `until`, epoch ms."""
-
-    until: int
-
-
-class Gap(Struct, frozen=True):
-    """Tasks of these seqs were admitted earlier, and the lane does not show that they have started or ended."""
-
-    first: int
-    last: int
-
-
-class Cancelled(Struct, frozen=True):
-    """The task was cancelled; `lane` is how it looks once that is settled."""
-
-    lane: Lane
-
-
-Decision = Start | Wait | Cancelled
-
-
-def gap_before(lane: Lane, seq: int) -> Gap | None:
-    """The tasks that are missing before `seq`, None when it is next.
-
-    Two submits at the same time may reach the queue in the other order; the lane's numbers tell. What ran in place of
-    a later one may have died in it, and only its lease knows of that attempt.
-    """
-    if lane.running and 0 < lane.running.filled_seq < seq:
-        return Gap(lane.running.filled_seq, seq - 1)
-    return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
-
-
-def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: int, token: str) -> Decision:
-    """When the task may start, given the lane's real starts, pause, cancellations and lease.
-
-    A Start may lie in the future: whoever writes it has taken that start, and waits for its time. The
-    lease runs from the start.
-
-    >>> from chalicelib.core.limits import parse_limits
-    >>> limits = parse_limits("1/second; 20/minute")
-    >>> lane = Lane("ann", admitted=2, started_seq=1, started=1, starts=(5_004,))
-    >>> start = claim(lane, Candidate("t2", 2, 6_000), limits, 5_900, 10_000, "w")
-    >>> start.at, start.attempt, start.lane.starts
-    (6004, 1, (6004, 5004))
-    """
-    if task.task_id in lane.cancelled:
-        return Cancelled(_pass_over(lane, task))
-    if lane.is_paused(now_ms):
-        return Wait(lane.paused_until or now_ms)
-    if lane.throttled_until > now_ms:
-        return Wait(lane.throttled_until)
-    mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
-    if mine and mine.until > now_ms:
-        return Wait(mine.until)
-    planned_at = task.planned_at
-    if task.seq <= lane.replanned_seq:
-        planned_at = _next_start(lane, limits, lane.replanned_at)
-    at = _next_start(lane, limits, max(now_ms, planned_at))
-    return _start(lane, task, limits, at, planned_at, lease_ms, token)
-
-
-def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
-    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.started > len(lane.starts))
-
-
-def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
-    mine = lane.running if lane.running and lane.running.task_id == task.task_id else None
-    attempt = (mine.attempt if mine else task.failed) + 1
-    starts = (*(mine.starts if mine else ()), at)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.fills_gap else 0)
-    after = replace(
-        lane,
-        admitted=max(lane.admitted, task.seq),
-        started_seq=max(lane.started_seq, task.seq),
-        started=lane.started + 1,
-        starts=(at, *lane.starts)[: memory_needed(limits)],
-        running=lease,
-        cancelled=_cancelled_after(lane, task),
-    )
-    # A task planned anew is planned behind its own first start when it is tried again.
-    return Start(at, attempt, min(planned_at, starts[0]), after)
-
-
-def _pass_over(lane: Lane, task: Candidate) -> Lane:
-    return replace(
-        lane,
-        started_seq=max(lane.started_seq, task.seq),
-        cancelled=_cancelled_after(lane, task),
-        revision=lane.revision + 1,
-    )
-
-
-def _cancelled_after(lane: Lane, task: Candidate) -> Mapping[str, int]:
-    """What is still to be passed over once the task is dealt with; what never came is forgotten in the end."""
-    oldest = task.seq - LATEST_BEHIND
-    return {other: seq for other, seq in lane.cancelled.items() if seq > oldest and other != task.task_id}
 
 
 def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:

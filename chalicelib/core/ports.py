@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.admission import Admission
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import ScheduledMessage
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState

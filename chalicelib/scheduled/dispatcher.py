@@ -24,8 +24,9 @@ from chalicelib.core.scheduled import (
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
 from chalicelib.scheduled.callbacks import DeliveryFailure
-from chalicelib.submit.submitter import Refused, Submitter
-from chalicelib.worker.execution import Attempts
+from chalicelib.submit.submission import Refused
+from chalicelib.submit.submitter import Submitter
+from chalicelib.worker.finalizer import Finalizer
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
@@ -52,7 +53,7 @@ class ScheduledDispatcher:
         tasks: TaskStore,
         queue: TaskQueue,
         submitter: Submitter,
-        attempts: Attempts,
+        finalizer: Finalizer,
         tell: Callable[[Callback], DeliveryFailure | None],
         clock: Clock,
     ) -> None:
@@ -60,7 +61,7 @@ class ScheduledDispatcher:
         self._tasks = tasks
         self._queue = queue
         self._submitter = submitter
-        self._attempts = attempts
+        self._finalizer = finalizer
         self._tell = tell
         self._clock = clock
 
@@ -142,7 +143,7 @@ class ScheduledDispatcher:
         self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         record = self._tasks.get(task.user_id, task.task_id)
         if record and record.outcome and not record.task.seq:
-            self._attempts.cancelled(task, record.outcome)
+            self._finalizer.cancel(task, record.outcome)
 
     def _call_back(self, callback: Callback, delivery: ScheduledDelivery) -> bool:
         failure = self._tell(callback)

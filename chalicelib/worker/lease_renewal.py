@@ -1,4 +1,4 @@
-"""Keeps the leases of tasks that run for long, and notices those that never end. One thread for the whole process."""
+"""Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lease
 from chalicelib.core.ports import Clock, LaneStore
 
-#: A lease is renewed when the task has run for so long since it was claimed or renewed.
+#: Milliseconds after its claim or its last renewal at which a lease is renewed.
 RENEW_AFTER_MS = 3_000
-#: and is then good for so long.
+#: Milliseconds for which a renewed lease is valid.
 RENEWED_LEASE_MS = 10_000
 
 
-class Kept(Struct):
-    """A lease being kept while its task runs."""
+class RunningTask(Struct):
+    """A running task whose lease is renewed."""
 
     user_id: str
     lease: Lease
@@ -25,66 +25,68 @@ class Kept(Struct):
     renew_at: int
     #: epoch ms
     deadline_at: int
-    #: called once, from the keeper's thread, when the deadline has passed
+    #: called once, from the renewer's thread, when the deadline has passed
     on_expired: Callable[[], None]
     is_expired: bool = False
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     def __init__(self, lanes: LaneStore, clock: Clock, in_background: bool = True) -> None:
-        """in_background: a thread looks each second while anything is kept; else `look` is somebody else's to call."""
+        """in_background: a thread calls `renew_due` each second while tasks run; otherwise the caller does."""
         self._in_background = in_background
         self._lanes = lanes
         self._clock = clock
-        self._kept: dict[str, Kept] = {}
+        self._running: dict[str, RunningTask] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def keeping(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Callable[[], None]) -> Iterator[Kept]:
-        """Keeps the lease while the body runs; what it yields tells afterwards whether the deadline came first."""
-        kept = Kept(user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS, deadline_at, on_expired)
+    def renewing(
+        self, user_id: str, lease: Lease, deadline_at: int, on_expired: Callable[[], None]
+    ) -> Iterator[RunningTask]:
+        """Renews the lease while the body runs; afterwards `is_expired` says whether the deadline passed first."""
+        running = RunningTask(user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS, deadline_at, on_expired)
         with self._lock:
-            self._kept[lease.token] = kept
+            self._running[lease.token] = running
             self._start()
         try:
-            yield kept
+            yield running
         finally:
             with self._lock:
-                self._kept.pop(lease.token, None)
+                self._running.pop(lease.token, None)
 
-    def look(self) -> None:
-        """Renews each lease whose time has come, or tries to, and expires each task whose deadline has passed."""
+    def renew_due(self) -> None:
+        """Renews each lease that is due, or tries to, and expires each task whose deadline has passed."""
         now_ms = self._clock.now_ms()
         with self._lock:
-            expired = [kept for kept in self._kept.values() if kept.deadline_at <= now_ms]
-            for kept in expired:
-                kept.is_expired = True
-                del self._kept[kept.lease.token]
-            due = [kept for kept in self._kept.values() if kept.renew_at <= now_ms]
-        for kept in due:
-            self._renew(kept, now_ms)
-        for kept in expired:
-            kept.on_expired()
+            expired = [task for task in self._running.values() if task.deadline_at <= now_ms]
+            for task in expired:
+                task.is_expired = True
+                del self._running[task.lease.token]
+            due = [task for task in self._running.values() if task.renew_at <= now_ms]
+        for task in due:
+            self._renew(task, now_ms)
+        for task in expired:
+            task.on_expired()
 
-    def _renew(self, kept: Kept, now_ms: int) -> None:
+    def _renew(self, task: RunningTask, now_ms: int) -> None:
         try:
-            self._lanes.renew_lease(kept.user_id, kept.lease, now_ms + RENEWED_LEASE_MS)
+            self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS)
         except UnavailableError:
-            return  # tried again at the next look
-        kept.renew_at = now_ms + RENEW_AFTER_MS
+            return  # the next round tries again
+        task.renew_at = now_ms + RENEW_AFTER_MS
 
     def _start(self) -> None:
         if self._in_background and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="lease-renewer", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         pause = threading.Event()
         while True:
             pause.wait(1.0)
-            self.look()
+            self.renew_due()
             with self._lock:
-                if not self._kept:
+                if not self._running:
                     self._thread = None
                     return

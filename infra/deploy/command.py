@@ -1,19 +1,15 @@
-"""Implements `make deploy`, `make destroy` and `make package`; prints one line per step or error."""
+"""Deploys a stage, destroys it, packages it; prints one line per step. `./paceline` has the commands."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
-from dotenv import dotenv_values
 
 from infra.deploy.deployed import (
     Account,
@@ -31,52 +27,43 @@ from infra.deploy.package import package
 from infra.deploy.project import project_folder, with_names
 from infra.deploy.run_chalice import run_chalice
 from infra.deploy.stages import GUARDED_STAGES, ROOT, Stage, function_settings, read_stage
-from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, emulator_defaults, stack_name
+from infra.environment import aws_environment, environment
+from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, output_variables, stack_name
 
 #: Seconds to wait for the first answer of a new API with a cold function.
 _ANSWER_SECONDS = 60
 
 
-def main(words: Sequence[str]) -> int:
-    """Returns 0 on success, 1 if a step failed; raises SystemExit(2) for invalid arguments."""
-    parser = argparse.ArgumentParser("infra.deploy", description="Deploy, destroy or package a stage.")
-    parser.add_argument("action", choices=["up", "down", "package"])
-    parser.add_argument("--stage", default="dev", help="a stage of .chalice/config.json (default: dev)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package", help="folder for the package")
-    arguments = parser.parse_args(words)
-    env = _environment()
-    try:
-        stage = read_stage(arguments.stage)
-        if arguments.action == "package":
-            package(stage, function_settings(env, stage.name), arguments.out)
-            _say(f"wrote {arguments.out / 'sam.json'} and {arguments.out / 'deployment.zip'}")
-        else:
-            {"up": up, "down": down}[arguments.action](stage, env)
-    except DeployError as error:
-        print(f"{arguments.action}: {error}", file=sys.stderr)
-        return 1
-    return 0
+def deploy(stage_name: str) -> None:
+    """Bring the stage to what the template and the app say; run again, it changes what has changed.
+
+    Prints each step. DeployError when one fails, and for a stage or a setting that can't be deployed.
+    """
+    env = aws_environment(environment())
+    _deploy(read_stage(stage_name), env)
 
 
-def _environment() -> dict[str, str]:
-    """Merges `.env` under the process environment, which boto3 and Chalice read too."""
-    from_file = {key: value for key, value in dotenv_values(ROOT / ".env").items() if value is not None}
-    env = {**from_file, **os.environ}
-    if env.get("AWS_ENDPOINT_URL"):
-        env |= emulator_defaults(env)
-    else:
-        env.pop("AWS_ENDPOINT_URL", None)
-        os.environ.pop("AWS_ENDPOINT_URL", None)
-    os.environ.update({name: value for name, value in env.items() if name.startswith("AWS_")})
-    return env
+def destroy(stage_name: str) -> None:
+    """Delete everything of the stage, queued tasks and stored data included, and check that nothing is left.
+
+    Prints each step. DeployError when one fails, and for a guarded stage that DESTROY does not name.
+    """
+    env = aws_environment(environment())
+    _destroy(read_stage(stage_name), env)
+
+
+def write_package(stage_name: str, out: Path) -> None:
+    """Write the stage as one SAM template and one archive to `out`, and print where. DeployError when that fails."""
+    stage = read_stage(stage_name)
+    package(stage, function_settings(environment(), stage.name), out)
+    _say(f"{out / 'sam.json'} and {out / 'deployment.zip'} are ready")
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def up(stage: Stage, env: Mapping[str, str]) -> None:
-    """Deploys the stage. Idempotent: a second run changes only what differs."""
+def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
     settings = function_settings(env, stage.name)
     account = _account(env)
     _say(f"Deploying stage {stage.name} to {account}")
@@ -89,13 +76,7 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
             | ({"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {}),
             progress=_say,
         )
-    names = {
-        "TABLE_NAME": "TableName",
-        "QUEUE_URL": "QueueUrl",
-        "DEAD_LETTER_URL": "DeadLetterUrl",
-        "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
-    }
-    settings |= {name: outputs[output] for name, output in names.items()}
+    settings |= output_variables(outputs)
     with _step("the functions", account):
         state = chalice_state(account, stage)
         with project_folder(stage.name, settings, with_names(account.names(stage.name)), state) as folder:
@@ -110,8 +91,7 @@ def up(stage: Stage, env: Mapping[str, str]) -> None:
     _say(f"Deployed stage {stage.name}: {url}")
 
 
-def down(stage: Stage, env: Mapping[str, str]) -> None:
-    """Deletes the stage with its queued and stored tasks, then checks that nothing is left."""
+def _destroy(stage: Stage, env: Mapping[str, str]) -> None:
     if stage.name in GUARDED_STAGES and env.get("DESTROY") != stage.name:
         raise DeployError(f"this deletes all tasks of stage {stage.name}", f"confirm with DESTROY={stage.name}")
     account = _account(env)

@@ -20,7 +20,7 @@ from infra.deploy.front_door import packaged_front_door
 from infra.deploy.project import project_folder
 from infra.deploy.run_chalice import event_source_mapping
 from infra.deploy.stages import Stage
-from infra.stack import TEMPLATE
+from infra.stack import TEMPLATE, output_variables
 
 #: Runs Chalice's command line, since the package has no `__main__`.
 _CHALICE = "import sys; from chalice.cli import main; sys.exit(main())"
@@ -69,10 +69,11 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
     template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
     template["Parameters"]["LateMs"]["Default"] = stage.late_ms
+    variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"] |= {
-        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"]),
-        "Worker": _triggered(stage, "worker"),
-        "Scheduled": _triggered(stage, "scheduled"),
+        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
+        "Worker": _triggered(stage, "worker", variables),
+        "Scheduled": _triggered(stage, "scheduled", variables),
         "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
     }
     if has_authorizer:
@@ -83,21 +84,15 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
     return template
 
 
-def _function(name: str, depends_on: list[str]) -> dict[str, Any]:
+def _function(name: str, depends_on: list[str], variables: Mapping[str, Any]) -> dict[str, Any]:
     # The log group must exist first, or Lambda creates one that conflicts with the stack's. The variables make the
     # function depend on table and queues. The trigger depends on its function, since Chalice names the queue as text.
-    variables = {
-        "TABLE_NAME": {"Ref": "Table"},
-        "QUEUE_URL": {"Ref": "Queue"},
-        "DEAD_LETTER_URL": {"Ref": "DeadLetterQueue"},
-        "SCHEDULED_QUEUE_URL": {"Ref": "LaterQueue"},
-    }
-    properties = {"FunctionName": {"Fn::Sub": name}, "Environment": {"Variables": variables}}
+    properties = {"FunctionName": {"Fn::Sub": name}, "Environment": {"Variables": {**variables}}}
     return {"DependsOn": depends_on, "Properties": properties}
 
 
-def _triggered(stage: Stage, name: str) -> dict[str, Any]:
-    function = _function(f"paceline-${{Stage}}-{name}", [f"{name.title()}LogGroup"])
+def _triggered(stage: Stage, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    function = _function(f"paceline-${{Stage}}-{name}", [f"{name.title()}LogGroup"], variables)
     trigger = {"Properties": event_source_mapping(stage.maximum_concurrency)}
     function["Properties"]["Events"] = {f"{name.title()}SqsEventSource": trigger}
     return function

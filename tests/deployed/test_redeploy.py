@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def deploy(stage: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infra.deploy", "up", "--stage", stage]
+    command = [sys.executable, "-m", "operations", "deploy", "--stage", stage]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from local.emulator import free_port
 from tests.e2e.running import ROOT, Paceline
 
-CLI = (sys.executable, "-m", "infra.cli")
+CLI = (sys.executable, "-m", "operations")
 
 
 def environment(port: int, **settings: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_tasks_are_submitted_watched_and_found_in_the_log(paceline: Paceline) ->
     assert [(task["seq"], task["state"]) for task in tasks] == [(seq, "succeeded") for seq in range(1, 6)]
     shown = cli(paceline, "status", "cli-ann", tasks[0]["task_id"]).stdout
     assert "succeeded" in shown
-    assert len(cli(paceline, "logs", "--user", "cli-ann").stdout.splitlines()) == 5
+    assert len(cli(paceline, "logs", "--no-follow", "--user", "cli-ann").stdout.splitlines()) == 5
     audited = cli(paceline, "audit", "--user", "cli-ann", "--limits", "3/second; 10/4 seconds")
     assert (audited.returncode, audited.stdout.splitlines()[-1]) == (0, "audit: clean")
 

@@ -32,7 +32,7 @@ def control(paceline: Paceline, method: str, user: str, what: str, body: Any = N
 
 
 def audited(paceline: Paceline, user: str) -> Any:
-    command = [sys.executable, "-m", "completions.audit", "--json", "--user", user]
+    command = [sys.executable, "-m", "operations", "audit", "--json", "--user", user]
     outcome = subprocess.run(command, cwd=ROOT, env={**os.environ, **paceline.env}, capture_output=True, check=False)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return json.loads(outcome.stdout)

@@ -107,8 +107,8 @@ def test_redrive_brings_the_running_systems_dead_letters_back_in_order(poisoned:
     poisoned.wait_for_completions(3, "back")
     there.write_text("at last")
     # The tests' app has tasks of its own, so it is loaded first.
-    program = "import app, sys; from operations.redrive import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "--user", "back"]
+    program = "import app; from operations.main import main; main()"
+    command = [sys.executable, "-c", program, "redrive", "--user", "back"]
     done = subprocess.run(command, cwd=APP, env=poisoned.env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0].startswith("The dead letters are those of stage dev at http://127.0.0.1:")
     ends = poisoned.wait_for_completions(6, "back")

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Cancelled, Candidate, Lane, Lease, Start, admit, claim, paused, with_limits, without
+from chalicelib.core.admission import admit
+from chalicelib.core.claim import Cancelled, Candidate, Start, claim
+from chalicelib.core.lane import Lane, Lease, paused, with_limits, without
 from chalicelib.core.limits import memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
@@ -248,7 +250,7 @@ def test_next_attempt_is_written_when_the_lease_is_as_it_was(ports: Ports, user:
 def test_task_that_ran_in_place_of_a_later_one_keeps_the_quick_claim_from_its_lease(ports: Ports, user: str) -> None:
     for seq in (1, 2):
         reserve(ports, user, f"t{seq}")
-    filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, fills_gap=True), LIMITS, NOW, 10_000, "mine")
+    filling = claim(ports.lanes.get(user), Candidate("t1", 1, 0, out_of_order=True), LIMITS, NOW, 10_000, "mine")
     assert isinstance(filling, Start)
     lane = written(ports.lanes.try_fast_claim(filling, LIMITS))
     assert lane.running is not None

@@ -180,19 +180,19 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
     played(http.delete(f"/api/v1/users/{user}/tasks/{listed['tasks'][0]['task_id']}"), 200)
     late = played(post(client, "/api/v1/task", {"user_id": user, "delay_seconds": 60}), 202)
     played(http.delete(f"/api/v1/users/{user}/tasks/{late['task_id']}"), 200)
-    park_head(system, user)
+    save_head_receipt(system, user)
     played(post(client, f"/api/v1/users/{user}/pause", {}), 200)
     played(post(client, f"/api/v1/users/{user}/resume", {}), 200)
 
 
-def park_head(system: Enforcing, user: str) -> None:
+def save_head_receipt(system: Enforcing, user: str) -> None:
     """What a worker leaves behind that has deferred the head of a lane for long: its receipt, for whoever wakes it."""
     sqs = system.client("sqs")
     received = sqs.receive_message(QueueUrl=system.outputs["QueueUrl"], VisibilityTimeout=600)
     system.client("dynamodb").update_item(
         TableName=system.outputs["TableName"],
         Key={"user_id": {"S": user}, "item": {"S": "lane"}},
-        UpdateExpression="SET parked = :receipt",
+        UpdateExpression="SET head_receipt = :receipt",
         ExpressionAttributeValues={":receipt": {"S": received["Messages"][0]["ReceiptHandle"]}},
     )
 

@@ -60,7 +60,7 @@ def test_dead_letters_run_again_in_their_users_order(failing: Paceline, user: st
     fail(failing, user, 1, 2, 3)
     assert len(set(work(failing, user))) == 1
     OUT_OF_ORDER.clear()
-    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: submitted anew"] * 3
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: submitted again"] * 3
     failing.clock.advance(60_000)
     assert work(failing, user)[3:] == [1, 2, 3]
     assert list(redrive(container(), None)) == []
@@ -130,7 +130,7 @@ def test_redrive_whose_repeat_is_refused_submits_once(failing: Paceline, user: s
     parts.control.pause(user, failing.clock.now_ms() + 2 * 3_600_000)
     assert "longer than the" in next(redrive(parts, user))
     parts.control.resume(user)
-    assert "submitted anew" in next(redrive(parts, user))
+    assert "submitted again" in next(redrive(parts, user))
     OUT_OF_ORDER.clear()
     failing.clock.advance(60_000)
     assert work(failing, user)[1:] == [1, None]
@@ -163,7 +163,7 @@ def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user:
 
 def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     failure(failing, user)
-    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: told again"]
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: callback sent again"]
     assert list(redrive(container(), None)) == []
     [body] = told(failing, monkeypatch, 200, user)
     assert json.loads(body)["task_id"] == f"{user}-1"
@@ -189,7 +189,10 @@ def test_callback_of_another_user_than_its_lane_stays(failing: Paceline, user: s
 def test_callback_does_not_wait_behind_what_stays(failing: Paceline, user: str) -> None:
     container().queue.send_dead(user, "x", "hello", "no task")
     failure(failing, user)
-    assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: stays", f"{user}: told again"]
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [
+        f"{user}: stays",
+        f"{user}: callback sent again",
+    ]
 
 
 @pytest.mark.parametrize(

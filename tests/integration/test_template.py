@@ -10,7 +10,7 @@ import pytest
 from cfnlint.api import ManualArgs, lint_file
 from samtranslator.translator.transform import transform
 
-from chalicelib.worker.execution import METRICS_NAMESPACE
+from chalicelib.worker.completion_event import METRICS_NAMESPACE
 from infra.deploy.front_door import GATEWAY_RESPONSES
 from infra.deploy.package import merge_template, package, read_stack_template
 from infra.deploy.stages import Stage, read_config, read_stage

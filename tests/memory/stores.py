@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Admission, Lane, Lease, Start
+from chalicelib.core.admission import Admission
+from chalicelib.core.claim import Start
+from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, memory_needed
 from chalicelib.core.ports import Stale, Write, Written
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState

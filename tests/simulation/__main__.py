@@ -5,8 +5,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
-from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutants import FOUND_BY, MUTANTS
 from tests.simulation.schedule import Plan, draw, shrink
 from tests.simulation.world import Parts, Result, run
 
@@ -65,18 +66,18 @@ def tell(result: Result) -> int:
 
 
 def show_mutant(name: str, seeds: range) -> bool:
-    tries, result = find(MUTANTS[name], iter(seeds))
+    tries, result = find(MUTANTS[name], chain(seeds, [FOUND_BY[name]]))
     found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"
     print(f"{name:45} {found}", flush=True)
     return result is not None
 
 
-def find(parts: Parts, seeds: Iterator[int]) -> tuple[int, Result | None]:
+def find(parts: Parts, seeds: Iterator[int | Plan]) -> tuple[int, Result | None]:
     """How many schedules it took until a promise was broken, and that one; None when none was."""
     tries = 0
     for seed in seeds:
         tries += 1
-        result = run(draw(seed), parts)
+        result = run(seed if isinstance(seed, Plan) else draw(seed), parts)
         if result.broken:
             return tries, result
     return tries, None

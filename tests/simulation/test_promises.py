@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.simulation.mutants import LATE_REPEAT
 from tests.simulation.schedule import (
     Behaviour,
     Cancel,
@@ -153,3 +154,8 @@ def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     """seeds 7697 and 8508: it had its place and no message, so nobody passed it over."""
     scheduled = replace(submit(1_000, "scheduled"), delay_ms=200)
     assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
+
+
+def test_a_repeat_that_comes_when_the_queue_has_forgotten_the_first_try_runs_nothing_twice():
+    """Only the mark of a repeat in the message makes the worker look at the record."""
+    assert_promises_kept(LATE_REPEAT)

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from chalicelib.api.submit_handler import SubmitHandler
+from chalicelib.api import responses
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
 from chalicelib.core.lane import Lane
@@ -23,11 +22,14 @@ from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Idempotency
-from chalicelib.submit.submitter import NewTask, Submitter
+from chalicelib.submit.submission import Submission, TaskRequest
+from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Context, Registry
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
-from chalicelib.worker.worker import Deferred, Delivery, Handled, Worker
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.next_step import next_step
+from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
@@ -81,12 +83,6 @@ class SimulatedPresence:
         return token in self._served
 
 
-class SmallBulks(Submitter):
-    """Sends the first of every other size of bulk ahead: those of the schedules are too small for it otherwise."""
-
-    with_one_ahead = range(2, 100, 2)
-
-
 @dataclass(frozen=True)
 class Parts:
     """What the simulated machines are built of; a mutant has one of them replaced by a broken one."""
@@ -95,11 +91,11 @@ class Parts:
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     requests: type[MemoryRequestStore] = MemoryRequestStore
-    attempts: type[Attempts] = Attempts
-    worker: type[Worker] = Worker
-    submitter: type[Submitter] = SmallBulks
+    finalizer: type[Finalizer] = Finalizer
+    decide: Decide = field(default=next_step)
+    submitter: type[Submitter] = Submitter
     control: type[Control] = Control
-    keeper: type[LeaseKeeper] | None = None
+    renewer: type[LeaseRenewer] | None = None
     #: of a machine with several processes
     presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
@@ -115,7 +111,7 @@ class Result:
     calls: int
 
 
-class SimulatedKeeper(LeaseKeeper):
+class SimulatedRenewer(LeaseRenewer):
     """Renews from a process of the simulation, where the real one has a thread."""
 
     def __init__(self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process]) -> None:
@@ -128,9 +124,9 @@ class SimulatedKeeper(LeaseKeeper):
             self._process = self._spawn(self._run)
 
     def _run(self) -> None:
-        while self._kept:
+        while self._running:
             self._clock.sleep(1_000)
-            self.look()
+            self.renew_due()
 
 
 class World:
@@ -249,20 +245,21 @@ class World:
     def _submit(self, api: "ApiMachine", action: schedule.Submit) -> None:
         self.history.submit_begun(action.tag, self.timeline.now, action.key)
         new = [
-            NewTask(
+            TaskRequest(
                 "run",
                 {"tag": f"{action.tag}/{n}", **vars(behaviour)},
-                delay_ms=action.delay_ms,
+                delay_seconds=None if action.delay_ms is None else action.delay_ms / 1000,
                 callback_url="https://example.com" if action.is_told else None,
             )
             for n, behaviour in enumerate(action.behaviours)
         ]
-        headers = {"idempotency-key": action.key} if action.key else {}
-        headers |= {"prefer": "handling=strict"} if action.is_strict else {}
-        serve = api.submit_handler.submit_one if len(new) == 1 else api.submit_handler.submit_many
+        over_limit = OverLimit.REJECT if action.is_strict else OverLimit.QUEUE
+        is_bulk = len(new) > 1
+        serve = api.submitter.submit_bulk if is_bulk else api.submitter.submit
+        submission = Submission(action.user, new, api.clock.now_ms(), over_limit, action.key, is_bulk)
         self.tell(f"{api.name} submits {action.tag}")
-        request = SimpleNamespace(headers=headers, context={}, path="/api/v1/task")
-        response = serve(request, action.user, new)  # type: ignore[arg-type]
+        answer = api.idempotency.run(submission, serve, responses.submit_answer)
+        response = responses.submit_response(answer)
         body = json.loads(response.body)
         places = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
         if action.key and body.get("queued") is False and response.status_code == 429:
@@ -442,12 +439,11 @@ class ApiMachine(Machine):
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         races = RetryWithJitter(self.clock, world.chance)
         scheduled_queue = self.remote("scheduled_queue")
-        submitter = world.parts.submitter(
-            lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue=scheduled_queue
+        self.submitter = world.parts.submitter(
+            lanes, tasks, queue, races, world.settings, scheduled_queue=scheduled_queue
         )
         self._ids = count(1)
-        idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
-        self.submit_handler = SubmitHandler(submitter, idempotency, self._new_id, OverLimit.QUEUE)
+        self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
@@ -522,30 +518,31 @@ class WorkerMachine(Machine):
         world, parts = self.world, self.world.parts
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         log = self.remote("log", OSError)
-        keeper: LeaseKeeper = SimulatedKeeper(lanes, self.clock, self._spawn)
-        if parts.keeper:
-            keeper = parts.keeper(lanes, self.clock)
-        attempts = parts.attempts(
-            lanes, tasks, queue, log, world.registry, self.clock, world.settings, keeper, lambda: self.kill("expired"),
-            self.remote("scheduled_queue"),
-        )  # fmt: skip
+        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn)
+        if parts.renewer:
+            renewer = parts.renewer(lanes, self.clock)
+        finalizer = parts.finalizer(
+            tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
+        )
+        executor = TaskExecutor(
+            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer, lambda: self.kill("expired")
+        )
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
-        self._worker = parts.worker(
-            lanes, tasks, queue, attempts, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
-            None if world.plan.is_lambda else parts.presence(self._served),
+        self._worker = Worker(
+            lanes, tasks, queue, executor, finalizer, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
+            None if world.plan.is_lambda else parts.presence(self._served), parts.decide,
         )  # fmt: skip
         submitter = parts.submitter(
             lanes,
             tasks,
             queue,
-            self.clock,
             RetryWithJitter(self.clock, world.chance),
             world.settings,
             scheduled_queue=self.remote("scheduled_queue"),
         )
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, submitter, attempts, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, submitter, finalizer, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

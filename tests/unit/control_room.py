@@ -9,8 +9,8 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import RequestError
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.task import Task
-from chalicelib.settings import OverLimit
-from chalicelib.submit.submitter import NewTask, Submitted, Submitter
+from chalicelib.submit.submission import Submission, Submitted, TaskRequest
+from chalicelib.submit.submitter import Submitter
 from tests.factories import NOW, task_id_of
 from tests.unit.workshop import Workshop
 
@@ -54,11 +54,12 @@ class ControlRoom(Workshop):
         self.clock.at(when, happening)
 
     def submit_many(self, count: int) -> None:
-        submitter = Submitter(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings)
+        submitter = Submitter(self.lanes, self.tasks, self.queue, self._retry, self.settings)
         ids = [task_id_of(next(self._ids)) for _ in range(count)]
-        outcome = submitter.submit(USER, [NewTask("log", None)] * count, ids, OverLimit.QUEUE)
+        submission = Submission(USER, [TaskRequest("log")] * count, self.clock.now_ms())
+        outcome = submitter.submit_bulk(submission, ids)
         assert isinstance(outcome, Submitted)
-        self.submitted += [place.task for place in outcome.places]
+        self.submitted += self.stored(outcome)
 
     def cancel(self, number: int) -> None:
         """Cancels one of those submitted, if it can be."""

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.core.limits import Limit, earliest_start, parse_limits
-from completions.audit import audit, main
+from completions.audit import audit
 from completions.reader import LogLine, completions_folder, read_completions
 from completions.report import Breach, Lateness, Report
 from completions.windows import Start, busiest_windows, trailing_windows
+from tests.unit.command_line import call
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 LIMITS = parse_limits("1/second; 20/minute")
@@ -232,7 +233,7 @@ def write_log(log_dir: Path, *texts: str) -> None:
 def test_clean_log_exits_0(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(log_dir, *(completion_text(seq, NOW + seq * 1000, late_ms=seq) for seq in range(20)), "no completion")
 
-    assert main([]) == 0
+    assert call("audit") == 0
 
     assert capsys.readouterr().out.splitlines() == [
         "20 completed; 20 starts of 1 user",
@@ -250,7 +251,7 @@ def test_clean_log_exits_0(log_dir: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_broken_log_exits_1_and_says_who_and_when(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(log_dir, completion_text(1, NOW), completion_text(2, NOW + 999))
 
-    assert main(["--log-dir", str(log_dir)]) == 1
+    assert call("audit", "--log-dir", str(log_dir)) == 1
 
     out = capsys.readouterr().out
     assert "2 of 1  BROKEN" in out
@@ -262,49 +263,47 @@ def test_broken_log_exits_1_and_says_who_and_when(log_dir: Path, capsys: pytest.
 
 
 def test_empty_log_is_nothing_to_audit(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+    assert call("audit") == 0
     assert capsys.readouterr().out.startswith("audit: nothing to audit in ")
     assert log_dir.is_dir()
 
 
 @pytest.mark.parametrize("words", [["--limits", "often"], ["--log-dir", "nowhere"], ["--what"]])
 def test_bad_usage_exits_2(log_dir: Path, words: list[str]) -> None:
-    with pytest.raises(SystemExit) as outcome:
-        main(words)
-    assert outcome.value.code == 2
+    assert call("audit", *words) == 2
     assert log_dir.is_dir()
 
 
 def test_limits_come_from_option_then_environment_then_env_file(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(log_dir, *(completion_text(seq, NOW + seq * 200) for seq in range(5)))
-    assert main([]) == 1
+    assert call("audit") == 1
     Path(".env").write_text("LIMITS=5/second\n")
-    assert main([]) == 0
+    assert call("audit") == 0
     monkeypatch.setenv("LIMITS", "4/second")
-    assert main([]) == 1
-    assert main(["--limits", "5/second"]) == 0
+    assert call("audit") == 1
+    assert call("audit", "--limits", "5/second") == 0
 
 
 def test_stage_chooses_the_log(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = [completion_text(seq, NOW + seq) for seq in range(2)]
     write_stream(completions_folder(log_dir, "soak"), *hasty)
 
-    assert (main([]), main(["--stage", "soak"])) == (0, 1)
+    assert (call("audit"), call("audit", "--stage", "soak")) == (0, 1)
     monkeypatch.setenv("STAGE", "soak")
-    assert main([]) == 1
+    assert call("audit") == 1
 
 
 def test_one_user_can_be_chosen(log_dir: Path) -> None:
     hasty = [completion_text(seq, NOW + seq, user_id="hasty") for seq in range(2)]
     write_log(log_dir, *hasty, completion_text(1, user_id="calm"))
 
-    assert (main(["--user", "calm"]), main(["--user", "hasty"])) == (0, 1)
+    assert (call("audit", "--user", "calm"), call("audit", "--user", "hasty")) == (0, 1)
 
 
 def test_json_holds_the_whole_report(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(log_dir, *(completion_text(seq, NOW + seq * 500) for seq in range(60)))
 
-    assert main(["--json"]) == 1
+    assert call("audit", "--json") == 1
 
     report = json.loads(capsys.readouterr().out)
     assert (report["clean"], report["starts"], report["events"]) == (False, 60, {"completed": 60})
@@ -318,7 +317,7 @@ def test_json_holds_the_whole_report(log_dir: Path, capsys: pytest.CaptureFixtur
 def test_long_list_of_findings_is_cut_and_says_so(log_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(log_dir, *(completion_text(seq, NOW, planned_at=NOW + 1, user_id=f"u{seq}") for seq in range(25)))
 
-    assert main([]) == 1
+    assert call("audit") == 1
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["broken: 5 more (--json has them all)", "audit: broken, 25 findings"]

@@ -15,7 +15,7 @@ from chalicelib.auth.caller import ANYONE, Caller, NoAuthentication, bearer_toke
 from chalicelib.auth.jwt_verifier import token_authentication
 from chalicelib.core.errors import ForbiddenError, SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.settings import JwtSettings, Settings
-from operations.token import main as print_token
+from operations.token import token_from
 from tests.factories import VirtualClock, make_settings
 from tests.tokens import (
     NOW_SECONDS,
@@ -29,6 +29,7 @@ from tests.tokens import (
     pem,
     rsa_key,
 )
+from tests.unit.command_line import call
 
 ROOT = Path(__file__).resolve().parents[2]
 HS = {"alg": "HS256", "typ": "JWT"}
@@ -503,13 +504,11 @@ def test_without_authentication_the_libraries_are_not_loaded() -> None:
     assert shown.stdout == "set()\n"
 
 
-def test_printed_token_is_good(capsys: pytest.CaptureFixture[str]) -> None:
+def test_signed_token_is_good() -> None:
     env = {"AUTH": "jwt", "JWT_SECRET": SECRET, "JWT_AUDIENCE": "paceline", "JWT_ISSUER": "me"}
-    assert print_token(["ann", "--admin", "--minutes", "5"], env) == 0
-    token = capsys.readouterr().out.strip()
-    # The command looks at the clock, so the verifier's has to be the same.
+    clock = VirtualClock()
+    token = token_from(env, "ann", clock.now_ms() / 1000, 5, is_admin=True)
     body = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    clock = VirtualClock(body["iat"] * 1000)
     authentication = token_authentication(
         jwt_settings(**{k: v for k, v in env.items() if k != "AUTH"}), no_fetch, clock.now_ms
     )
@@ -520,8 +519,15 @@ def test_printed_token_is_good(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "env", [{}, {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example"}, {"AUTH": "jwt", "JWT_SECRET": "short"}]
 )
-def test_no_token_without_a_secret(env: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_token(["ann"], env) == 2
+def test_no_token_without_a_secret(
+    env: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("AUTH", "JWT_SECRET", "JWT_JWKS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert call("token", "ann") == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("JWT_SECRET: ")

@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from infra.cli.commands import app
-from infra.cli.connection import World
-from infra.cli.lines import duration
-from infra.cli.watching import Watching, begun
+from local.run_settings import local_url
+from operations.main import app
+from paceline_cli.connection import World
+from paceline_cli.rendering import duration
+from paceline_cli.watching import Watching, begun
 from paceline_client import Paceline, Place, Task
 from tests.unit import test_client
 from tests.unit.completion_lines import NOW, completion_text, write_stream
@@ -35,7 +36,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run(server: Server | Answer, *words: str, stdin: str | None = None) -> Result:
     server = server if isinstance(server, Server) else Server(server)
-    world = World(httpx.MockTransport(server), server.clock)
+    world = World(httpx.MockTransport(server), server.clock, local_url())
     return CliRunner().invoke(app, list(words), obj=world, input=stdin, prog_name="paceline", catch_exceptions=False)
 
 
@@ -123,7 +124,7 @@ def test_a_submit_that_may_have_been_taken_says_how_to_repeat_it() -> None:
         ("submit", "ann", "--payload", "@missing.json"),
         ("submit", "ann", "--count", "0"),
         ("submit", "ann", "--key", ""),
-        ("limits", "ann", "5/parsec"),
+        ("limits", "white space"),
         ("limits", "ann", "5/second", "--clear"),
         ("submit", "ann", "--delay", "soon"),
         ("submit", "ann", "--delay", "0s"),
@@ -407,7 +408,7 @@ def test_a_lane_is_paused_for_a_while_and_resumed() -> None:
 def test_logs_and_audit_read_the_log_that_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "logs" / "paceline" / "dev" / "completions"
     write_stream(folder, completion_text(1), completion_text(2, NOW + 1000))
-    logged = run(REFUSED, "logs", "--since", "2020-01-01", "--log-dir", str(tmp_path / "logs"))
+    logged = run(REFUSED, "logs", "--no-follow", "--since", "2020-01-01", "--log-dir", str(tmp_path / "logs"))
     assert logged.stdout.splitlines()[0] == f"user123-task completed at-{NOW + 5}"
     assert run(REFUSED, "audit").exit_code == 0
     write_stream(folder, completion_text(3, NOW + 1001))
@@ -420,7 +421,7 @@ def test_help_names_every_command_and_an_example() -> None:
     shown = run(REFUSED, "--help").stdout
     for command in (*commands, "deploy", "destroy", "redrive", "token"):
         assert f" {command} " in shown
-        assert f"./paceline {command}" in run(REFUSED, command, "--help").stdout
+        assert f"paceline {command}" in run(REFUSED, command, "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from msgspec import Struct
 
 from chalicelib.api import schema
+from chalicelib.submit.submission import SubmittedTask
 from paceline_client import (
     AnswerError,
     ConflictError,
@@ -315,7 +316,7 @@ def test_fields_of_a_newer_server_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("value", "form"),
     [
-        (Place, schema.PlaceAnswer),
+        (Place, SubmittedTask),
         (Task, schema.TaskAnswer),
         (Limit, schema.LimitAnswer),
         (Lane, schema.LaneAnswer),

@@ -5,22 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.core.lane import (
-    FOREVER_MS,
-    Cancelled,
-    Candidate,
-    Gap,
-    Lane,
-    Lease,
-    Start,
-    Wait,
-    admit,
-    claim,
-    estimated_starts,
-    gap_before,
-    position_of,
-    reserved,
-)
+from chalicelib.core.admission import admit, reserved
+from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
+from chalicelib.core.lane import FOREVER_MS, Lane, Lease, estimated_starts, position_of
 from chalicelib.core.limits import Limits, memory_needed, parse_limits
 from tests.factories import make_lane
 from tests.strategies import Step, any_limits, steps

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from chalicelib.core.errors import SettingError
-from infra.stack import at_endpoint, emulator_defaults
+from infra.environment import emulator_defaults
+from infra.stack import at_endpoint
 from local.run_settings import LocalSettings
 
 

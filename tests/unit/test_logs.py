@@ -11,7 +11,8 @@ from typing import IO
 import pytest
 
 from completions.reader import completions_folder
-from completions.tail import Choice, Entry, Tail, follow, main, parse_since, show
+from completions.tail import Choice, Entry, Tail, follow, parse_since, show
+from tests.unit.command_line import call
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,9 +181,7 @@ def test_since_is_relative_or_a_time(text: str, expected: int) -> None:
 def test_other_since_is_bad_usage(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_since(text, NOW)
-    with pytest.raises(SystemExit) as stopped:
-        main([f"--since={text}", "--no-follow"])
-    assert stopped.value.code == 2
+    assert call("logs", f"--since={text}", "--no-follow") == 2
 
 
 def test_ctrl_c_ends_it_quietly() -> None:
@@ -196,15 +195,13 @@ def test_ctrl_c_ends_it_quietly() -> None:
 def test_command_prints_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_stream(completions_folder(tmp_path, "dev"), completion_text(1), completion_text(2, user_id="b"))
 
-    assert (
-        main(["--no-follow", "--stage", "dev", "--log-dir", str(tmp_path), "--since", "2020-01-01", "--user", "b"]) == 0
-    )
+    assert call("logs", "--no-follow", "--stage=dev", f"--log-dir={tmp_path}", "--since=2020-01-01", "--user=b") == 0
 
     assert capsys.readouterr().out == f"b-task completed at-{NOW + 5}\n"
 
 
 def test_command_says_when_there_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--no-follow", "--stage", "dev", "--log-dir", str(tmp_path)]) == 0
+    assert call("logs", "--no-follow", "--stage=dev", f"--log-dir={tmp_path}") == 0
 
     assert capsys.readouterr() == ("", f"no completion log yet in {tmp_path}/paceline/dev/completions\n")
 
@@ -212,7 +209,7 @@ def test_command_says_when_there_is_no_log(tmp_path: Path, capsys: pytest.Captur
 @contextmanager
 def following(log_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
     """The command as a process, and the reading end of its pipe. It is gone afterwards, whatever happened."""
-    command = [sys.executable, "-m", "completions.tail", "--stage=dev", f"--log-dir={log_dir}", "--since=2020-01-01"]
+    command = [sys.executable, "-m", "operations", "logs", "--stage=dev", f"--log-dir={log_dir}", "--since=2020-01-01"]
     # Unbuffered, Python takes a write that found no reader half way for a whole one.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE

@@ -80,7 +80,7 @@ def test_who_is_always_told_to_slow_down_fails_in_the_end(documented: Registry) 
     shop = Shop(documented)
     outcome = shop.outcome("charge", {"card": "busy", "cents": 5})
     assert outcome.state is TaskState.FAILED
-    assert "told to slow down 200 times" in outcome.error
+    assert "throttled 200 times" in outcome.error
     assert outcome.attempts == 1
 
 

@@ -23,7 +23,7 @@ def test_submits_of_one_user_take_turns() -> None:
     turns, inside, most = PerUserLock(), [0], [0]
 
     def submit(_: int) -> None:
-        with turns.turn("ann"), counted(inside, most):
+        with turns.lock("ann"), counted(inside, most):
             threading.Event().wait(0.001)
 
     with ThreadPoolExecutor(16) as pool:
@@ -42,15 +42,15 @@ def test_parked_task_that_is_due_gets_its_place_in_its_users_turn() -> None:
         admitted.append((user_id, shop.lanes.get(user_id).admitted))
 
     races = RetryWithJitter(shop.clock, lambda: 0.5)
-    submitter = Submitter(shop.lanes, shop.tasks, shop.queue, shop.clock, races, shop.settings, turn)
+    submitter = Submitter(shop.lanes, shop.tasks, shop.queue, races, shop.settings, turn)
     assert submitter.reserve("ann", "t1", NOW) == (1, NOW)
     assert admitted == [("ann", 0), ("ann", 1)]
 
 
 def test_turn_of_one_user_holds_up_no_other() -> None:
     turns = PerUserLock()
-    with turns.turn("ann"):
-        other = threading.Thread(target=lambda: turns.turn("bob").__enter__())
+    with turns.lock("ann"):
+        other = threading.Thread(target=lambda: turns.lock("bob").__enter__())
         other.start()
         other.join(5)
         assert not other.is_alive()
@@ -60,7 +60,7 @@ def test_turn_that_ends_in_an_error_is_given_on() -> None:
     turns = PerUserLock()
     for _ in range(2):
         try:
-            with turns.turn("ann"):
+            with turns.lock("ann"):
                 raise RuntimeError
         except RuntimeError:
             pass

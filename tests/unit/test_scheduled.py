@@ -22,10 +22,9 @@ from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
 from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
-from chalicelib.settings import OverLimit
-from chalicelib.submit.submitter import NewTask, Refused, Submitted
-from chalicelib.worker.execution import FINALIZE_TRIES
-from tests.factories import NOW, make_task
+from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
+from chalicelib.worker.finalizer import FINALIZE_TRIES
+from tests.factories import NOW, make_task, task_id_of
 from tests.unit.workshop import Workshop
 
 URL = "https://hooks.example.com/end"
@@ -49,13 +48,13 @@ class SchedulingShop(Workshop):
 
     def runner(self) -> ScheduledDispatcher:
         return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.attempts, self._tell, self.clock
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, self._tell, self.clock
         )
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
-        outcome = self.try_submit_many(user_id, NewTask("log", payload, delay_ms=delay_ms, **options))
+        outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))
         assert isinstance(outcome, Submitted)
-        return outcome.places[0].task
+        return self.stored(outcome)[0]
 
     def run_scheduled_message(self, is_deleted: bool = True) -> bool:
         body, receipt, message_id = self.scheduled_queue.receive()
@@ -99,7 +98,7 @@ def shop() -> SchedulingShop:
 @pytest.mark.parametrize("delay_ms", [1, 500, 999, 1_000, 1_001, 15_500, 900_000, 900_999, 3_600_000, MAX_AHEAD_MS])
 def test_parked_task_starts_at_its_time_and_not_before(shop: SchedulingShop, delay_ms: int) -> None:
     shop.register("note", lambda payload: None)
-    outcome = shop.try_submit_many("ann", NewTask("note", "late", delay_ms=delay_ms))
+    outcome = shop.try_submit_many("ann", TaskRequest("note", "late", delay_seconds=delay_ms / 1000))
     assert isinstance(outcome, Submitted)
     shop.run_all()
     assert shop.ran == [(delay_ms, "late")]
@@ -133,39 +132,46 @@ def test_many_due_at_once_keep_the_pace(shop: SchedulingShop) -> None:
 
 
 def test_answer_says_that_it_waits_and_has_no_place_yet(shop: SchedulingShop) -> None:
-    outcome = shop.try_submit_many("ann", NewTask("log", None, run_at=NOW + 7_000))
+    outcome = shop.try_submit_many("ann", TaskRequest("log", None, run_at=NOW + 7_000))
     assert isinstance(outcome, Submitted)
-    [place] = outcome.places
-    assert (place.task.seq, place.position, place.delay_ms, place.queued) == (0, 0, 7_000, True)
+    [task] = outcome.tasks
+    assert (task.seq, task.position, task.delay_ms, task.queued) == (0, 0, 7_000, True)
     assert not outcome.is_over_limit
-    view = shop.control.task("ann", place.task.task_id)
+    view = shop.control.task("ann", task.task_id)
     assert (view.state, view.position, view.estimated_at) == (TaskState.QUEUED, 0, NOW + 7_000)
     assert [view.record.task.run_at for view in shop.control.tasks("ann", None, 10, None)[0]] == [NOW + 7_000]
 
 
 def test_time_that_is_past_is_now(shop: SchedulingShop) -> None:
-    outcome = shop.try_submit_many("ann", NewTask("log", None, run_at=NOW - 1), NewTask("log", None, delay_ms=0))
+    outcome = shop.try_submit_many(
+        "ann", TaskRequest("log", None, run_at=NOW - 1), TaskRequest("log", None, delay_seconds=0)
+    )
     assert isinstance(outcome, Submitted)
-    assert [place.task.seq for place in outcome.places] == [1, 2]
+    assert [task.seq for task in outcome.tasks] == [1, 2]
     assert len(shop.scheduled_queue) == 0
 
 
 def test_of_many_some_may_wait(shop: SchedulingShop) -> None:
-    new = [NewTask("log", n, delay_ms=n % 2 * 4_000) for n in range(5)]
+    new = [TaskRequest("log", n, delay_seconds=n % 2 * 4) for n in range(5)]
     outcome = shop.try_submit_many("ann", *new)
     assert isinstance(outcome, Submitted)
-    assert [place.task.seq for place in outcome.places] == [1, 0, 2, 0, 3]
+    assert [task.seq for task in outcome.tasks] == [1, 0, 2, 0, 3]
     shop.run_all()
     assert shop.seqs == [1, 2, 3, 4, 5]
     assert [event["started_at"] - NOW for event in shop.events] == [0, 1_000, 2_000, 4_000, 5_000]
 
 
-def test_of_many_none_is_parked_when_the_others_can_not_be_sent(shop: SchedulingShop) -> None:
+def test_many_that_could_not_be_sent_run_once_when_they_are_submitted_again(shop: SchedulingShop) -> None:
+    new = [TaskRequest("log", 1), TaskRequest("log", 2), TaskRequest("log", 3, delay_seconds=4)]
+    submission, ids = Submission("ann", new, NOW), [task_id_of(n) for n in (91, 92, 93)]
     shop.queue.fail("send_many")
     with pytest.raises(UnavailableError):
-        shop.try_submit_many("ann", NewTask("log", 1), NewTask("log", 2), NewTask("log", 3, delay_ms=4_000))
+        shop.submitter.submit_bulk(submission, ids)
+    assert isinstance(shop.submitter.submit_bulk(submission, ids, is_repeat=True), Submitted)
     shop.run_all()
-    assert "task_completed" not in {event["event"] for event in shop.events}
+    assert sorted((event["event"], event["task_id"]) for event in shop.events) == [
+        ("task_completed", task_id) for task_id in ids
+    ]
 
 
 def test_refusal_at_its_time_only_puts_it_off() -> None:
@@ -274,7 +280,7 @@ def test_no_more_are_parked_for_a_day_than_allowed() -> None:
     shop = SchedulingShop(MAX_SCHEDULED="3")
     for _ in range(3):
         shop.schedule(60_000)
-    refused = shop.try_submit_many("ann", NewTask("log", None, delay_ms=60_000))
+    refused = shop.try_submit_many("ann", TaskRequest("log", None, delay_seconds=60))
     assert isinstance(refused, Refused)
     assert "No more than 3 tasks" in refused.reason
     assert refused.retry_at + 60_000 == (NOW // DAY_MS + 1) * DAY_MS
@@ -286,7 +292,7 @@ def test_no_more_are_parked_for_a_day_than_allowed() -> None:
 
 def test_of_many_that_are_too_many_none_is_parked_or_admitted() -> None:
     shop = SchedulingShop(MAX_SCHEDULED="3")
-    new = [NewTask("log", None), *(NewTask("log", None, delay_ms=60_000) for _ in range(4))]
+    new = [TaskRequest("log", None), *(TaskRequest("log", None, delay_seconds=60) for _ in range(4))]
     assert isinstance(shop.try_submit_many("ann", *new), Refused)
     assert (shop.lanes.get("ann").admitted, len(shop.scheduled_queue), len(shop.queue)) == (0, 0, 0)
     assert isinstance(shop.try_submit_many("ann", *new[:4]), Submitted)
@@ -295,7 +301,7 @@ def test_of_many_that_are_too_many_none_is_parked_or_admitted() -> None:
 def test_tasks_that_the_lane_refuses_take_no_room_among_the_scheduled() -> None:
     shop = SchedulingShop(MAX_SCHEDULED="1", MAX_DELAY="0")
     shop.submit()
-    both = (NewTask("log", None), NewTask("log", None, delay_ms=60_000))
+    both = (TaskRequest("log", None), TaskRequest("log", None, delay_seconds=60))
     assert isinstance(shop.try_submit_many("ann", *both), Refused)
     assert isinstance(shop.try_submit_many("ann", both[1]), Submitted)
 
@@ -303,8 +309,8 @@ def test_tasks_that_the_lane_refuses_take_no_room_among_the_scheduled() -> None:
 def test_repeat_is_not_refused_for_the_room_that_it_took_itself() -> None:
     shop = SchedulingShop(MAX_SCHEDULED="1")
     late = shop.schedule(60_000)
-    new = [NewTask("log", None, delay_ms=60_000)]
-    again = shop.submitter.submit("ann", new, [late.task_id], OverLimit.QUEUE, is_repeat=True)
+    new = [TaskRequest("log", None, delay_seconds=60)]
+    again = shop.submitter.submit(Submission("ann", new, NOW), [late.task_id], is_repeat=True)
     assert isinstance(again, Submitted)
     shop.run_all()
     assert len(shop.events) == 1
@@ -400,7 +406,7 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
             return real(user_id, task_id, now_ms)
 
     runner = ScheduledDispatcher(
-        shop.scheduled_queue, shop.tasks, shop.queue, Slow(), shop.attempts, shop._tell, shop.clock
+        shop.scheduled_queue, shop.tasks, shop.queue, Slow(), shop.finalizer, shop._tell, shop.clock
     )  # type: ignore[arg-type]
     body, receipt, message_id = shop.scheduled_queue.receive()
     assert runner.handle(ScheduledDelivery(body, receipt, message_id))
@@ -435,7 +441,7 @@ def test_end_is_told_with_the_completion_event(shop: SchedulingShop, delay_ms: i
 def test_failed_and_cancelled_ends_are_told_too() -> None:
     shop = SchedulingShop(MAX_ATTEMPTS="1")
     shop.register("break", lambda payload: 1 / 0)
-    shop.try_submit_many("ann", NewTask("break", None, callback_url=URL))
+    shop.try_submit_many("ann", TaskRequest("break", None, callback_url=URL))
     waiting = shop.schedule(0, callback_url=URL)
     scheduled = shop.schedule(60_000, callback_url=URL)
     shop.control.cancel("ann", waiting.task_id)

@@ -11,8 +11,9 @@ from chalicelib.core.lane import Lease
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Json, TaskState
 from chalicelib.core.visibility import NEWER_SECONDS
-from chalicelib.worker.execution import FINALIZE_TRIES
-from chalicelib.worker.worker import LEASE_MS, Deferred, Done
+from chalicelib.worker.finalizer import FINALIZE_TRIES
+from chalicelib.worker.next_step import LEASE_MS
+from chalicelib.worker.worker import Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
 from tests.unit.workshop import Workshop
@@ -468,7 +469,7 @@ def test_lease_is_kept_until_the_end_is_noted() -> None:
     message = shop.receive()
     shop.tasks.fail("finish", times=9)
     for second in range(1, 10):
-        shop.clock.at(NOW + 1000 * second + 1, shop.keeper.look)
+        shop.clock.at(NOW + 1000 * second + 1, shop.renewer.renew_due)
     shop.deliver(message)
     assert shop.lanes.get("ann").running.until >= NOW + 16_000
 
@@ -572,25 +573,25 @@ def make_lease(token: str = "mine") -> Lease:
 def test_lease_of_a_long_task_is_renewed_before_it_ends_and_not_after_the_task() -> None:
     shop = Workshop()
     shop.lanes.prepare("ann", lambda lane: replace(lane, running=make_lease()))
-    keeper = shop.keeper
+    renewer = shop.renewer
 
     def until() -> int:
         return shop.lanes.get("ann").running.until - NOW
 
-    with keeper.keeping("ann", make_lease(), NOW + 60_000, lambda: None):
+    with renewer.renewing("ann", make_lease(), NOW + 60_000, lambda: None):
         shop.clock.advance(2_999)
-        keeper.look()
+        renewer.renew_due()
         assert until() == LEASE_MS
         shop.clock.advance(1)
-        keeper.look()
+        renewer.renew_due()
         assert until() == 13_000
         shop.clock.advance(3_000)
         shop.lanes.fail("extend")
-        keeper.look()
-        keeper.look()
+        renewer.renew_due()
+        renewer.renew_due()
         assert until() == 16_000
     shop.clock.advance(9_000)
-    keeper.look()
+    renewer.renew_due()
     assert until() == 16_000
 
 
@@ -604,7 +605,7 @@ def test_renewal_that_lands_after_the_attempt_does_not_change_its_backoff(backof
 
     def release_and_renew(user_id: str, lease: Lease, retry_at: int) -> bool:
         is_released = release(user_id, lease, retry_at)
-        late.append(shop.lanes.renew_lease(user_id, lease, NOW + LEASE_MS))  # the keeper sent it before the release
+        late.append(shop.lanes.renew_lease(user_id, lease, NOW + LEASE_MS))  # the renewer sent it before the release
         return bool(is_released)
 
     shop.lanes.release_lease = release_and_renew  # type: ignore[attr-defined]
@@ -622,7 +623,7 @@ def test_task_past_its_deadline_fails_for_good_and_its_lane_goes_on() -> None:
 
     def hang(payload: Json) -> None:
         shop.clock.advance(6_000)
-        shop.keeper.look()  # as the keeper's thread does while the function runs
+        shop.renewer.renew_due()  # as the renewer's thread does while the function runs
 
     shop.register("hang", hang)
     task = shop.submit(name="hang")
@@ -641,7 +642,7 @@ def test_task_that_ends_in_time_is_not_expired() -> None:
 
     def work(payload: Json) -> None:
         shop.clock.advance(4_999)
-        shop.keeper.look()
+        shop.renewer.renew_due()
 
     shop.register("work", work)
     task = shop.submit(name="work")

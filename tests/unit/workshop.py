@@ -8,12 +8,13 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Json, Task, TaskRecord
 from chalicelib.lanes.control import Control
-from chalicelib.settings import OverLimit
 from chalicelib.submit.daily_cap import DailyCap
-from chalicelib.submit.submitter import NewTask, Refused, Submitted, Submitter
+from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
+from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Registry
-from chalicelib.worker.execution import Attempts
-from chalicelib.worker.lease_renewal import LeaseKeeper
+from chalicelib.worker.execution import TaskExecutor
+from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
@@ -81,21 +82,15 @@ class Workshop:
     def new_worker(self) -> Worker:
         """A worker of a new process: it knows no lane and no is_pending end."""
         clock, settings = self.clock, self.settings
-        self.keeper = LeaseKeeper(self.lanes, clock, in_background=False)
-        self.attempts = Attempts(
-            self.lanes,
-            self.tasks,
-            self.queue,
-            self.log,
-            self.registry,
-            clock,
-            settings,
-            self.keeper,
-            self._end_process,
-            self.scheduled_queue,
+        self.renewer = LeaseRenewer(self.lanes, clock, in_background=False)
+        stores = (self.tasks, self.queue, self.log)
+        self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
+        self.executor = TaskExecutor(
+            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process
         )
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
-        return Worker(self.lanes, self.tasks, self.queue, self.attempts, clock, token, settings)
+        runs = (self.executor, self.finalizer)
+        return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings)
 
     def _end_process(self) -> None:
         self.processes_ended += 1
@@ -107,23 +102,26 @@ class Workshop:
     def submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Task:
         outcome = self.try_submit(user_id, payload, name)
         assert isinstance(outcome, Submitted)
-        return outcome.places[0].task
+        return self.stored(outcome)[0]
 
     def try_submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Submitted | Refused:
-        return self.try_submit_many(user_id, NewTask(name, payload))
+        return self.try_submit_many(user_id, TaskRequest(name, payload))
 
-    def try_submit_many(self, user_id: str, *new: NewTask) -> Submitted | Refused:
+    def try_submit_many(self, user_id: str, *new: TaskRequest) -> Submitted | Refused:
         ids = [task_id_of(next(self._numbers)) for _ in new]
-        return self.submitter.submit(user_id, new, ids, OverLimit.QUEUE)
+        serve = self.submitter.submit if len(new) == 1 else self.submitter.submit_bulk
+        return serve(Submission(user_id, new, self.clock.now_ms()), ids)
+
+    def stored(self, submitted: Submitted) -> list[Task]:
+        records = [self.tasks.get(task.user_id, task.task_id) for task in submitted.tasks]
+        return [record.task for record in records]
 
     @property
     def submitter(self) -> Submitter:
         races = RetryWithJitter(self.clock, lambda: 0.5)
         daily_cap = DailyCap(self.scheduled_counts, self.settings.max_scheduled)
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(
-            *stores, self.clock, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap
-        )
+        return Submitter(*stores, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap)
 
     @property
     def control(self) -> Control:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from infra.cli.lines import duration
+from paceline_cli.rendering import duration
 from paceline_client import Clock, Paceline, Place, Task
 
 #: Between two looks; each look is one request, however many tasks there are.

@@ -12,49 +12,23 @@ from typing import Annotated, Any
 
 import typer
 
-from chalicelib.core.errors import LimitsError
-from chalicelib.core.limits import parse_limits
-from chalicelib.core.users import is_user_id
-from completions.tail import parse_since
+_USER_ID = re.compile("[!-~]{1,128}")
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
-def _user(text: str | None) -> str | None:
-    if text is not None and not is_user_id(text):
+def user_id(text: str | None) -> str | None:
+    """A callback: a valid user id, or None. BadParameter for any other text."""
+    if text is not None and not _USER_ID.fullmatch(text):
         raise typer.BadParameter("a user id is 1 to 128 visible ASCII characters")
     return text
 
 
-def limits_text(text: str | None) -> str | None:
-    """A callback: limits that can be read."""
-    if text is not None:
-        try:
-            parse_limits(text)
-        except LimitsError as error:
-            raise typer.BadParameter(str(error)) from error
-    return text
-
-
-def from_caller(path: Path | None) -> Path | None:
-    """A callback: the path as the caller meant it, whose folder `./paceline` has left for the project's."""
-    return None if path is None else Path(os.environ.get("PACELINE_FROM", ".")) / path
-
-
-def _folder(path: Path | None) -> Path | None:
-    found = from_caller(path)
-    if found is not None and not found.is_dir():
-        raise typer.BadParameter(f"{found} is not a folder")
-    return found
-
-
 def length_ms(text: str, option: str) -> int:
-    """The milliseconds that `30s`, `10m`, `2h` or `1d` is; BadParameter when it is nothing such."""
-    try:
-        length = -parse_since(text, 0) if text[-1:].isalpha() and text[:1].isdigit() else 0
-    except ValueError:
-        length = 0
-    if length <= 0:
+    """The length of time in milliseconds, from `30s`, `10m`, `2h` or `1d`. BadParameter for any other text."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    if not match or not int(match[1]):
         raise typer.BadParameter("use 30s, 10m, 2h or 1d", param_hint=option)
-    return length
+    return int(match[1]) * _UNIT_MS[match[2]]
 
 
 def moment_ms(text: str, option: str) -> int:
@@ -90,9 +64,8 @@ def _content(text: str) -> str:
 
 _API = "Where it answers"
 
-User = Annotated[str, typer.Argument(help="Whose lane.", callback=_user, show_default=False)]
+User = Annotated[str, typer.Argument(help="The user whose lane it is.", callback=user_id, show_default=False)]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, as submit gave it.", show_default=False)]
-OneUser = Annotated[str | None, typer.Option("--user", help="This user only.", callback=_user, show_default=False)]
 Url = Annotated[
     str | None,
     typer.Option(
@@ -115,9 +88,3 @@ Token = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Stage = Annotated[str, typer.Option(help="A stage of .chalice/config.json.", envvar="STAGE", show_envvar=False)]
-LogDir = Annotated[
-    Path | None,
-    typer.Option(help="The folder of the logs.", callback=_folder, show_default="LOG_DIR, else logs"),
-]
-LogStage = Annotated[str | None, typer.Option("--stage", help="Whose log.", show_default="STAGE, else dev")]

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.connection import connect, world_of
-from infra.cli.failures import FAILED
-from infra.cli.lines import console, count, duration, place_line, show, show_json, task_line, task_lines
-from infra.cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
-from infra.cli.watching import Watching
+from paceline_cli.connection import connect, world_of
+from paceline_cli.failures import FAILED
+from paceline_cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
+from paceline_cli.rendering import console, count, duration, place_line, show, show_json, task_line, task_lines
+from paceline_cli.watching import Watching
 from paceline_client import Paceline, Place, Task, TaskOrder
 
 #: Tasks that a terminal is told one by one; of more it is told the sum.

@@ -1,4 +1,4 @@
-"""The map of the command line: every command, and what becomes of errors."""
+"""The command line: its commands, and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import lanes, project, tasks
-from infra.cli.failures import NotReachableError, exit_code, line
+from paceline_cli import lane_commands, task_commands
+from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
 _EXIT_CODES = (
@@ -20,7 +20,7 @@ _EXIT_CODES = (
 
 
 class Commands(TyperGroup):
-    """Says what went wrong in one line on standard error, and exits with its code. Nothing is ever a traceback."""
+    """Prints each error in one line on standard error, and exits with its code; never with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,33 +51,31 @@ def paceline() -> None:
     """A task queue that keeps every user to a pace."""
 
 
-def _add(panel: str, command: Callable[..., None], *examples: str) -> None:
-    epilog = "\n\n".join(["Examples:", *(f"  [cyan]./paceline {example}[/]" for example in examples)])
+def add(panel: str, command: Callable[..., None], *examples: str) -> None:
+    """Adds a command to `app`. panel: its heading in the help."""
+    epilog = "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
     app.command(rich_help_panel=panel, epilog=epilog)(command)
 
 
-_TASKS, _LANES, _LOG, _SYSTEM = "Tasks", "Lanes", "See it", "Run and deploy"
+_TASKS, _LANES = "Tasks", "Lanes"
 
-_add(
+add(
     _TASKS,
-    tasks.submit,
+    task_commands.submit,
     "submit ann",
     """submit ann --payload '{"n": 1}' --count 25 --watch""",
     "submit ann --payload @order.json --strict",
     "submit ann --delay 10m --callback-url https://hooks.example.com/ends",
     "submit ann --count 3 --json | jq -r .task_id",
 )
-_add(_TASKS, tasks.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")
-_add(_TASKS, tasks.cancel, "cancel ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3")
-_add(_LANES, lanes.lane, "lane ann", "lane ann --json | jq .backlog")
-_add(_LANES, lanes.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
-_add(_LANES, lanes.pause, "pause ann", "pause ann --for 10m")
-_add(_LANES, lanes.resume, "resume ann")
-_add(_LOG, project.demo, "demo", "demo --fast")
-_add(_LOG, project.logs, "logs --follow", "logs --user ann --since 1h --format short")
-_add(_LOG, project.audit, "audit", "audit --user ann --json | jq .clean")
-_add(_SYSTEM, project.run, "run")
-_add(_SYSTEM, project.deploy, "deploy --stage dev")
-_add(_SYSTEM, project.destroy, "destroy --stage dev")
-_add(_SYSTEM, project.redrive, "redrive --user ann")
-_add(_SYSTEM, project.token, "token ann", "token operator --admin")
+add(_TASKS, task_commands.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")
+add(_TASKS, task_commands.cancel, "cancel ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3")
+add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
+add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
+add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
+add(_LANES, lane_commands.resume, "resume ann")
+
+
+def main() -> None:
+    """The command `paceline`."""
+    app(prog_name="paceline")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.connection import connect, world_of
-from infra.cli.lines import console, lane_lines, scheduled_lines, show, show_json
-from infra.cli.options import Json, Token, Url, User, length_ms, limits_text
+from paceline_cli.connection import connect, world_of
+from paceline_cli.options import Json, Token, Url, User, length_ms
+from paceline_cli.rendering import console, lane_lines, scheduled_lines, show, show_json
 from paceline_client import Lane, Paceline, Task
 
 #: Waiting tasks among which scheduled ones are looked for: a page of them.
@@ -36,9 +36,7 @@ def _scheduled(paceline: Paceline, user: str) -> list[Task]:
 def limits(
     context: typer.Context,
     user: User,
-    text: Annotated[
-        str | None, typer.Argument(metavar="[LIMITS]", callback=limits_text, help="Such as '5/second; 100/minute'.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(metavar="[LIMITS]", help="Such as '5/second; 100/minute'.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Back to everybody's limits.")] = False,
     as_json: Json = False,
     url: Url = None,

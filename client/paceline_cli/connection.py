@@ -1,4 +1,4 @@
-"""Where the Paceline is that a command talks to, and how it is reached."""
+"""Connects a command to a Paceline."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import httpx
 import typer
 
-from completions.options import setting
-from infra.cli.failures import NotReachableError
-from local.run_settings import DEFAULT_PORT
+from paceline_cli.failures import NotReachableError
 from paceline_client import Clock, Paceline
 from paceline_client.sender import SystemClock
 
 #: Longer than the 35 s after which a submit whose API process died can be taken up again.
 TOTAL_SECONDS = 40.0
+#: Where `make run` answers.
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,21 @@ class World:
     #: None for the network.
     transport: httpx.BaseTransport | None = None
     clock: Clock = field(default_factory=SystemClock)
+    #: for commands without --url
+    default_url: str = DEFAULT_URL
 
 
 def world_of(context: typer.Context) -> World:
     return context.obj if isinstance(context.obj, World) else World()
 
 
-def local_url() -> str:
-    """Where `make run` listens, by HOST and PORT from the environment or `.env`."""
-    return f"http://{setting('HOST', '127.0.0.1')}:{setting('PORT', str(DEFAULT_PORT))}"
-
-
 def connect(context: typer.Context, url: str | None, token: str | None) -> Paceline:
-    """A client for the Paceline at url, None for this machine's; its calls raise NotReachableError when none is there.
+    """A client of the Paceline at `url`, by default on this machine; its calls raise NotReachableError if none answers.
 
-    Raises BadParameter for what is no URL or can be no token.
+    BadParameter for an invalid URL or token.
     """
-    world, base_url = world_of(context), (url or local_url()).rstrip("/")
+    world = world_of(context)
+    base_url = (url or world.default_url).rstrip("/")
     if token is not None and not (token and token.isascii() and token.isprintable()):
         raise typer.BadParameter("the token is empty, or has characters that no header can hold", param_hint="--token")
     try:

@@ -1,0 +1,137 @@
+"""The claim: whether a task may start now, and the lane as it is after that start. Pure.
+
+A decision says what to write; a store writes it on condition that the lane is still the one decided on.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.limits import Limits, earliest_start, memory_needed
+
+#: Seqs after which a lane forgets a cancelled task whose message never arrived.
+CANCELLED_KEPT_SEQS = 300
+
+
+class Candidate(Struct, frozen=True):
+    """The facts about a task that its claim depends on."""
+
+    task_id: str
+    seq: int
+    planned_at: int
+    #: failed attempts stored in its record; they count if the lane has no lease of the task any more
+    failed_attempts: int = 0
+    #: it runs on the message of a later task, because its own message has not arrived
+    out_of_order: bool = False
+
+
+class Start(Struct, frozen=True):
+    """The task may start at `at` (epoch ms, now or up to a moment ahead); `lane` is the lane after that start."""
+
+    at: int
+    #: 1 for the first
+    attempt: int
+    #: epoch ms; from its admission, or computed anew after a change of limits or a pause
+    planned_at: int
+    lane: Lane
+
+
+class Wait(Struct, frozen=True):
+    """The task may not start before `until`, epoch ms."""
+
+    until: int
+
+
+class Gap(Struct, frozen=True):
+    """Tasks with these seqs were admitted before, and the lane does not show that they started or finished."""
+
+    first: int
+    last: int
+
+
+class Cancelled(Struct, frozen=True):
+    """The task was cancelled; `lane` is the lane without it."""
+
+    lane: Lane
+
+
+Decision = Start | Wait | Cancelled
+
+
+def gap_before(lane: Lane, seq: int) -> Gap | None:
+    """The tasks that must start before `seq`; None if it is next.
+
+    Two concurrent submits may reach the queue in the reverse order; the lane's seqs show it. A task that ran out of
+    order may have lost its worker, and only its lease records that attempt, so it counts as missing until it is over.
+    """
+    if lane.running and 0 < lane.running.filled_seq < seq:
+        return Gap(lane.running.filled_seq, seq - 1)
+    return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
+
+
+def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: int, token: str) -> Decision:
+    """Decides when the task may start, from the lane's real starts, pause, throttling, cancellations and lease.
+
+    A Start may lie in the future: the worker that writes it owns that start and waits for its time. The lease runs from
+    the start.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("1/second; 20/minute")
+    >>> lane = Lane("ann", admitted=2, started_seq=1, started=1, starts=(5_004,))
+    >>> start = claim(lane, Candidate("t2", 2, 6_000), limits, 5_900, 10_000, "w")
+    >>> start.at, start.attempt, start.lane.starts
+    (6004, 1, (6004, 5004))
+    """
+    if task.task_id in lane.cancelled:
+        return Cancelled(_without(lane, task))
+    if lane.is_paused(now_ms):
+        return Wait(lane.paused_until or now_ms)
+    if lane.throttled_until > now_ms:
+        return Wait(lane.throttled_until)
+    lease = lane.lease_of(task.task_id)
+    if lease and lease.until > now_ms:
+        return Wait(lease.until)
+    planned_at = task.planned_at
+    if task.seq <= lane.replanned_seq:
+        planned_at = _next_start(lane, limits, lane.replanned_at)
+    at = _next_start(lane, limits, max(now_ms, planned_at))
+    return _start(lane, task, limits, at, planned_at, lease_ms, token)
+
+
+def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
+    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.started > len(lane.starts))
+
+
+def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
+    earlier = lane.lease_of(task.task_id)
+    attempt = (earlier.attempt if earlier else task.failed_attempts) + 1
+    starts = (*(earlier.starts if earlier else ()), at)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.out_of_order else 0)
+    after = replace(
+        lane,
+        admitted=max(lane.admitted, task.seq),
+        started_seq=max(lane.started_seq, task.seq),
+        started=lane.started + 1,
+        starts=(at, *lane.starts)[: memory_needed(limits)],
+        running=lease,
+        cancelled=_cancelled_after(lane, task),
+    )
+    # A replanned task is planned after its own first start when it is retried.
+    return Start(at, attempt, min(planned_at, starts[0]), after)
+
+
+def _without(lane: Lane, task: Candidate) -> Lane:
+    return replace(
+        lane,
+        started_seq=max(lane.started_seq, task.seq),
+        cancelled=_cancelled_after(lane, task),
+        revision=lane.revision + 1,
+    )
+
+
+def _cancelled_after(lane: Lane, task: Candidate) -> Mapping[str, int]:
+    """The lane's other cancelled tasks whose messages may still arrive."""
+    oldest = task.seq - CANCELLED_KEPT_SEQS
+    return {other: seq for other, seq in lane.cancelled.items() if seq > oldest and other != task.task_id}

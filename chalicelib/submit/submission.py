@@ -1,0 +1,160 @@
+"""A submit's values: one request struct, checked when it is read, and the results, as they go out over HTTP."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from chalicelib.core.lane import FOREVER_MS, Lane, position_of
+from chalicelib.core.limits import Limits
+from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.task import DEFAULT_TASK, Task
+from chalicelib.outbound.destinations import MAX_URL_LENGTH
+from chalicelib.settings import OverLimit
+
+#: Tasks of one bulk submit.
+MAX_TASKS = 100
+
+TaskName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="One of the deployment's tasks.")
+]
+Payload = Annotated[Any, Meta(description="Any JSON value; the task's function gets it.")]
+RunAt = Annotated[
+    # The lower bound refuses a time in seconds, which as milliseconds would lie in 1970 and start the task at once.
+    int,
+    Meta(
+        ge=1_000_000_000_000,
+        le=253_370_764_800_000,
+        description="When the task joins its lane, epoch milliseconds, at most 13 days ahead; at once if that is past.",
+    ),
+]
+DelaySeconds = Annotated[
+    float,
+    Meta(ge=0, le=MAX_AHEAD_MS // 1000, description="Seconds from now until the task joins its lane; not with run_at."),
+]
+CallbackUrl = Annotated[
+    str,
+    Meta(
+        min_length=8,
+        max_length=MAX_URL_LENGTH,
+        description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
+    ),
+]
+Position = Annotated[
+    int,
+    Meta(
+        description="0: the limits allow the task's start now, or it has started, or it is scheduled. "
+        "Otherwise its number in line: 1 for the first task that may not start now."
+    ),
+]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class TaskRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """One task to be run."""
+
+    task: TaskName = DEFAULT_TASK
+    payload: Payload = None
+    run_at: RunAt | None = None
+    delay_seconds: DelaySeconds | None = None
+    callback_url: CallbackUrl | None = None
+
+    @property
+    def delay_ms(self) -> int | None:
+        return None if self.delay_seconds is None else round(self.delay_seconds * 1000)
+
+    def due_at(self, now_ms: int) -> int | None:
+        """The time at which the task joins its lane, epoch ms; None when it joins at once."""
+        at = now_ms + self.delay_ms if self.delay_ms is not None else self.run_at
+        return at if at is not None and at > now_ms else None
+
+
+class Submission(Struct, frozen=True):
+    """One request to submit tasks of one user, checked."""
+
+    user_id: str
+    tasks: Sequence[TaskRequest]
+    #: epoch ms of its arrival: the one time that admission and answer are computed from
+    now_ms: int
+    over_limit: OverLimit = OverLimit.QUEUE
+    #: None without an Idempotency-Key
+    key: str | None = None
+    #: it came to the bulk route, which answers in another form
+    is_bulk: bool = False
+    #: where the client sees the API, such as `/prod`; locations in the answer begin with it
+    base_path: str = ""
+
+
+class SubmittedTask(Struct, frozen=True):
+    """A task that is queued or scheduled. Times are epoch milliseconds."""
+
+    task_id: str
+    user_id: str
+    seq: Annotated[int, Meta(description="Its number in its lane; 0 while it is scheduled.")]
+    position: Position
+    planned_at: Annotated[int, Meta(description="The earliest start; while scheduled, the time to join the lane.")]
+    delay_ms: int
+    queued: Annotated[bool, Meta(description="It waits, for its limits or for its time.")]
+    state: State
+
+    @classmethod
+    def of(cls, task: Task, lane: Lane, limits: Limits, now_ms: int) -> "SubmittedTask":
+        """lane: as the admission left it."""
+        position = position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0
+        return cls(
+            task_id=task.task_id,
+            user_id=task.user_id,
+            seq=task.seq,
+            position=position,
+            planned_at=task.planned_at,
+            delay_ms=max(0, task.planned_at - now_ms),
+            queued=position > 0 or not task.seq,
+            state="queued",
+        )
+
+
+class Submitted(Struct, frozen=True):
+    """The result of a submit that queued or scheduled its tasks, all of them, in order."""
+
+    tasks: tuple[SubmittedTask, ...]
+    #: right after the admission
+    lane: Lane
+    #: in force for the lane
+    limits: Limits
+    now_ms: int
+
+    @property
+    def queued(self) -> bool:
+        return any(task.queued for task in self.tasks)
+
+    @property
+    def is_over_limit(self) -> bool:
+        return any(task.position for task in self.tasks)
+
+    @property
+    def is_paused(self) -> bool:
+        return self.lane.is_paused(self.now_ms)
+
+    @property
+    def is_pause_endless(self) -> bool:
+        return self.lane.paused_until == FOREVER_MS
+
+    @property
+    def last_admitted(self) -> SubmittedTask | None:
+        """None when all tasks are scheduled."""
+        return next((task for task in reversed(self.tasks) if task.seq), None)
+
+
+class Refused(Struct, frozen=True):
+    """The result of a submit that queued nothing."""
+
+    user_id: str
+    reason: str
+    #: epoch ms from which on the same submit would be accepted
+    retry_at: int
+    now_ms: int
+    limits: Limits
+    #: the lane's planned starts, newest first
+    planned: tuple[int, ...]
+    #: an earlier try of the same request got no answer, and may have queued the tasks
+    is_unsure: bool = False

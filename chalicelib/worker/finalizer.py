@@ -1,0 +1,116 @@
+"""Finalizes tasks: dead-letters failures, logs the outcome, sends the callback, stores the outcome, in that order.
+
+A crash between two of these repeats the task or the earlier steps; it never leaves an outcome unlogged.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from chalicelib.core.claim import Start
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.lane import FOREVER_MS
+from chalicelib.core.ports import Clock, CompletionLog, ScheduledQueue, TaskQueue, TaskStore
+from chalicelib.core.scheduled import Callback
+from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.worker.completion_event import completion_event, with_metrics
+from chalicelib.worker.lease_renewal import LeaseRenewer
+
+#: Tries, a second apart, to log and store an outcome before the message goes back to the queue.
+FINALIZE_TRIES = 10
+
+
+class _Finalization(Struct):
+    """An outcome, and which steps with it are done."""
+
+    task: Task
+    outcome: Outcome
+    event: dict[str, Any]
+    is_dead_lettered: bool = False
+    is_logged: bool = False
+    is_callback_sent: bool = False
+
+
+class Finalizer:
+    """Keeps each outcome that it could not log or store, so that the task need not run again. Thread-safe."""
+
+    def __init__(
+        self,
+        tasks: TaskStore,
+        queue: TaskQueue,
+        log: CompletionLog,
+        clock: Clock,
+        renewer: LeaseRenewer,
+        stage: str,
+        scheduled_queue: ScheduledQueue | None = None,
+    ) -> None:
+        """stage: the dimension of the metrics. scheduled_queue: carries callbacks; None sends none."""
+        self._tasks = tasks
+        self._queue = queue
+        self._log = log
+        self._clock = clock
+        self._renewer = renewer
+        self._stage = stage
+        self._scheduled_queue = scheduled_queue
+        self._pending: dict[str, _Finalization] = {}
+
+    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+        """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
+
+        UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
+        """
+        lease = start.lane.running
+        assert lease is not None, "a start has a lease"
+        with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None):
+            self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start)))
+
+    def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
+        """Finalizes a task that was cancelled before its start. outcome: as stored, None if it is not stored yet."""
+        outcome = outcome or Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
+        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, None)))
+
+    def give_up(self, task: Task, start: Start) -> None:
+        """Fails a task of which each attempt lost its worker. start: the attempt that would be one too many."""
+        error = f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
+        last = start.lane.running.starts[-2] if start.lane.running else start.at
+        now_ms = self._clock.now_ms()
+        self.finish(task, start, Outcome(TaskState.FAILED, last, now_ms, start.attempt - 1, error=error))
+
+    def is_pending(self, task: Task) -> bool:
+        """The task finished in this process, and its outcome is not logged and stored yet."""
+        return task.task_id in self._pending
+
+    def finalize_pending(self, task: Task) -> None:
+        """Tries again to log and store the outcome of a pending task."""
+        self._finalize(self._pending[task.task_id])
+
+    def _finalize(self, finalization: _Finalization) -> None:
+        task = finalization.task
+        self._pending[task.task_id] = finalization
+        for tries_left in reversed(range(FINALIZE_TRIES)):
+            try:
+                self._take_steps(finalization)
+                break
+            except (OSError, UnavailableError) as error:
+                if not tries_left:
+                    raise UnavailableError(f"the outcome of {task.task_id} is not stored: {error}") from error
+                self._clock.sleep(1000)
+        self._pending.pop(task.task_id, None)  # two deliveries of one cancellation may finalize it at the same time
+
+    def _take_steps(self, finalization: _Finalization) -> None:
+        task, outcome = finalization.task, finalization.outcome
+        if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
+            self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
+            finalization.is_dead_lettered = True
+        if not finalization.is_logged:
+            self._log.write(with_metrics(finalization.event, self._stage))
+            finalization.is_logged = True
+        if task.callback_url and not finalization.is_callback_sent:
+            self._send_callback(task, task.callback_url, finalization.event)
+            finalization.is_callback_sent = True
+        self._tasks.finish(task, outcome)
+
+    def _send_callback(self, task: Task, url: str, event: dict[str, Any]) -> None:
+        if self._scheduled_queue is not None:
+            callback = Callback(task.user_id, task.task_id, url, event, self._clock.now_ms())
+            self._scheduled_queue.send([(callback, 0)])

@@ -1,0 +1,173 @@
+"""What a worker does next with a task: one pure function of the facts that it has read. Every rule of order is here.
+
+The facts may be incomplete or old: then the next step is to read them. Nothing rests on them for safety; the claim's
+conditional write refuses a start that the lane does not allow.
+"""
+
+from msgspec import Struct
+
+from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
+from chalicelib.core.lane import Lane
+from chalicelib.core.limits import Limits
+from chalicelib.core.task import Task, TaskRecord
+
+#: Milliseconds before its time at which a start is claimed, so that the write's duration makes no start late.
+LEAD_MS = 150
+#: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
+LEASE_MS = 10_000
+#: Milliseconds, from its own submit, for which a task waits for a predecessor that is in no record.
+GAP_GRACE_MS = 2_000
+#: Milliseconds between two looks for that predecessor.
+GAP_POLL_MS = 50
+#: Milliseconds after which the worker looks again at a task whose lease ran out while the worker that runs it lives.
+SERVED_POLL_MS = 2_500
+
+
+class Facts(Struct, frozen=True):
+    """The facts about a task that a worker has read so far."""
+
+    #: None: not read; the lane is then assumed to be idle, with this task next
+    lane: Lane | None = None
+    #: `lane` was read or written since this message arrived, so it needs no second read
+    is_lane_fresh: bool = False
+    #: the record as stored; None if there is none, or before `is_record_read`
+    record: TaskRecord | None = None
+    is_record_read: bool = False
+    #: records of the tasks in the gap before this one; None before they are read
+    predecessors: tuple[TaskRecord, ...] | None = None
+    #: a live process of this machine runs the task, although its lease ran out
+    is_served: bool = False
+
+
+class ReadLane(Struct, frozen=True):
+    """Read the lane: it is unknown, or perhaps too old to decide on."""
+
+
+class ReadRecord(Struct, frozen=True):
+    """Read the task's record: the task may be finished already."""
+
+
+class ReadPredecessors(Struct, frozen=True):
+    """Read the records of the tasks in the gap."""
+
+    gap: Gap
+
+
+class RunFirst(Struct, frozen=True):
+    """Run these tasks first, in order: their messages have not arrived."""
+
+    predecessors: tuple[Task, ...]
+
+
+class WaitUntil(Struct, frozen=True):
+    """Wait until `wake_at`, epoch ms, or defer the message until shortly before `until`; then decide again."""
+
+    until: int
+    wake_at: int
+
+
+class Claim(Struct, frozen=True):
+    """Claim the start. is_fast: by the conditional write that needs no knowledge of the lane."""
+
+    start: Start
+    is_fast: bool
+
+
+class Skip(Struct, frozen=True):
+    """Drop the message: the task is finished."""
+
+
+class DropCancelled(Struct, frozen=True):
+    """Log that the task was cancelled, and take it out of the lane."""
+
+
+class GiveUp(Struct, frozen=True):
+    """Fail the task: each of its attempts lost its worker. `start` would be one attempt too many."""
+
+    start: Start
+
+
+Step = ReadLane | ReadRecord | ReadPredecessors | RunFirst | WaitUntil | Claim | Skip | DropCancelled | GiveUp
+
+
+class Rules(Struct, frozen=True):
+    """The limits and the number of attempts that hold for the task."""
+
+    default_limits: Limits
+    max_attempts: int
+
+
+def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = "", out_of_order: bool = False) -> Step:
+    """The next step with the task at `now_ms`, epoch ms.
+
+    token: names the claim that the step may lead to. out_of_order: the task runs on a later task's message.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> rules = Rules(parse_limits("1/second; 20/minute"), 3)
+    >>> lane = Lane("ann", admitted=2, started_seq=1, started=1, starts=(5_000,))
+    >>> second = Task("ann", "t2", 2, "log", None, planned_at=6_000, submitted_at=5_100)
+    >>> next_step(Facts(), second, 5_200, rules)
+    ReadLane()
+    >>> next_step(Facts(lane, True), second, 5_200, rules)
+    WaitUntil(until=6000, wake_at=5850)
+    >>> next_step(Facts(lane, True), second, 5_900, rules).start.at
+    6000
+    """
+    lane = facts.lane
+    if task.is_repeat and not facts.is_lane_fresh:
+        return ReadLane()  # its record may say cancelled, and only the lane says whether that is logged
+    if lane is None and task.planned_at > now_ms:
+        return ReadLane()
+    if lane and (step := _before_the_task(facts, lane, task, now_ms)):
+        return step
+    if lane and _may_be_finished(lane, task):
+        if not facts.is_record_read:
+            return ReadRecord()
+        if facts.record and facts.record.outcome:
+            return Skip()
+    return _claim_or_wait(facts, task, now_ms, rules, token, out_of_order)
+
+
+def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step | None:
+    """What has to happen with the tasks before this one; None if it is next, or if they will never start."""
+    gap = gap_before(lane, task.seq)
+    if gap is None:
+        return None
+    if not facts.is_lane_fresh:
+        return ReadLane()
+    if facts.predecessors is None:
+        return ReadPredecessors(gap)
+    unfinished = tuple(record.task for record in facts.predecessors if not record.outcome)
+    if unfinished:
+        return RunFirst(unfinished)
+    are_all_finished = len(facts.predecessors) > gap.last - gap.first
+    # After the grace time: those submits were never answered, so nobody was promised anything.
+    if are_all_finished or now_ms >= task.submitted_at + GAP_GRACE_MS:
+        return None
+    return WaitUntil(now_ms, now_ms + GAP_POLL_MS)
+
+
+def _may_be_finished(lane: Lane, task: Task) -> bool:
+    return (task.seq <= lane.started_seq or task.is_repeat) and task.task_id not in lane.cancelled
+
+
+def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str, out_of_order: bool) -> Step:
+    lane = facts.lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
+    failed = facts.record.attempts if facts.record else 0
+    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order)
+    decision = claim(lane, candidate, lane.limits_or(rules.default_limits), now_ms, LEASE_MS, token)
+    if isinstance(decision, Cancelled):
+        return DropCancelled()
+    if isinstance(decision, Start) and facts.is_served:
+        decision = Wait(now_ms + SERVED_POLL_MS)
+    is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
+    if (is_last or isinstance(decision, Wait)) and not facts.is_lane_fresh:
+        return ReadLane()
+    if isinstance(decision, Wait):
+        return WaitUntil(decision.until, decision.until)
+    if is_last:
+        return GiveUp(decision)
+    if now_ms < decision.at - LEAD_MS:
+        return WaitUntil(decision.at, decision.at - LEAD_MS)
+    is_next = decision.attempt == 1 and decision.lane.started_seq == task.seq
+    return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)

@@ -1,0 +1,1 @@
+"""The command line `paceline`, which talks to a Paceline through the client; installed by its extra `cli`."""
