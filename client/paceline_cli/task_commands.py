@@ -10,9 +10,9 @@ import typer
 from paceline_cli.connection import connect, world_of
 from paceline_cli.failures import FAILED
 from paceline_cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
-from paceline_cli.rendering import console, count, duration, place_line, show, show_json, task_line, task_lines
+from paceline_cli.rendering import console, count, duration, show, show_json, submitted_line, task_line, task_lines
 from paceline_cli.watching import Watching
-from paceline_client import Paceline, Place, Task, TaskOrder
+from paceline_client import Paceline, SubmittedTask, Task, TaskOrder
 
 #: Tasks that a terminal shows one by one; of more it shows the sum.
 MAX_LINES = 10
@@ -64,21 +64,21 @@ def submit(
     run_at = None if at is None else moment_ms(at, "--at")
     order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url)
     with connect(context, url, token) as paceline:
-        places = _submitted(paceline, user, order, number, key, strict)
+        submitted_tasks = _submitted(paceline, user, order, number, key, strict)
         if not watch:
-            _show_places(places, as_json)
+            _show_places(submitted_tasks, as_json)
             return
         out = console()
         if out.is_terminal and not as_json:
-            show([_sum(places)], out)
-        _show_ended(Watching(paceline, world_of(context).clock, out).ended(places), as_json)
+            show([_sum(submitted_tasks)], out)
+        _show_ended(Watching(paceline, world_of(context).clock, out).ended(submitted_tasks), as_json)
 
 
 def _submitted(
     paceline: Paceline, user: str, order: TaskOrder, number: int, key: str | None, strict: bool
-) -> list[Place]:
+) -> list[SubmittedTask]:
     if number == 1:
-        place = paceline.submit(
+        submitted = paceline.submit(
             user,
             order.payload,
             order.task,
@@ -88,24 +88,24 @@ def _submitted(
             idempotency_key=key,
             strict=strict,
         )
-        return [place]
+        return [submitted]
     return paceline.submit_many(user, [order] * number, idempotency_key=key, strict=strict)
 
 
-def _show_places(places: Sequence[Place], as_json: bool) -> None:
+def _show_places(submitted_tasks: Sequence[SubmittedTask], as_json: bool) -> None:
     out = console()
     if as_json:
-        for place in places:
-            show_json(place)
-    elif out.is_terminal and len(places) > MAX_LINES:
-        show([_sum(places)], out)
+        for submitted in submitted_tasks:
+            show_json(submitted)
+    elif out.is_terminal and len(submitted_tasks) > MAX_LINES:
+        show([_sum(submitted_tasks)], out)
     else:
-        show((place_line(place) for place in places), out)
+        show((submitted_line(submitted) for submitted in submitted_tasks), out)
 
 
-def _sum(places: Sequence[Place]) -> str:
-    last = places[-1]
-    first = f"{count(len(places), 'task')} submitted for {last.user_id}"
+def _sum(submitted_tasks: Sequence[SubmittedTask]) -> str:
+    last = submitted_tasks[-1]
+    first = f"{count(len(submitted_tasks), 'task')} submitted for {last.user_id}"
     if last.is_scheduled:
         return f"{first}: scheduled in {duration(last.delay_ms)}"
     return f"{first}: the last starts in {duration(last.delay_ms)}" if last.queued else f"{first}: may start now"

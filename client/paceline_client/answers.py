@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 
 from paceline_client.errors import AnswerError
-from paceline_client.values import Health, Lane, Limit, Place, Task
+from paceline_client.values import Health, Lane, Limit, SubmittedTask, Task
 
-Value = TypeVar("Value", Place, Task, Limit, Lane, Health)
+Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health)
 
 
 def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:

@@ -15,7 +15,7 @@ PacelineError
 
 from __future__ import annotations
 
-from paceline_client.values import Place, Task
+from paceline_client.values import SubmittedTask, Task
 
 
 class PacelineError(Exception):
@@ -23,8 +23,8 @@ class PacelineError(Exception):
 
     #: The key of the submit that raised this: submitting the same again with it is safe. None for other calls.
     idempotency_key: str | None = None
-    #: From `submit_many`: the places of the tasks that were taken before this happened.
-    accepted: tuple[Place, ...] = ()
+    #: From `submit_many`: the tasks that were submitted before the error.
+    accepted: tuple[SubmittedTask, ...] = ()
 
 
 class ProblemError(PacelineError):

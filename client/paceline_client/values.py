@@ -33,8 +33,8 @@ class TaskOrder:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A task's place in its lane, as it was when it was submitted."""
+class SubmittedTask:
+    """A submitted task, with its position in its lane at that time."""
 
     task_id: str
     user_id: str
