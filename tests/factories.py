@@ -1,4 +1,4 @@
-"""What most tests need, each with defaults: a clock that only moves when told, settings, tasks."""
+"""Factories with defaults: a clock that tests move, settings, tasks."""
 
 from collections.abc import Callable
 from itertools import count

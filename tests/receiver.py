@@ -1,4 +1,4 @@
-"""An HTTP server of ours on loopback, for what Paceline calls: it keeps every request and answers as it is told."""
+"""An HTTP server on loopback that keeps every request and answers as a test says."""
 
 import threading
 import time

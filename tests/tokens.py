@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.factories import NOW
 
 SECRET = "a secret of more than thirty-two bytes"
-#: What `make_token` signs for.
+#: Claims of `make_token`.
 NOW_SECONDS = NOW // 1000
 
 

@@ -1,4 +1,4 @@
-"""What the pace promises, checked the slow way and apart from the code that keeps it."""
+"""Checks the pace the slow way, apart from the code that keeps it."""
 
 from collections.abc import Iterable, Sequence
 

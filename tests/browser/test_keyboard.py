@@ -1,4 +1,4 @@
-"""What people do who use no mouse, and what those are told who do not see the page."""
+"""Use of the dashboard by keyboard, and by screen reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.running import Paceline
 if TYPE_CHECKING or not missing():
     from playwright.sync_api import Page, expect
 
-#: What has the focus, and whether one sees so.
+#: The focused element, and whether its focus is visible.
 FOCUSED = """() => {
   const node = document.activeElement, {outlineStyle, outlineWidth} = getComputedStyle(node);
   const name = node.ariaLabel || (node.labels?.length && node.labels[0].textContent) || node.textContent;

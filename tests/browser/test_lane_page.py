@@ -1,4 +1,4 @@
-"""What people do with one lane, and what it shows them."""
+"""The page of one lane: its controls and its figures."""
 
 from __future__ import annotations
 

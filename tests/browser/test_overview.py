@@ -116,7 +116,7 @@ def test_api_is_asked_once_a_second_at_most_and_not_at_all_while_hidden(window: 
     assert 1 <= window.api_calls(2) <= 3
 
 
-#: What a screen reader is told of the banner.
+#: The banner's texts for a screen reader.
 ALERTS = """() => {
   window.alerts = [];
   new MutationObserver(() => alerts.push(document.querySelector("[role=alert]").textContent))
@@ -136,7 +136,7 @@ def test_banner_says_that_the_api_is_down_and_goes_when_it_is_back(window: Windo
     expect(banner).to_have_text("The API does not answer. The page shows its last state.")
     expect(page.locator(".banner")).to_contain_text("Next try in 15 s.")
     expect(page.locator(".pulse")).to_have_text("not live")
-    assert page.evaluate("alerts.length") == 1  # who listens is told once
+    assert page.evaluate("alerts.length") == 1  # a screen reader reads it once
     window.shoot("down")
     page.unroute(re.compile("/api/"))
     page.get_by_role("button", name="Try now").click()

@@ -52,7 +52,7 @@ def _report(console: Console, outcome: Handled) -> None:
         ("failed", verdict.failed),
         ("cancelled", verdict.cancelled),
         ("lost", len(verdict.lost)),
-        ("twice, nobody having died in it", len(verdict.twice)),
+        ("twice, without a dead worker", len(verdict.twice)),
         ("in two places at once", len(verdict.in_two_places)),
         ("run though cancelled", len(verdict.run_though_cancelled)),
         ("early", len(verdict.early)),

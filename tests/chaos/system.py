@@ -69,7 +69,7 @@ class System:
         self.stop_emulator()
         self.reports.close()
 
-    # What breaks it.
+    # Faults.
 
     def kill(self, name: str) -> None:
         with suppress(SupervisorError, KeyError, ProcessLookupError):

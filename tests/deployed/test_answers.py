@@ -1,4 +1,4 @@
-"""What a client gets from a deployed stage, through API Gateway."""
+"""Answers of a deployed stage, through API Gateway."""
 
 from tests.deployed.deployment import Deployment
 

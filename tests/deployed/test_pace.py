@@ -1,4 +1,4 @@
-"""The promises of the pace, on a deployed stage with the default limits. Promptness is told, not judged: LocalStack's
+"""The promises of the pace, on a deployed stage with the default limits. Lateness is printed, not judged: LocalStack's
 queue has faults that make starts late, and AWS promises no time.
 """
 

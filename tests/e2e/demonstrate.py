@@ -24,7 +24,7 @@ from tests.e2e.running import Paceline, most_in_any_window, running
 from tests.receiver import Got, Receiver, Reply
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-#: Every so many calls of a user it is told to slow down, and for how long.
+#: Calls of a user between two throttlings, and their length.
 CALLS_BETWEEN, RETRY_AFTER_SECONDS = 7, 1
 
 
@@ -59,7 +59,7 @@ class Limiting:
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of a demonstration. Times are epoch milliseconds."""
+    """Results of a demonstration. Times are epoch milliseconds."""
 
     answer: Limiting
     count: int
@@ -121,8 +121,8 @@ def demonstrate(
             assert submitted.status in (202, 429), submitted.text
     entries = paceline.wait_for_completions(count * len(users), *users, timeout_seconds=timeout_seconds)
     assert {entry["event"] for entry in entries} == {"task_completed"}
-    assert {entry["attempt"] for entry in entries} == {1}, "being told to slow down uses up no attempt"
-    paceline.wait_for(lambda: len(answer.ends) >= len(entries), 60, "each end is told")
+    assert {entry["attempt"] for entry in entries} == {1}, "throttling uses up no attempt"
+    paceline.wait_for(lambda: len(answer.ends) >= len(entries), 60, "each callback is sent")
     starts = {user: sorted(s for e in entries if e["user_id"] == user for s in all_starts(e)) for user in users}
     return Shown(answer, count, limits, starts, {user: sorted(arrivals_of(receiver, user)) for user in users})
 
@@ -152,8 +152,8 @@ def settings(receiver: Receiver) -> dict[str, str]:
 
 def report(shown: Shown) -> Iterator[str]:
     answer, ways = shown.answer, sorted(shown.ways_ms)
-    yield f"{len(answer.accepted)} accepted, {len(answer.turned_away)} told to slow down, {answer.forged} forged"
-    yield f"{len(answer.ends)} ends told"
+    yield f"{len(answer.accepted)} accepted, {len(answer.turned_away)} throttled, {answer.forged} forged"
+    yield f"{len(answer.ends)} callbacks sent"
     middle, late = statistics.median(ways), ways[len(ways) * 99 // 100]
     yield f"from start to receiver: median {middle:g} ms, 99 in 100 within {late} ms, longest {ways[-1]} ms"
     for limit in shown.limits:

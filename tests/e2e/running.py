@@ -46,7 +46,7 @@ class Answer:
 
 
 class Paceline:
-    """Starts with `start`; what it is told in `settings` are environment variables."""
+    """Starts with `start`; `settings` are environment variables."""
 
     def __init__(self, directory: Path, app: Path = APP, **settings: str) -> None:
         self._app = app
@@ -121,7 +121,7 @@ class Paceline:
             assert self._process is None or self._process.poll() is None, self.output
             time.sleep(0.05)
 
-    # What a client does.
+    # Calls of a client.
 
     def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -162,7 +162,7 @@ class Paceline:
         with ThreadPoolExecutor(len(users)) as pool:
             return list(pool.map(self.submit_until_answered, users))
 
-    # What happened.
+    # Results.
 
     def completions(self, *users: str) -> list[dict[str, Any]]:
         """The log's lines about these users, by start."""
@@ -174,13 +174,13 @@ class Paceline:
         self.wait_for(lambda: len(self.completions(*users)) >= count, timeout_seconds, f"{count} completions")
         return self.completions(*users)
 
-    # What breaks it.
+    # Faults.
 
     def process(self, name: str) -> ProcessInfo:
         return self._supervisor.processes()[name]
 
     def kill(self, name: str) -> int:
-        """kill -9; returns the process id that is no more."""
+        """kill -9; returns the id of the killed process."""
         pid = self.process(name).pid
         if not pid:  # it is just being started again; 0 would be all of this process group
             raise ProcessLookupError(f"{name} does not run")
@@ -206,7 +206,7 @@ def running(directory: Path, **settings: str) -> Iterator[Paceline]:
 def assert_in_order(entries: Sequence[Mapping[str, Any]], answered: Mapping[tuple[str, int], float]) -> None:
     """Each task ran once, and none before an earlier one of its user that had been answered by then.
 
-    Of submits that are under way together, one may be overtaken while its client has been told nothing yet.
+    Of submits that are under way together, one may be overtaken before its client has its answer.
     """
     assert sorted(entry["seq"] for entry in entries) == list(range(1, len(entries) + 1))
     for place, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""What breaks in a running system comes back, and nothing is lost, run early or run out of order."""
+"""A running system recovers from each fault: nothing is lost, early or out of order."""
 
 from __future__ import annotations
 

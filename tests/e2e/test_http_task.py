@@ -51,7 +51,7 @@ def test_parked_task_runs_at_its_time_and_its_end_is_told_until_somebody_listens
     refused: list[Got] = []
 
     def deaf_at_first(got: Got) -> Reply:
-        # Ends of the tests before this one may still be told.
+        # Callbacks of earlier tests may still be sent.
         if got.path == "/scheduled-end" and not refused:
             refused.append(got)
             return Reply(500)
@@ -65,10 +65,10 @@ def test_parked_task_runs_at_its_time_and_its_end_is_told_until_somebody_listens
     entries = paceline.wait_for_completions(2, "scheduled")
     assert [entry["task_id"] for entry in entries] == [soon["task_id"], answer.body["task_id"]]
     assert entries[1]["started_at"] >= answer.body["planned_at"]
-    told = lambda: [got for got in receiver.got if got.path == "/scheduled-end"]  # noqa: E731
-    paceline.wait_for(lambda: len(told()) >= 2, 60, "it is told again")
-    assert told()[0].headers["webhook-id"] == told()[1].headers["webhook-id"]
-    event = Webhook(SECRET).verify(told()[1].body, dict(told()[1].headers))
+    sent = lambda: [got for got in receiver.got if got.path == "/scheduled-end"]  # noqa: E731
+    paceline.wait_for(lambda: len(sent()) >= 2, 60, "the callback is sent again")
+    assert sent()[0].headers["webhook-id"] == sent()[1].headers["webhook-id"]
+    event = Webhook(SECRET).verify(sent()[1].body, dict(sent()[1].headers))
     assert (event["event"], event["task_id"]) == ("task_completed", answer.body["task_id"])
 
 

@@ -1,4 +1,4 @@
-"""What can never succeed ends as failed, with a reason in words, as a dead letter; its lane and others go on."""
+"""A task that can never succeed fails with a reason and is dead-lettered; its lane and others go on."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_own_task_is_reloaded_and_a_fault_leaves_what_runs(tmp_path: Path) -> No
         assert paceline.wait_for_completions(1, "ann")[0]["result"] == "Hello, Ann"
 
         module.write_text("def greet(:\n")
-        paceline.wait_for(lambda: "not reloaded: SyntaxError" in paceline.output, 60, "the fault is told")
+        paceline.wait_for(lambda: "not reloaded: SyntaxError" in paceline.output, 60, "the fault is printed")
         [line] = [line for line in paceline.output.splitlines() if "not reloaded" in line]
         assert "own_tasks/greetings.py, line 1" in line
         assert paceline.submit("ann", {"name": "Ann"}, "greet").status in (202, 429)

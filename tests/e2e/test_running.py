@@ -12,7 +12,7 @@ from tests.e2e.running import Answer, Paceline
 
 
 class Busy(Paceline):
-    """Answers a submit with the next of the statuses; 0 is no answer."""
+    """Answers a submit with the next of the statuses; 0: the server does not answer."""
 
     def __init__(self, directory: Path, *statuses: int) -> None:
         super().__init__(directory)

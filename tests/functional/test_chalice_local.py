@@ -1,4 +1,4 @@
-"""The app under `chalice local` by itself: nobody named the infrastructure, and nobody checked the settings before."""
+"""The app under `chalice local` by itself: without named infrastructure or checked settings."""
 
 import importlib
 import os

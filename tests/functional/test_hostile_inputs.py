@@ -1,4 +1,4 @@
-"""What nobody should send, on every route: a problem that names the field, never a 500, and nothing changed.
+"""Hostile inputs on every route: a problem that names the field, never a 500, and nothing changed.
 
 Bodies of a single submit are in test_submit.
 """

@@ -12,7 +12,7 @@ FIVE = [{"payload": n} for n in range(5)]
 
 
 class Died(BaseException):
-    """The process is no more."""
+    """The process died."""
 
 
 def submit(paceline: Paceline, user: str, payload: Any = 1, key: str = '"k-1"', **headers: str) -> HTTPResponse:

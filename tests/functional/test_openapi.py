@@ -1,4 +1,4 @@
-"""What /openapi.json says and what the API does are the same, as far as schemathesis can find out."""
+"""/openapi.json agrees with the API, as far as schemathesis can find out."""
 
 from collections.abc import Iterable
 

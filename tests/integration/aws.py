@@ -1,4 +1,4 @@
-"""What `infra/template.yaml` describes, made on whatever a client reaches."""
+"""The resources of `infra/template.yaml`, created through a client."""
 
 import json
 from contextlib import suppress
@@ -24,7 +24,7 @@ class Aws:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Paceline has to be told to find them."""
+        """The environment variables that name them."""
         return {
             "TABLE_NAME": self.table,
             "QUEUE_URL": self.queue_url,
@@ -79,7 +79,7 @@ _TemplateLoader.add_constructor("!GetAtt", lambda loader, node: DEAD_LETTER_ARN)
 _TemplateLoader.add_constructor("!Ref", lambda loader, node: loader.construct_scalar(node))
 
 
-#: What of the table's properties CreateTable takes as it is.
+#: Properties of the table that CreateTable takes unchanged.
 TABLE_PROPERTIES = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 
 

@@ -1,4 +1,4 @@
-"""What AWS's errors become, and how long its calls may take."""
+"""The meaning of AWS's errors, and the time that calls may take."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 NAMES = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": "dev"}
 #: Used by Lambda itself, outside of what an emulator of the other services can see.
 BY_LAMBDA = {"logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
-#: What AWS knows no resource for.
+#: Actions without a resource.
 WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 ROOT_KEY = {"aws_access_key_id": "root", "aws_secret_access_key": "rootsecret"}
 #: With these a second task waits for longer than a worker sleeps, and does not run out of time here.
@@ -81,7 +81,7 @@ def without(policy: Mapping[str, Any], sid: str, action: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Enforcing:
-    """A MiniStack that lets nobody but its root do what no policy allows."""
+    """A MiniStack that enforces policies for all callers but its root."""
 
     url: str
     outputs: Mapping[str, str]
@@ -186,7 +186,7 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
 
 
 def save_head_receipt(system: Enforcing, user: str) -> None:
-    """What a worker leaves behind that has deferred the head of a lane for long: its receipt, for whoever wakes it."""
+    """Stores the head's receipt in the lane, as a worker does that deferred it for long."""
     sqs = system.client("sqs")
     received = sqs.receive_message(QueueUrl=system.outputs["QueueUrl"], VisibilityTimeout=600)
     system.client("dynamodb").update_item(
@@ -228,7 +228,7 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
 
 
 def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None:
-    """A task that is due, one that has to wait for long, one that is refused at its time, and a message of nobody."""
+    """A task that is due, one that has to wait for long, one that is refused at its time, and a malformed message."""
     for late in ({"delay_seconds": 1}, {"delay_seconds": 1, "callback_url": "http://receiver.invalid/"}):
         played(post(client, "/api/v1/task", {"user_id": user, **late}), 202)
     system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody="no message")

@@ -1,4 +1,4 @@
-"""What became a dead letter comes back: at the end of its own user's lane, in order, once."""
+"""Dead letters are submitted again: at the end of their user's lane, in order, once."""
 
 from __future__ import annotations
 
@@ -140,14 +140,14 @@ URL = "https://hooks.example.com/ends"
 
 
 def failure(paceline: Paceline, user: str, url: str = URL) -> None:
-    """The dead letter of a callback that nobody took for a day."""
+    """The dead letter of a callback that was not delivered for a day."""
     event = {"event": "task_completed", "task_id": f"{user}-1"}
     callback = Callback(user, f"{user}-1", url, event, paceline.clock.now_ms() - TRIED_FOR_MS)
     container().queue.send_dead(user, f"{user}-1-end", to_message(callback), f"callback to {url}: HTTP 503")
 
 
-def told(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user: str) -> list[bytes]:
-    """What the queue `later` has to tell of the user, told to somebody who answers so."""
+def sent(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user: str) -> list[bytes]:
+    """The bodies of the user's callbacks, sent to a receiver that answers with the status."""
     bodies: list[bytes] = []
 
     def call(method: str, url: str, headers: Any, body: bytes, *_: Any) -> Answer:
@@ -165,9 +165,9 @@ def test_callback_that_nobody_took_is_told_again(failing: Paceline, user: str, m
     failure(failing, user)
     assert [line.split(" (")[0] for line in redrive(container(), None)] == [f"{user}: callback sent again"]
     assert list(redrive(container(), None)) == []
-    [body] = told(failing, monkeypatch, 200, user)
+    [body] = sent(failing, monkeypatch, 200, user)
     assert json.loads(body)["task_id"] == f"{user}-1"
-    assert told(failing, monkeypatch, 200, user) == []
+    assert sent(failing, monkeypatch, 200, user) == []
 
 
 def test_callback_that_comes_back_has_a_day_again(
@@ -175,8 +175,8 @@ def test_callback_that_comes_back_has_a_day_again(
 ) -> None:
     failure(failing, user)
     assert len(list(redrive(container(), user))) == 1
-    assert len(told(failing, monkeypatch, 503, user)) == 1
-    assert list(redrive(container(), None)) == [], "it is no dead letter but waits for its next try"
+    assert len(sent(failing, monkeypatch, 503, user)) == 1
+    assert list(redrive(container(), None)) == [], "it waits for its next try, and is not a dead letter"
 
 
 def test_callback_of_another_user_than_its_lane_stays(failing: Paceline, user: str) -> None:

@@ -1,4 +1,4 @@
-"""Who serves a request with a key, over every adapter."""
+"""The contract of request records, over every adapter."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_end_of_a_task_that_was_never_noted_notes_it(ports: Ports, user: str) ->
 def test_notes_of_many_whose_answer_is_lost_undo_no_end(
     ministack: Aws, user: str, monkeypatch: pytest.MonkeyPatch, was_done: bool
 ) -> None:
-    """boto3 would send the batch again, and write over what a worker has noted meanwhile."""
+    """boto3 would send the batch again, and overwrite the outcome that a worker stored meanwhile."""
     parts = Container(make_settings(**ministack.environment))
     tasks = [make_task(seq, user) for seq in range(1, 31)]
     session, sent = parts.dynamodb._endpoint.http_session, list[str]()  # type: ignore[attr-defined]
@@ -112,10 +112,10 @@ def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:
     assert (record.state, record.outcome, record.error) == (TaskState.SUCCEEDED, succeeded(), None)
 
 
-@pytest.mark.parametrize("noted", [True, False], ids=["noted before", "not noted before"])
-def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user: str, noted: bool) -> None:
+@pytest.mark.parametrize("stored", [True, False], ids=["stored before", "not stored before"])
+def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user: str, stored: bool) -> None:
     task = make_task(1, user)
-    if noted:
+    if stored:
         ports.tasks.create_if_absent(task)
     ports.tasks.attempt_failed(task, 2, "ValueError: no")
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.QUEUED, None, 2, "ValueError: no")
@@ -175,7 +175,7 @@ def test_tasks_noted_at_once_read_back_the_same(ports: Ports, user: str) -> None
 
 
 def pages(ports: Ports, user: str, state: TaskState | None, most: int) -> list[list[int]]:
-    """The numbers of the tasks of each page, until there is no further one."""
+    """The numbers of the tasks of each page, up to the last page."""
     found, before = [], None
     for _ in range(50):
         records, before = ports.tasks.newest(user, state, most, before)

@@ -114,7 +114,7 @@ def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Stage) -> None:
-    """What is merged in without a type of its own is meant for a resource of Chalice's."""
+    """Merged parts without a type belong to a resource of Chalice's."""
     resources = json.loads(packaged.read_text())["Resources"]
     merged = merge_template(stage)["Resources"]
     assert {name for name, resource in merged.items() if "Type" not in resource} == {

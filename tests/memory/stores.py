@@ -270,7 +270,7 @@ def _stored(task: Task) -> Task:
 
 
 def _as_json(value: Json) -> Json:
-    """What is left of a value once it was written as JSON; nobody shares it."""
+    """A copy of the value, through JSON."""
     return json.loads(json.dumps(value))
 
 

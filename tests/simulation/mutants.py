@@ -89,7 +89,7 @@ class NoHold(MemoryLaneStore):
 
 
 class NoAttemptBack(MemoryLaneStore):
-    """Being told to slow down costs an attempt."""
+    """Throttling costs an attempt."""
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
@@ -252,7 +252,7 @@ class WrongMessages(MemoryTaskQueue):
             super().send(task)
 
 
-#: What is off, and the deployment without it.
+#: The missing guard, and the deployment without it.
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
     "claim condition: lane unmoved since read": Parts(lanes=NoClaimUnmoved),

@@ -1,4 +1,4 @@
-"""What was promised, checked step by step against what truly happened. Knows nothing of how the code keeps it."""
+"""Checks the promises step by step against the true history. Knows nothing of how the code keeps them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from tests.simulation.virtual import Process
 LEASE_MS = 11_000
 #: For how long the queue takes a repeated send for the same, ms.
 DEDUPLICATION_MS = 300_000
-#: What a function can do that does not end its task.
+#: Ends of a function that do not finish its task.
 GOES_ON = ("raised", "held")
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
@@ -51,13 +51,13 @@ class Started:
     became: str = "claimed"
     has_run: bool = False
     has_raised: bool = False
-    #: it was told to slow down, and that was written: no attempt
+    #: it was throttled, and that was written: no attempt
     was_held: bool = False
     #: under the message of a later task
     is_out_of_turn: bool = False
     #: which of the worker processes that followed each other on its machine
     life: int = 0
-    #: its function has given a result, so that its end was to be noted
+    #: its function has given a result, so its outcome is to be stored
     has_result: bool = False
 
 
@@ -82,7 +82,7 @@ class Known:
     in_queue: bool = False
     #: a later one had started before its submit was answered: the lane had waited for it as long as it does
     was_passed_over: bool = False
-    #: true time of when it was first sent or noted
+    #: true time at which it was first sent or stored
     seen_at: int = 0
     #: true time of each message that was put into the queue
     messages: list[int] = field(default_factory=list)
@@ -90,8 +90,8 @@ class Known:
     is_scheduled: bool = False
     #: seqs of its messages
     sent_as: set[int] = field(default_factory=set)
-    #: what somebody was told of its ends
-    told: list[str] = field(default_factory=list)
+    #: events of the callbacks that were sent
+    sent_callbacks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Promptness:
     """From when on each start was possible, where nothing goes wrong and all clocks agree."""
 
     def __init__(self, slots: int) -> None:
-        #: when the end of each user's last task was noted, true time
+        #: true time at which the outcome of each user's last task was stored
         self.free_at: dict[str, int] = {}
         self._slots = slots
         self._running = 0
@@ -183,7 +183,7 @@ class History:
     def breaks(self, promise: str, what: str) -> None:
         self.broken.append(Broken(promise, what))
 
-    # What clients do and see.
+    # Calls and answers of clients.
 
     def submit_begun(self, tag: str, now: int, key: str | None) -> None:
         self._begun.setdefault(tag, now)
@@ -191,7 +191,7 @@ class History:
             self._keyed.add(tag)
 
     def seen(self, task: Task, now: int, queued: bool) -> None:
-        """The task was sent or noted."""
+        """The task was sent or stored."""
         tag = task.payload["tag"] if isinstance(task.payload, dict) else ""
         known = self.known.get(task.task_id)
         if known is None:
@@ -265,7 +265,7 @@ class History:
         if change == self._changes[user] and self._open_changes[user] == 1:
             self._held[user] = Held(user, now, until)
 
-    # What workers do.
+    # Steps of workers.
 
     def delivered(self, process: Process, now: int, task_id: str) -> None:
         self._delivered[process] = (now, task_id)
@@ -281,7 +281,7 @@ class History:
         self._check_pace(start, before)
         known = self.known.get(start.task_id)
         if known is None:
-            self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or noted")
+            self.breaks("nothing out of nothing", f"{start.task_id} started and was never sent or stored")
             return
         run_at = known.task.run_at
         self.figures["starts of tasks that were scheduled"] += known.is_scheduled
@@ -320,7 +320,7 @@ class History:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
 
     def _check_prompt(self, known: Known, start: Started, before: list[Started]) -> None:
-        """No start is late but for its own lane: while a worker has room, others' tasks keep nobody waiting."""
+        """No start is late but for its own lane: while a worker has room, others' tasks delay none."""
         if self._prompt is None or known.starts:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before])
@@ -335,10 +335,10 @@ class History:
             self._prompt.changed(lane, limits, before, now)
 
     def held(self, user: str, task_id: str, until: int) -> None:
-        """The task was told to slow down: nothing of its user's starts before then, and its attempt does not count."""
+        """The task was throttled: no task of its user starts before then, and its attempt does not count."""
         self._held_until[user] = until
         self.known[task_id].starts[-1].was_held = True
-        self.figures["starts that were told to slow down"] += 1
+        self.figures["starts that were throttled"] += 1
 
     def _check_order(self, known: Known, start: Started) -> None:
         if known.starts or known.is_scheduled:
@@ -377,7 +377,7 @@ class History:
         return self._is_apart and any(start.process.machine in self._renewal_failed_at for start in known.starts)
 
     def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
-        """On another machine nobody sees that a worker lives which can't renew its lease."""
+        """Another machine cannot see that a worker lives which can't renew its lease."""
         if self._is_apart and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
             self.figures["in two places, on machines apart, the first one cut off for longer than its lease"] += 1
         else:
@@ -444,7 +444,7 @@ class History:
         known = self.known.get(task.task_id)
         self.breaks("an end stays", f"{known and known.tag} had ended as {before} and now as {after}")
 
-    def noted(self, task: Task, outcome: Outcome, by_worker: bool, now: int) -> None:
+    def stored(self, task: Task, outcome: Outcome, by_worker: bool, now: int) -> None:
         known = self.known.get(task.task_id)
         if known is None:
             return
@@ -455,7 +455,7 @@ class History:
             if start.became == "claimed":
                 start.became = "ended"
         if by_worker and not known.logged:
-            self.breaks("logged before noted", f"{known.tag} is noted as {outcome.state.value} and is not logged")
+            self.breaks("logged before stored", f"{known.tag} is stored as {outcome.state.value} and is not logged")
 
     def logged(self, event: dict[str, Any]) -> None:
         known = self.known.get(event["task_id"])
@@ -466,9 +466,9 @@ class History:
 
     # At the end of all.
 
-    def told(self, callback: Callback) -> None:
-        self.figures["ends told"] += 1
-        self.known[callback.task_id].told.append(callback.event["event"])
+    def sent_callbacks(self, callback: Callback) -> None:
+        self.figures["callbacks sent"] += 1
+        self.known[callback.task_id].sent_callbacks.append(callback.event["event"])
 
     def check_drained(self, waiting: int, records: dict[str, Any]) -> None:
         if waiting:
@@ -488,8 +488,8 @@ class History:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and no line says so")
         elif word not in words:
             self.breaks("every end is logged", f"{known.tag} ended as {state.value} and the log says {words}")
-        if known.task.callback_url and word not in known.told:
-            self.breaks("every end is told", f"{known.tag} ended as {state.value}, and told was {known.told}")
+        if known.task.callback_url and word not in known.sent_callbacks:
+            self.breaks("every callback is sent", f"{known.tag} is {state.value}, and sent was {known.sent_callbacks}")
         hurt = any(start.became in ("died", "unavailable") for start in known.starts)
         hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
@@ -498,7 +498,7 @@ class History:
             if not hurt and not is_cancelled_again and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:
-            self.breaks("nothing lost", f"{known.tag} ended as cancelled and nobody cancelled it")
+            self.breaks("nothing lost", f"{known.tag} is cancelled without a cancellation")
         if state is TaskState.SUCCEEDED and known.runs == 0:
             self.breaks("nothing lost", f"{known.tag} ended as succeeded and never ran")
         overdue = known.task.payload["runs_ms"] >= self._deadline_ms - 1_000

@@ -151,7 +151,7 @@ def test_a_scheduled_task_that_is_cancelled_twice_at_once_keeps_the_promises(see
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
-    """seeds 7697 and 8508: it had its place and no message, so nobody passed it over."""
+    """seeds 7697 and 8508: it was admitted and had no message, so no worker skipped it."""
     scheduled = replace(submit(1_000, "scheduled"), delay_ms=200)
     assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
 

@@ -85,7 +85,7 @@ class SimulatedPresence:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the simulated machines are built of; a mutant has one of them replaced by a broken one."""
+    """Parts of the simulated machines; a mutant replaces one by a broken one."""
 
     lanes: type[MemoryLaneStore] = MemoryLaneStore
     tasks: type[MemoryTaskStore] = MemoryTaskStore
@@ -204,7 +204,7 @@ class World:
         assert self.timeline.current is not None
         return self.timeline.current.random.random()
 
-    # What clients and fate do.
+    # Actions of clients, and faults.
 
     def _act(self, action: schedule.Action) -> None:
         number = next(self._actions)
@@ -225,7 +225,7 @@ class World:
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
-        special = special or user in self.queue._groups  # no message lives as long as a lane that nobody uses
+        special = special or user in self.queue._groups  # no message lives as long as an unused lane
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 
@@ -296,7 +296,7 @@ class World:
         finally:
             self.history.change_ends(action.user)
 
-    # What happens at AWS and in tasks.
+    # Calls of AWS and of tasks.
 
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
@@ -354,7 +354,7 @@ class World:
         lane = self.lanes.get(user)
         if name == "lanes.throttle" and answer:
             lease, until = arguments[1:3]
-            self.tell(f"{self._tag(lease)} is told to slow down until {until - NOW}")
+            self.tell(f"{self._tag(lease)} is throttled until {until - NOW}")
             self.history.held(user, lease.task_id, until)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
@@ -370,13 +370,13 @@ class World:
             if outcome and now_ended != outcome:
                 self.history.end_changed(task, outcome, now_ended)
             if now_ended and not outcome:
-                self.tell(f"{process.name} notes {self._tag(task)} as {now_ended.state.value}")
+                self.tell(f"{process.name} stores {self._tag(task)} as {now_ended.state.value}")
                 by_worker = process.name.startswith("w") and ":scheduled" not in process.name
-                self.history.noted(task, now_ended, by_worker, self.timeline.now)
+                self.history.stored(task, now_ended, by_worker, self.timeline.now)
         return answer
 
     def _ended(self, task: Any) -> Any:
-        """How it is noted to have ended, whoever looks otherwise."""
+        """The stored outcome, read past the simulated faults."""
         record = self.tasks._records.get((task.user_id, task.task_id))
         return record and record.outcome
 
@@ -413,7 +413,7 @@ class World:
 
 
 def _opening(lane: Lane) -> tuple[Any, ...]:
-    """What changes when the lane's tasks may start."""
+    """Attributes that decide when the lane's tasks may start."""
     return lane.limits, lane.paused_until, lane.throttled_until
 
 
@@ -625,7 +625,7 @@ class WorkerMachine(Machine):
 
 
 class SourcePort:
-    """What a worker process asks of the queue itself."""
+    """Calls of a worker process to the queue itself."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -682,13 +682,13 @@ class Source(EventSource):
 
 
 class CallbackSender:
-    """Those who are told of ends."""
+    """The receivers of callbacks."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     def tell(self, callback: Callback) -> None:
-        self._history.told(callback)
+        self._history.sent_callbacks(callback)
 
 
 class ScheduledSource(EventSource):

@@ -33,7 +33,7 @@ def sent(client: Client) -> list[list[str]]:
     return [[entry["MessageDeduplicationId"] for entry in asked["Entries"]] for asked in client.asked]
 
 
-def noted(client: Client) -> list[list[str]]:
+def stored(client: Client) -> list[list[str]]:
     return [[item["PutRequest"]["Item"]["item"]["S"] for item in asked["RequestItems"]["t"]] for asked in client.asked]
 
 
@@ -78,13 +78,13 @@ def test_what_sqs_never_takes_is_an_error_and_nothing_follows() -> None:
 def test_hundred_tasks_are_noted_in_four_calls() -> None:
     client = Client()
     DynamoDBTaskStore(client, "t").create_many(TASKS)
-    assert noted(client) == [ids(*range(begin, begin + 25)) for begin in (1, 26, 51, 76)]
+    assert stored(client) == [ids(*range(begin, begin + 25)) for begin in (1, 26, 51, 76)]
 
 
 def test_what_dynamodb_left_undone_is_noted_again() -> None:
     client = Client(unprocessed(3, 4), unprocessed(4))
     DynamoDBTaskStore(client, "t").create_many(TASKS[:25])
-    assert noted(client)[1:] == [ids(3, 4), ids(4)]
+    assert stored(client)[1:] == [ids(3, 4), ids(4)]
 
 
 def test_what_dynamodb_never_does_is_an_error() -> None:

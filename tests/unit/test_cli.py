@@ -404,7 +404,7 @@ def test_a_lane_is_paused_for_a_while_and_resumed() -> None:
     assert server.bodies == [{"until": NOW_MS + 600_000}, {}, {}]
 
 
-# What make has too.
+# Commands that make has too.
 
 
 def test_logs_and_audit_read_the_log_that_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

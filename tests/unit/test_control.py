@@ -15,7 +15,7 @@ from completions.windows import Start, busiest_windows
 from tests.factories import NOW, task_id_of
 from tests.unit.control_room import USER, ControlRoom
 
-#: A wait shorter than this is not noted in the lane, so a change does not cut it short.
+#: A wait shorter than this is not stored in the lane, so a change does not cut it short.
 NOT_WOKEN_MS = 3_000
 DEFAULT = "1/second; 3/10 seconds"
 
@@ -231,7 +231,7 @@ def test_head_whose_worker_died_before_it_left_word_comes_back_within_the_hour()
 @pytest.mark.parametrize("change", ["resume", "limits", "cancel"])
 @pytest.mark.parametrize("moment", ["defer", "save_head_receipt"])
 def test_head_is_woken_whatever_comes_between_hiding_it_and_leaving_word(change: str, moment: str) -> None:
-    """The change comes just before the call, so the worker decided on what is no longer so."""
+    """The change comes just before the call, so the worker decided on an old lane."""
     room = backlog(3, "1/hour") if change != "resume" else ControlRoom("1/second")
     if change == "resume":
         room.pause()
@@ -276,7 +276,7 @@ def test_cancelled_tasks_take_no_place_in_the_line() -> None:
 
 
 def test_submit_after_cancellations_and_a_resume_is_not_late() -> None:
-    """What was cancelled is not taken for starts that the lane has forgotten."""
+    """Cancelled tasks are not mistaken for starts that the lane has forgotten."""
     room = ControlRoom("1/second; 20/minute")
     room.submit_many(25)
     for number in range(1, 25):

@@ -28,7 +28,7 @@ def test_a_demo_reaches_the_limits_and_ends_soon(text: str, seconds: int) -> Non
     for limit in limits:
         most = [most_in_any_window(starts, limit.window_ms) for starts in planned.values()]
         assert max(most) == limit.quota
-        assert min(most) < limit.quota or limit.quota == 1, "someone stays below, and waits for nobody"
+        assert min(most) < limit.quota or limit.quota == 1, "one user stays below the limit, and does not wait"
 
 
 def test_the_board_shows_starts_and_what_waits_on_one_line() -> None:

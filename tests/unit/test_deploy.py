@@ -1,4 +1,4 @@
-"""What a deployment is made of, before anything is called."""
+"""The parts of a deployment, before any call."""
 
 import json
 from pathlib import Path

@@ -132,7 +132,7 @@ def test_what_will_not_pass_fails_at_once(status: int) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("retry_after", "seconds"),
     [
         ("7", 7.0),
         (" 7 ", 7.0),
@@ -143,17 +143,19 @@ def test_what_will_not_pass_fails_at_once(status: int) -> None:
         ("Sun, 22 Nov 2020 05:20:39 GMT", 0.0),
     ],
 )
-def test_told_to_slow_down_it_holds_the_lane(status: int, told: str, seconds: float) -> None:
+def test_retry_after_throttles_the_lane(status: int, retry_after: str, seconds: float) -> None:
     with pytest.raises(RetryAfter) as held:
-        run({}, Answer(status, {"retry-after": told}))
+        run({}, Answer(status, {"retry-after": retry_after}))
     assert held.value.seconds == seconds
-    assert held.value.reason == f"HTTP {status} with Retry-After {told}"
+    assert held.value.reason == f"HTTP {status} with Retry-After {retry_after}"
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "1.5", "\u0661", "Sun, 99 Nov 2026 99:99:99 GMT", "x" * 10_000])
-def test_retry_after_that_is_none_is_a_failure_like_others(told: str) -> None:
+@pytest.mark.parametrize(
+    "retry_after", ["", "soon", "-1", "1.5", "\u0661", "Sun, 99 Nov 2026 99:99:99 GMT", "x" * 10_000]
+)
+def test_retry_after_that_is_none_is_a_failure_like_others(retry_after: str) -> None:
     with pytest.raises(RuntimeError, match="HTTP 429"):
-        run({}, Answer(429, {"retry-after": told}))
+        run({}, Answer(429, {"retry-after": retry_after}))
 
 
 def test_retry_after_with_another_status_holds_nothing() -> None:

@@ -15,14 +15,14 @@ from local.emulator import Saver
 
 
 def ended_process(exit_code: int) -> int:
-    """The id of a process that has ended so, or will in a moment, and that nobody has waited for."""
+    """The id of a process that has ended so, or will in a moment, before its parent waited for it."""
     child = os.posix_spawn("/bin/sh", ["sh", "-c", f"exit {exit_code}"], os.environ)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     return child
 
 
 class Saves:
-    """Begins saves that end as they are told to: with an exit code, or by not beginning at all."""
+    """Begins saves with a chosen end: with an exit code, or by not beginning at all."""
 
     def __init__(self, *ends: int | OSError) -> None:
         self._ends = list(ends)

@@ -1,4 +1,4 @@
-"""What the HTTP server refuses by itself, over a real socket."""
+"""Refusals of the HTTP server itself, over a real socket."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What the tuning adds, without MiniStack; that its calls do what they did is shown by the tests of the adapters."""
+"""The tuning's own parts, without MiniStack; the adapters' tests show that its calls keep their results."""
 
 import asyncio
 from collections.abc import Callable

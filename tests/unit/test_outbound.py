@@ -65,7 +65,7 @@ def test_public_address_is_known_as_such(address: str) -> None:
     assert is_public(address)
 
 
-# What may not be called.
+# Addresses that may not be called.
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_public_address_is_known_as_such(address: str) -> None:
 def test_no_way_of_writing_a_private_address_gets_through(receiver: Receiver, host: str) -> None:
     with pytest.raises((NotAllowedError, CallFailedError)) as refused:
         get(GUARDED, f"http://{host}:{receiver.port}/")
-    # A form of writing that this system's resolver does not know is no way in either.
+    # A spelling that this system's resolver does not know is refused too.
     assert "not public" in str(refused.value) or "not found" in str(refused.value)
     assert receiver.got == []
 

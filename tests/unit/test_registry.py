@@ -206,7 +206,7 @@ def test_check_says_what_types_can_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "waits"), [(5, 5.0), (0, 0.0), (-1, 0.0), (1e9, 43_200.0), (float("inf"), 43_200.0), (float("nan"), 0.0)]
+    ("asked", "waits"), [(5, 5.0), (0, 0.0), (-1, 0.0), (1e9, 43_200.0), (float("inf"), 43_200.0), (float("nan"), 0.0)]
 )
-def test_wait_that_a_task_asks_for_is_bounded(told: float, waits: float) -> None:
-    assert RetryAfter(told).seconds == waits
+def test_wait_that_a_task_asks_for_is_bounded(asked: float, waits: float) -> None:
+    assert RetryAfter(asked).seconds == waits

@@ -38,12 +38,12 @@ class SchedulingShop(Workshop):
         super().__init__(**env)
         #: what the receiver of callbacks says, one after the other, then None for well received
         self.answers: Iterator[DeliveryFailure | None] = iter(())
-        self.told: list[tuple[int, Callback]] = []
+        self.sent: list[tuple[int, Callback]] = []
         #: times at which an message was handled
         self.scheduled_messages_at: list[int] = []
 
     def _tell(self, callback: Callback) -> DeliveryFailure | None:
-        self.told.append((self.clock.now_ms() - NOW, callback))
+        self.sent.append((self.clock.now_ms() - NOW, callback))
         return next(self.answers, None)
 
     def runner(self) -> ScheduledDispatcher:
@@ -339,8 +339,8 @@ def test_cancelled_before_its_time_it_never_gets_a_place(shop: SchedulingShop) -
 
 
 def ends_of(shop: SchedulingShop, task: Task) -> tuple[list[str], int]:
-    """The lines of the log about the task, and how often its end was told."""
-    return [event["event"] for event in shop.events if event["task_id"] == task.task_id], len(shop.told)
+    """The lines of the log about the task, and the number of its callbacks."""
+    return [event["event"] for event in shop.events if event["task_id"] == task.task_id], len(shop.sent)
 
 
 def test_cancelled_twice_at_once_it_ends_with_one_outcome(shop: SchedulingShop) -> None:
@@ -370,7 +370,7 @@ def test_cancellation_that_is_given_twice_logs_the_same_line(shop: SchedulingSho
     shop.run_all()
     first, second = shop.events
     assert first == second
-    assert shop.told[0][1].event == shop.told[1][1].event
+    assert shop.sent[0][1].event == shop.sent[1][1].event
     assert len(shop.scheduled_queue) == 0
 
 
@@ -431,7 +431,7 @@ def test_task_that_has_run_can_not_be_cancelled(shop: SchedulingShop) -> None:
 def test_end_is_told_with_the_completion_event(shop: SchedulingShop, delay_ms: int) -> None:
     task = shop.schedule(delay_ms, callback_url=URL)
     shop.run_all()
-    [(_, callback)] = shop.told
+    [(_, callback)] = shop.sent
     assert (callback.url, callback.task_id) == (URL, task.task_id)
     event = shop.event_of(task)
     assert callback.event.items() <= event.items()
@@ -447,7 +447,7 @@ def test_failed_and_cancelled_ends_are_told_too() -> None:
     shop.control.cancel("ann", waiting.task_id)
     shop.control.cancel("ann", scheduled.task_id)
     shop.run_all()
-    assert sorted(callback.event["event"] for _, callback in shop.told) == [
+    assert sorted(callback.event["event"] for _, callback in shop.sent) == [
         "task_cancelled",
         "task_cancelled",
         "task_failed",
@@ -457,7 +457,7 @@ def test_failed_and_cancelled_ends_are_told_too() -> None:
 def test_nobody_is_told_of_other_tasks(shop: SchedulingShop) -> None:
     shop.submit()
     shop.run_all()
-    assert shop.told == []
+    assert shop.sent == []
 
 
 def test_callback_takes_no_start(shop: SchedulingShop) -> None:
@@ -470,7 +470,7 @@ def test_callback_that_fails_is_tried_again_more_and_more_seldom(shop: Schedulin
     shop.answers = iter([DeliveryFailure("HTTP 500", is_final=False)] * 6)
     shop.schedule(0, callback_url=URL)
     shop.run_all()
-    assert [at for at, _ in shop.told] == [0, 5_000, 10_000, 20_000, 40_000, 80_000, 160_000]
+    assert [at for at, _ in shop.sent] == [0, 5_000, 10_000, 20_000, 40_000, 80_000, 160_000]
     assert (len(shop.scheduled_queue), shop.queue.dead_letters) == (0, ())
 
 
@@ -481,7 +481,7 @@ def test_callback_is_tried_at_doubling_ages_then_each_6_hours_and_for_the_last_t
     shop.schedule(0, callback_url=URL)
     shop.run_all()
     doubling = [5 * 2**n for n in range(14)]  # 5 s to 11 h 22 min 40 s
-    assert [at // 1000 for at, _ in shop.told] == [0, *doubling, 40_960 + 21_600, 40_960 + 43_200, 86_400]
+    assert [at // 1000 for at, _ in shop.sent] == [0, *doubling, 40_960 + 21_600, 40_960 + 43_200, 86_400]
 
 
 def test_slow_answers_do_not_make_a_callback_be_tried_more_often(shop: SchedulingShop) -> None:
@@ -496,14 +496,14 @@ def test_slow_answers_do_not_make_a_callback_be_tried_more_often(shop: Schedulin
     shop._tell = tell_slowly  # type: ignore[method-assign]
     shop.schedule(0, callback_url=URL)
     shop.run_all()
-    assert [at for at, _ in shop.told] == [0, 19_500, 58_000, 135_500]
+    assert [at for at, _ in shop.sent] == [0, 19_500, 58_000, 135_500]
 
 
 def test_callback_that_nobody_takes_for_a_day_is_a_dead_letter_with_its_reason(shop: SchedulingShop) -> None:
     shop.answers = iter([DeliveryFailure("HTTP 503", is_final=False)] * 100)
     task = shop.schedule(0, callback_url=URL)
     shop.run_all()
-    assert shop.told[-1][0] == TRIED_FOR_MS
+    assert shop.sent[-1][0] == TRIED_FOR_MS
     [letter] = shop.queue.dead_letters
     assert (letter.user_id, letter.reason) == ("ann", f"callback to {URL}: HTTP 503")
     dead = from_message(letter.body)
@@ -515,14 +515,14 @@ def test_callback_that_can_never_succeed_is_a_dead_letter_at_once(shop: Scheduli
     shop.answers = iter([DeliveryFailure("HTTP 410", is_final=True)])
     shop.schedule(0, callback_url=URL)
     shop.run_all()
-    assert len(shop.told) == len(shop.queue.dead_letters) == 1
+    assert len(shop.sent) == len(shop.queue.dead_letters) == 1
 
 
 def test_callback_that_can_not_be_put_off_is_part_of_the_end(shop: SchedulingShop) -> None:
     task = shop.schedule(0, callback_url=URL)
     shop.scheduled_queue.fail("send", times=2)
     shop.run_all()
-    assert len(shop.told) == len(shop.events) == 1
+    assert len(shop.sent) == len(shop.events) == 1
     assert shop.record(task).state is TaskState.SUCCEEDED
 
 

@@ -21,7 +21,7 @@ from tests.windows import assert_pace_kept
 
 
 class Flaky:
-    """Fails as often as told, then gives its payload back."""
+    """Fails the given number of times, then returns its payload."""
 
     def __init__(self, failures: int) -> None:
         self._left = failures
@@ -127,7 +127,7 @@ def test_whatever_is_submitted_runs_once_in_order_at_the_pace_and_on_time(submit
         assert_pace_kept([start for start, _ in mine], parse_limits("2/second; 5/10 seconds"))
         assert all(start >= plan for (start, _), plan in zip(mine, planned[user], strict=True))
         alone = {user for _, user in submits} == {user}
-        if alone:  # nobody else's sleep is in the way of the only thread
+        if alone:  # the only thread does not sleep for another
             assert all(start - plan <= 100 for (start, _), plan in zip(mine, planned[user], strict=True))
 
 
@@ -651,15 +651,15 @@ def test_task_that_ends_in_time_is_not_expired() -> None:
     assert shop.processes_ended == 0
 
 
-# --- told to slow down
+# --- throttled
 
 
 def test_task_told_to_slow_down_holds_its_lane_and_uses_no_attempt() -> None:
     shop = Workshop(MAX_ATTEMPTS="1")
-    told = iter([7, 3])
+    asked = iter([7, 3])
 
     def call(payload: Json) -> None:
-        if seconds := next(told, None):
+        if seconds := next(asked, None):
             raise RetryAfter(seconds, "the API said so")
 
     shop.register("call", call)
