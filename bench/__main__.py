@@ -17,7 +17,7 @@ NAMES = ("whole", "handler", "calls", "flat", "prompt", "cold", "scale")
 
 
 def main() -> int:
-    """Returns 1 if a benchmark failed, 2 for an unknown name. A missed goal is shown in the table and is no failure."""
+    """Returns 1 if a benchmark failed, 2 for an unknown name. The table shows a missed goal, which fails nothing."""
     arguments = _arguments()
     names = [name for text in arguments.names for name in text.split(",") if name] or list(NAMES)
     if unknown := set(names) - set(NAMES):

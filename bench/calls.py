@@ -155,7 +155,7 @@ def _calls(counted: Counter[str]) -> float:
 
 
 def _kinds(counted: Counter[str], tasks: int) -> dict[str, float]:
-    """By kind, per task. A receive that found nothing is no task's."""
+    """By kind, per task. Empty receives belong to none of the tasks."""
     found = counted.copy()
     found["ReceiveMessage"] -= found.pop("empty ReceiveMessage", 0)
     return {kind: count / tasks for kind, count in found.items() if count}

@@ -122,7 +122,7 @@ class Container:
     def authenticator(self) -> Authenticator:
         if self.settings.jwt is None:
             return NoAuthentication()
-        # They load PyJWT and cryptography, which takes 0.1 s: with AUTH=none nobody pays for that.
+        # They load PyJWT and cryptography, which takes 0.1 s: AUTH=none does not pay for it.
         from chalicelib.auth.jwks_fetch import fetch_jwks  # noqa: PLC0415
         from chalicelib.auth.jwt_verifier import token_authentication  # noqa: PLC0415
 

@@ -96,7 +96,7 @@ def _too_fast(paces: Iterable[_Pace]) -> Iterator[Breach]:
 
 
 def _broken_tasks(ends: list[Completion]) -> Iterator[Breach]:
-    """What is wrong with one user's tasks, the pace aside."""
+    """The breaches of one user's tasks, except those of the pace."""
     yield from _out_of_order(ends)
     yield from _ended_again(ends)
     for end in ends:
@@ -175,5 +175,5 @@ def print_audit(folder: Path, user_id: str | None, limits: Limits, is_json: bool
 
 
 def only_user(entries: Iterable[Completion | Foreign], user_id: str | None) -> Iterator[Completion | Foreign]:
-    """The entries of one user, of every user for None; foreign lines are nobody's and stay."""
+    """The entries of one user, or of all for None; foreign lines belong to none and stay."""
     return (e for e in entries if user_id is None or isinstance(e, Foreign) or e.user_id == user_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from completions.report import Breach, LimitRow, Report
 
-#: So many breaches are printed; a broken pace breaks often, and the JSON has them all.
+#: Breaches that are printed; the JSON has them all.
 BREACHES_SHOWN = 20
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

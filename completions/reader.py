@@ -1,6 +1,6 @@
 """Reads the completion log: from a folder or from CloudWatch Logs, line by line, as `Completion`s.
 
-It judges nothing but the form of a line. What is no completion comes back as `Foreign` and is never raised:
+It judges nothing but the form of a line. A line of another form is returned as `Foreign`, never raised:
 a worker that was killed leaves a torn line, and Lambda writes lines of its own between ours.
 """
 
@@ -71,10 +71,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A line that is no completion."""
+    """A line of another form than a completion."""
 
     stream: str
-    #: What is wrong with it, in words.
+    #: Its fault, in words.
     reason: str
     #: The end of the line is missing: its writer died, or is still writing.
     torn: bool = False
@@ -132,7 +132,7 @@ def cloudwatch_lines(client: LogsClient, log_group: str, since_ms: int = 0) -> I
 
 
 def read_completions(lines: Iterable[LogLine]) -> Iterator[Completion | Foreign]:
-    """What each line says; blank lines are passed over."""
+    """Parses each line; skips blank ones."""
     return (parse_line(line) for line in lines if line.text.strip())
 
 
@@ -174,7 +174,7 @@ def _completion(stream: str, fields: dict[str, Any]) -> Completion:
 
 def _whole(fields: dict[str, Any], name: str) -> int:
     value = fields[name]
-    # bool is an int to Python and `true` is no number to us.
+    # Python's bool is an int, but `true` is not a number here.
     if type(value) is not int:
         raise TypeError(f"{name} is {value!r:.40}, not a whole number")
     return value

@@ -1,4 +1,4 @@
-"""What an audit found, as values. How it is said is the business of `completions.audit_table`."""
+"""The findings of an audit, as values; `completions.audit_table` prints them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Breach:
     user_id: str
     #: When it happened, epoch ms.
     at: int
-    #: What happened, in words.
+    #: The breach, in words.
     what: str
 
 

@@ -48,10 +48,10 @@ class Choice:
 
 @dataclass
 class Tail:
-    """What is new in a log group's folder since the last look. The folder may come later than the tail."""
+    """Reads the new lines of a log group's folder. The folder may be created after the tail."""
 
     folder: Path
-    #: Files that nobody wrote to since this epoch ms are passed over unread.
+    #: Files without a write since this epoch ms are skipped.
     since_ms: int = 0
     #: How far each file was read, in bytes.
     _offsets: dict[Path, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Tail:
     def new_lines(self) -> Iterator[LogLine]:
         """The lines that ended since the last call, stream after stream, each line once."""
         paths = stream_paths(self.folder)
-        # What is gone is forgotten, so that a file of the same name is read from its beginning.
+        # Forgets deleted files, so that a new file of the same name is read from its beginning.
         self._offsets = {path: self._offsets[path] for path in paths if path in self._offsets}
         for path in paths:
             # A file may go between the look into its folder and the look into it.
@@ -89,7 +89,7 @@ class Tail:
 
 
 def follow(tail: Tail, choice: Choice, wait: Callable[[], bool]) -> Iterator[list[Entry]]:
-    """What the log holds now, then what is new after each wait, until a wait says False.
+    """Yields the log's entries, then the new ones after each wait, until a wait returns False.
 
     Each list is in the order of its timestamps; between lists the order is that of writing, so a stream that
     is written late comes late.
@@ -166,7 +166,7 @@ def parse_since(text: str, now_ms: int) -> int:
 def show(batches: Iterable[list[Entry]], form: str, write: Callable[[str], object]) -> None:
     """Write each batch in the named form, whole, as it comes.
 
-    It ends quietly on Ctrl-C. When nobody reads any more, the BrokenPipeError of `write` comes through.
+    It ends quietly on Ctrl-C. The BrokenPipeError of a closed reader passes through.
     """
     try:
         for entries in batches:
@@ -197,7 +197,7 @@ def _write(text: str) -> None:
 
 
 def _wait_for_more() -> bool:
-    """Sleep until the next look; False when standard output is a pipe that nobody reads any more."""
+    """Sleep until the next look; False if standard output is a pipe whose reader is gone."""
     time.sleep(POLL_SECONDS)
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)

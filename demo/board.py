@@ -14,9 +14,9 @@ from paceline_client import Lane
 
 #: Cells of the time axis, where the terminal is wide enough.
 MAX_CELLS = 64
-#: What the other columns take.
+#: Width of the other columns.
 OTHER_CELLS = 36
-#: So many of the newest events are told.
+#: Newest events that are shown.
 EVENTS_SHOWN = 3
 START, PLANNED, PAST, NOW = "█", "░", "·", "│"
 

@@ -87,7 +87,7 @@ class Performance:
                 member.see(self._paceline.lane(member.user_id))
 
     def completions(self) -> Sequence[Completion]:
-        """What the log says of this demo, once it is whole. DemoError when it is not."""
+        """The demo's completions, once all are logged. DemoError if some are missing."""
         users = {member.user_id for member in self.members}
         total = sum(member.submitted for member in self.members)
         deadline = time.monotonic() + LOG_SECONDS

@@ -105,7 +105,7 @@ def _curves(axis: Axes, row: Row, limit: Limit, end: float) -> None:
 
 
 def _window_mark(axis: Axes, row: Row, limit: Limit) -> None:
-    """What the limit means, shown once: the start after a full window waits until its first is a window old."""
+    """Explains the limit: the start after a full window waits until the window's first start has left it."""
     ordered, height = sorted(row.starts), 1.17 * limit.quota
     first, next_one = ordered[0] / 1000, ordered[limit.quota] / 1000
     axis.annotate("", (next_one, height), (first, height), arrowprops={"arrowstyle": "|-|,widthA=0.25,widthB=0.25",
@@ -174,7 +174,7 @@ def _words(figure: Figure, rows: Sequence[Row], limits: Limits, is_clean: bool, 
     figure.text(0.02, 1 - 0.36 / height, title, fontsize=16.5, weight="bold", color=INK)
     figure.text(
         0.02, 1 - 0.66 / height, color=QUIET, fontsize=10.5,
-        s=f"{tasks} tasks of {users} users, submitted in bursts. What comes too fast waits, and nobody waits for "
+        s=f"{tasks} tasks of {users} users, submitted in bursts. Tasks over the limit wait, and do not wait for "
         f"anybody else. {verdict}",
     )  # fmt: skip
     _legend(figure.axes[0], 1 - 1.04 / height, _window(last), last.quota)

@@ -27,7 +27,7 @@ _THEME = TerminalTheme(
     [(50, 58, 69), *_COLORS, (214, 221, 230)],
     [(90, 101, 115), *_COLORS, (255, 255, 255)],
 )
-#: As rich has it, but without fonts from another host: who looks at README asks nobody else.
+#: Rich's template without fonts from another host, so that a reader of README calls no other server.
 _SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{

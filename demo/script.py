@@ -1,4 +1,4 @@
-"""Who submits what and when. Pure: it follows from the limits alone, so it fits any that a Paceline has."""
+"""The demo's submits, computed from the limits alone, so that they fit any limits. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import ceil
 
 from chalicelib.core.limits import Limit, Limits, earliest_start
 
-#: A demo may take about twice this long, and nobody watches for longer.
+#: A demo takes at most about twice this long.
 MAX_WINDOW_MS = 120_000
 FAST_LIMITS = "1/second; 6/12 seconds"
 

@@ -23,7 +23,7 @@ from paceline_cli import failures
 from paceline_client import Paceline, PacelineError
 
 DEFAULT_FOLDER = ROOT / "build" / "demo"
-#: Without a terminal, a line so often.
+#: Milliseconds between two lines without a terminal.
 LINE_MS = 10_000
 
 
@@ -88,7 +88,7 @@ class _Lines:
 
 
 def rows(performance: Performance, begin: int, completions: Sequence[Completion]) -> list[Row]:
-    """What the picture shows: the submits as they were sent, the starts as the log has them."""
+    """The picture's rows: the submits as sent, the starts as logged."""
     return [
         Row(
             member.name,

@@ -81,7 +81,7 @@ def stack_outputs(endpoint_url: str | None, stage: str) -> dict[str, str]:
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
     if not outputs:
-        raise StackError(f"there is no stack {stack_name(stage)} at {endpoint_url or 'AWS'}")
+        raise StackError(f"the stack {stack_name(stage)} does not exist at {endpoint_url or 'AWS'}")
     return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
 
 
@@ -211,7 +211,7 @@ def _find(client: CloudFormationClient, name: str) -> StackTypeDef | None:
 
 
 def _first_failure(client: CloudFormationClient, name: str) -> str | None:
-    """What went wrong first: the rest of the failures in the events follow from it."""
+    """The first failure in the events; the others follow from it."""
     events = client.describe_stack_events(StackName=name)["StackEvents"]
     failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
     return _describe(min(failed, key=lambda event: event["Timestamp"])) if failed else None

@@ -1,6 +1,6 @@
 """Asks whether what the Lambda package holds has known weaknesses. `python -m operations.audit_deps [REQUIREMENTS]`.
 
-A build must not fail because nobody can be asked: then it says so, and the exit code is 0.
+A build must not fail because the database is unreachable: then the command prints that, and its exit code is 0.
 """
 
 import json

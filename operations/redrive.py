@@ -44,7 +44,7 @@ def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                     yield f"{lane}: {'callback sent again' if callback else 'submitted again'} ({message['MessageId']})"
                 else:
-                    blocked.add(lane)  # what follows in its lane waits behind it, so that the order is kept
+                    blocked.add(lane)  # later tasks of its lane wait behind it, which keeps their order
                     stay.append(message["ReceiptHandle"])
                     yield f"{lane}: stays ({message['MessageId']}): {reason}"
     finally:

@@ -20,7 +20,7 @@ def token_from(env: Mapping[str, str], user_id: str, now: float, minutes: float,
 
 
 def signed_token(settings: JwtSettings, user_id: str, now: float, minutes: float, *, is_admin: bool = False) -> str:
-    """A token as the settings want it, good from now, seconds since the epoch, for so many minutes."""
+    """A token that fits the settings. now: epoch seconds from which it is valid, for `minutes`."""
     claims: dict[str, object] = {"sub": user_id, "iat": int(now), "exp": int(now + 60 * minutes)}
     if is_admin:
         claims["scope"] = ADMIN_SCOPE

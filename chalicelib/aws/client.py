@@ -135,7 +135,7 @@ def error_code(error: ClientError) -> str:
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """PerUserLock what trying later may change into an UnavailableError; anything else passes."""
+    """Turns errors that a retry may pass into an UnavailableError; anything else passes."""
     try:
         yield
     except ClientError as error:

@@ -183,7 +183,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
     if changed.limits or changed.paused_until is not None:
-        update.remove("expires_at")  # nobody but an administrator ends those
+        update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
     update.equals("started", seen.started)
     update.equals("started_seq", seen.started_seq)

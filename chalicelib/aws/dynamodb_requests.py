@@ -20,7 +20,7 @@ class DynamoDBRequestStore:
 
     def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
         try:
-            with unavailable("noting the request"):
+            with unavailable("storing the request"):
                 answer = self._client.update_item(
                     TableName=self._table,
                     Key=_key(record),
@@ -62,7 +62,7 @@ class DynamoDBRequestStore:
         """Writes if the record is still this one's; otherwise another serves the request, and it is theirs to write."""
         update.conditions.append(f"{update.name('owner')} = {update.value({'S': record.owner})}")
         try:
-            with unavailable("noting the request"):
+            with unavailable("storing the request"):
                 self._client.update_item(TableName=self._table, Key=_key(record), **update.parameters())
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":

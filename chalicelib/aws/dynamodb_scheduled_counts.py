@@ -10,7 +10,7 @@ from chalicelib.aws.dynamodb_expression import Expression, key, number
 
 SCHEDULED_COUNTS_ITEM = "parked"
 DAY_SECONDS = 86_400
-#: The item may go when it was not written for so many days: a task is scheduled in 13 at most.
+#: Days without a write after which the item expires: a task is scheduled at most 13 days ahead.
 KEPT_DAYS = 15
 
 
@@ -32,7 +32,7 @@ class DynamoDBScheduledCounts:
             update.remove(f"day{past}")
         update.set("expires_at", number((today + KEPT_DAYS) * DAY_SECONDS))
         try:
-            with unavailable("counting what is scheduled"):
+            with unavailable("counting scheduled tasks"):
                 self._client.update_item(
                     TableName=self._table, Key=key(user_id, SCHEDULED_COUNTS_ITEM), **update.parameters()
                 )

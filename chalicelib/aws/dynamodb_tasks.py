@@ -30,7 +30,7 @@ class DynamoDBTaskStore:
 
     def create_if_absent(self, task: Task) -> None:
         try:
-            with unavailable("noting the task"):
+            with unavailable("storing the task"):
                 self._client.put_item(
                     TableName=self._table,
                     Item=queued_item(task),
@@ -52,12 +52,12 @@ class DynamoDBTaskStore:
 
     def _write_all(self, requests: list[Item]) -> None:
         for _ in range(BATCH_TRIES):
-            with unavailable("noting the tasks"):
+            with unavailable("storing the tasks"):
                 answer = self._client.batch_write_item(RequestItems={self._table: requests})
             requests = answer.get("UnprocessedItems", {}).get(self._table, [])
             if not requests:
                 return
-        raise UnavailableError(f"noting the tasks: {len(requests)} were not taken")
+        raise UnavailableError(f"storing the tasks: {len(requests)} were not stored")
 
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
@@ -105,7 +105,7 @@ class DynamoDBTaskStore:
             "ConsistentRead": True,
         }
         found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
-        # A page ends at 1 MB, which is no more than 15 tasks with large payloads. A seq below the first ends nothing:
+        # A page ends at 1 MB, which may hold only 15 tasks with large payloads. A seq below the first ends nothing:
         # who was scheduled, or came again with its key, has an old id and a new seq.
         while left > 0 and len(found) <= last_seq - first_seq:
             with unavailable("looking for earlier tasks"):
@@ -162,7 +162,7 @@ class DynamoDBTaskStore:
         self._update(task, update)
 
     def _noted(self, task: Task) -> Expression:
-        """Sets what the API would have noted, for it may not have come to it; nothing once the task has ended."""
+        """Sets the attributes that the API stores, in case it has not done so yet; fails if the task is finished."""
         update = Expression()
         for attribute, value in task_item(task).items():
             if attribute not in ("user_id", "item"):
@@ -174,7 +174,7 @@ class DynamoDBTaskStore:
     def _update(self, task: Task, update: Expression) -> bool:
         """False when its condition does not hold."""
         try:
-            with unavailable("noting the end"):
+            with unavailable("storing the outcome"):
                 self._client.update_item(
                     TableName=self._table, Key=key(task.user_id, task.task_id), **update.parameters()
                 )

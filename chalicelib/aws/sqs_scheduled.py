@@ -37,7 +37,7 @@ class SQSScheduledQueue:
             entries = [entry for entry in entries if entry["Id"] in failed]
             if not entries:
                 return
-        raise UnavailableError(f"sending for scheduled_queue: {len(entries)} of a batch were not taken")
+        raise UnavailableError(f"sending scheduled messages:{len(entries)} of a batch were not taken")
 
     def defer(self, receipt: str, seconds: int) -> None:
         try:

@@ -9,14 +9,14 @@ from chalicelib.aws.client import error_code, unavailable
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Task
 
-#: SQS takes message attributes of any length, but a reason longer than this helps nobody.
+#: Characters of the reason in a dead letter; SQS would take more.
 MAX_REASON = 1_000
-#: What one SendMessageBatch takes: entries, and bytes of all bodies with some room for what counts beside them.
+#: Entries of one SendMessageBatch, and bytes of all its bodies, with room for the rest of the request.
 BATCH_ENTRIES = 10
 BATCH_BYTES = 1_000_000
 #: How often what a batch left undone is sent again.
 BATCH_TRIES = 4
-#: The message is no longer ours to hide: its visibility ran out, and it comes or came back by itself.
+#: Error codes for a message whose visibility timeout has passed: it is visible again and cannot be hidden.
 GONE_ERRORS = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}
 
 

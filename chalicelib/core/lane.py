@@ -12,7 +12,7 @@ from chalicelib.core.limits import Limits, earliest_start, memory_needed
 
 
 class Lease(Struct, frozen=True):
-    """Who runs the lane's newest start: it keeps a task from running in two places, and counts attempts."""
+    """The worker of the lane's newest start: it keeps a task from running in two places, and counts attempts."""
 
     task_id: str
     #: 1 for the first
@@ -59,7 +59,7 @@ class Lane(Struct, frozen=True):
     replanned_at: int = 0
     #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
     head_receipt: str = ""
-    #: epoch ms until which no task starts because one of them was told to slow down; 0 when none was
+    #: epoch ms until which the lane is throttled; 0 if it was not
     throttled_until: int = 0
     throttled_reason: str = ""
     #: waiting tasks that were cancelled and are to be passed over: id and seq
@@ -123,12 +123,12 @@ def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: i
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:
-    """When pause and hold end, epoch ms; now when there is neither, or nobody knows."""
+    """The end of pause and throttling, epoch ms; now if there is neither, or if the pause has no end."""
     end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
     return max(now_ms, end, lane.throttled_until)
 
 
-# What changes the whole lane: each gives the lane as it is to be; `LaneStore.change` writes it if nothing came between.
+# Changes of the whole lane. Each returns the changed lane; `LaneStore.change` writes it if no other write came first.
 
 
 def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:

@@ -26,7 +26,7 @@ from chalicelib.settings import Settings
 MAX_CANCELLED = 100
 #: The longest that a start claimed ahead of its time can lie ahead, with some room for clocks that differ.
 CLAIMED_AHEAD_MS = 500
-#: How far a lane's view looks ahead: so many waiting tasks, and so long, milliseconds.
+#: Waiting tasks that a lane's view foresees, and milliseconds ahead.
 FORESEEN = 60
 FORESEEN_MS = 75_000
 
@@ -152,7 +152,7 @@ class Control:
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
         if lane.head_receipt and lane.paused_until != FOREVER_MS:
-            self._queue.defer(lane.head_receipt, 0)  # a long wait was decided on under what is no longer so
+            self._queue.defer(lane.head_receipt, 0)  # the wait was computed from the old limits
         if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
         return self._lane_view(lane)

@@ -1,1 +1,1 @@
-"""What happens outside of lanes: scheduled tasks become due, callbacks are sent."""
+"""Admits scheduled tasks when they are due, and sends callbacks."""

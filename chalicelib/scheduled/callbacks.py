@@ -24,7 +24,7 @@ class Answered(Protocol):
 
 
 class DeliveryFailure(Struct, frozen=True):
-    """Nobody took it in."""
+    """The callback was not delivered."""
 
     reason: str
     #: trying again is of no use
@@ -43,13 +43,13 @@ class CallbackSender(Struct, frozen=True):
     now: Callable[[], float] = time.time
 
     def __call__(self, callback: Callback) -> DeliveryFailure | None:
-        """None when the receiver answered 2xx. A redirect is no answer: it would turn the POST into a GET."""
+        """None if the receiver answered 2xx. A redirect is a failure: it would turn the POST into a GET."""
         body = json.dumps(callback.event, separators=(",", ":")).encode()
         try:
             answer = self.call("POST", callback.url, self._headers(callback, body), body, TIMEOUT_SECONDS, 0)
         except PermanentError as error:
             return DeliveryFailure(describe(error), is_final=True)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody has it
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, it was not delivered
             return DeliveryFailure(describe(error), is_final=False)
         if 200 <= answer.status < 300:
             return None

@@ -30,11 +30,11 @@ from chalicelib.worker.finalizer import Finalizer
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
-#: A callback waits as long as it is old before it is tried again, at least and at most so long, milliseconds,
+#: A callback is retried after as many milliseconds as it is old, within these bounds,
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time when it is so old.
 TRIED_FOR_MS = 24 * 3_600_000
-#: Who dead letters that name nobody belong to.
+#: The message group of dead letters without a user.
 NOBODY = "nobody"
 
 
@@ -97,10 +97,10 @@ class ScheduledDispatcher:
         return True
 
     def _admit(self, scheduled: ScheduledTask) -> None:
-        """Gives the task its place: reserve, note, send.
+        """Admits the task to its lane: reserves its start, stores it, sends it.
 
-        Noted before it is sent, so that from then on it is in its lane for everybody: who cancels it before that ends
-        it here, and who does so later ends it there, never both.
+        The record is stored before the message is sent. So a cancellation before that finishes the task here, and one
+        after that finishes it in its lane, never both.
         """
         task = scheduled.task
         record = self._tasks.get(task.user_id, task.task_id)

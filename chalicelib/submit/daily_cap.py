@@ -1,4 +1,4 @@
-"""How many tasks one user may schedule: so many for each day on which they are due.
+"""The daily cap: how many of one user's tasks may be due on one day.
 
 A day's count only grows and goes with the day: what was cancelled or has run counts until then. So nothing that dies in
 between leaves a count too high for good, and a task that gets its place costs no call here.
@@ -25,7 +25,7 @@ class DailyCap:
         return not days or self._counts.add(user_id, now_ms // DAY_MS, days, self.most)
 
     def give_back(self, user_id: str, due_at: Sequence[int], now_ms: int) -> None:
-        """What was taken for tasks that were not scheduled after all."""
+        """Gives back the room of tasks that were not scheduled after all."""
         days = {day: -count for day, count in Counter(at // DAY_MS for at in due_at).items()}
         if days:
             self._counts.add(user_id, now_ms // DAY_MS, days, self.most)

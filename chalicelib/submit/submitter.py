@@ -77,7 +77,12 @@ class Submitter:
         with self._lock(submission.user_id):
             if refused := self._over_daily_cap(submission, scheduled_at, is_repeat):
                 return refused
-            admission = self._admit_bulk(submission, ids_now)
+            first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
+            admission = (
+                self._admit(first_guess, ids_now, now_ms, submission.over_limit)
+                if ids_now
+                else Admission((), self._lanes.get(submission.user_id))
+            )
             if isinstance(admission, Refused):
                 self._give_back(submission, scheduled_at, is_repeat)
                 return admission
@@ -107,13 +112,6 @@ class Submitter:
         self._send(tasks)
         self._tasks.create_if_absent(task)
         return self._submitted(lane, tasks, submission.now_ms)
-
-    def _admit_bulk(self, submission: Submission, ids: Sequence[str]) -> Admission | Refused:
-        """ids: of the tasks to be admitted now; with none, the lane is only read."""
-        if not ids:
-            return Admission((), self._lanes.get(submission.user_id))
-        first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
-        return self._admit(first_guess, ids, submission.now_ms, submission.over_limit)
 
     def _admit(self, write: Write, ids: Sequence[str], now_ms: int, over_limit: OverLimit) -> Admission | Refused:
         """Reserves planned starts for these tasks, given the answer to the first write or a guess at the lane."""

@@ -1,4 +1,4 @@
-"""What a worker does next with a task: one pure function of the facts that it has read. Every rule of order is here.
+"""Decides a worker's next step with a task: a pure function of the facts that it has read, and all rules of order.
 
 The facts may be incomplete or old: then the next step is to read them. Nothing rests on them for safety; the claim's
 conditional write refuses a start that the lane does not allow.
@@ -129,7 +129,7 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
 
 
 def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step | None:
-    """What has to happen with the tasks before this one; None if it is next, or if they will never start."""
+    """The step with the tasks before this one; None if it is next, or if they will never start."""
     gap = gap_before(lane, task.seq)
     if gap is None:
         return None
@@ -141,7 +141,7 @@ def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step 
     if unfinished:
         return RunFirst(unfinished)
     are_all_finished = len(facts.predecessors) > gap.last - gap.first
-    # After the grace time: those submits were never answered, so nobody was promised anything.
+    # After the grace time: those submits were never answered, so nothing was promised.
     if are_all_finished or now_ms >= task.submitted_at + GAP_GRACE_MS:
         return None
     return WaitUntil(now_ms, now_ms + GAP_POLL_MS)

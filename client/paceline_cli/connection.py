@@ -19,7 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True)
 class World:
-    """What a command meets outside; tests bring their own."""
+    """The network and the clock of a command; tests bring their own."""
 
     #: None for the network.
     transport: httpx.BaseTransport | None = None

@@ -1,4 +1,4 @@
-"""What goes wrong, as one line and an exit code that scripts can use. Nothing here prints."""
+"""Turns errors into one line and an exit code for scripts. Prints nothing."""
 
 from __future__ import annotations
 

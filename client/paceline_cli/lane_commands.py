@@ -62,7 +62,8 @@ def pause(
     context: typer.Context,
     user: User,
     duration: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="So long: 30s, 10m, 2h, 1d.", show_default="no end")
+        str | None,
+        typer.Option("--for", metavar="DURATION", help="How long: 30s, 10m, 2h, 1d.", show_default="no end"),
     ] = None,
     as_json: Json = False,
     url: Url = None,

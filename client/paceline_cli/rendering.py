@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from paceline_client import Lane, Limit, Place, Task
+from paceline_client import Lane, Limit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
@@ -76,12 +76,13 @@ def state_text(state: str) -> Text:
     return Text(state, _STATE_STYLES.get(state, ""))
 
 
-def place_line(place: Place) -> Text:
+def submitted_line(submitted: SubmittedTask) -> Text:
     """A submitted task in one line, its id first."""
-    if place.is_scheduled:
-        return Text.assemble((place.task_id, "bold"), f"  scheduled  joins its lane in {duration(place.delay_ms)}")
-    where = f"position {place.position}, starts in {duration(place.delay_ms)}" if place.queued else "may start now"
-    return Text.assemble((place.task_id, "bold"), f"  seq {place.seq}  {where}")
+    task_id, delay = Text(submitted.task_id, "bold"), duration(submitted.delay_ms)
+    if submitted.is_scheduled:
+        return Text.assemble(task_id, f"  scheduled  joins its lane in {delay}")
+    where = f"position {submitted.position}, starts in {delay}" if submitted.queued else "may start now"
+    return Text.assemble(task_id, f"  seq {submitted.seq}  {where}")
 
 
 def task_line(task: Task) -> Text:
@@ -97,14 +98,14 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
 
     is_waiting = task.state == "queued"
     in_line = f"position {task.position} in line" if task.position else "may start now"
-    place = f"number {task.seq} of the user's, {in_line}" if is_waiting else f"{task.seq}"
+    position = f"number {task.seq} of the user's, {in_line}" if is_waiting else f"{task.seq}"
     return _fields(
         [
             ("task", Text(task.task_id, "bold")),
             ("user", task.user_id),
             ("state", state_text(task.state)),
             ("runs", task.task),
-            ("place", place if task.seq else "none before its time"),
+            ("position", position if task.seq else "none while it is scheduled"),
             ("submitted", at(task.submitted_at)),
             ("scheduled for", at(task.run_at)),
             ("planned", at(task.planned_at) if task.seq else ""),

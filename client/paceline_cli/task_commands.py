@@ -10,11 +10,11 @@ import typer
 from paceline_cli.connection import connect, world_of
 from paceline_cli.failures import FAILED
 from paceline_cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
-from paceline_cli.rendering import console, count, duration, place_line, show, show_json, task_line, task_lines
+from paceline_cli.rendering import console, count, duration, show, show_json, submitted_line, task_line, task_lines
 from paceline_cli.watching import Watching
-from paceline_client import Paceline, Place, Task, TaskOrder
+from paceline_client import Paceline, SubmittedTask, Task, TaskOrder
 
-#: Tasks that a terminal is told one by one; of more it is told the sum.
+#: Tasks that a terminal shows one by one; of more it shows the sum.
 MAX_LINES = 10
 
 
@@ -31,15 +31,15 @@ def submit(
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE|-", help="JSON, a file of it, or - for standard input.")
     ] = None,
-    number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Submit it so often.")] = 1,
+    number: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="Number of tasks.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until all have ended, with a bar.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Over the limit, refuse instead of queueing.")] = False,
     delay: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Park it so long: 30s, 10m, 2h, 1d.", show_default=False)
+        str | None, typer.Option(metavar="DURATION", help="Schedule it in 30s, 10m, 2h, 1d.", show_default=False)
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Park it until then: an ISO 8601 time, here unless it names a zone."),
+        typer.Option(metavar="TIME", help="Schedule it for an ISO 8601 time, by default of this machine's zone."),
     ] = None,
     callback_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Gets a signed POST when it has ended.", show_default=False)
@@ -54,7 +54,7 @@ def submit(
     """Submit tasks to a user's lane.
 
     What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
-    scheduled for its time and gets its place then, holding up nobody before.
+    scheduled for its time: it joins its lane then, and delays no other task before.
 
     Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
     """
@@ -64,21 +64,21 @@ def submit(
     run_at = None if at is None else moment_ms(at, "--at")
     order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url)
     with connect(context, url, token) as paceline:
-        places = _submitted(paceline, user, order, number, key, strict)
+        submitted_tasks = _submitted(paceline, user, order, number, key, strict)
         if not watch:
-            _show_places(places, as_json)
+            _show_places(submitted_tasks, as_json)
             return
         out = console()
         if out.is_terminal and not as_json:
-            show([_sum(places)], out)
-        _show_ended(Watching(paceline, world_of(context).clock, out).ended(places), as_json)
+            show([_sum(submitted_tasks)], out)
+        _show_ended(Watching(paceline, world_of(context).clock, out).ended(submitted_tasks), as_json)
 
 
 def _submitted(
     paceline: Paceline, user: str, order: TaskOrder, number: int, key: str | None, strict: bool
-) -> list[Place]:
+) -> list[SubmittedTask]:
     if number == 1:
-        place = paceline.submit(
+        submitted = paceline.submit(
             user,
             order.payload,
             order.task,
@@ -88,24 +88,24 @@ def _submitted(
             idempotency_key=key,
             strict=strict,
         )
-        return [place]
+        return [submitted]
     return paceline.submit_many(user, [order] * number, idempotency_key=key, strict=strict)
 
 
-def _show_places(places: Sequence[Place], as_json: bool) -> None:
+def _show_places(submitted_tasks: Sequence[SubmittedTask], as_json: bool) -> None:
     out = console()
     if as_json:
-        for place in places:
-            show_json(place)
-    elif out.is_terminal and len(places) > MAX_LINES:
-        show([_sum(places)], out)
+        for submitted in submitted_tasks:
+            show_json(submitted)
+    elif out.is_terminal and len(submitted_tasks) > MAX_LINES:
+        show([_sum(submitted_tasks)], out)
     else:
-        show((place_line(place) for place in places), out)
+        show((submitted_line(submitted) for submitted in submitted_tasks), out)
 
 
-def _sum(places: Sequence[Place]) -> str:
-    last = places[-1]
-    first = f"{count(len(places), 'task')} submitted for {last.user_id}"
+def _sum(submitted_tasks: Sequence[SubmittedTask]) -> str:
+    last = submitted_tasks[-1]
+    first = f"{count(len(submitted_tasks), 'task')} submitted for {last.user_id}"
     if last.is_scheduled:
         return f"{first}: scheduled in {duration(last.delay_ms)}"
     return f"{first}: the last starts in {duration(last.delay_ms)}" if last.queued else f"{first}: may start now"

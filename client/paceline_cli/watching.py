@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from paceline_cli.rendering import duration
-from paceline_client import Clock, Paceline, Place, Task
+from paceline_client import Clock, Paceline, SubmittedTask, Task
 
 #: Between two looks; each look is one request, however many tasks there are.
 LOOK_SECONDS = 0.5
@@ -17,14 +17,14 @@ MAX_LOOK_SECONDS = 10.0
 
 
 def begun(last: Task, total: int) -> int:
-    """How many of so many tasks are no longer in line, by the place of the last one, which has not ended."""
+    """The number of tasks that no longer wait, from the position of the last one, which is not finished."""
     return 0 if last.is_scheduled else max(0, total - max(1, last.position))
 
 
 class Watching:
-    """One wait for many tasks of one user, who starts them in order: the last one's place tells of all.
+    """One wait for many tasks of one user, who starts them in order: the position of the last one shows the progress.
 
-    ScheduledTask ones get their places in any order; when the last one has ended, the wait goes on with what has not.
+    Scheduled ones are admitted in any order; when the last one has ended, the wait goes on with what has not.
     """
 
     def __init__(self, paceline: Paceline, clock: Clock, out: Console) -> None:
@@ -40,15 +40,17 @@ class Watching:
             transient=True,
         )
 
-    def ended(self, places: Sequence[Place]) -> list[Task]:
+    def ended(self, submitted_tasks: Sequence[SubmittedTask]) -> list[Task]:
         """The tasks, in their order, once each has ended."""
-        user_id = places[0].user_id
-        self._bar = self._progress.add_task(user_id, total=len(places), left=duration(places[-1].delay_ms) + " left")
+        user_id = submitted_tasks[0].user_id
+        self._bar = self._progress.add_task(
+            user_id, total=len(submitted_tasks), left=duration(submitted_tasks[-1].delay_ms) + " left"
+        )
         with self._progress:
-            last = places[-1].task_id
+            last = submitted_tasks[-1].task_id
             while True:
-                self._wait_for(user_id, last, len(places))
-                tasks = self._tasks(user_id, places)
+                self._wait_for(user_id, last, len(submitted_tasks))
+                tasks = self._tasks(user_id, submitted_tasks)
                 # One that was cancelled ends before those ahead of it.
                 going_on = [task for task in tasks if not task.has_ended]
                 if not going_on:
@@ -73,10 +75,10 @@ class Watching:
         left = duration(task.estimated_at - self._clock.now() * 1000)
         return f"scheduled in {left}" if task.is_scheduled else f"{left} left"
 
-    def _tasks(self, user_id: str, places: Sequence[Place]) -> list[Task]:
-        if len(places) == 1:
-            return [self._paceline.task(user_id, places[0].task_id)]
-        wanted = {place.task_id for place in places}
+    def _tasks(self, user_id: str, submitted_tasks: Sequence[SubmittedTask]) -> list[Task]:
+        if len(submitted_tasks) == 1:
+            return [self._paceline.task(user_id, submitted_tasks[0].task_id)]
+        wanted = {submitted.task_id for submitted in submitted_tasks}
         first = min(wanted)
         found: list[Task] = []
         for task in self._paceline.tasks(user_id):

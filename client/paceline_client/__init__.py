@@ -15,7 +15,7 @@ from paceline_client.errors import (
     WaitTimeoutError,
 )
 from paceline_client.sender import Clock
-from paceline_client.values import Health, Lane, Limit, Place, State, Task, TaskOrder
+from paceline_client.values import Health, Lane, Limit, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "NotFoundError",
     "Paceline",
     "PacelineError",
-    "Place",
+    "SubmittedTask",
     "ProblemError",
     "Refused",
     "State",

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 
 from paceline_client.errors import AnswerError
-from paceline_client.values import Health, Lane, Limit, Place, Task
+from paceline_client.values import Health, Lane, Limit, SubmittedTask, Task
 
-Value = TypeVar("Value", Place, Task, Limit, Lane, Health)
+Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health)
 
 
 def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
@@ -40,7 +40,7 @@ def _read(kind: type[Value], body: Mapping[str, Any]) -> Value:
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The body, empty when it is no JSON object."""
+    """The body; empty if it is not a JSON object."""
     try:
         body = response.json()
     except ValueError:
@@ -49,7 +49,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def http_date(text: str) -> float | None:
-    """Epoch seconds; None when it is no date."""
+    """Epoch seconds; None if it is not a date."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, OverflowError):

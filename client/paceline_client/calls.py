@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from paceline_client.values import TaskOrder
 
-#: What the API takes in one request: tasks, and bytes of JSON with some room for the rest of the body.
+#: Tasks of one request to the API, and bytes of their JSON, with room for the rest of the body.
 MAX_TASKS = 100
 MAX_BYTES = 3_900_000
 

@@ -25,7 +25,7 @@ from paceline_client.calls import (
 )
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.sender import Clock, Sender, SystemClock, Token
-from paceline_client.values import Health, Lane, Place, State, Task, TaskOrder
+from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 from paceline_client.waiting import Waiting
 
@@ -91,10 +91,10 @@ class Paceline:
         callback_url: str | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
-    ) -> Place:
-        """Submits one task and gives its place; over the limit it waits there, `queued`.
+    ) -> SubmittedTask:
+        """Submits one task; over the limit it is `queued` and waits.
 
-        run_at, delay_seconds: when it is to join its lane, as in TaskOrder; until then its place `is_scheduled`.
+        run_at, delay_seconds: when it joins its lane, as in TaskOrder; until then it `is_scheduled`.
         callback_url: gets a signed POST when it has ended.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. It is raised without, too, where the deployment
@@ -104,7 +104,7 @@ class Paceline:
         order = TaskOrder(payload, task, run_at, delay_seconds, callback_url)
         call = submit_call("/api/v1/task", {"user_id": user_id, **order_body(order)}, key, strict)
         try:
-            return read_answer(Place, self._submitted(call))
+            return read_answer(SubmittedTask, self._submitted(call))
         except PacelineError as error:
             error.idempotency_key = key
             raise
@@ -117,26 +117,28 @@ class Paceline:
         idempotency_key: str | None = None,
         strict: bool = False,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Place]:
-        """Submits tasks in order, a hundred at a time, and gives their places. Each hundred is taken whole or not.
+    ) -> list[SubmittedTask]:
+        """Submits tasks in order, a hundred at a time, and returns them. Each hundred is taken whole or not.
 
-        When a later hundred fails, the ones before it stay: the error's `accepted` has their places, and the same
+        When a later hundred fails, the ones before it stay: the error's `accepted` has them, and the same
         call with the error's `idempotency_key` goes on behind them. A key is for the same tasks in the same order.
 
         progress: called after each hundred with how many were taken, and how many there are.
         """
         orders = list(tasks)
         key = self._key(idempotency_key, MAX_KEY_OF_MANY)
-        places: list[Place] = []
+        submitted_tasks: list[SubmittedTask] = []
         try:
             for part in parts(orders):
-                places += self._submit_part(user_id, part, f"{key}:{len(places)}", strict, len(places))
+                submitted_tasks += self._submit_part(
+                    user_id, part, f"{key}:{len(submitted_tasks)}", strict, len(submitted_tasks)
+                )
                 if progress:
-                    progress(len(places), len(orders))
+                    progress(len(submitted_tasks), len(orders))
         except PacelineError as error:
-            error.idempotency_key, error.accepted = key, tuple(places)
+            error.idempotency_key, error.accepted = key, tuple(submitted_tasks)
             raise
-        return places
+        return submitted_tasks
 
     def task(self, user_id: str, task_id: str) -> Task:
         """The task as it stands. NotFoundError when this user has none such."""
@@ -152,7 +154,7 @@ class Paceline:
                 return
             params["before"] = str(body["next"])
 
-    def wait(self, which: Place | Task | tuple[str, str], timeout: float | None = None) -> Task:
+    def wait(self, which: SubmittedTask | Task | tuple[str, str], timeout: float | None = None) -> Task:
         """The task once it has ended, be it well or not: see its `state`.
 
         Sleeps until the task should start, then looks at it at growing intervals.
@@ -201,17 +203,17 @@ class Paceline:
 
     def _submit_part(
         self, user_id: str, orders: Sequence[TaskOrder], key: str, strict: bool, first: int
-    ) -> list[Place]:
+    ) -> list[SubmittedTask]:
         tasks = [order_body(order) for order in orders]
         call = submit_call("/api/v1/tasks", {"user_id": user_id, "tasks": tasks}, key, strict)
         try:
-            places = [read_answer(Place, one) for one in read_list(self._submitted(call))]
+            submitted_tasks = [read_answer(SubmittedTask, one) for one in read_list(self._submitted(call))]
         except ProblemError as error:
             error.field = field_of_all(error.field, first)
             raise
-        if len(places) != len(orders):
-            raise AnswerError(f"{len(orders)} tasks were sent, and {len(places)} answered")
-        return places
+        if len(submitted_tasks) != len(orders):
+            raise AnswerError(f"{len(orders)} tasks were sent, and {len(submitted_tasks)} answered")
+        return submitted_tasks
 
     def _submitted(self, call: Call) -> dict[str, Any]:
         """The answer to a submit that was taken: 202, or 429 with the task in line."""

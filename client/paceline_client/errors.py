@@ -1,4 +1,4 @@
-"""What a call can raise, as one tree. A task that waits or that failed is a value, not an error.
+"""The errors of a call, as one tree. A task that waits or failed is a value, not an error.
 
 PacelineError
 ├── ProblemError            Paceline answered, and said no
@@ -15,7 +15,7 @@ PacelineError
 
 from __future__ import annotations
 
-from paceline_client.values import Place, Task
+from paceline_client.values import SubmittedTask, Task
 
 
 class PacelineError(Exception):
@@ -23,8 +23,8 @@ class PacelineError(Exception):
 
     #: The key of the submit that raised this: submitting the same again with it is safe. None for other calls.
     idempotency_key: str | None = None
-    #: From `submit_many`: the places of the tasks that were taken before this happened.
-    accepted: tuple[Place, ...] = ()
+    #: From `submit_many`: the tasks that were submitted before the error.
+    accepted: tuple[SubmittedTask, ...] = ()
 
 
 class ProblemError(PacelineError):
@@ -37,7 +37,7 @@ class ProblemError(PacelineError):
         #: the HTTP status
         self.status = status
         self.title = title
-        #: what was wrong and what is allowed
+        #: the fault, and the allowed values
         self.detail = detail
         #: a JSON pointer, a header or a parameter; None when it is the request as a whole
         self.field = field
@@ -58,7 +58,7 @@ class ForbiddenError(ProblemError):
 
 
 class NotFoundError(ProblemError):
-    """There is no such thing."""
+    """The task or user does not exist."""
 
 
 class ConflictError(ProblemError):
@@ -83,7 +83,7 @@ class UnavailableError(PacelineError):
 
 
 class AnswerError(PacelineError):
-    """What answered is no Paceline, or one that speaks differently."""
+    """The server that answered is not a Paceline, or has another version."""
 
 
 class WaitTimeoutError(PacelineError, TimeoutError):

@@ -123,7 +123,7 @@ class Sender:
         return json_object(response)
 
     def problem_of(self, response: httpx.Response) -> ProblemError:
-        """What an answer that is no success says (RFC 9457), or what its status does."""
+        """The error of an unsuccessful answer: its problem body (RFC 9457), else its status."""
         body = json_object(response)
         title = body.get("title") or body.get("message") or response.reason_phrase
         kind = PROBLEMS.get(response.status_code, ProblemError)

@@ -1,4 +1,4 @@
-"""What goes in and comes back, as values. Times are epoch milliseconds, as in the API.
+"""Values of requests and answers. Times are epoch milliseconds, as in the API.
 
 Fields that a newer server adds are ignored.
 """
@@ -33,8 +33,8 @@ class TaskOrder:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A task's place in its lane, as it was when it was submitted."""
+class SubmittedTask:
+    """A submitted task, with its position in its lane at that time."""
 
     task_id: str
     user_id: str
@@ -80,13 +80,13 @@ class Task:
     completed_at: int | None
     #: how often it was started
     attempts: int
-    #: what its function returned; None until it succeeded
+    #: returned by its function; None until it succeeded
     result: Any
     #: why the last attempt failed; None when none did
     error: str | None
     #: when it was to join its lane; None when at once
     run_at: int | None
-    #: who is told of its end; None when nobody
+    #: URL of the callback; None without one
     callback_url: str | None
 
     @property
@@ -107,7 +107,7 @@ class Limit:
     #: starts in a window
     quota: int
     window_seconds: int
-    #: what a submit could still use now
+    #: starts that a submit could still use now
     remaining: int
     #: seconds until there is more
     reset_seconds: int
@@ -136,7 +136,7 @@ class Lane:
     paused: bool
     #: None when not paused, or paused without an end
     paused_until: int | None
-    #: a task was told to slow down, so the lane waits until then; None when it does not
+    #: end of the lane's throttling; None if it is not throttled
     throttled_until: int | None
     #: why; None when it is not held
     throttled_reason: str | None

@@ -18,7 +18,7 @@ LAST_LOOK_SECONDS = 5.0
 LOOK_GROWTH = 1.5
 #: A longer sleep would notice too late that the task was cancelled or the lane's limits were changed.
 MAX_SLEEP_SECONDS = 60.0
-#: What a look may take even when the time is over, so that the last one has a chance.
+#: Seconds for a request even when the time is over, so that the last one can succeed.
 SHORTEST_TRY_SECONDS = 1.0
 #: A server's clock that differs by less may as well be right: the Date header has whole seconds.
 CLOCK_DOUBT_SECONDS = 2.0

@@ -41,18 +41,18 @@ def test_tasks_are_submitted_watched_and_found_in_the_log(paceline: Paceline) ->
 
 def test_a_lane_is_paused_and_resumed(paceline: Paceline) -> None:
     assert cli(paceline, "pause", "cli-bob", "--for", "10m").returncode == 0
-    place = json.loads(cli(paceline, "submit", "cli-bob", "--json").stdout)
+    submitted = json.loads(cli(paceline, "submit", "cli-bob", "--json").stdout)
     assert json.loads(cli(paceline, "lane", "cli-bob", "--json").stdout)["backlog"] == 1
-    assert cli(paceline, "cancel", "cli-bob", place["task_id"]).returncode == 0
-    assert cli(paceline, "status", "cli-bob", place["task_id"]).returncode == 1
+    assert cli(paceline, "cancel", "cli-bob", submitted["task_id"]).returncode == 0
+    assert cli(paceline, "status", "cli-bob", submitted["task_id"]).returncode == 1
     assert json.loads(cli(paceline, "resume", "cli-bob", "--json").stdout)["paused"] is False
 
 
 def test_a_parked_task_is_listed_cancelled_and_watched(paceline: Paceline) -> None:
-    place = json.loads(cli(paceline, "submit", "cli-kim", "--delay", "10m", "--json").stdout)
-    assert (place["seq"], place["delay_ms"]) == (0, 600_000)
-    assert f"{place['task_id']}  scheduled for " in cli(paceline, "lane", "cli-kim").stdout
-    assert cli(paceline, "cancel", "cli-kim", place["task_id"]).returncode == 0
+    submitted = json.loads(cli(paceline, "submit", "cli-kim", "--delay", "10m", "--json").stdout)
+    assert (submitted["seq"], submitted["delay_ms"]) == (0, 600_000)
+    assert f"{submitted['task_id']}  scheduled for " in cli(paceline, "lane", "cli-kim").stdout
+    assert cli(paceline, "cancel", "cli-kim", submitted["task_id"]).returncode == 0
     assert "scheduled" not in cli(paceline, "lane", "cli-kim").stdout
     watched = cli(paceline, "submit", "cli-kim", "--delay", "2s", "--count", "2", "--watch")
     assert [line.split()[1:] for line in watched.stdout.splitlines()] == [["seq", n, "succeeded"] for n in "12"]

@@ -51,13 +51,13 @@ def connected(paceline: Paceline, **options: Any) -> paceline_client.Paceline:
 
 def test_a_task_is_submitted_and_waited_for(client: paceline_client.Paceline) -> None:
     assert client.wait(client.submit("client-waits"), timeout=10).seq == 1
-    places = client.submit_many("client-waits", [TaskOrder({"n": n}) for n in range(5)])
-    assert [place.seq for place in places] == [2, 3, 4, 5, 6]
-    assert places[-1].queued
-    outcome = client.wait(places[-1], timeout=10)
+    submitted_tasks = client.submit_many("client-waits", [TaskOrder({"n": n}) for n in range(5)])
+    assert [submitted.seq for submitted in submitted_tasks] == [2, 3, 4, 5, 6]
+    assert submitted_tasks[-1].queued
+    outcome = client.wait(submitted_tasks[-1], timeout=10)
     assert (outcome.state, outcome.attempts) == ("succeeded", 1)
     assert outcome.started_at is not None
-    assert outcome.started_at >= places[-1].planned_at
+    assert outcome.started_at >= submitted_tasks[-1].planned_at
     assert outcome.completed_at is not None
     assert time.time() - outcome.completed_at / 1000 < 2, "the wait ends soon after the task does"
 
@@ -65,13 +65,13 @@ def test_a_task_is_submitted_and_waited_for(client: paceline_client.Paceline) ->
 def test_lost_answers_make_no_task_twice(paceline: Paceline) -> None:
     lossy = Lossy()
     with connected(paceline, transport=lossy) as client, ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(lambda n: client.submit("client-lossy", {"n": n}), range(6)))
+        submitted_tasks = list(pool.map(lambda n: client.submit("client-lossy", {"n": n}), range(6)))
         many = client.submit_many("client-lossy", [TaskOrder({"n": n}) for n in range(104)])
         ids = [task.task_id for task in client.tasks("client-lossy")]
     assert lossy.lost >= 6
-    assert sorted(place.seq for place in places) == [1, 2, 3, 4, 5, 6]
-    assert [place.seq for place in many] == list(range(7, 111))
-    assert sorted(ids) == sorted(place.task_id for place in [*places, *many])
+    assert sorted(submitted.seq for submitted in submitted_tasks) == [1, 2, 3, 4, 5, 6]
+    assert [submitted.seq for submitted in many] == list(range(7, 111))
+    assert sorted(ids) == sorted(submitted.task_id for submitted in [*submitted_tasks, *many])
 
 
 def test_the_same_key_gives_the_same_tasks(client: paceline_client.Paceline) -> None:
@@ -101,18 +101,18 @@ def test_a_lane_is_held_changed_and_let_go(client: paceline_client.Paceline) -> 
     user = "client-control"
     assert client.set_limits(user, "10/second").own_limits
     assert client.pause(user).paused
-    places = client.submit_many(user, [TaskOrder() for _ in range(4)])
-    assert client.task(user, places[0].task_id).estimated_at is None
-    assert client.cancel(user, places[1].task_id).state == "cancelled"
-    assert client.cancel(user, places[1].task_id).state == "cancelled"
+    submitted_tasks = client.submit_many(user, [TaskOrder() for _ in range(4)])
+    assert client.task(user, submitted_tasks[0].task_id).estimated_at is None
+    assert client.cancel(user, submitted_tasks[1].task_id).state == "cancelled"
+    assert client.cancel(user, submitted_tasks[1].task_id).state == "cancelled"
     assert not client.resume(user).paused
-    assert client.wait(places[3], timeout=5).state == "succeeded"
+    assert client.wait(submitted_tasks[3], timeout=5).state == "succeeded"
     assert [task.seq for task in client.tasks(user, state="succeeded", page_size=2)] == [4, 3, 1]
     assert not client.clear_limits(user).own_limits
     with pytest.raises(ConflictError):
-        client.cancel(user, places[0].task_id)
+        client.cancel(user, submitted_tasks[0].task_id)
     with pytest.raises(NotFoundError):
-        client.task("client-other", places[0].task_id)
+        client.task("client-other", submitted_tasks[0].task_id)
 
 
 def test_what_is_wrong_is_named_by_its_field(client: paceline_client.Paceline) -> None:

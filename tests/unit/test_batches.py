@@ -89,5 +89,5 @@ def test_what_dynamodb_left_undone_is_noted_again() -> None:
 
 def test_what_dynamodb_never_does_is_an_error() -> None:
     client = Client(*[unprocessed(3)] * 4)
-    with pytest.raises(UnavailableError, match="1 were not taken"):
+    with pytest.raises(UnavailableError, match="1 were not stored"):
         DynamoDBTaskStore(client, "t").create_many(TASKS)

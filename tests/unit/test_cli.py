@@ -17,10 +17,10 @@ from operations.main import app
 from paceline_cli.connection import World
 from paceline_cli.rendering import duration
 from paceline_cli.watching import Watching, begun
-from paceline_client import Paceline, Place, Task
+from paceline_client import Paceline, SubmittedTask, Task
 from tests.unit import test_client
 from tests.unit.completion_lines import NOW, completion_text, write_stream
-from tests.unit.test_client import NOW_MS, Answer, Server, answer, bulk, lane, place, problem
+from tests.unit.test_client import NOW_MS, Answer, Server, answer, bulk, lane, problem, submitted
 
 REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
 
@@ -157,14 +157,14 @@ def test_ctrl_c_is_quiet() -> None:
 
 
 def test_a_submit_says_its_place_with_the_id_first() -> None:
-    server = Server(answer(place(seq=4, position=3, delay_ms=2600, queued=True), 429))
+    server = Server(answer(submitted(seq=4, position=3, delay_ms=2600, queued=True), 429))
     result = run(server, "submit", "ann", "--task", "log", "--payload", '{"n": 1}')
     assert (result.exit_code, result.stdout) == (0, "id-4  seq 4  position 3, starts in 2.6 s\n")
     assert server.bodies == [{"user_id": "ann", "task": "log", "payload": {"n": 1}}]
 
 
 def test_a_payload_comes_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(answer(place(), 202))
+    server = Server(answer(submitted(), 202))
     monkeypatch.setenv("PACELINE_FROM", str(tmp_path / "folder"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "order.json").write_text('["file"]')
@@ -196,14 +196,14 @@ def test_strict_asks_for_a_refusal() -> None:
     ],
 )
 def test_a_task_can_be_parked_and_its_end_be_told(words: tuple[str, ...], sent: dict[str, Any]) -> None:
-    server = Server(answer(place(seq=0, delay_ms=600_000, queued=True, task_id="id-9"), 202))
+    server = Server(answer(submitted(seq=0, delay_ms=600_000, queued=True, task_id="id-9"), 202))
     result = run(server, "submit", "ann", *words)
     assert (result.exit_code, result.stdout) == (0, "id-9  scheduled  joins its lane in 10 min 0 s\n")
     assert server.bodies == [{"user_id": "ann", "task": "log", "payload": None, **sent}]
 
 
 def test_a_time_without_a_zone_is_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(answer(place(), 202))
+    server = Server(answer(submitted(), 202))
     monkeypatch.setenv("TZ", "EST5")
     time.tzset()
     try:
@@ -284,7 +284,7 @@ def test_watch_asks_for_a_parked_task_seldom_until_its_time() -> None:
 
     def respond(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
-            return answer(place(seq=0, delay_ms=14_000, queued=True), 202)
+            return answer(submitted(seq=0, delay_ms=14_000, queued=True), 202)
         return answer(next(looks, task("succeeded", seq=1)))
 
     server = Server(respond)
@@ -296,7 +296,7 @@ def test_watch_asks_for_a_parked_task_seldom_until_its_time() -> None:
 def test_watch_is_1_when_a_parked_task_was_cancelled() -> None:
     def respond(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
-            return answer(place(seq=0, delay_ms=14_000, queued=True), 202)
+            return answer(submitted(seq=0, delay_ms=14_000, queued=True), 202)
         return answer(task("cancelled", seq=0))
 
     result = run(respond, "submit", "ann", "--delay", "14s", "--watch")
@@ -320,8 +320,10 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     server = Server(watched("queued", "succeeded"))
     out = Console(force_terminal=True, width=80, record=True)
     client = Paceline("http://paceline.test", transport=httpx.MockTransport(server), clock=server.clock)
-    places = [Place(f"id-{seq}", "ann", seq, seq - 1, NOW_MS, 0, seq > 1, "queued") for seq in (1, 2, 3)]
-    assert [one.seq for one in Watching(client, server.clock, out).ended(places)] == [1, 2, 3]
+    submitted_tasks = [
+        SubmittedTask(f"id-{seq}", "ann", seq, seq - 1, NOW_MS, 0, seq > 1, "queued") for seq in (1, 2, 3)
+    ]
+    assert [one.seq for one in Watching(client, server.clock, out).ended(submitted_tasks)] == [1, 2, 3]
     shown = out.export_text()
     assert "ann" in shown
     assert "3/3" in shown
@@ -347,7 +349,7 @@ def test_a_parked_task_is_shown_without_a_place() -> None:
     scheduled = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
     lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()
     fields = dict(line.split("  ", 1) for line in lines)
-    assert fields["place"].strip() == "none before its time"
+    assert fields["position"].strip() == "none while it is scheduled"
     assert fields["scheduled for"].endswith("(in 1 min 0 s)")
     assert fields["tells"].strip() == "https://hooks.test/e"
     assert "planned" not in fields

@@ -14,7 +14,7 @@ import pytest
 from msgspec import Struct
 
 from chalicelib.api import schema
-from chalicelib.submit.submission import SubmittedTask
+from chalicelib.submit import submission
 from paceline_client import (
     AnswerError,
     ConflictError,
@@ -25,9 +25,9 @@ from paceline_client import (
     NotFoundError,
     Paceline,
     PacelineError,
-    Place,
     ProblemError,
     Refused,
+    SubmittedTask,
     Task,
     TaskOrder,
     UnauthenticatedError,
@@ -96,7 +96,7 @@ def client(server: Server, base_url: str = "http://paceline.test", **options: An
     return Paceline(base_url, transport=httpx.MockTransport(server), **(defaults | options))
 
 
-def place(seq: int = 1, **changes: Any) -> dict[str, Any]:
+def submitted(seq: int = 1, **changes: Any) -> dict[str, Any]:
     body = {"task_id": f"id-{seq}", "user_id": "ann", "seq": seq, "position": 0, "planned_at": NOW_MS, "delay_ms": 0}
     return body | {"queued": False, "state": "queued"} | changes
 
@@ -138,10 +138,10 @@ def problem(status: int, title: str = "No", **rest: Any) -> httpx.Response:
 
 def bulk(request: httpx.Request) -> httpx.Response:
     orders = json.loads(request.content)["tasks"]
-    return answer({"user_id": "ann", "queued": False, "tasks": [place(n + 1) for n in range(len(orders))]}, 202)
+    return answer({"user_id": "ann", "queued": False, "tasks": [submitted(n + 1) for n in range(len(orders))]}, 202)
 
 
-TAKEN = answer(place(), 202)
+TAKEN = answer(submitted(), 202)
 LOST = httpx.ReadError("connection reset")
 
 
@@ -159,7 +159,7 @@ def test_a_submit_gives_its_place() -> None:
 
 
 def test_time_and_callback_go_along_only_when_they_are_given() -> None:
-    server = Server(answer(place(seq=0, delay_ms=5_000, queued=True), 202))
+    server = Server(answer(submitted(seq=0, delay_ms=5_000, queued=True), 202))
     at = datetime(2026, 11, 23, tzinfo=timezone.utc)
     assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e").is_scheduled
     client(server).submit("ann", delay_seconds=2.5)
@@ -188,7 +188,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
 
 
 def test_a_task_that_waits_is_no_error() -> None:
-    queued = answer({"title": "Rate limit exceeded."} | place(5, queued=True, position=4, delay_ms=4000), 429)
+    queued = answer({"title": "Rate limit exceeded."} | submitted(5, queued=True, position=4, delay_ms=4000), 429)
     found = client(Server(queued)).submit("ann")
     assert (found.queued, found.position, found.delay_ms) == (True, 4, 4000)
 
@@ -308,7 +308,7 @@ def test_an_answer_that_is_none_of_pacelines_is_named_so(body: str) -> None:
 
 
 def test_fields_of_a_newer_server_are_ignored() -> None:
-    assert client(Server(answer(place(mood="good"), 202))).submit("ann").seq == 1
+    assert client(Server(answer(submitted(mood="good"), 202))).submit("ann").seq == 1
     newer = answer(lane(mood="good", policies=[lane()["policies"][0] | {"mood": "good"}]))
     assert client(Server(newer)).lane("ann").policies[0].quota == 1
 
@@ -316,7 +316,7 @@ def test_fields_of_a_newer_server_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("value", "form"),
     [
-        (Place, SubmittedTask),
+        (SubmittedTask, submission.SubmittedTask),
         (Task, schema.TaskAnswer),
         (Limit, schema.LimitAnswer),
         (Lane, schema.LaneAnswer),
@@ -378,8 +378,8 @@ def orders(count: int) -> list[TaskOrder]:
 
 def test_many_go_in_hundreds_each_with_a_key_of_its_own() -> None:
     server, seen = Server(bulk), []
-    places = client(server).submit_many("ann", iter(orders(250)), progress=lambda *sofar: seen.append(sofar))
-    assert len(places) == 250
+    submitted_tasks = client(server).submit_many("ann", iter(orders(250)), progress=lambda *sofar: seen.append(sofar))
+    assert len(submitted_tasks) == 250
     assert server.keys == ['"made:0"', '"made:100"', '"made:200"']
     assert [one["payload"]["n"] for body in server.bodies for one in body["tasks"]] == list(range(250))
     assert seen == [(100, 250), (200, 250), (250, 250)]
@@ -393,7 +393,9 @@ def test_many_large_ones_go_in_parts_that_the_api_takes() -> None:
 
 
 def test_many_that_wait_are_no_error() -> None:
-    queued = answer({"title": "Rate limit exceeded.", "queued": True, "tasks": [place(), place(2, queued=True)]}, 429)
+    queued = answer(
+        {"title": "Rate limit exceeded.", "queued": True, "tasks": [submitted(), submitted(2, queued=True)]}, 429
+    )
     assert [one.queued for one in client(Server(queued)).submit_many("ann", orders(2))] == [False, True]
 
 
@@ -574,8 +576,8 @@ def test_health_of_what_does_not_answer_is_an_error(failure: Answer, kind: type[
 
 
 def test_threads_share_a_client() -> None:
-    server = Server(lambda request: answer(place(json.loads(request.content)["payload"]), 202))
+    server = Server(lambda request: answer(submitted(json.loads(request.content)["payload"]), 202))
     paceline = client(server)
     with ThreadPoolExecutor(16) as pool:
-        places: Sequence[Any] = list(pool.map(lambda n: paceline.submit("ann", n), range(200)))
-    assert [one.seq for one in places] == list(range(200))
+        submitted_tasks: Sequence[Any] = list(pool.map(lambda n: paceline.submit("ann", n), range(200)))
+    assert [one.seq for one in submitted_tasks] == list(range(200))
