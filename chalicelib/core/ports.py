@@ -30,17 +30,21 @@ Write = Written | Stale
 
 
 class LaneStore(Protocol):
-    """Stores lanes. Each write is one atomic conditional write. Methods raise UnavailableError if the store fails."""
+    """Stores lanes. Each write is one atomic conditional write. Methods raise UnavailableError if the store fails.
+
+    Admission and claim have twins: a fast one, whose condition decides by itself on an ordinary lane, and an exact one,
+    for any lane that was read (`seen`). A lane is ordinary for a fast write if it is neither paused nor throttled, has no
+    cancelled tasks that still wait, has the limits that the write was computed from, and if its list of starts is long
+    enough to show that the limits allow one more, and short enough not to be trimmed. A fast write on another lane
+    changes nothing and returns Stale with the lane, from which the exact twin goes on.
+    """
 
     def get(self, user_id: str) -> Lane:
         """Returns the lane by a strongly consistent read; an empty lane if it does not exist."""
         ...
 
     def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        """Reserves now_ms as one task's planned start. Stale unless the limits allow it and the lane is ordinary.
-
-        Not ordinary: own limits, a pause, or a list of planned starts that must be trimmed.
-        """
+        """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it."""
         ...
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -48,10 +52,9 @@ class LaneStore(Protocol):
         ...
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
-        """Claims the first attempt of the lane's next task at start.at. Stale unless the real starts allow it.
+        """Claims the first attempt of the lane's next task at start.at, on an ordinary lane that allows it.
 
-        Also stale if the lane is paused, has open cancellations, has other own limits than the start was computed from,
-        has a list of starts that must be trimmed, or if the lease fills a gap.
+        Stale also while the newest lease is of a task that ran out of order: it must be finished first.
         """
         ...
 
