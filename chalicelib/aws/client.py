@@ -17,11 +17,11 @@ from chalicelib.core.errors import UnavailableError
 CONNECT_TIMEOUT = 1
 READ_TIMEOUT = 2.5
 TRIES = 2
-#: Seconds in which a request may begin calls, and then those that take back what it did: with the last call of each,
-#: 17 + 3.5 + 4 + 3.5 = 28, it is answered before API Gateway gives up on it after 29 s, however many calls it makes.
+#: Seconds in which a request may begin calls, and then, after a failure, the call that releases its Idempotency-Key. With
+#: the last call of each, 17 + 3.5 + 4 + 3.5 = 28, the API answers before API Gateway's time-out of 29 s.
 BUDGET_SECONDS = 17
 CLEANUP_SECONDS = 4
-#: Said in full: what botocore would say instead it works out anew for every call, and twice, a quarter of a call's CPU.
+#: A fixed text: botocore computes its own anew for every call, twice, which is a quarter of a call's CPU.
 USER_AGENT = "paceline"
 #: Connections kept for reuse; more are opened when needed.
 POOLED_CONNECTIONS = 50
