@@ -17,8 +17,8 @@ from chalicelib.core.errors import UnavailableError
 CONNECT_TIMEOUT = 1
 READ_TIMEOUT = 2.5
 TRIES = 2
-#: Seconds in which a request may begin calls, and then, after a failure, the call that releases its Idempotency-Key. With
-#: the last call of each, 17 + 3.5 + 4 + 3.5 = 28, the API answers before API Gateway's time-out of 29 s.
+#: Seconds in which a request may begin calls, and then, after a failure, the one that releases its Idempotency-Key.
+#: With the last call of each, 17 + 3.5 + 4 + 3.5 = 28, the API answers before API Gateway's time-out of 29 s.
 BUDGET_SECONDS = 17
 CLEANUP_SECONDS = 4
 #: A fixed text: botocore computes its own anew for every call, twice, which is a quarter of a call's CPU.

@@ -34,9 +34,9 @@ class LaneStore(Protocol):
 
     Admission and claim have twins: a fast one, whose condition decides by itself on an ordinary lane, and an exact one,
     for any lane that was read (`seen`). A lane is ordinary for a fast write if it is neither paused nor throttled, has
-    no cancelled tasks that still wait (of matter to claims only), has the limits that the write was computed from, and
-    if its list of starts is long enough to show that the limits allow one more, and short enough not to be trimmed. A fast write on another lane
-    changes nothing and returns Stale with the lane, from which the exact twin goes on.
+    the limits that the write was computed from, and has a list of starts that is long enough to show that the limits
+    allow one more, and short enough not to be trimmed; for a claim, also if no cancelled task still waits in it. A fast
+    write on another lane changes nothing and returns Stale with the lane, from which the exact twin goes on.
     """
 
     def get(self, user_id: str) -> Lane:
