@@ -1,6 +1,6 @@
-"""Asks whether what the Lambda package holds has known weaknesses. `python -m operations.audit_deps [REQUIREMENTS]`.
+"""`make audit-deps`: asks an advisory database about the packages that the Lambda package holds.
 
-A build must not fail because the database is unreachable: then the command prints that, and its exit code is 0.
+A build must not fail because the database can't be reached: then it says so, and the exit code is 0.
 """
 
 import json
@@ -9,12 +9,11 @@ import sys
 from typing import Any
 
 REQUIREMENTS = "requirements.txt"
-PATIENCE_SECONDS = 90
+TIMEOUT_SECONDS = 90
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code 1 when a weakness is known, else 0."""
-    requirements = next(iter(sys.argv[1:] if arguments is None else arguments), REQUIREMENTS)
+def audit_requirements(requirements: str = REQUIREMENTS) -> int:
+    """Print the known vulnerabilities of the pinned packages. Exit code 1 when there is one, else 0."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", requirements, "--no-deps", "--disable-pip"]
     try:
         audit = subprocess.run(
@@ -22,27 +21,28 @@ def main(arguments: list[str] | None = None) -> int:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
-        found = json.loads(audit.stdout)["dependencies"]
+        packages = json.loads(audit.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError, KeyError):
         print(f"{requirements}: NOT audited, the advisory database can't be reached")
         return 0
-    return say(requirements, found)
+    return report(requirements, packages)
 
 
-def say(requirements: str, found: list[dict[str, Any]]) -> int:
-    weak = [(package, vulnerability) for package in found for vulnerability in package.get("vulns", ())]
-    for package, vulnerability in weak:
+def report(requirements: str, packages: list[dict[str, Any]]) -> int:
+    """Print what pip-audit's JSON says of the packages. Exit code 1 when one has a known vulnerability, else 0."""
+    vulnerable = [(package, vulnerability) for package in packages for vulnerability in package.get("vulns", ())]
+    for package, vulnerability in vulnerable:
         fixed = ", ".join(vulnerability.get("fix_versions", ())) or "no version yet"
-        print(f"{package['name']} {package.get('version')}: {vulnerability['id']}, mended in {fixed}")
-    unknown = [package["name"] for package in found if "skip_reason" in package]
+        print(f"{package['name']} {package.get('version')}: {vulnerability['id']}, fixed in {fixed}")
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
     if unknown:
-        print(f"{requirements}: NOT audited, the advisory database does not tell: {', '.join(unknown)}")
-    if not weak and len(unknown) < len(found):
-        print(f"{requirements}: no known weakness in {len(found) - len(unknown)} of {len(found)} packages")
-    return 1 if weak else 0
+        print(f"{requirements}: NOT audited, the advisory database does not list: {', '.join(unknown)}")
+    if not vulnerable and len(unknown) < len(packages):
+        print(f"{requirements}: no known vulnerability in {len(packages) - len(unknown)} of {len(packages)} packages")
+    return 1 if vulnerable else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(audit_requirements())

@@ -69,7 +69,7 @@ def pause(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Hold a user's lane: nothing starts until it is resumed, or the time is over."""
+    """Pause a user's lane: no task starts until the lane is resumed, or the time is over."""
     until = None if duration is None else round(world_of(context).clock.now() * 1000) + length_ms(duration, "--for")
     with connect(context, url, token) as paceline:
         found = paceline.pause(user, until)
@@ -77,7 +77,7 @@ def pause(
 
 
 def resume(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Let a paused lane go on."""
+    """Resume a paused lane."""
     with connect(context, url, token) as paceline:
         found = paceline.resume(user)
     _show(found, as_json)

@@ -37,14 +37,17 @@ def show(lines: Iterable[Text | str], out: Console | None = None) -> None:
 
 
 def duration(milliseconds: float) -> str:
-    """`0.8 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    """`0.8 s`, `42 s`, `3 min 5 s`, `10 min`, `2 h 10 min`, `3 h`."""
     if milliseconds < 9_950:
         return f"{max(0.0, milliseconds) / 1000:.1f} s"
     seconds = round(milliseconds / 1000)
     if seconds < 60:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def clock_time(at_ms: int) -> str:
@@ -80,7 +83,7 @@ def submitted_line(submitted: SubmittedTask) -> Text:
     """A submitted task in one line, its id first."""
     task_id, delay = Text(submitted.task_id, "bold"), duration(submitted.delay_ms)
     if submitted.is_scheduled:
-        return Text.assemble(task_id, f"  scheduled  joins its lane in {delay}")
+        return Text.assemble(task_id, f"  scheduled, joins its lane in {delay}")
     where = f"position {submitted.position}, starts in {delay}" if submitted.queued else "may start now"
     return Text.assemble(task_id, f"  seq {submitted.seq}  {where}")
 
@@ -101,10 +104,10 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
     position = f"number {task.seq} of the user's, {in_line}" if is_waiting else f"{task.seq}"
     return _fields(
         [
-            ("task", Text(task.task_id, "bold")),
+            ("id", Text(task.task_id, "bold")),
             ("user", task.user_id),
             ("state", state_text(task.state)),
-            ("runs", task.task),
+            ("task", task.task),
             ("position", position if task.seq else "none while it is scheduled"),
             ("submitted", at(task.submitted_at)),
             ("scheduled for", at(task.run_at)),
@@ -115,13 +118,13 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("attempts", str(task.attempts)),
             ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
             ("error", Text(task.error or "", "red")),
-            ("tells", task.callback_url or ""),
+            ("callback", task.callback_url or ""),
         ]
     )
 
 
 def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
-    """A lane as people want to know it: how much is left, how much waits, when it goes on."""
+    """A lane, one field a line: what is left of each limit, the waiting tasks, the next start."""
     whose = "its own" if lane.own_limits else "everybody's"
     return _fields(
         [
@@ -132,7 +135,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
             ("running", lane.running or "nothing"),
             ("next start", _next_start(lane)),
             ("paused", _paused(lane)),
-            ("held", _held(lane)),
+            ("throttled", _throttled(lane)),
             ("admitted", f"{count(lane.admitted, 'task')} in all"),
         ]
     )
@@ -172,7 +175,7 @@ def _paused(lane: Lane) -> Text:
     return Text(f"yes, {until}", "yellow")
 
 
-def _held(lane: Lane) -> Text | str:
+def _throttled(lane: Lane) -> Text | str:
     if lane.throttled_until is None:
         return ""
     return Text(

@@ -27,7 +27,7 @@ def _key(text: str | None) -> str | None:
 def submit(
     context: typer.Context,
     user: User,
-    task: Annotated[str, typer.Option(help="The name of what is to run.")] = "log",
+    task: Annotated[str, typer.Option(help="The name of the task.")] = "log",
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE|-", help="JSON, a file of it, or - for standard input.")
     ] = None,
@@ -42,10 +42,14 @@ def submit(
         typer.Option(metavar="TIME", help="Schedule it for an ISO 8601 time, by default of this machine's zone."),
     ] = None,
     callback_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Gets a signed POST when it has ended.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="URL", help="The URL that gets a signed POST when the task has ended.", show_default=False
+        ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(callback=_key, help="Idempotency key: the same again is the same task.")
+        str | None,
+        typer.Option(callback=_key, help="Idempotency key: a repeat with the same key makes no second task."),
     ] = None,
     as_json: Json = False,
     url: Url = None,
@@ -53,8 +57,8 @@ def submit(
 ) -> None:
     """Submit tasks to a user's lane.
 
-    What comes faster than the limits waits in line; the answer says where, and until when. With --delay or --at it is
-    scheduled for its time: it joins its lane then, and delays no other task before.
+    A task over the limits waits in the lane; the answer gives its position and planned start. A task with --delay or
+    --at joins the lane at its time, and delays no other task before that.
 
     Exit code: 0 when they were taken (with --watch: all succeeded), 1 when one failed, 4 when they were refused.
     """
@@ -134,7 +138,7 @@ def status(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Show a task: its state, its place in line, when it starts.
+    """Show a task: its state, its position, when it starts.
 
     Exit code: 0 while it waits or runs and when it succeeded, 1 when it failed, was cancelled or is not there.
     """

@@ -198,7 +198,7 @@ def test_strict_asks_for_a_refusal() -> None:
 def test_a_task_can_be_parked_and_its_end_be_told(words: tuple[str, ...], sent: dict[str, Any]) -> None:
     server = Server(answer(submitted(seq=0, delay_ms=600_000, queued=True, task_id="id-9"), 202))
     result = run(server, "submit", "ann", *words)
-    assert (result.exit_code, result.stdout) == (0, "id-9  scheduled  joins its lane in 10 min 0 s\n")
+    assert (result.exit_code, result.stdout) == (0, "id-9  scheduled, joins its lane in 10 min\n")
     assert server.bodies == [{"user_id": "ann", "task": "log", "payload": None, **sent}]
 
 
@@ -350,8 +350,8 @@ def test_a_parked_task_is_shown_without_a_place() -> None:
     lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()
     fields = dict(line.split("  ", 1) for line in lines)
     assert fields["position"].strip() == "none while it is scheduled"
-    assert fields["scheduled for"].endswith("(in 1 min 0 s)")
-    assert fields["tells"].strip() == "https://hooks.test/e"
+    assert fields["scheduled for"].endswith("(in 1 min)")
+    assert fields["callback"].strip() == "https://hooks.test/e"
     assert "planned" not in fields
 
 
@@ -369,7 +369,7 @@ def test_a_lane_lists_what_is_parked_soonest_first() -> None:
     result = run(with_waiting(lane(), task(task_id="id-99"), *scheduled), "lane", "ann")
     lines = [line for line in result.stdout.splitlines() if "scheduled" in line]
     assert [line.split()[0] for line in lines] == [*(f"id-{n}" for n in range(11, 1, -1)), "and"]
-    assert lines[0].endswith("(in 2 min 0 s)")
+    assert lines[0].endswith("(in 2 min)")
     assert lines[-1] == "and 2 more that are scheduled"
 
 
@@ -379,7 +379,7 @@ def test_a_lane_is_shown_in_plain_words_when_piped() -> None:
     fields = dict(line.split(maxsplit=1) for line in result.stdout.replace("next start", "next").splitlines())
     assert fields["waiting"] == "3 tasks"
     assert fields["next"].endswith("(in 4.2 s)")
-    assert fields["held"].endswith(": 429")
+    assert fields["throttled"].endswith(": 429")
     assert result.stdout.isascii(), "neither colours nor bars"
 
 
@@ -434,7 +434,9 @@ def test_help_names_every_command_and_an_example() -> None:
         (9_949, "9.9 s"),
         (9_950, "10 s"),
         (185_000, "3 min 5 s"),
+        (600_000, "10 min"),
         (7_800_000, "2 h 10 min"),
+        (10_800_000, "3 h"),
     ],
 )
 def test_durations_are_as_long_as_they_need_to_be(milliseconds: int, text: str) -> None:
