@@ -27,22 +27,22 @@ test-all: $(READY) ## run every test: the quick ones with more examples, emulato
 	@$(BIN)/python -m pytest tests/e2e tests/chaos tests/browser
 	@$(BIN)/python -m tests.simulation --schedules 3000
 
-browser: $(READY) ## test the dashboard in Chromium, which has to be there (Debian: chromium)
+browser: $(READY) ## test the dashboard in Chromium, if it is installed
 	@$(BIN)/python -m pytest tests/browser
 
-lint: $(READY) ## look for faults in form, types and imports; changes nothing
+lint: $(READY) ## run the linters for form, types and imports; changes nothing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-fix: $(READY) ## put the form right
+fix: $(READY) ## format the code, and fix what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 check: lint audit-deps test-all ## lint and every test: what CI runs
 
-audit-deps: $(READY) ## ask whether what the Lambda package holds has known weaknesses
+audit-deps: $(READY) ## look up known vulnerabilities of the Lambda package
 	@$(BIN)/python -m operations.audit_deps
 
 logs: $(RUNS) ## follow the completions
@@ -51,16 +51,16 @@ logs: $(RUNS) ## follow the completions
 audit: $(RUNS) ## prove from the completion log that the pace was kept
 	@exec $(PACELINE) audit
 
-simulate: $(READY) ## try N (10000) schedules of faults in a simulated deployment, from SEED (0) on
+simulate: $(READY) ## simulate N (10000) schedules of faults, from SEED (0) on
 	@exec $(BIN)/python -m tests.simulation --schedules $(or $(N),10000) --seed $(or $(SEED),0)
 
-mutants: $(READY) ## turn off one guard after the other: in how many schedules is it found?
+mutants: $(READY) ## turn off one guard after the other; prints how many schedules find it
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
-redrive: $(RUNS) ## bring failed tasks back, those of USER_ID or all: of the system that runs here, else of STAGE on AWS
+redrive: $(RUNS) ## submit failed tasks again, of USER_ID or of all users: of the system that runs here, else of STAGE
 	@exec $(PACELINE) redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
-chaos: $(READY) ## break everything for MINUTES (10) and report; fails on any loss
+chaos: $(READY) ## inject faults for MINUTES (10) under load; fails if a promise breaks
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 demo: $(READY) ## send bursts for five users, watch them live, see the proof
@@ -72,16 +72,16 @@ pictures: $(READY) ## draw the pictures of README anew; takes a minute
 diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
 	@exec $(BIN)/python -m demo.diagrams
 
-bench: $(READY) ## measure against what can't be faster; ONLY=handler,cold picks; see bench/README.md
+bench: $(READY) ## run the benchmarks; ONLY=handler,cold picks some; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
 stack: $(RUNS) ## create or update the stack at AWS_ENDPOINT_URL, or on AWS
 	@exec $(BIN)/python -m infra.stack
 
-deploy: $(READY) ## bring STAGE (dev) up on LocalStack at AWS_ENDPOINT_URL, or on AWS
+deploy: $(READY) ## deploy STAGE (dev) to LocalStack at AWS_ENDPOINT_URL, or to AWS
 	@exec $(PACELINE) deploy --stage $(STAGE)
 
-destroy: $(READY) ## take everything of STAGE away again
+destroy: $(READY) ## delete STAGE with everything in it
 	@exec $(PACELINE) destroy --stage $(STAGE)
 
 package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
