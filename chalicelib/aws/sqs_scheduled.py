@@ -31,13 +31,13 @@ class SQSScheduledQueue:
 
     def _send_batch(self, entries: list[dict[str, Any]]) -> None:
         for _ in range(BATCH_TRIES):
-            with unavailable("sending for later"):
+            with unavailable("sending scheduled messages"):
                 answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             failed = {entry["Id"] for entry in answer.get("Failed", [])}
             entries = [entry for entry in entries if entry["Id"] in failed]
             if not entries:
                 return
-        raise UnavailableError(f"sending scheduled messages:{len(entries)} of a batch were not taken")
+        raise UnavailableError(f"sending scheduled messages: {len(entries)} of a batch were not taken")
 
     def defer(self, receipt: str, seconds: int) -> None:
         try:
