@@ -1,4 +1,4 @@
-"""The app in the process of a benchmark."""
+"""Runs the app inside the benchmark's own process."""
 
 from __future__ import annotations
 

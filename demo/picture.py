@@ -129,7 +129,7 @@ def _used(starts: Sequence[int], limit: Limit) -> Iterator[tuple[int, int]]:
 
 def _waiting(row: Row) -> Iterator[tuple[int, int]]:
     """From when on, and how many tasks are submitted and have not started."""
-    # The answer to a submit may come after its first start; what starts at once never waits below nothing.
+    # A task may start before its submit is answered; then the count of waiting tasks stays at 0.
     changes = sorted([*row.submits, *((at, -1) for at in row.starts)], key=lambda change: (change[0], -change[1]))
     return ((at, max(0, count)) for at, count in _summed(changes))
 

@@ -19,7 +19,7 @@ def api_socket(run_dir: Path, name: str) -> Path:
 
 
 def heartbeat_files(run_dir: Path, name: str) -> tuple[Path, Path]:
-    """Returns the files that a worker touches: by its loop for lanes, and by its loop for scheduled messages."""
+    """Returns a worker's heartbeat files: the loop for lanes touches the first, that for scheduled messages the second."""
     return run_dir / f"{name}.beat", run_dir / f"{name}-scheduled.beat"
 
 

@@ -44,7 +44,7 @@ class Reload:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once no restart is running."""
+        """Waits until no restart is running."""
         self._stopping.set()
         self._thread.join(10)
 

@@ -1,4 +1,7 @@
-"""Problem responses (RFC 9457): the one table of errors and their statuses; and the caller of a request."""
+"""Problem responses (RFC 9457): the one table of errors and their statuses; and the caller of a request.
+
+The 429 over a limit is an answer, not an error: responses.py writes it.
+"""
 
 import json
 from collections.abc import Mapping

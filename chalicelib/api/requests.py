@@ -273,7 +273,7 @@ def _named_user(request: Request, named: str | UnsetType) -> str | None:
 
 
 def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> None:
-    """Checks against the deployment. pointer: JSON pointer of the task in the body."""
+    """Checks that the deployment has the task and accepts its values. pointer: JSON pointer of the task."""
     if task.task not in registry:
         known = ", ".join(registry.names)
         raise InvalidError("No such task", f"There is no task {task.task!r}; there are: {known}.", f"{pointer}/task")

@@ -12,8 +12,8 @@ from msgspec import Struct
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.task import Task, to_ascii_json
 
-#: The form that `to_message` writes. Raise it for each change of the form and for each new kind of message, and go on
-#: reading the forms before it.
+#: Version of the form that `to_message` writes. Each change of the form and each new kind of message increases it; the
+#: versions before it are still read.
 SCHEDULED_VERSION = 2
 #: Version 1 named the kind in the field `errand`. A queue keeps a message for 14 days: version 1 can go 14 days after
 #: the deployment that brought version 2.

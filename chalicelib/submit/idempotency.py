@@ -68,7 +68,7 @@ class Idempotency:
         return Answer(answer)
 
     def _begin(self, submission: Submission, key: str) -> RequestRecord:
-        """The record, with this call as its owner or with an answer."""
+        """The key's record: this call owns it and serves the request, or it holds the first call's answer."""
         now_ms, owner = submission.now_ms, self._new_id()
         wait_until = now_ms + WAIT_MS
         while True:

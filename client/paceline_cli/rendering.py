@@ -15,7 +15,7 @@ from paceline_client import Lane, Limit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
-#: ScheduledTask tasks that are shown one by one.
+#: The most scheduled tasks that are shown one by one.
 MAX_SCHEDULED_LINES = 10
 _STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
 

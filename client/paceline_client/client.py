@@ -194,7 +194,7 @@ class Paceline:
         return self._lane("POST", user_id, "/resume", {})
 
     def health(self) -> Health:
-        """How the services behind the API are. Asks once; UnavailableError when nothing answers."""
+        """The health of the services behind the API. Tries once; UnavailableError if nothing answers."""
         response = self._sender.send_once(Call("GET", "/health"))
         body = json_object(response)
         if response.status_code not in (200, 503) or "dynamodb" not in body:

@@ -25,7 +25,7 @@ PASSED_ON = (
 )
 #: Secrets, each with the Chalice names of the functions that get it.
 SECRETS = {"WEBHOOK_SECRET": ("worker", "scheduled")}
-#: Prefixes of further settings that functions get.
+#: Functions also get each setting whose name begins with one of these.
 PASSED_ON_PREFIXES = ("AUTH", "JWT_")
 #: Stages that must not run without authentication by mistake.
 GUARDED_STAGES = ("prod",)

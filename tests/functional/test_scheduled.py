@@ -1,4 +1,4 @@
-"""ScheduledTask tasks and callbacks through the app's HTTP and SQS sides."""
+"""Scheduled tasks and callbacks through the app's HTTP and SQS sides."""
 
 from typing import Any
 

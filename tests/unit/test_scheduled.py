@@ -92,7 +92,7 @@ def shop() -> SchedulingShop:
     return SchedulingShop()
 
 
-# ScheduledTask tasks.
+# Scheduled tasks.
 
 
 @pytest.mark.parametrize("delay_ms", [1, 500, 999, 1_000, 1_001, 15_500, 900_000, 900_999, 3_600_000, MAX_AHEAD_MS])
