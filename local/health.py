@@ -19,7 +19,7 @@ def api_socket(run_dir: Path, name: str) -> Path:
 
 
 def heartbeat_files(run_dir: Path, name: str) -> tuple[Path, Path]:
-    """Returns a worker's heartbeat files: the loop for lanes touches the first, that for scheduled messages the second."""
+    """Returns a worker's heartbeat files: of its loop for lanes, and of its loop for scheduled messages."""
     return run_dir / f"{name}.beat", run_dir / f"{name}-scheduled.beat"
 
 
