@@ -147,6 +147,28 @@ def unavailable(what: str) -> Iterator[None]:
         raise _failed(what, error) from error
 
 
+class Condition(Struct):
+    """The outcome of a conditional write."""
+
+    #: False: nothing was written
+    holds: bool = True
+    #: the item as it is, if the write asked for it with ReturnValuesOnConditionCheckFailure
+    item: Any = None
+
+
+@contextmanager
+def conditional(what: str) -> Iterator[Condition]:
+    """Turns the failed condition of the body's one write into a value; other errors become as in `unavailable`."""
+    condition = Condition()
+    try:
+        with unavailable(what):
+            yield condition
+    except ClientError as error:
+        if error_code(error) != "ConditionalCheckFailedException":
+            raise
+        condition.holds, condition.item = False, error.response.get("Item")
+
+
 def _failed(what: str, error: Exception) -> UnavailableError:
     if budget := _budget.get():
         budget.fail()

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.client import conditional, unavailable
 from chalicelib.aws.dynamodb_expression import (
     LANE_ITEM,
     LISTED,
@@ -72,20 +70,16 @@ class DynamoDBLaneStore:
         return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
 
     def _update(self, user_id: str, expression: Expression) -> Write:
-        try:
-            with unavailable("writing the lane"):
-                answer = self._client.update_item(
-                    TableName=self._table,
-                    Key=key(user_id, LANE_ITEM),
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    **expression.parameters(),
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            return Stale(lane_of(user_id, error.response.get("Item")))  # type: ignore[arg-type]
-        return Written(lane_of(user_id, answer["Attributes"]))
+        with conditional("writing the lane") as condition:
+            condition.item = self._client.update_item(
+                TableName=self._table,
+                Key=key(user_id, LANE_ITEM),
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **expression.parameters(),
+            )["Attributes"]
+        lane = lane_of(user_id, condition.item)
+        return Written(lane) if condition.holds else Stale(lane)
 
 
 # boto3 repeats a call whose answer was lost, and the repeat finds its own write in the way.

@@ -3,9 +3,7 @@
 import json
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.client import conditional
 from chalicelib.aws.dynamodb_expression import Expression, Item, integer, key, number
 from chalicelib.core.ports import RequestRecord
 
@@ -19,20 +17,15 @@ class DynamoDBRequestStore:
         self._table = table_name
 
     def begin(self, record: RequestRecord, abandoned_before: int) -> RequestRecord:
-        try:
-            with unavailable("storing the request"):
-                answer = self._client.update_item(
-                    TableName=self._table,
-                    Key=_key(record),
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                    **begin_expression(record, abandoned_before).parameters(),
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            return _record_of(record, error.response["Item"])  # type: ignore[typeddict-item]
-        return _record_of(record, answer["Attributes"])
+        with conditional("storing the request") as condition:
+            condition.item = self._client.update_item(
+                TableName=self._table,
+                Key=_key(record),
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **begin_expression(record, abandoned_before).parameters(),
+            )["Attributes"]
+        return _record_of(record, condition.item)
 
     def finish(self, record: RequestRecord, answer: dict[str, Any]) -> None:
         update = Expression()
@@ -45,28 +38,20 @@ class DynamoDBRequestStore:
         self._update(record, update)
 
     def forget(self, record: RequestRecord) -> None:
-        try:
-            with unavailable("forgetting the request"):
-                self._client.delete_item(
-                    TableName=self._table,
-                    Key=_key(record),
-                    ConditionExpression="#owner = :owner",
-                    ExpressionAttributeNames={"#owner": "owner"},
-                    ExpressionAttributeValues={":owner": {"S": record.owner}},
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        with conditional("forgetting the request"):
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_key(record),
+                ConditionExpression="#owner = :owner",
+                ExpressionAttributeNames={"#owner": "owner"},
+                ExpressionAttributeValues={":owner": {"S": record.owner}},
+            )
 
     def _update(self, record: RequestRecord, update: Expression) -> None:
-        """Writes if the record is still this one's; otherwise another serves the request, and it is theirs to write."""
+        """Writes if this process owns the record; if another serves the request, nothing changes."""
         update.conditions.append(f"{update.name('owner')} = {update.value({'S': record.owner})}")
-        try:
-            with unavailable("storing the request"):
-                self._client.update_item(TableName=self._table, Key=_key(record), **update.parameters())
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        with conditional("storing the request"):
+            self._client.update_item(TableName=self._table, Key=_key(record), **update.parameters())
 
 
 def begin_expression(record: RequestRecord, abandoned_before: int) -> Expression:

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from chalicelib.aws.client import error_code, unavailable
+from chalicelib.aws.client import conditional
 from chalicelib.aws.dynamodb_expression import Expression, key, number
 
 SCHEDULED_COUNTS_ITEM = "parked"
@@ -31,13 +29,8 @@ class DynamoDBScheduledCounts:
         for past in range(today - KEPT_DAYS, today):
             update.remove(f"day{past}")
         update.set("expires_at", number((today + KEPT_DAYS) * DAY_SECONDS))
-        try:
-            with unavailable("counting scheduled tasks"):
-                self._client.update_item(
-                    TableName=self._table, Key=key(user_id, SCHEDULED_COUNTS_ITEM), **update.parameters()
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        with conditional("counting scheduled tasks") as condition:
+            self._client.update_item(
+                TableName=self._table, Key=key(user_id, SCHEDULED_COUNTS_ITEM), **update.parameters()
+            )
+        return condition.holds

@@ -4,9 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from chalicelib.aws.client import NotRepeatedError, error_code, unavailable
+from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
@@ -29,16 +27,10 @@ class DynamoDBTaskStore:
         self._table = table_name
 
     def create_if_absent(self, task: Task) -> None:
-        try:
-            with unavailable("storing the task"):
-                self._client.put_item(
-                    TableName=self._table,
-                    Item=queued_item(task),
-                    ConditionExpression="attribute_not_exists(user_id)",
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
+        with conditional("storing the task"):
+            self._client.put_item(
+                TableName=self._table, Item=queued_item(task), ConditionExpression="attribute_not_exists(user_id)"
+            )
 
     def create_many(self, tasks: Sequence[Task]) -> None:
         for start in range(0, len(tasks), BATCH_WRITE):
@@ -173,16 +165,9 @@ class DynamoDBTaskStore:
 
     def _update(self, task: Task, update: Expression) -> bool:
         """False when its condition does not hold."""
-        try:
-            with unavailable("storing the outcome"):
-                self._client.update_item(
-                    TableName=self._table, Key=key(task.user_id, task.task_id), **update.parameters()
-                )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        with conditional("storing the outcome") as condition:
+            self._client.update_item(TableName=self._table, Key=key(task.user_id, task.task_id), **update.parameters())
+        return condition.holds
 
 
 def task_item(task: Task) -> Item:
