@@ -2,10 +2,9 @@
 
 import os
 import secrets
-import time
 from pathlib import Path
 
-from chalicelib.container import Container, container, use
+from chalicelib.container import Container, SystemClock, container, use
 from chalicelib.settings import Settings
 from local.file_log import FileLog
 from local.presence import MachinePresence
@@ -16,7 +15,7 @@ def make_container() -> Container:
     settings = Settings.from_env(os.environ)
     log_dir, run_dir = os.environ["LOG_DIR"], Path(os.environ["RUN_DIR"])
     process_name = os.environ.get("PROCESS_NAME") or "process"
-    log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), lambda: time.time_ns() // 1_000_000)
+    log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), SystemClock().now_ms)
     return Container(settings, log, MachinePresence(run_dir / "serving"))
 
 

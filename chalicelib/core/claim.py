@@ -52,9 +52,7 @@ class Gap(Struct, frozen=True):
 
 
 class Cancelled(Struct, frozen=True):
-    """The task was cancelled; `lane` is the lane without it."""
-
-    lane: Lane
+    """The task was cancelled; `without_cancelled` takes it out of the lane."""
 
 
 Decision = Start | Wait | Cancelled
@@ -85,7 +83,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     (6004, 1, (6004, 5004))
     """
     if task.task_id in lane.cancelled:
-        return Cancelled(_without(lane, task))
+        return Cancelled()
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
     if lane.throttled_until > now_ms:
@@ -116,22 +114,23 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         started=lane.started + 1,
         starts=(at, *lane.starts)[: memory_needed(limits)],
         running=lease,
-        cancelled=_cancelled_after(lane, task),
+        cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.
     return Start(at, attempt, min(planned_at, starts[0]), after)
 
 
-def _without(lane: Lane, task: Candidate) -> Lane:
+def without_cancelled(lane: Lane, task_id: str, seq: int) -> Lane:
+    """The lane without this cancelled task, which counts as started."""
     return replace(
         lane,
-        started_seq=max(lane.started_seq, task.seq),
-        cancelled=_cancelled_after(lane, task),
+        started_seq=max(lane.started_seq, seq),
+        cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
     )
 
 
-def _cancelled_after(lane: Lane, task: Candidate) -> Mapping[str, int]:
+def _cancelled_after(lane: Lane, task_id: str, seq: int) -> Mapping[str, int]:
     """The lane's other cancelled tasks whose messages may still arrive."""
-    oldest = task.seq - CANCELLED_KEPT_SEQS
-    return {other: seq for other, seq in lane.cancelled.items() if seq > oldest and other != task.task_id}
+    oldest = seq - CANCELLED_KEPT_SEQS
+    return {other: at for other, at in lane.cancelled.items() if at > oldest and other != task_id}

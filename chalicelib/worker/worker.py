@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core import visibility
-from chalicelib.core.claim import Cancelled, Candidate, claim
+from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.lane import Lane
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
@@ -29,7 +29,6 @@ from chalicelib.worker.execution import Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.next_step import (
     LEAD_MS,
-    LEASE_MS,
     Claim,
     DropCancelled,
     Facts,
@@ -157,16 +156,12 @@ class Worker:
                 return outcome
             if isinstance(outcome, Done):
                 jobs.pop()
-                self._forget_facts(jobs)
+                if jobs:  # the job that was just done changed the lane
+                    jobs[-1].facts = self._remembered_facts(jobs[-1].task)
         return Done()
 
-    def _forget_facts(self, jobs: list[_Job]) -> None:
-        """The job that was just done changed the lane, and with it what is known about the next job's task."""
-        for job in jobs[-1:]:
-            job.facts = self._with_lane(job.task, self._remembered.get(job.task.user_id))
-
     def _job(self, task: Task, out_of_order: bool = False) -> _Job:
-        return _Job(task, self._new_token(), self._with_lane(task, self._remembered.get(task.user_id)), out_of_order)
+        return _Job(task, self._new_token(), self._remembered_facts(task), out_of_order)
 
     def _take_step(self, job: _Job, jobs: list[_Job]) -> Handled | None:
         """One step with the job; Done if its task needs nothing more, Deferred if the message has to wait."""
@@ -214,7 +209,7 @@ class Worker:
         task, start = job.task, step.start
         with self._presence.serving(job.token):
             write = self._claim(step, job)
-            job.facts = self._fresh(task, write.lane)
+            job.facts = self._fresh_facts(task, write.lane)
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
@@ -232,35 +227,34 @@ class Worker:
 
         First hidden, then stored: whoever changes the lane afterwards finds the receipt and wakes the message.
         """
-        now_ms = self._clock.now_ms()
-        self._queue.defer(delivery.receipt, _hidden_seconds(deferred.until, now_ms))
+        self._queue.defer(delivery.receipt, _hidden_seconds(deferred.until, self._clock.now_ms()))
         if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
             return True
         write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
-        job.facts = self._fresh(job.task, write.lane)
+        job.facts = self._fresh_facts(job.task, write.lane)
         return isinstance(write, Written)
 
     def _drop_from_lane(self, task: Task) -> Done:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""
         lane = self._remembered.get(task.user_id)
-        while lane and isinstance(decision := self._claim_of(lane, task), Cancelled):
-            write = self._lanes.change(lane, decision.lane)
+        while lane and task.task_id in lane.cancelled:
+            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq))
             lane = self._remember(write.lane)
         return Done()
 
-    def _claim_of(self, lane: Lane, task: Task) -> object:
-        candidate = Candidate(task.task_id, task.seq, task.planned_at)
-        return claim(lane, candidate, lane.limits_or(self._settings.limits), self._clock.now_ms(), LEASE_MS, "")
-
     def _read_lane(self, job: _Job) -> None:
-        job.facts = self._fresh(job.task, self._lanes.get(job.task.user_id))
+        job.facts = self._fresh_facts(job.task, self._lanes.get(job.task.user_id))
 
-    def _fresh(self, task: Task, lane: Lane) -> Facts:
-        return replace(self._with_lane(task, self._remember(lane)), is_lane_fresh=True)
+    def _remembered_facts(self, task: Task) -> Facts:
+        lane = self._remembered.get(task.user_id)
+        return Facts(lane, is_served=lane is not None and self._is_served(task, lane))
 
-    def _with_lane(self, task: Task, lane: Lane | None) -> Facts:
-        lease = lane.lease_of(task.task_id) if lane else None
-        return Facts(lane, is_served=lease is not None and self._presence.is_served(lease.token))
+    def _fresh_facts(self, task: Task, lane: Lane) -> Facts:
+        return Facts(self._remember(lane), is_lane_fresh=True, is_served=self._is_served(task, lane))
+
+    def _is_served(self, task: Task, lane: Lane) -> bool:
+        lease = lane.lease_of(task.task_id)
+        return lease is not None and self._presence.is_served(lease.token)
 
     def _remember(self, lane: Lane) -> Lane:
         self._remembered.pop(lane.user_id, None)

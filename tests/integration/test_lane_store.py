@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
-from chalicelib.core.claim import Cancelled, Candidate, Start, claim
+from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
 from chalicelib.core.lane import Lane, Lease, paused, with_limits, without
 from chalicelib.core.limits import memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
@@ -343,18 +343,16 @@ def test_cancelled_task_is_passed_over_once(ports: Ports, user: str) -> None:
     for seq in (1, 2):
         reserve(ports, user, f"t{seq}")
     seen = cancel(ports, user, "t1", "t2")
-    decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
-    assert isinstance(decision, Cancelled)
-    lane = written(ports.lanes.change(seen, decision.lane))
+    assert isinstance(claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine"), Cancelled)
+    lane = written(ports.lanes.change(seen, without_cancelled(seen, "t1", 1)))
     assert (lane.started_seq, lane.started, lane.starts, lane.cancelled) == (1, 0, (), {"t2": 2})
-    assert stale(ports.lanes.change(seen, decision.lane)) == lane
+    assert stale(ports.lanes.change(seen, without_cancelled(seen, "t1", 1))) == lane
 
 
 def test_last_cancellation_leaves_nothing_special_behind(ports: Ports, user: str) -> None:
     seen = cancel(ports, user, "t1")
-    decision = claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine")
-    assert isinstance(decision, Cancelled)
-    assert written(ports.lanes.change(seen, decision.lane)).cancelled == {}
+    assert isinstance(claim(seen, Candidate("t1", 1, 0), LIMITS, NOW, 10_000, "mine"), Cancelled)
+    assert written(ports.lanes.change(seen, without_cancelled(seen, "t1", 1))).cancelled == {}
     assert start_in_turn(ports, user, 2).started_seq == 2
 
 
