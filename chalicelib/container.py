@@ -47,11 +47,11 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Worker
 
-#: For other tasks to end when a process has to, because one of its tasks did not.
+#: Seconds for other tasks to finish before the process ends because one of its tasks passed its deadline.
 LEAVING_SECONDS = 5
 EXIT_EXPIRED = 70
 
-#: Set when the process is to stop: waits are cut short, and what waits goes back to the queue.
+#: Set when the process is to stop: waits are cut short, and waiting messages go back to the queue.
 stopping = threading.Event()
 
 
@@ -63,7 +63,7 @@ class SystemClock:
         return stopping.wait(milliseconds / 1000)
 
     def sleep_until(self, at: int) -> None:
-        """Also ends once so much time has gone by as was to be waited at first, in case the clock is set back."""
+        """Also returns after the time that was to be waited at first, in case the clock is set back."""
         patience = time.monotonic() + max(0, at - self.now_ms()) / 1000
         while (left := min(at / 1000 - time.time(), patience - time.monotonic())) > 0:
             time.sleep(left)
@@ -73,10 +73,10 @@ class Container:
     """The parts, each made once, when first needed."""
 
     def __init__(self, settings: Settings, log: CompletionLog | None = None, presence: Presence | None = None) -> None:
-        """log, presence: what `make run` has of its own; on Lambda standard output and none."""
+        """log, presence: those of `make run`; on Lambda standard output and none."""
         self.settings = settings
         self.clock = SystemClock()
-        #: the clock that a request's time for calls of AWS is counted by, seconds
+        #: the clock of a request's time budget, seconds
         self.monotonic: Callable[[], float] = time.monotonic
         self.log = log or StandardOutputLog()
         self._presence = presence
@@ -192,13 +192,13 @@ class Container:
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
-        tell = CallbackSender(self.outbound.call, self.settings.webhook_key)
+        send_callback = CallbackSender(self.outbound.call, self.settings.webhook_key)
         return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, tell, self.clock
+            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, send_callback, self.clock
         )
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
-        """Each service with what is wrong with it, None when nothing is."""
+        """Each service with its error; None if it answers."""
         yield "dynamodb", _wrong_with(lambda: self.lanes)
         yield "sqs", _wrong_with(lambda: self.queue)
 
@@ -218,7 +218,7 @@ def _wrong_with(service: Callable[[], DynamoDBLaneStore | SQSTaskQueue]) -> str 
 
 
 def end_process() -> None:
-    """Ends this process within seconds; what it holds goes or comes back to the queue. On Lambda, at once."""
+    """Ends this process within seconds, on Lambda at once; its messages reappear in the queue."""
     if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LEAVING_SECONDS)
@@ -237,12 +237,12 @@ def queue_name() -> str:
 
 
 def scheduled_queue_name() -> str:
-    """The queue that triggers `later`."""
+    """The queue that triggers the function `scheduled`; its name is older than the word."""
     return f"paceline-{os.environ.get('STAGE') or 'dev'}-later"
 
 
 def authenticates() -> bool:
-    """Whether callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
+    """True if callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
 
 
@@ -259,7 +259,7 @@ _make_container: Callable[[], Container] = _from_environment
 
 
 def use(make: Callable[[], Container]) -> Callable[[], Container]:
-    """Has `container()` be made by `make`: for programs that have parts of their own. Returns the maker before it."""
+    """Lets `make` build what `container()` returns, for programs with parts of their own. Returns the previous one."""
     global _make_container
     before, _make_container = _make_container, make
     container.cache_clear()

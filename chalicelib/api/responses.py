@@ -144,8 +144,8 @@ def task_answer(view: TaskView) -> Response:
     return answer(_task_answer(view))
 
 
-def tasks_answer(views: Iterable[TaskView], further: str | None) -> Response:
-    return answer(TaskListAnswer([_task_answer(view) for view in views], further))
+def tasks_answer(views: Iterable[TaskView], next_cursor: str | None) -> Response:
+    return answer(TaskListAnswer([_task_answer(view) for view in views], next_cursor))
 
 
 def _task_answer(view: TaskView) -> TaskAnswer:

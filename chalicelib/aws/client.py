@@ -1,4 +1,4 @@
-"""How AWS is called: the clients, their time-outs and retries, and what their errors mean here."""
+"""The clients of AWS, with their time-outs, their retries and the meaning of their errors."""
 
 import time
 from collections.abc import Callable, Iterator

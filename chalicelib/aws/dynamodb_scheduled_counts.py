@@ -1,4 +1,4 @@
-"""How many scheduled tasks of a user are due on each day: one item a user, an attribute for each day to come."""
+"""Counts of a user's scheduled tasks by due day, in DynamoDB: one item a user, an attribute for each day to come."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ class DynamoDBScheduledCounts:
 
     def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
         if max(days.values()) > most:
-            return False  # which a condition on a day that has no count yet would not notice
+            return False  # the condition does not see it on a day without a count
         update = Expression()
         for day, count in days.items():
             path = update.name(f"day{day}")

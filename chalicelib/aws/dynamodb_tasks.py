@@ -1,4 +1,4 @@
-"""Tasks in DynamoDB: a view of the messages, for those who ask."""
+"""Task records in DynamoDB."""
 
 import json
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item,
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
-#: Seconds after its planned start or end at which a task's view may go: longer than any message lives.
+#: Seconds after its planned start or its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
-#: How many of the newest tasks are looked through for a missing predecessor.
+#: Newest tasks among which a missing predecessor is searched.
 PREDECESSORS_SEARCHED = 300
 #: Items that one BatchWriteItem takes.
 BATCH_WRITE = 25
-#: How often what a batch left undone is sent again.
+#: Tries to write the items that a batch left unprocessed.
 BATCH_TRIES = 4
-#: How many tasks one page looks at to find those in a state.
+#: Tasks that one page reads to find those in a state.
 LISTED_AT_ONCE = 500
 
 
@@ -38,7 +38,7 @@ class DynamoDBTaskStore:
             try:
                 self._write_all([{"PutRequest": {"Item": queued_item(task)}} for task in batch])
             except NotRepeatedError:
-                # If it was written, a worker may have found and ended one of them since.
+                # The batch may be written, and a worker may have finished one of its tasks since.
                 for task in batch:
                     self.create_if_absent(task)
 

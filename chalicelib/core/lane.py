@@ -1,4 +1,4 @@
-"""One user's lane and what may happen to it, as pure decisions on values; the stores make them atomic.
+"""One user's lane, its changes and its estimates, as pure functions of values; the stores make the writes atomic.
 
 A decision says what to write; a store writes it on condition that the lane is still the one decided on.
 """
@@ -23,7 +23,7 @@ class Lease(Struct, frozen=True):
     token: str
     #: epoch ms of each start of this task, oldest first, the running one last
     starts: tuple[int, ...] = ()
-    #: the task's seq if it runs in place of a later one's message: that one has to see to its end first. 0: it does not
+    #: the task's seq if it runs out of order, on a later task's message, which then waits for its outcome; else 0
     filled_seq: int = 0
 
     @property
@@ -33,7 +33,7 @@ class Lease(Struct, frozen=True):
 
 
 class Lane(Struct, frozen=True):
-    """A lane as it was read. A user that never submitted has the empty one."""
+    """A lane as it was read; empty for a user who never submitted."""
 
     user_id: str
     #: how many tasks were admitted; the newest one's seq
@@ -42,7 +42,7 @@ class Lane(Struct, frozen=True):
     planned: tuple[int, ...] = ()
     #: the task admitted last, so that an admission whose answer was lost is recognised as done
     newest: str = ""
-    #: the highest seq that has started or was passed over
+    #: the highest seq that has started or was skipped
     started_seq: int = 0
     #: how many starts were taken, retries included
     started: int = 0
@@ -53,18 +53,18 @@ class Lane(Struct, frozen=True):
     limits: Limits | None = None
     #: epoch ms until which no task starts; None when not paused
     paused_until: int | None = None
-    #: tasks up to this seq were planned under other limits or before a pause: they start as soon as is legal now
+    #: tasks up to this seq were planned under other limits or before a pause: their planned starts no longer count
     replanned_seq: int = 0
-    #: epoch ms; and from this time on
+    #: epoch ms from which on those tasks start as soon as the limits allow
     replanned_at: int = 0
-    #: the queue's handle of the message that was hidden for long at the lane's head, to wake it when things change
+    #: the receipt of the lane's hidden head message, by which a change of the lane wakes it
     head_receipt: str = ""
     #: epoch ms until which the lane is throttled; 0 if it was not
     throttled_until: int = 0
     throttled_reason: str = ""
-    #: waiting tasks that were cancelled and are to be passed over: id and seq
+    #: cancelled tasks that a worker still has to skip: id and seq
     cancelled: Mapping[str, int] = field(default_factory=dict)
-    #: moves with each change that a decision must not overlook: limits, pause, cancellations
+    #: grows with each change of limits, pause, throttling or cancellations
     revision: int = 0
 
     @property
@@ -91,7 +91,7 @@ class Lane(Struct, frozen=True):
 def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
     """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
 
-    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as ended now.
+    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as over now.
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
@@ -104,7 +104,7 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
 
 
 def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
-    """The place of a task that was just admitted: 0 when the limits let it start now, else how many are ahead of it.
+    """The position of a task that was just admitted: 0 if the limits let it start now, else its number in line.
 
     While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1. Behind
     workers that are late a task has place 0 all the same: what they have not done yet is not the user's doing.
@@ -137,7 +137,7 @@ def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) ->
 
 
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
-    """The lane held until that time, epoch ms, FOREVER_MS for no end."""
+    """The lane, paused until that time, epoch ms; FOREVER_MS for no end."""
     return _replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
 
 
@@ -151,7 +151,7 @@ def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
 
 
 def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
-    """Plans the backlog from the real starts on: what waits starts as soon as is legal now, not as once planned."""
+    """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
     estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
     planned = [*reversed(estimates), *lane.starts]
     if lane.started == len(lane.starts):  # there are no others: what was cancelled or retried took no place

@@ -35,14 +35,14 @@ class ScheduledTask(Struct, frozen=True):
 
 
 class CancelScheduled(Struct, frozen=True):
-    """A task that was cancelled before it entered its lane: its end is still to be logged."""
+    """A task that was cancelled before it entered its lane: its outcome is still to be logged."""
 
     task: Task
     due_at: int = 0
 
 
 class Callback(Struct, frozen=True):
-    """The end of a task, to be sent to the URL that its submit gave."""
+    """The outcome of a task, to be sent to the URL that its submit named."""
 
     user_id: str
     task_id: str

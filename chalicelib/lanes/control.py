@@ -1,4 +1,4 @@
-"""The use cases around a lane: look at it and its tasks, cancel, change its limits, pause, resume."""
+"""Views and controls of one lane: its tasks, cancellation, limits, pause, resume."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,9 +22,9 @@ from chalicelib.core.scheduled import CancelScheduled
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.settings import Settings
 
-#: Cancelled tasks that wait to be passed over; their ids make the lane's item larger and each write of it dearer.
+#: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
 MAX_CANCELLED = 100
-#: The longest that a start claimed ahead of its time can lie ahead, with some room for clocks that differ.
+#: Milliseconds that a claimed start may lie ahead at most, with room for clocks that differ.
 CLAIMED_AHEAD_MS = 500
 #: Waiting tasks that a lane's view foresees, and milliseconds ahead.
 FORESEEN = 60
@@ -38,7 +38,7 @@ class TaskView(Struct, frozen=True):
     state: TaskState
     #: as `position_of` has it; 0 when it may start now, is scheduled, or has started
     position: int
-    #: None once it has started or ended, and while its lane is paused without an end
+    #: None once it has started or finished, and while its lane is paused without an end
     estimated_at: int | None
     #: None before it starts
     started_at: int | None
@@ -66,7 +66,7 @@ class Control:
         tasks: TaskStore,
         queue: TaskQueue,
         clock: Clock,
-        races: RetryWithJitter,
+        retry: RetryWithJitter,
         settings: Settings,
         scheduled_queue: ScheduledQueue | None = None,
     ) -> None:
@@ -76,26 +76,26 @@ class Control:
         self._tasks = tasks
         self._queue = queue
         self._clock = clock
-        self._retry = races
+        self._retry = retry
         self._settings = settings
 
     def task(self, user_id: str, task_id: str) -> TaskView:
-        """The task and where it stands. NotFoundError when this user has no such task."""
+        """The task, with its position and estimates. NotFoundError if the user has no such task."""
         record = self._record(user_id, task_id)
         return self._view(record, None if record.outcome else self._lanes.get(user_id))
 
     def tasks(
-        self, user_id: str, state: TaskState | None, most: int, before: str | None
+        self, user_id: str, state: TaskState | None, limit: int, before: str | None
     ) -> tuple[list[TaskView], str | None]:
-        """The user's tasks, newest first, and where the next page begins, None when there is none.
+        """The user's tasks, newest first, and the cursor of the next page, None on the last.
 
-        before: what the page before this one gave. A page may hold fewer than `most` and yet not be the last.
+        before: the cursor. A page may hold fewer than `limit` tasks and still not be the last.
         """
         stored = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None
-        records, further = self._tasks.newest(user_id, stored, most, before)
+        records, next_cursor = self._tasks.newest(user_id, stored, limit, before)
         lane = self._lanes.get(user_id) if any(not record.outcome for record in records) else None
         views = [self._view(record, lane) for record in records]
-        return [view for view in views if state in (None, view.state)], further
+        return [view for view in views if state in (None, view.state)], next_cursor
 
     def lane(self, user_id: str) -> LaneView:
         return self._lane_view(self._lanes.get(user_id))
@@ -103,9 +103,9 @@ class Control:
     def cancel(self, user_id: str, task_id: str) -> TaskView:
         """Cancels a task that has not started; it takes no start. Doing it again changes nothing.
 
-        NotFoundError when this user has no such task, ConflictError when it has started or ended.
+        NotFoundError if the user has no such task, ConflictError if it has started or finished.
         """
-        record = self._withdrawn(self._record(user_id, task_id))
+        record = self._cancel_scheduled(self._record(user_id, task_id))
         task = record.task
         if record.outcome and not task.seq:
             return self._view(record, None)
@@ -126,27 +126,27 @@ class Control:
         self._tasks.finish(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self.task(user_id, task_id)
 
-    def _withdrawn(self, record: TaskRecord) -> TaskRecord:
-        """Ends a scheduled task, unless it gets its place at this very moment; the task as it is then."""
+    def _cancel_scheduled(self, record: TaskRecord) -> TaskRecord:
+        """Cancels a scheduled task, unless it is being admitted at this moment; returns its record after that."""
         task = record.task
         if task.seq or record.outcome or self._scheduled_queue is None:
             return record
-        # First of all, so that the end is logged whatever happens here.
+        # Sent first, so that the outcome is logged even if this process dies.
         self._scheduled_queue.send([(CancelScheduled(task), 0)])
         self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
         return self._record(task.user_id, task.task_id)
 
     def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
-        """Gives the user limits of its own, None for the deployment's, in force from the next start on."""
+        """Sets the user's own limits, None for the deployment's, in force from the next start on."""
         return self._apply(user_id, lambda lane: with_limits(lane, own, self._settings.limits, self._clock.now_ms()))
 
     def pause(self, user_id: str, until: int | None) -> LaneView:
-        """Holds the lane until that time, epoch ms, None for no end. Once this returns, nothing starts."""
+        """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""
         end = FOREVER_MS if until is None else until
         return self._apply(user_id, lambda lane: paused(lane, end, self._settings.limits, self._clock.now_ms()))
 
     def resume(self, user_id: str) -> LaneView:
-        """Lets the lane go on; doing it to one that is not paused changes nothing that matters."""
+        """Ends the lane's pause; without one, only plans its waiting tasks anew."""
         return self._apply(user_id, lambda lane: resumed(lane, self._settings.limits, self._clock.now_ms()))
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
@@ -191,13 +191,13 @@ class Control:
             return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
         limits = lane.limits_or(self._settings.limits)
         estimated_at = self._estimate(lane, limits, task, now_ms)
-        # By the estimate, since a retry, a hold or other limits may have moved what was planned at the submit.
+        # By the estimate, since a retry, a throttling or other limits may have moved the planned start.
         position = position_of(lane, limits, task.seq, estimated_at, now_ms)
         known_at = None if lane.paused_until == FOREVER_MS else estimated_at
         return TaskView(record, TaskState.QUEUED, position, known_at, None, record.attempts)
 
     def _estimate(self, lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
-        """When the task will start if nothing else is late, given the real starts and the tasks ahead."""
+        """The task's start, computed from the real starts and the tasks ahead."""
         ahead = lane.waiting_before(task.seq)
         estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
         is_replanned = task.seq <= lane.replanned_seq
@@ -208,7 +208,7 @@ class Control:
         return view_of_lane(lane, self._settings.limits, now_ms, self._running(lane, now_ms))
 
     def _running(self, lane: Lane, now_ms: int) -> str | None:
-        """The task that runs; a lease outlives its task by some seconds, so the task has a say."""
+        """The id of the running task. The lease alone does not show it: it outlives its task by some seconds."""
         if lane.running is None or lane.running.until <= now_ms:
             return None
         record = self._tasks.get(lane.user_id, lane.running.task_id)
@@ -231,5 +231,5 @@ def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:
 
 
 def _known_plan(lane: Lane, seq: int) -> int | None:
-    place = lane.admitted - seq
-    return lane.planned[place] if lane.replanned_seq < seq and place < len(lane.planned) else None
+    index = lane.admitted - seq
+    return lane.planned[index] if lane.replanned_seq < seq and index < len(lane.planned) else None

@@ -1,7 +1,7 @@
-"""One message's way: wait for its time, then do it. Knows neither Lambda nor AWS.
+"""Handles one scheduled message: waits for its time, then admits, cancels or calls back. Knows neither Lambda nor AWS.
 
-The queue may give an message twice, and each can be begun again at any point: a scheduled task is known by its record,
-which says whether it got its place.
+SQS may deliver a message twice, and a process may die at any point, so each step can be repeated: the record of a
+scheduled task says whether it is admitted.
 """
 
 import math
@@ -32,14 +32,14 @@ from chalicelib.worker.finalizer import Finalizer
 MAX_HIDDEN_SECONDS = 43_000
 #: A callback is retried after as many milliseconds as it is old, within these bounds,
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
-#: and for the last time when it is so old.
+#: and for the last time at this age.
 TRIED_FOR_MS = 24 * 3_600_000
 #: The message group of dead letters without a user.
 NOBODY = "nobody"
 
 
 class ScheduledDelivery(Struct, frozen=True):
-    """A message of the queue as it was given."""
+    """A message as the queue delivered it."""
 
     body: str
     receipt: str
@@ -54,7 +54,7 @@ class ScheduledDispatcher:
         queue: TaskQueue,
         submitter: Submitter,
         finalizer: Finalizer,
-        tell: Callable[[Callback], DeliveryFailure | None],
+        send_callback: Callable[[Callback], DeliveryFailure | None],
         clock: Clock,
     ) -> None:
         self._scheduled_queue = scheduled_queue
@@ -62,11 +62,11 @@ class ScheduledDispatcher:
         self._queue = queue
         self._submitter = submitter
         self._finalizer = finalizer
-        self._tell = tell
+        self._send_callback = send_callback
         self._clock = clock
 
     def handle(self, delivery: ScheduledDelivery) -> bool:
-        """Whether it is done; if not, the message is hidden until it is due. UnavailableError: it comes back."""
+        """True: the message is done; False: it stays, hidden until it is due. UnavailableError: it reappears."""
         try:
             message = from_message(delivery.body)
         except NewerMessageError:
@@ -104,14 +104,14 @@ class ScheduledDispatcher:
         """
         task = scheduled.task
         record = self._tasks.get(task.user_id, task.task_id)
-        if record and self._is_settled(record):
+        if record and self._is_admitted_or_finished(record):
             return
         now_ms = self._clock.now_ms()
-        place = self._submitter.reserve(task.user_id, task.task_id, now_ms)
-        if isinstance(place, Refused):
-            self._try_later(scheduled, place.retry_at - now_ms)
+        reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms)
+        if isinstance(reserved, Refused):
+            self._postpone(scheduled, reserved.retry_at - now_ms)
             return
-        seq, planned_at = place
+        seq, planned_at = reserved
         # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
         admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
         if self._tasks.mark_admitted(admitted):
@@ -119,24 +119,24 @@ class ScheduledDispatcher:
             return
         record = self._tasks.get(task.user_id, task.task_id)
         if record:
-            self._is_settled(record)
+            self._is_admitted_or_finished(record)
 
-    def _is_settled(self, record: TaskRecord) -> bool:
-        """The task has ended, or has its place; it may not have been sent there, and being sent twice does no harm.
+    def _is_admitted_or_finished(self, record: TaskRecord) -> bool:
+        """True if the task is admitted or finished. An admitted one is sent again, in case its message is missing.
 
-        Also one that was cancelled in its place: its message is what gets its end logged.
+        A task that was cancelled after its admission is sent too: the worker that receives it logs the outcome.
         """
         if record.task.seq and record.state in (TaskState.QUEUED, TaskState.CANCELLED):
             self._queue.send(replace(record.task, is_repeat=True))
         return bool(record.outcome or record.task.seq)
 
-    def _try_later(self, scheduled: ScheduledTask, wait_ms: int) -> None:
-        """As a new message, since it may take days, and a message lives for 14."""
+    def _postpone(self, scheduled: ScheduledTask, wait_ms: int) -> None:
+        """Sends a new message, since the wait may take days, and SQS keeps a message for 14."""
         seconds = max(1, min(math.ceil(wait_ms / 1000), MAX_SQS_DELAY_SECONDS))
         self._scheduled_queue.send([(scheduled, seconds)])
 
     def _cancel(self, task: Task) -> None:
-        """Ends and logs a cancelled task, unless it entered its lane before its cancellation.
+        """Finishes and logs a cancelled task, unless it was admitted before its cancellation.
 
         Each message of one cancellation logs the same line: two requests may cancel at once, and SQS may deliver twice.
         """
@@ -146,7 +146,7 @@ class ScheduledDispatcher:
             self._finalizer.cancel(task, record.outcome)
 
     def _call_back(self, callback: Callback, delivery: ScheduledDelivery) -> bool:
-        failure = self._tell(callback)
+        failure = self._send_callback(callback)
         if failure is None:
             return True
         age_ms = max(0, self._clock.now_ms() - callback.begun_at)

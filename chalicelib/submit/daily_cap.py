@@ -1,7 +1,7 @@
 """The daily cap: how many of one user's tasks may be due on one day.
 
-A day's count only grows and goes with the day: what was cancelled or has run counts until then. So nothing that dies in
-between leaves a count too high for good, and a task that gets its place costs no call here.
+A day's count only grows, and expires with the day: cancelled and finished tasks count until then. So a process that
+dies leaves no count too high for good, and the admission of a scheduled task costs no call here.
 """
 
 from collections import Counter
@@ -14,25 +14,25 @@ DAY_MS = 86_400_000
 
 
 class DailyCap:
-    def __init__(self, counts: ScheduledCounts, most: int) -> None:
-        """most: tasks that are due on one day, UTC."""
+    def __init__(self, counts: ScheduledCounts, per_day: int) -> None:
+        """per_day: tasks of a user that may be due on one day, UTC."""
         self._counts = counts
-        self.most = most
+        self.per_day = per_day
 
     def take(self, user_id: str, due_at: Sequence[int], now_ms: int) -> bool:
-        """Room for tasks that are due then, epoch ms, for all or for none: False when one of the days is full."""
+        """Takes room for tasks due then, epoch ms, for all or none: False if one of the days is full."""
         days = Counter(at // DAY_MS for at in due_at)
-        return not days or self._counts.add(user_id, now_ms // DAY_MS, days, self.most)
+        return not days or self._counts.add(user_id, now_ms // DAY_MS, days, self.per_day)
 
     def give_back(self, user_id: str, due_at: Sequence[int], now_ms: int) -> None:
         """Gives back the room of tasks that were not scheduled after all."""
         days = {day: -count for day, count in Counter(at // DAY_MS for at in due_at).items()}
         if days:
-            self._counts.add(user_id, now_ms // DAY_MS, days, self.most)
+            self._counts.add(user_id, now_ms // DAY_MS, days, self.per_day)
 
 
 def room_at(due_at: Sequence[int], now_ms: int) -> int:
-    """When the same request, due as long after it, has left all the days behind on which it is due now; epoch ms.
+    """The time, epoch ms, from which on the same request, with the same delays, is due on none of today's full days.
 
     >>> room_at([18 * 3_600_000], now_ms=10 * 3_600_000) // 3_600_000
     16

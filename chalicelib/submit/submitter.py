@@ -161,7 +161,7 @@ class Submitter:
         if cap is None or is_repeat or cap.take(user_id, due_at, now_ms):
             return None
         reason = (
-            f"No more than {cap.most} tasks may be scheduled in one day (UTC), those that were cancelled included; "
+            f"No more than {cap.per_day} tasks may be scheduled in one day (UTC), those that were cancelled included; "
             f"there is not enough room on {' or '.join(days_of(due_at))}."
         )
         return self._refused(self._lanes.get(user_id), reason, room_at(due_at, now_ms), now_ms)

@@ -264,7 +264,7 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
                 done += 1
                 source.delete_message(QueueUrl=queue_url, ReceiptHandle=record["receiptHandle"])
         if "scheduled_message_unavailable" in output():
-            raise BreaksError("AWS was not allowed to serve an message")
+            raise BreaksError("AWS was not allowed to handle a scheduled message")
     sqs = system.client("sqs")
     attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
     put_off = int(attributes["ApproximateNumberOfMessagesDelayed"])

@@ -154,7 +154,7 @@ def sent(paceline: Paceline, monkeypatch: pytest.MonkeyPatch, status: int, user:
         bodies.append(body)
         return Answer(status, {}, b"", False)
 
-    monkeypatch.setitem(container().dispatcher.__dict__, "_tell", CallbackSender(call, None))
+    monkeypatch.setitem(container().dispatcher.__dict__, "_send_callback", CallbackSender(call, None))
     for record in paceline.receive_scheduled():
         if f'"{user}"' in record["body"] and not paceline.dispatch(record):
             paceline.delete(record)

@@ -568,7 +568,7 @@ class WorkerMachine(Machine):
             if self._scheduled_messages.handle(delivery):
                 self._done.delete(delivery.receipt)
         except UnavailableError as error:
-            self.world.tell(f"{self.name} gives an message up: {error}")
+            self.world.tell(f"{self.name} gives a message up: {error}")
 
     def _handle(self, message: Message) -> None:
         process = self.world.timeline.current

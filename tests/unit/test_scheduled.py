@@ -39,7 +39,7 @@ class SchedulingShop(Workshop):
         #: what the receiver of callbacks says, one after the other, then None for well received
         self.answers: Iterator[DeliveryFailure | None] = iter(())
         self.sent: list[tuple[int, Callback]] = []
-        #: times at which an message was handled
+        #: times at which a message was handled
         self.scheduled_messages_at: list[int] = []
 
     def _tell(self, callback: Callback) -> DeliveryFailure | None:

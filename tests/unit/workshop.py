@@ -80,7 +80,7 @@ class Workshop:
         self.registry.task(name)(recorded)
 
     def new_worker(self) -> Worker:
-        """A worker of a new process: it knows no lane and no is_pending end."""
+        """A worker of a new process: it remembers no lane and no pending outcome."""
         clock, settings = self.clock, self.settings
         self.renewer = LeaseRenewer(self.lanes, clock, in_background=False)
         stores = (self.tasks, self.queue, self.log)
