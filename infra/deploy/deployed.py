@@ -19,6 +19,9 @@ _MISSING_CODES = frozenset({"NoSuchEntity", "NotFoundException", "ResourceNotFou
 
 #: Seconds to wait for a trigger; creating or changing one takes up to about a minute.
 _TRIGGER_SECONDS = 180
+#: Functions of earlier versions. They are in the state, so that Chalice deletes those that are still deployed, with role
+#: and trigger: an old trigger would compete for the queue with the new one.
+FORMER_FUNCTIONS = ("later",)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def chalice_state(account: Account, stage: Stage) -> dict[str, Any]:
     """
     lambda_client = account.client("lambda")
     resources: list[dict[str, Any]] = []
-    for name in stage.functions:
+    for name in (*stage.functions, *FORMER_FUNCTIONS):
         role = _found(account.client("iam").get_role, RoleName=stage.role_name(name))
         if role:
             resources.append(_role(name, role["Role"]))
