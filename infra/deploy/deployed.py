@@ -19,8 +19,8 @@ _MISSING_CODES = frozenset({"NoSuchEntity", "NotFoundException", "ResourceNotFou
 
 #: Seconds to wait for a trigger; creating or changing one takes up to about a minute.
 _TRIGGER_SECONDS = 180
-#: Functions of earlier versions. They are in the state, so that Chalice deletes those that are still deployed, with role
-#: and trigger: an old trigger would compete for the queue with the new one.
+#: Functions of earlier versions. They are in the state, so that Chalice deletes those still deployed, with their roles
+#: and triggers: an old trigger would compete for the queue with the new one.
 FORMER_FUNCTIONS = ("later",)
 
 
