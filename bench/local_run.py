@@ -55,9 +55,9 @@ class LocalRun:
         self._process.wait(120)
 
     def completions(self) -> Iterator[dict[str, Any]]:
-        """Every line of the completion log so far."""
+        """Every whole line of the completion log so far: a worker may be writing the last one."""
         for path in self._logs.rglob("*.log"):
-            yield from map(json.loads, path.read_text().splitlines())
+            yield from (json.loads(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
 
     def completed(self) -> int:
         """The number of lines in the completion log so far."""

@@ -166,8 +166,11 @@ class Paceline:
 
     def completions(self, *users: str) -> list[dict[str, Any]]:
         """The log's lines about these users, by start."""
-        lines = [line for path in Path(self.env["LOG_DIR"]).rglob("*.log") for line in path.read_text().splitlines()]
-        found = [entry for entry in map(json.loads, lines) if entry["user_id"] in users]
+        texts = [path.read_bytes() for path in Path(self.env["LOG_DIR"]).rglob("*.log")]
+        # A worker may be writing the last line at this moment.
+        lines = [line for text in texts for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
+        entries = map(json.loads, lines)
+        found = [entry for entry in entries if entry["user_id"] in users]
         return sorted(found, key=lambda entry: (entry["started_at"], entry["seq"]))
 
     def wait_for_completions(self, count: int, *users: str, timeout_seconds: float = 40) -> list[dict[str, Any]]:
