@@ -23,7 +23,7 @@ from chalicelib.core.lane import FOREVER_MS, opens_at
 from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
-from chalicelib.lanes.control import LaneView, TaskView
+from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer

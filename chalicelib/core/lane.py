@@ -81,6 +81,10 @@ class Lane(Struct, frozen=True):
         """The lane's newest lease if it is this task's; it may be over."""
         return self.running if self.running and self.running.task_id == task_id else None
 
+    def is_leased(self, now_ms: int) -> bool:
+        """True while no other worker may take the task of the lane's newest start."""
+        return self.running is not None and self.running.until > now_ms
+
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms
 
@@ -106,8 +110,8 @@ def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[
 def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
     """The position of a task that was just admitted: 0 if the limits let it start now, else its number in line.
 
-    While limits, a pause or a hold keep even the first of those that wait from starting, that one is number 1. Behind
-    workers that are late a task has place 0 all the same: what they have not done yet is not the user's doing.
+    While limits, a pause or throttling keep even the first waiting task from starting, that one has position 1. A task
+    whose planned start has come has position 0 even if workers are late: positions tell of the user's limits only.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> limits = parse_limits("1/second; 20/minute")
@@ -154,7 +158,7 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
     estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
     planned = [*reversed(estimates), *lane.starts]
-    if lane.started == len(lane.starts):  # there are no others: what was cancelled or retried took no place
+    if lane.started == len(lane.starts):  # the lane remembers all of them; cancelled tasks took none
         planned += [0] * (lane.admitted - len(planned))
     return replace(
         lane,

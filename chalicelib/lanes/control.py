@@ -1,62 +1,21 @@
 """Views and controls of one lane: its tasks, cancellation, limits, pause, resume."""
 
-from collections.abc import Callable, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import (
-    FOREVER_MS,
-    Lane,
-    estimated_starts,
-    paused,
-    position_of,
-    resumed,
-    with_limits,
-    without,
-)
+from chalicelib.core.lane import FOREVER_MS, Lane, paused, resumed, with_limits, without
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.scheduled import CancelScheduled
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, TaskRecord, TaskState
+from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
 from chalicelib.settings import Settings
 
 #: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
 MAX_CANCELLED = 100
 #: Milliseconds that a claimed start may lie ahead at most, with room for clocks that differ.
 CLAIMED_AHEAD_MS = 500
-#: Waiting tasks that a lane's view foresees, and milliseconds ahead.
-FORESEEN = 60
-FORESEEN_MS = 75_000
-
-
-class TaskView(Struct, frozen=True):
-    """A task as its user sees it. Times are epoch milliseconds."""
-
-    record: TaskRecord
-    state: TaskState
-    #: as `position_of` has it; 0 when it may start now, is scheduled, or has started
-    position: int
-    #: None once it has started or finished, and while its lane is paused without an end
-    estimated_at: int | None
-    #: None before it starts
-    started_at: int | None
-    attempts: int
-
-
-class LaneView(Struct, frozen=True):
-    """A lane as its user sees it. Times are epoch milliseconds."""
-
-    lane: Lane
-    limits: Limits
-    now_ms: int
-    #: when the next waiting task will start; None when none waits or the lane is paused without an end
-    next_start_at: int | None
-    #: the task that runs now
-    running: str | None
-    #: when the tasks that wait will start, soonest first: those of the next minute or so, FORESEEN at most
-    next_starts: Sequence[int] = ()
 
 
 class Control:
@@ -177,59 +136,11 @@ class Control:
         return record
 
     def _view(self, record: TaskRecord, lane: Lane | None) -> TaskView:
-        if record.outcome or lane is None:
-            outcome = record.outcome
-            started_at = outcome.started_at if outcome else None
-            return TaskView(record, record.state, 0, None, started_at, outcome.attempts if outcome else 0)
-        task, now_ms = record.task, self._clock.now_ms()
-        if not task.seq:
-            return TaskView(record, TaskState.QUEUED, 0, task.run_at, None, 0)
-        lease = lane.running if lane.running and lane.running.task_id == task.task_id else None
-        if lease and lease.until > now_ms and record.attempts < lease.attempt:
-            return TaskView(record, TaskState.RUNNING, 0, None, lease.starts[-1], lease.attempt)
-        if task.task_id in lane.cancelled:
-            return TaskView(record, TaskState.CANCELLED, 0, None, None, record.attempts)
-        limits = lane.limits_or(self._settings.limits)
-        estimated_at = self._estimate(lane, limits, task, now_ms)
-        # By the estimate, since a retry, a throttling or other limits may have moved the planned start.
-        position = position_of(lane, limits, task.seq, estimated_at, now_ms)
-        known_at = None if lane.paused_until == FOREVER_MS else estimated_at
-        return TaskView(record, TaskState.QUEUED, position, known_at, None, record.attempts)
-
-    def _estimate(self, lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
-        """The task's start, computed from the real starts and the tasks ahead."""
-        ahead = lane.waiting_before(task.seq)
-        estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
-        is_replanned = task.seq <= lane.replanned_seq
-        return estimated_at if is_replanned else max(task.planned_at, estimated_at)
+        return view_of_task(record, lane, self._settings.limits, self._clock.now_ms())
 
     def _lane_view(self, lane: Lane) -> LaneView:
         now_ms = self._clock.now_ms()
-        return view_of_lane(lane, self._settings.limits, now_ms, self._running(lane, now_ms))
-
-    def _running(self, lane: Lane, now_ms: int) -> str | None:
-        """The id of the running task. The lease alone does not show it: it outlives its task by some seconds."""
-        if lane.running is None or lane.running.until <= now_ms:
-            return None
-        record = self._tasks.get(lane.user_id, lane.running.task_id)
-        has_ended = record is not None and (record.outcome is not None or record.attempts >= lane.running.attempt)
-        return None if has_ended else lane.running.task_id
-
-
-def view_of_lane(lane: Lane, default: Limits, now_ms: int, running: str | None) -> LaneView:
-    limits, starts = lane.limits_or(default), list[int]()
-    if lane.waiting and lane.paused_until != FOREVER_MS:
-        starts = estimated_starts(lane, limits, now_ms, _known_plans(lane, now_ms, min(lane.waiting, FORESEEN)))
-    near = [at for at in starts if at < now_ms + FORESEEN_MS]
-    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
-
-
-def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:
-    """The planned starts of the lane's next tasks, as far as the lane remembers; now for the others."""
-    seqs = range(lane.started_seq + 1, lane.started_seq + 1 + count)
-    return [_known_plan(lane, seq) or now_ms for seq in seqs]
-
-
-def _known_plan(lane: Lane, seq: int) -> int | None:
-    index = lane.admitted - seq
-    return lane.planned[index] if lane.replanned_seq < seq and index < len(lane.planned) else None
+        newest = (
+            self._tasks.get(lane.user_id, lane.running.task_id) if lane.is_leased(now_ms) and lane.running else None
+        )
+        return view_of_lane(lane, self._settings.limits, now_ms, newest)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from chalicelib.core.lane import Lane
 from chalicelib.core.ports import Clock, LaneDirectory
 from chalicelib.core.task import TaskRecord
-from chalicelib.lanes.control import LaneView, view_of_lane
+from chalicelib.core.views import LaneView, is_running, view_of_lane
 from chalicelib.settings import Settings
 
 #: Lanes that a request for the busiest ones reads: the first of them by user id.
@@ -78,7 +78,7 @@ class Overview:
         lanes = sorted(
             self._directory.lanes(user_ids[:wanted]), key=_by_activity if is_ranked else lambda lane: lane.user_id
         )
-        moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or _is_leased(lane, now_ms)]
+        moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or lane.is_leased(now_ms)]
         records = self._records(moving[:MAX_TASKS])
         completions = _newest(lanes, records)
         complete = not after and not has_more and len(moving) <= MAX_TASKS
@@ -96,7 +96,7 @@ class Overview:
         return {record.task.task_id: record for record in self._directory.tasks(keys)}
 
     def _view(self, lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> LaneView:
-        return view_of_lane(lane, self._settings.limits, now_ms, _running(lane, records, now_ms))
+        return view_of_lane(lane, self._settings.limits, now_ms, _newest_record(lane, records))
 
 
 def _by_activity(lane: Lane) -> tuple[int, int, str]:
@@ -107,24 +107,20 @@ def _moved_at(lane: Lane) -> int:
     return lane.starts[0] if lane.starts else 0
 
 
-def _is_leased(lane: Lane, now_ms: int) -> bool:
-    return lane.running is not None and lane.running.until > now_ms
+def _newest_record(lane: Lane, records: dict[str, TaskRecord]) -> TaskRecord | None:
+    return records.get(lane.running.task_id) if lane.running else None
 
 
-def _running(lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> str | None:
-    """The id of the running task. The lease alone does not show it: it outlives its task by some seconds."""
-    if lane.running is None or not _is_leased(lane, now_ms):
-        return None
-    record = records.get(lane.running.task_id)
-    is_open = record is not None and record.outcome is None and record.attempts < lane.running.attempt
-    return lane.running.task_id if is_open else None
+def _is_running(lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> bool:
+    newest = _newest_record(lane, records)
+    return newest is not None and is_running(lane, newest, now_ms)
 
 
 def _newest(lanes: Iterable[Lane], records: dict[str, TaskRecord]) -> list[Completion]:
     found = [
         Completion(record, _late_ms(lane, record))
         for lane in lanes
-        if lane.running and (record := records.get(lane.running.task_id)) and record.outcome
+        if (record := _newest_record(lane, records)) and record.outcome
     ]
     return sorted(found, key=lambda completion: completion.at, reverse=True)[:MAX_COMPLETIONS]
 
@@ -149,7 +145,7 @@ def _totals(
         lanes=len(lanes),
         complete=complete,
         waiting=sum(lane.waiting for lane in lanes),
-        running=sum(_running(lane, records, now_ms) is not None for lane in lanes),
+        running=sum(_is_running(lane, records, now_ms) for lane in lanes),
         paused=sum(lane.is_paused(now_ms) for lane in lanes),
         starts_per_second=round(sum(_starts_per_second(lane, now_ms) for lane in lanes), 2),
         late_ms=late[len(late) // 2] if late else None,

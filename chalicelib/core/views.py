@@ -1,0 +1,101 @@
+"""A user's view of a task and of a lane, as pure functions of the lane and the task records. Times are epoch ms."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from chalicelib.core.lane import FOREVER_MS, Lane, estimated_starts, position_of
+from chalicelib.core.limits import Limits
+from chalicelib.core.task import Task, TaskRecord, TaskState
+
+#: Starts of waiting tasks in a lane's view, and how far ahead they may lie, in milliseconds.
+MAX_NEXT_STARTS = 60
+NEXT_STARTS_MS = 75_000
+
+
+class TaskView(Struct, frozen=True):
+    record: TaskRecord
+    state: TaskState
+    #: as `position_of` has it; 0 when it may start now, is scheduled, or has started
+    position: int = 0
+    #: None once it has started or finished, and while its lane is paused without an end
+    estimated_at: int | None = None
+    #: None before it starts
+    started_at: int | None = None
+    attempts: int = 0
+
+
+class LaneView(Struct, frozen=True):
+    lane: Lane
+    limits: Limits
+    now_ms: int
+    #: when the next waiting task will start; None when none waits or the lane is paused without an end
+    next_start_at: int | None
+    #: id of the running task
+    running: str | None
+    #: when the waiting tasks will start, soonest first: MAX_NEXT_STARTS at most, within NEXT_STARTS_MS
+    next_starts: Sequence[int] = ()
+
+
+def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms: int) -> TaskView:
+    """lane: None if the task is finished, since its record then holds the whole view."""
+    task = record.task
+    if record.outcome or lane is None:
+        return _finished(record)
+    if not task.seq:
+        return TaskView(record, TaskState.QUEUED, estimated_at=task.run_at)
+    if lane.running and is_running(lane, record, now_ms):
+        return TaskView(record, TaskState.RUNNING, started_at=lane.running.starts[-1], attempts=lane.running.attempt)
+    if task.task_id in lane.cancelled:
+        return TaskView(record, TaskState.CANCELLED, attempts=record.attempts)
+    return _waiting(record, lane, lane.limits_or(default), now_ms)
+
+
+def _finished(record: TaskRecord) -> TaskView:
+    if record.outcome is None:
+        return TaskView(record, record.state)
+    return TaskView(record, record.state, started_at=record.outcome.started_at, attempts=record.outcome.attempts)
+
+
+def _waiting(record: TaskRecord, lane: Lane, limits: Limits, now_ms: int) -> TaskView:
+    estimated_at = _estimate(lane, limits, record.task, now_ms)
+    # By the estimate, since a retry, a throttling or other limits may have moved the planned start.
+    position = position_of(lane, limits, record.task.seq, estimated_at, now_ms)
+    known_at = None if lane.paused_until == FOREVER_MS else estimated_at
+    return TaskView(record, TaskState.QUEUED, position, known_at, attempts=record.attempts)
+
+
+def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
+    """The task's start, computed from the real starts and the tasks ahead."""
+    ahead = lane.waiting_before(task.seq)
+    estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
+    is_replanned = task.seq <= lane.replanned_seq
+    return estimated_at if is_replanned else max(task.planned_at, estimated_at)
+
+
+def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
+    """True while the lane's lease runs this task. The record decides too: a lease outlives its task by some seconds."""
+    lease = lane.lease_of(record.task.task_id)
+    is_open = lease is not None and record.outcome is None and record.attempts < lease.attempt
+    return is_open and lane.is_leased(now_ms)
+
+
+def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | None) -> LaneView:
+    """newest: the record of the lane's newest start, None if it is not known."""
+    limits, starts = lane.limits_or(default), list[int]()
+    if lane.waiting and lane.paused_until != FOREVER_MS:
+        starts = estimated_starts(lane, limits, now_ms, _known_plans(lane, now_ms, min(lane.waiting, MAX_NEXT_STARTS)))
+    near = [at for at in starts if at < now_ms + NEXT_STARTS_MS]
+    running = newest.task.task_id if newest and is_running(lane, newest, now_ms) else None
+    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
+
+
+def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:
+    """The planned starts of the lane's next tasks, as far as the lane remembers; now for the others."""
+    seqs = range(lane.started_seq + 1, lane.started_seq + 1 + count)
+    return [_known_plan(lane, seq) or now_ms for seq in seqs]
+
+
+def _known_plan(lane: Lane, seq: int) -> int | None:
+    index = lane.admitted - seq
+    return lane.planned[index] if lane.replanned_seq < seq and index < len(lane.planned) else None
