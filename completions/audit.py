@@ -31,7 +31,7 @@ def audit(entries: Iterable[Completion | Foreign], default_limits: Limits) -> Re
     """Judge every user in the log, each start by the limits that were in force for it.
 
     default_limits: the limits of a start whose line names none. A line names only those of its last start; the
-    attempts before it are held against the same ones.
+    attempts before it are checked against the same ones.
     """
     skipped: Counter[str] = Counter()
     by_user: defaultdict[str, list[Completion]] = defaultdict(list)
@@ -145,7 +145,7 @@ def _breach(kind: str, end: Completion, what: str) -> Breach:
 
 
 def _missing_ends(ends: Iterable[Completion]) -> int:
-    """Places in the user's line, between its first and its last end in the log, that have no end of their own."""
+    """Seqs between a user's first and last outcome in the log that have no outcome of their own."""
     seqs = {end.seq for end in ends}
     return max(seqs) - min(seqs) + 1 - len(seqs)
 

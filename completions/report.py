@@ -57,9 +57,9 @@ class Report:
     #: None when nothing started.
     lateness: Lateness | None
     breaches: list[Breach]
-    #: Attempts whose start is in no line: their worker died. They can't be held against a limit.
+    #: Attempts whose start no log line holds, since their worker died. The audit can't check them.
     unknown_starts: int = 0
-    #: Places in a line that no end was logged for: refused submits, or ends in a log that is gone.
+    #: Seqs without a logged outcome: refused submits, or outcomes in a log that is gone.
     missing_ends: int = 0
     #: Lines that were no completions, by reason.
     skipped: Mapping[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ class Start:
 
     #: Epoch ms.
     at: int
-    #: The task's place in the user's line; tells starts of the same millisecond apart.
+    #: The task's seq; tells starts of the same millisecond apart.
     seq: int
     limits: Limits
 
@@ -49,7 +49,7 @@ def trailing_windows(times: Sequence[int], window_ms: int) -> Iterator[tuple[int
 def busiest_windows(starts: Iterable[Start]) -> dict[Limit, Busiest]:
     """The fullest window under each limit that one user's starts were made under.
 
-    A start is held against the limits that were in force for it, and every start before it counts, whatever
+    A start is checked against the limits that were in force for it, and every start before it counts, whatever
     limits that one was made under: a lower limit looks back on what a higher one allowed.
     """
     ordered = sorted(starts, key=lambda start: (start.at, start.seq))

@@ -74,10 +74,10 @@ class Performance:
     def _submit(self, burst: Burst, board: Board) -> None:
         member = next(member for member in self.members if member.name == burst.name)
         at = _now()
-        places = self._paceline.submit_many(member.user_id, [TaskOrder({"n": n}) for n in range(burst.count)])
+        submitted = self._paceline.submit_many(member.user_id, [TaskOrder({"n": n}) for n in range(burst.count)])
         member.submitted += burst.count
         self.submitted.append(Submitted(member.user_id, at, burst.count))
-        waiting = sum(place.queued for place in places)
+        waiting = sum(task.queued for task in submitted)
         what = f"{waiting} of them wait" if waiting else "may start now"
         board.tell(f"{(at - board.begin) / 1000:5.1f} s  {burst.name} submits {burst.count}: {what}")
 

@@ -110,11 +110,11 @@ def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     state, most, before = query.get("state"), query.get("limit", "50"), query.get("before")
     states = [one.value for one in TaskState]
     if state is not None and state not in states:
-        raise InvalidError("No such state", f"{state[:64]!r} is none of {', '.join(states)}.", "state")
+        raise InvalidError("Invalid state", f"{state[:64]!r} is none of {', '.join(states)}.", "state")
     if not re.fullmatch(r"[0-9]{1,3}", most) or not 1 <= int(most) <= MAX_LISTED:
-        raise InvalidError("No such limit", f"{most[:64]!r} is not a number from 1 to {MAX_LISTED}.", "limit")
+        raise InvalidError("Invalid limit", f"{most[:64]!r} is not a number from 1 to {MAX_LISTED}.", "limit")
     if before is not None and not _TASK_ID.fullmatch(before):
-        raise InvalidError("No such page", "`before` has to be what `next` of the page before said.", "before")
+        raise InvalidError("Invalid cursor", "`before` has to be the value of `next` in the previous page.", "before")
     return TaskState(state) if state else None, int(most), before
 
 
@@ -124,7 +124,9 @@ def read_lanes(request: Request) -> tuple[str, int, str, bool]:
     search, limit = query.get("search", ""), query.get("limit", "25")
     after, order = query.get("before", ""), query.get("order", "user_id")
     if search and not is_user_id(search):
-        raise InvalidError("No such search", "It has to be what a user id begins with.", "search")
+        raise InvalidError(
+            "Invalid search", "`search` has to be the beginning of a user id: visible ASCII characters.", "search"
+        )
     if order not in ("user_id", "active"):
         raise InvalidError("Invalid order", "`order` is `user_id` or `active`.", "order")
     if after and (order == "active" or not is_user_id(after)):
@@ -276,7 +278,9 @@ def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: R
     """Checks that the deployment has the task and accepts its values. pointer: JSON pointer of the task."""
     if task.task not in registry:
         known = ", ".join(registry.names)
-        raise InvalidError("No such task", f"There is no task {task.task!r}; there are: {known}.", f"{pointer}/task")
+        raise InvalidError(
+            "Unknown task", f"This deployment has no task {task.task!r}; it has: {known}.", f"{pointer}/task"
+        )
     if _is_deeper(task.payload, MAX_LEVELS):
         raise InvalidError("The payload is nested too deep", f"{MAX_LEVELS} levels are allowed.", f"{pointer}/payload")
     try:
@@ -315,7 +319,7 @@ def _check_callback(task: TaskRequest, pointer: str, settings: Settings) -> None
     try:
         destination(task.callback_url, settings.http_allowed_hosts)
     except DestinationError as error:
-        raise InvalidError("No such callback", str(error), f"{pointer}/callback_url") from error
+        raise InvalidError("Invalid callback URL", str(error), f"{pointer}/callback_url") from error
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

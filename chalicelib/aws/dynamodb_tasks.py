@@ -138,7 +138,7 @@ class DynamoDBTaskStore:
         return self._update(task, update)
 
     def _scheduled(self, task: Task) -> Expression:
-        """Sets the task as it is now, if it has no place yet and has not ended."""
+        """Sets the task as it is now, if it has no seq yet and is not finished."""
         update = self._noted(task)
         seq = update.name("seq")
         update.conditions.append(f"(attribute_not_exists({seq}) OR {seq} = {update.value(number(0))})")

@@ -12,7 +12,7 @@ from chalicelib.core.limits import Limits, earliest_start, memory_needed
 
 
 class Lease(Struct, frozen=True):
-    """The worker of the lane's newest start: it keeps a task from running in two places, and counts attempts."""
+    """The worker of the lane's newest start: it keeps two workers from running a task at once, and counts attempts."""
 
     task_id: str
     #: 1 for the first

@@ -25,7 +25,7 @@ _CODES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = 
 
 
 class NotReachableError(Exception):
-    """Nothing listens there, or nothing that can be talked to."""
+    """The API did not answer, or answered something that is not HTTP."""
 
     def __init__(self, url: str, reason: str) -> None:
         is_local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

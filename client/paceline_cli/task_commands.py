@@ -70,7 +70,7 @@ def submit(
     with connect(context, url, token) as paceline:
         submitted_tasks = _submitted(paceline, user, order, number, key, strict)
         if not watch:
-            _show_places(submitted_tasks, as_json)
+            _show_submitted(submitted_tasks, as_json)
             return
         out = console()
         if out.is_terminal and not as_json:
@@ -96,7 +96,7 @@ def _submitted(
     return paceline.submit_many(user, [order] * number, idempotency_key=key, strict=strict)
 
 
-def _show_places(submitted_tasks: Sequence[SubmittedTask], as_json: bool) -> None:
+def _show_submitted(submitted_tasks: Sequence[SubmittedTask], as_json: bool) -> None:
     out = console()
     if as_json:
         for submitted in submitted_tasks:

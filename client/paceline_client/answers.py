@@ -24,7 +24,7 @@ def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
 
 
 def read_list(body: Mapping[str, Any]) -> list[Any]:
-    """The tasks or places that an answer lists."""
+    """The tasks that an answer lists."""
     tasks = body.get("tasks")
     if not isinstance(tasks, list):
         raise AnswerError("the answer has no list of tasks: is this a Paceline?")

@@ -141,7 +141,7 @@ class Paceline:
         return submitted_tasks
 
     def task(self, user_id: str, task_id: str) -> Task:
-        """The task as it stands. NotFoundError when this user has none such."""
+        """Returns the task's current state. NotFoundError if this user has no task with that id."""
         return read_answer(Task, self._body(Call("GET", task_path(user_id, task_id))))
 
     def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> Iterator[Task]:

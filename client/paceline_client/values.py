@@ -138,7 +138,7 @@ class Lane:
     paused_until: int | None
     #: end of the lane's throttling; None if it is not throttled
     throttled_until: int | None
-    #: why; None when it is not held
+    #: why; None when it is not throttled
     throttled_reason: str | None
     #: the newest starts, newest first
     starts: tuple[int, ...]

@@ -27,7 +27,7 @@ BURSTS = (
     (44, "hooli", 12),
     (60, "ada@lovelace.dev", 9),
 )
-#: A lane with limits of its own, and one that is held.
+#: A lane with limits of its own, and one that is throttled.
 OWN_LIMITS = ("globex", "2/second; 12/20 seconds")
 PAUSED = (50, "hooli")
 VIEWS: dict[str, dict[str, Any]] = {

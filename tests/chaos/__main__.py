@@ -37,7 +37,7 @@ def main() -> int:
             bar.update(line, completed=gone, now=now)
 
         outcome = run_chaos(directory, options.minutes * 60, options.seed, skew_ms=SKEW_MS, on_progress=show)
-        bar.update(line, completed=options.minutes * 60, now="settled")
+        bar.update(line, completed=options.minutes * 60, now="finished")
     _report(console, outcome)
     return 1 if outcome.verdict.breaches else 0
 
@@ -53,7 +53,7 @@ def _report(console: Console, outcome: Handled) -> None:
         ("cancelled", verdict.cancelled),
         ("lost", len(verdict.lost)),
         ("twice, without a dead worker", len(verdict.twice)),
-        ("in two places at once", len(verdict.in_two_places)),
+        ("run twice at once", len(verdict.run_twice_at_once)),
         ("run though cancelled", len(verdict.run_though_cancelled)),
         ("early", len(verdict.early)),
         ("order broken", len(verdict.out_of_order)),

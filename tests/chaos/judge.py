@@ -26,7 +26,7 @@ class Verdict:
     lost: list[str]
     #: tasks run again although none of their processes died
     twice: list[str]
-    in_two_places: list[str]
+    run_twice_at_once: list[str]
     #: tasks that ran although their cancellation was acknowledged
     run_though_cancelled: list[str]
     #: windows with more starts than the limits allow, and runs begun before the logged start
@@ -44,7 +44,7 @@ class Verdict:
         kinds = {
             "lost": self.lost,
             "twice": self.twice,
-            "in two places": self.in_two_places,
+            "run twice at once": self.run_twice_at_once,
             "run though cancelled": self.run_though_cancelled,
             "early": self.early,
             "order broken": self.out_of_order,
@@ -73,7 +73,7 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) 
         cancelled=words.count("cancelled"),
         lost=[task_id for task_id in ledger.tasks if task_id not in by_task],
         twice=runs.twice,
-        in_two_places=runs.in_two_places,
+        run_twice_at_once=runs.run_twice_at_once,
         run_though_cancelled=[task_id for task_id in told_cancelled if runs.by_task.get(task_id)],
         early=[*_too_fast(ends), *_before_their_start(by_task, runs, skew_ms)],
         out_of_order=_out_of_order(ledger, runs, skew_ms),
@@ -109,7 +109,7 @@ def _before_their_start(by_task: dict[str, list[Completion]], runs: Runs, skew_m
 
 
 def _out_of_order(ledger: Ledger, runs: Runs, skew_ms: int) -> list[str]:
-    """A task with a higher place began before one with a lower place that had been answered by then."""
+    """A task with a higher seq started before one with a lower seq that had been answered by then."""
     by_user: defaultdict[str, list[Acknowledged]] = defaultdict(list)
     for task in ledger.tasks.values():
         by_user[task.user_id].append(task)

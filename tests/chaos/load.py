@@ -103,14 +103,12 @@ class Client(threading.Thread):
         """Returns True if the request got a final answer."""
         status, answer = self._request("POST", path, body, headers)
         now_ms = time.time() * 1000
-        places = answer.get("tasks", [answer]) if status in (202, 429) else []
+        submitted = answer.get("tasks", [answer]) if status in (202, 429) else []
         with self._ledger.lock:
-            for place in places:
-                if place.get("task_id"):
-                    self._mine.append(place["task_id"])
-                    self._ledger.tasks[place["task_id"]] = Acknowledged(
-                        self._user, place["task_id"], place["seq"], now_ms
-                    )
+            for task in submitted:
+                if task.get("task_id"):
+                    self._mine.append(task["task_id"])
+                    self._ledger.tasks[task["task_id"]] = Acknowledged(self._user, task["task_id"], task["seq"], now_ms)
         return status in (202, 429)
 
     def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:

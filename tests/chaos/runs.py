@@ -30,7 +30,7 @@ class Runs:
     #: tasks run again although an earlier run succeeded and its process is alive
     twice: list[str] = field(default_factory=list)
     #: tasks run twice at once
-    in_two_places: list[str] = field(default_factory=list)
+    run_twice_at_once: list[str] = field(default_factory=list)
     #: tasks run again after their process died
     after_a_death: list[str] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Runs:
         if not _is_alive(last.pid):
             self.after_a_death.append(task_id)
         elif last.how is None:
-            self.in_two_places.append(task_id)
+            self.run_twice_at_once.append(task_id)
         else:
             self.twice.append(task_id)
 

@@ -32,17 +32,17 @@ def test_calls_keep_pace_and_order_though_told_to_slow_down(paceline: Paceline, 
     demonstrate(paceline, receiver, users, 15, parse_limits(LIMITS), timeout_seconds=90).check()
 
 
-def test_lane_says_why_it_is_held(paceline: Paceline, receiver: Receiver) -> None:
-    receiver.answer = lambda got: Reply(503, {"Retry-After": "2"}) if len(of("held")) < 2 else Reply()
+def test_lane_says_why_it_is_throttled(paceline: Paceline, receiver: Receiver) -> None:
+    receiver.answer = lambda got: Reply(503, {"Retry-After": "2"}) if len(of("throttled")) < 2 else Reply()
     of = lambda user: arrivals_of(receiver, user)  # noqa: E731
-    paceline.request("POST", "/api/v1/tasks", {"user_id": "held", "tasks": [order(receiver, "held", 1)]})
-    paceline.wait_for(lambda: of("held"), 20, "the first call")
-    lane = lambda: paceline.request("GET", "/api/v1/users/held").body  # noqa: E731
-    paceline.wait_for(lambda: lane()["throttled_until"], 10, "the lane is held")
+    paceline.request("POST", "/api/v1/tasks", {"user_id": "throttled", "tasks": [order(receiver, "throttled", 1)]})
+    paceline.wait_for(lambda: of("throttled"), 20, "the first call")
+    lane = lambda: paceline.request("GET", "/api/v1/users/throttled").body  # noqa: E731
+    paceline.wait_for(lambda: lane()["throttled_until"], 10, "the lane is throttled")
     assert lane()["throttled_reason"] == "HTTP 503 with Retry-After 2"
-    [entry] = paceline.wait_for_completions(1, "held")
+    [entry] = paceline.wait_for_completions(1, "throttled")
     assert entry["attempt"] == 1
-    assert of("held")[1] - of("held")[0] >= 1_900
+    assert of("throttled")[1] - of("throttled")[0] >= 1_900
 
 
 def test_parked_task_runs_at_its_time_and_its_end_is_told_until_somebody_listens(

@@ -9,7 +9,7 @@ def bulk(user: str, count: int, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "tasks": [{"payload": number, **more} for number in range(count)]}
 
 
-def test_bulk_tells_each_task_its_place(paceline: Paceline, user: str) -> None:
+def test_bulk_answers_with_each_position(paceline: Paceline, user: str) -> None:
     response = paceline.request("POST", "/api/v1/tasks", bulk(user, 3))
     body = response.json_body
     assert (response.status_code, body["queued"], body["title"]) == (

@@ -27,17 +27,17 @@ def test_place_of_a_task_is_what_its_submit_said_and_0_when_it_may_start_now(pac
     paceline.clock.advance(400)
     submitted = [paceline.submit(user).json_body for _ in range(3)]
 
-    def places() -> list[tuple[int, int | None]]:
+    def positions() -> list[tuple[int, int | None]]:
         shown = [paceline.get(task_path(user, one["task_id"])).json_body for one in submitted]
         assert shown == paceline.get(f"/api/v1/users/{user}/tasks?state=queued").json_body["tasks"][::-1]
         return [(task["position"], task["estimated_at"]) for task in shown]
 
     assert [one["position"] for one in submitted] == [1, 2, 3]
-    assert places() == [(1, NOW + 1_000), (2, NOW + 2_000), (3, NOW + 3_000)]
+    assert positions() == [(1, NOW + 1_000), (2, NOW + 2_000), (3, NOW + 3_000)]
     paceline.clock.advance(600)
-    assert places() == [(0, NOW + 1_000), (1, NOW + 2_000), (2, NOW + 3_000)]
+    assert positions() == [(0, NOW + 1_000), (1, NOW + 2_000), (2, NOW + 3_000)]
     paceline.request("POST", f"/api/v1/users/{user}/pause", {})
-    assert places() == [(1, None), (2, None), (3, None)]
+    assert positions() == [(1, None), (2, None), (3, None)]
 
 
 @pytest.mark.parametrize(

@@ -376,34 +376,34 @@ def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) ->
 
 
 def test_lease_is_renewed_by_its_worker_only(ports: Ports, user: str) -> None:
-    held = start_in_turn(ports, user, 1).running
-    assert held
-    assert ports.lanes.renew_lease(user, held, NOW + 40_000)
-    assert not ports.lanes.renew_lease(user, replace(held, token="other"), NOW + 99_000)
-    assert not ports.lanes.renew_lease(f"{user}-2", held, NOW + 99_000)
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.renew_lease(user, lease, NOW + 40_000)
+    assert not ports.lanes.renew_lease(user, replace(lease, token="other"), NOW + 99_000)
+    assert not ports.lanes.renew_lease(f"{user}-2", lease, NOW + 99_000)
     running = ports.lanes.get(user).running
-    assert running == replace(held, until=NOW + 40_000)
+    assert running == replace(lease, until=NOW + 40_000)
 
 
 def test_released_lease_is_neither_renewed_nor_released_again(ports: Ports, user: str) -> None:
-    held = start_in_turn(ports, user, 1).running
-    assert held
-    assert ports.lanes.release_lease(user, held, NOW + 60_000)
-    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
-    assert not ports.lanes.release_lease(user, held, NOW + 99_000)
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.release_lease(user, lease, NOW + 60_000)
+    assert not ports.lanes.renew_lease(user, lease, NOW + 10_000)
+    assert not ports.lanes.release_lease(user, lease, NOW + 99_000)
     running = ports.lanes.get(user).running
     assert running
-    assert (running.until, running.attempt, running.starts) == (NOW + 60_000, 1, held.starts)
+    assert (running.until, running.attempt, running.starts) == (NOW + 60_000, 1, lease.starts)
     again = decide(ports.lanes.get(user), 1, NOW + 60_000, "again")
     assert again.attempt == 2
     written(ports.lanes.claim(ports.lanes.get(user), again))
 
 
 def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> None:
-    held = start_in_turn(ports, user, 1).running
-    assert held
-    assert ports.lanes.throttle(user, held, NOW + 1_000, "slow")
-    assert not ports.lanes.renew_lease(user, held, NOW + 10_000)
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.throttle(user, lease, NOW + 1_000, "slow")
+    assert not ports.lanes.renew_lease(user, lease, NOW + 10_000)
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt) == (NOW + 1_000, 0)

@@ -18,10 +18,10 @@ def scheduled(user: str) -> Task:
     return make_task(seq=0, user_id=user, run_at=NOW + 5, planned_at=NOW + 5, callback_url=URL)
 
 
-@pytest.mark.parametrize("is_noted", [True, False])
-def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_noted: bool) -> None:
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_stored: bool) -> None:
     task = scheduled(user)
-    if is_noted:
+    if is_stored:
         ports.tasks.create_if_absent(task)
     placed = replace(task, seq=3, planned_at=NOW + 9)
     assert ports.tasks.mark_admitted(placed)
@@ -33,10 +33,10 @@ def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_noted: bool
     assert [one.task.seq for one in ports.tasks.between(user, 1, 9)] == [3]
 
 
-@pytest.mark.parametrize("is_noted", [True, False])
-def test_withdrawn_task_gets_no_place(ports: Ports, user: str, is_noted: bool) -> None:
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_cancelled_task_gets_no_seq(ports: Ports, user: str, is_stored: bool) -> None:
     task = scheduled(user)
-    if is_noted:
+    if is_stored:
         ports.tasks.create_if_absent(task)
     assert ports.tasks.cancel_scheduled(task, ENDED)
     assert not ports.tasks.cancel_scheduled(task, ENDED)

@@ -155,7 +155,7 @@ class UnconditionalEnd(MemoryTaskStore):
 
 
 class UnconditionalPlace(MemoryTaskStore):
-    """A scheduled task gets a place whatever became of it meanwhile."""
+    """A scheduled task gets a seq even if it was cancelled meanwhile."""
 
     def mark_admitted(self, task: Task) -> bool:
         self._records.pop((task.user_id, task.task_id), None)

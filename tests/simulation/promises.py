@@ -18,7 +18,7 @@ LEASE_MS = 11_000
 #: For how long the queue takes a repeated send for the same, ms.
 DEDUPLICATION_MS = 300_000
 #: Ends of a function that do not finish its task.
-GOES_ON = ("raised", "held")
+GOES_ON = ("raised", "throttled")
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
 
@@ -52,7 +52,7 @@ class Started:
     has_run: bool = False
     has_raised: bool = False
     #: it was throttled, and that was written: no attempt
-    was_held: bool = False
+    was_throttled: bool = False
     #: under the message of a later task
     is_out_of_turn: bool = False
     #: which of the worker processes that followed each other on its machine
@@ -95,7 +95,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Held:
+class Paused:
     """A pause that was answered."""
 
     user: str
@@ -172,8 +172,8 @@ class History:
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
-        self._held: dict[str, Held] = {}
-        self._held_until: dict[str, int] = {}
+        self._paused: dict[str, Paused] = {}
+        self._throttled_until: dict[str, int] = {}
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
         self._claimed_by: dict[Process, list[Started]] = {}
@@ -204,7 +204,7 @@ class History:
         if queued:
             known.sent_as.add(task.seq)
         if known.is_scheduled and len(known.sent_as) > 1:
-            self.breaks("one place in the lane", f"{known.tag} was scheduled and is sent as {known.sent_as}")
+            self.breaks("one seq in the lane", f"{known.tag} was scheduled and is sent as {known.sent_as}")
 
     def answered(self, task_id: str, now: int, key: str | None, index: int) -> None:
         known = self.known.get(task_id)
@@ -253,7 +253,7 @@ class History:
 
     def change_begins(self, user: str) -> int:
         """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
-        self._held.pop(user, None)
+        self._paused.pop(user, None)
         self._changes[user] += 1
         self._open_changes[user] += 1
         return self._changes[user] if self._open_changes[user] == 1 else 0
@@ -263,7 +263,7 @@ class History:
 
     def paused(self, user: str, now: int, until: int, change: int) -> None:
         if change == self._changes[user] and self._open_changes[user] == 1:
-            self._held[user] = Held(user, now, until)
+            self._paused[user] = Paused(user, now, until)
 
     # Steps of workers.
 
@@ -293,7 +293,7 @@ class History:
         self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
-        number = sum(not one.was_held for one in known.starts)
+        number = sum(not one.was_throttled for one in known.starts)
         if start.attempt != number:
             self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
         if number > self._max_attempts:
@@ -306,18 +306,19 @@ class History:
         if len(times) > 1 and start.at < max(times[:-1]):
             self.breaks("pace", f"a start at {start.at} is recorded after one at {max(times[:-1])}")
         for limit in start.limits:
-            held = [at for at in times if start.at - limit.window_ms < at <= start.at]
-            if len(held) > limit.quota:
-                self.breaks("pace", f"{len(held)} starts within {limit}: {held}")
+            within = [at for at in times if start.at - limit.window_ms < at <= start.at]
+            if len(within) > limit.quota:
+                self.breaks("pace", f"{len(within)} starts within {limit}: {within}")
 
     def _check_pause(self, start: Started) -> None:
-        if start.at < self._held_until.get(start.user, 0):
+        if start.at < self._throttled_until.get(start.user, 0):
             self.breaks(
-                "held", f"{start.task_id} was claimed for {start.at}, held until {self._held_until[start.user]}"
+                "throttled",
+                f"{start.task_id} was claimed for {start.at}, throttled until {self._throttled_until[start.user]}",
             )
-        held = self._held.get(start.user)
-        if held and start.at < held.until:
-            self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {held.until}")
+        pause = self._paused.get(start.user)
+        if pause and start.at < pause.until:
+            self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {pause.until}")
 
     def _check_prompt(self, known: Known, start: Started, before: list[Started]) -> None:
         """No start is late but for its own lane: while a worker has room, others' tasks delay none."""
@@ -334,10 +335,10 @@ class History:
         if self._prompt:
             self._prompt.changed(lane, limits, before, now)
 
-    def held(self, user: str, task_id: str, until: int) -> None:
+    def throttled(self, user: str, task_id: str, until: int) -> None:
         """The task was throttled: no task of its user starts before then, and its attempt does not count."""
-        self._held_until[user] = until
-        self.known[task_id].starts[-1].was_held = True
+        self._throttled_until[user] = until
+        self.known[task_id].starts[-1].was_throttled = True
         self.figures["starts that were throttled"] += 1
 
     def _check_order(self, known: Known, start: Started) -> None:
@@ -366,7 +367,7 @@ class History:
     def _check_again(self, known: Known, start: Started) -> None:
         for earlier in known.starts:
             if earlier.became == "claimed" and not earlier.has_raised and earlier.process.is_alive:
-                self._in_two_places(known, earlier.process, start.process, start.claimed_at)
+                self._run_twice(known, earlier.process, start.process, start.claimed_at)
             if earlier.became == "ended":
                 self.breaks("runs once", f"{known.tag} is started again after it had ended in {earlier.process.name}")
             same_worker = (earlier.process.machine, earlier.life) == (start.process.machine, start.life)
@@ -376,12 +377,12 @@ class History:
     def _may_have_lost_its_worker(self, known: Known) -> bool:
         return self._is_apart and any(start.process.machine in self._renewal_failed_at for start in known.starts)
 
-    def _in_two_places(self, known: Known, first: Process, second: Process, now: int) -> None:
+    def _run_twice(self, known: Known, first: Process, second: Process, now: int) -> None:
         """Another machine cannot see that a worker lives which can't renew its lease."""
         if self._is_apart and now - self._renewal_failed_at.get(first.machine, 0) < LEASE_MS:
-            self.figures["in two places, on machines apart, the first one cut off for longer than its lease"] += 1
+            self.figures["run twice at once, on machines apart, the first one cut off for longer than its lease"] += 1
         else:
-            self.breaks("one place", f"{known.tag} is in {first.name} and in {second.name}")
+            self.breaks("run once at a time", f"{known.tag} runs in {first.name} and in {second.name}")
 
     def run_begins(self, tag: str, process: Process, now: int) -> Known | None:
         mine = self._claimed_by.get(process)
@@ -398,7 +399,7 @@ class History:
         if twins and tag.split("/", maxsplit=1)[0] in self._keyed:
             self.breaks("same key, runs once", f"{known.tag} runs as {known.task.task_id} and {twins[0].task.task_id}")
         if known.running_in and known.running_in.is_alive:
-            self._in_two_places(known, known.running_in, process, now)
+            self._run_twice(known, known.running_in, process, now)
         known.running_in = process
         return known
 

@@ -135,7 +135,7 @@ def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_an_end_that_is_settled_twice_at_once_harms_nobody(seed):
+def test_an_outcome_that_is_stored_twice_at_once_is_harmless(seed):
     """seed 3310: the message that logs a scheduled task's cancellation was there twice."""
     scheduled = replace(submit(0, "scheduled"), delay_ms=20_000)
     twice = Fault("scheduled_queue.send", 2, Wrong.REPEATED, 0)

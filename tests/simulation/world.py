@@ -261,15 +261,15 @@ class World:
         answer = api.idempotency.run(submission, serve, responses.submit_answer)
         response = responses.submit_response(answer)
         body = json.loads(response.body)
-        places = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
+        submitted = body.get("tasks", [body]) if body.get("queued") or response.status_code == 202 else []
         if action.key and body.get("queued") is False and response.status_code == 429:
             self.history.refused(action.tag, self.lanes.get(action.user).cancelled)
-        self.tell(f"{action.tag} is answered {response.status_code}: {[place['seq'] for place in places]}")
-        if action.key and places and self.timeline.current in self._kept_answers:
+        self.tell(f"{action.tag} is answered {response.status_code}: {[task['seq'] for task in submitted]}")
+        if action.key and submitted and self.timeline.current in self._kept_answers:
             self.history.answer_kept(action.key, response.body)
-        for index, place in enumerate(places):
-            self.history.answered(place["task_id"], self.timeline.now, action.key, index)
-            self._answered.setdefault(action.user, []).append(place["task_id"])
+        for index, task in enumerate(submitted):
+            self.history.answered(task["task_id"], self.timeline.now, action.key, index)
+            self._answered.setdefault(action.user, []).append(task["task_id"])
 
     def _cancel(self, api: "ApiMachine", action: schedule.Cancel) -> None:
         answered = self._answered.get(action.user, [])
@@ -355,7 +355,7 @@ class World:
         if name == "lanes.throttle" and answer:
             lease, until = arguments[1:3]
             self.tell(f"{self._tag(lease)} is throttled until {until - NOW}")
-            self.history.held(user, lease.task_id, until)
+            self.history.throttled(user, lease.task_id, until)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
@@ -403,11 +403,11 @@ class World:
         ends = payload["kills"] + payload["fails"]
         result = "raised" if runs <= ends else "bad" if payload["is_bad"] else "done"
         if ends < runs <= ends + payload["holds"]:
-            result = "held"
+            result = "throttled"
         self.history.run_ends(known, process, result, self.timeline.now)
         if result == "raised":
             raise ValueError("not this time")
-        if result == "held":
+        if result == "throttled":
             raise RetryAfter(payload["holds_ms"] / 1000)
         return float("nan") if result == "bad" else known.runs
 
@@ -495,7 +495,7 @@ class WorkerMachine(Machine):
             self._spawn(lambda: self._keep_hidden(process, message))
 
     def kill(self, why: str) -> None:
-        """All that it does ends at once; a new process takes its place a little later."""
+        """All that it does ends at once; a new process replaces it a little later."""
         if not self._is_up:
             return
         self._is_up = False

@@ -124,7 +124,7 @@ class ControlRoom(Workshop):
 
     def in_force(self, at: int, limits: str | None) -> bool:
         """Whether a start at that time may have been made under these limits, None for the deployment's."""
-        settled = [change for change in self.changes if change.answered_at < at][-1]
+        answered = [change for change in self.changes if change.answered_at < at][-1]
         under_way = [change for change in self.changes if change.begun_at <= at <= change.answered_at]
         mine = limits or format_limits(self.settings.limits)
-        return mine in {format_limits(change.limits) for change in (settled, *under_way)}
+        return mine in {format_limits(change.limits) for change in (answered, *under_way)}

@@ -345,7 +345,7 @@ def test_cancel_says_what_became_of_the_task() -> None:
     assert server.requests[0].method == "DELETE"
 
 
-def test_a_parked_task_is_shown_without_a_place() -> None:
+def test_a_scheduled_task_is_shown_without_a_position() -> None:
     scheduled = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
     lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()
     fields = dict(line.split("  ", 1) for line in lines)

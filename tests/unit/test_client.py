@@ -148,7 +148,7 @@ LOST = httpx.ReadError("connection reset")
 # Submits.
 
 
-def test_a_submit_gives_its_place() -> None:
+def test_a_submit_returns_the_submitted_task() -> None:
     server = Server(TAKEN)
     assert client(server).submit("ann", {"n": 1}, "log").task_id == "id-1"
     assert server.bodies == [{"user_id": "ann", "task": "log", "payload": {"n": 1}}]

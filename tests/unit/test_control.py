@@ -149,9 +149,9 @@ def test_estimates_come_true_when_nothing_changes_any_more(script: Script) -> No
     real = {event["task_id"]: event["started_at"] for event in room.events}
     assert [view.estimated_at for view in waiting] == [real[view.record.task.task_id] for view in waiting]
     does_first_wait = bool(waiting) and (waiting[0].estimated_at or 0) > now_ms
-    places = [max(1, ahead + does_first_wait) for ahead in range(len(waiting))]
+    positions = [max(1, ahead + does_first_wait) for ahead in range(len(waiting))]
     may_start = [(view.estimated_at or 0) <= now_ms for view in waiting]
-    assert [view.position for view in waiting] == [0 if now else n for n, now in zip(places, may_start, strict=True)]
+    assert [view.position for view in waiting] == [0 if now else n for n, now in zip(positions, may_start, strict=True)]
     assert next_start_at == (waiting[0].estimated_at if waiting else None)
 
 

@@ -144,10 +144,10 @@ def test_what_will_not_pass_fails_at_once(status: int) -> None:
     ],
 )
 def test_retry_after_throttles_the_lane(status: int, retry_after: str, seconds: float) -> None:
-    with pytest.raises(RetryAfter) as held:
+    with pytest.raises(RetryAfter) as throttled:
         run({}, Answer(status, {"retry-after": retry_after}))
-    assert held.value.seconds == seconds
-    assert held.value.reason == f"HTTP {status} with Retry-After {retry_after}"
+    assert throttled.value.seconds == seconds
+    assert throttled.value.reason == f"HTTP {status} with Retry-After {retry_after}"
 
 
 @pytest.mark.parametrize(

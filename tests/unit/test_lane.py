@@ -269,40 +269,45 @@ def test_estimates_begin_when_a_pause_ends_and_now_when_it_has_no_end(paused_unt
     assert estimated_starts(lane, DEFAULT, 5_000, [3_000, 4_000]) == expected
 
 
-# --- place in line
+# --- position in line
 
 
-def places(lane: Lane, plans: Sequence[int], now_ms: int = 5_000, limits: Limits = DEFAULT) -> list[int]:
+def positions(lane: Lane, plans: Sequence[int], now_ms: int = 5_000, limits: Limits = DEFAULT) -> list[int]:
     """Of the lane's newest tasks, planned for these times."""
     first = lane.admitted - len(plans) + 1
-    return [position_of(lane, limits, first + place, at, now_ms) for place, at in enumerate(plans)]
+    return [position_of(lane, limits, first + index, at, now_ms) for index, at in enumerate(plans)]
 
 
 def test_what_may_start_now_has_place_0_and_the_others_those_ahead_of_them() -> None:
-    assert places(make_lane(admitted=3), (5_000, 6_000, 7_000)) == [0, 1, 2]
+    assert positions(make_lane(admitted=3), (5_000, 6_000, 7_000)) == [0, 1, 2]
 
 
 def test_places_do_not_depend_on_how_soon_the_first_task_started() -> None:
     lane = make_lane(admitted=3, started_seq=1, started=1, starts=(4_990,))
-    assert places(lane, (6_000, 7_000)) == [1, 2]
+    assert positions(lane, (6_000, 7_000)) == [1, 2]
 
 
 @pytest.mark.parametrize("until", [9_000, FOREVER_MS])
 def test_each_task_of_a_paused_lane_has_a_place_of_its_own(until: int) -> None:
-    assert places(make_lane(admitted=3, paused_until=until), (5_000, 6_000, 7_000)) == [1, 2, 3]
+    assert positions(make_lane(admitted=3, paused_until=until), (5_000, 6_000, 7_000)) == [1, 2, 3]
 
 
 def test_first_task_of_a_held_lane_is_number_1() -> None:
-    assert places(make_lane(admitted=2, throttled_until=9_000), (9_000, 10_000)) == [1, 2]
+    assert positions(make_lane(admitted=2, throttled_until=9_000), (9_000, 10_000)) == [1, 2]
 
 
 def test_only_tasks_over_the_limit_say_how_long_a_backlog_is_that_should_have_started() -> None:
-    assert places(make_lane(admitted=22), (5_000, 6_000)) == [0, 21]
+    assert positions(make_lane(admitted=22), (5_000, 6_000)) == [0, 21]
 
 
 def test_tasks_that_may_start_together_all_have_place_0() -> None:
-    assert places(make_lane(admitted=4), (5_000, 5_000, 5_000, 6_000), limits=parse_limits("3/second")) == [0, 0, 0, 3]
+    assert positions(make_lane(admitted=4), (5_000, 5_000, 5_000, 6_000), limits=parse_limits("3/second")) == [
+        0,
+        0,
+        0,
+        3,
+    ]
 
 
-def test_cancelled_tasks_are_ahead_of_nobody() -> None:
-    assert places(make_lane(admitted=4, cancelled={"t2": 2, "t3": 3}), (8_000,)) == [1]
+def test_cancelled_tasks_do_not_count_as_ahead() -> None:
+    assert positions(make_lane(admitted=4, cancelled={"t2": 2, "t3": 3}), (8_000,)) == [1]

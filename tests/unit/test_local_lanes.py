@@ -174,7 +174,7 @@ def test_a_queue_that_is_down_does_not_end_a_lane() -> None:
     assert bench.done == ["b1"]
 
 
-def test_there_is_no_room_while_too_much_is_held() -> None:
+def test_a_worker_with_too_many_received_messages_has_no_room() -> None:
     leave = threading.Event()
     bench = Bench(lambda _: leave.wait(WAIT_SECONDS))
     empty = bench.lanes.room

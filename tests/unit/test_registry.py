@@ -56,7 +56,7 @@ def test_payload_names_become_arguments() -> None:
         ({"name": "Ann", "to": {}}, "/to"),
     ],
 )
-def test_payload_that_does_not_fit_is_refused_with_its_place(payload: Json, pointer: str) -> None:
+def test_payload_that_does_not_fit_is_refused_with_a_pointer_to_the_fault(payload: Json, pointer: str) -> None:
     with pytest.raises(PayloadError) as refused:
         defined(greet)["greet"].arguments(payload)
     assert refused.value.pointer == pointer

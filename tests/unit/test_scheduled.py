@@ -327,7 +327,7 @@ def test_task_that_is_not_parked_costs_no_count(shop: SchedulingShop) -> None:
 # Cancelling.
 
 
-def test_cancelled_before_its_time_it_never_gets_a_place(shop: SchedulingShop) -> None:
+def test_cancelled_before_its_time_it_never_gets_a_seq(shop: SchedulingShop) -> None:
     late = shop.schedule(7_200_000)
     assert shop.control.cancel("ann", late.task_id).state is TaskState.CANCELLED
     assert shop.control.cancel("ann", late.task_id).state is TaskState.CANCELLED
@@ -395,7 +395,7 @@ def test_cancelled_after_it_got_its_place_it_is_passed_over(shop: SchedulingShop
 
 
 def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) -> None:
-    """The place is reserved, and the note that it has one comes too late."""
+    """The seq is reserved, and the write that stores it comes too late."""
     late, control = shop.schedule(1_000), shop.control
     shop.clock.sleep_until(shop.scheduled_queue.next_available_at() or 0)
     real = shop.submitter.reserve

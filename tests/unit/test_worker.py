@@ -286,7 +286,7 @@ def test_error_with_characters_that_aws_does_not_take_becomes_one_clean_line(tex
     assert error.isprintable()
 
 
-# --- once, and in one place
+# --- each task once, by one worker
 
 
 def test_task_that_runs_keeps_other_workers_off() -> None:
