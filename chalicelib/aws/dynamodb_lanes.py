@@ -19,7 +19,7 @@ from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, format_limits, parse_limits
-from chalicelib.core.ports import Stale, Write, Written
+from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
 #: Seconds after its last admission at which a lane may go: longer than any message lives and any window lasts.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
@@ -42,17 +42,17 @@ class DynamoDBLaneStore:
 
     def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
         write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id))
-        return _recognise_admission(write, task_id)
+        return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
         write = self._update(seen.user_id, admit_expression(seen, admission))
-        return _recognise_admission(write, admission.lane.newest)
+        return own_admission(write, admission.lane.newest)
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
-        return _recognise_claim(self._update(start.lane.user_id, fast_claim_expression(start, limits)), start)
+        return own_claim(self._update(start.lane.user_id, fast_claim_expression(start, limits)), start)
 
     def claim(self, seen: Lane, start: Start) -> Write:
-        return _recognise_claim(self._update(seen.user_id, claim_expression(seen, start)), start)
+        return own_claim(self._update(seen.user_id, claim_expression(seen, start)), start)
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         return self._update(seen.user_id, change_expression(seen, changed))
@@ -80,19 +80,6 @@ class DynamoDBLaneStore:
             )["Attributes"]
         lane = lane_of(user_id, condition.item)
         return Written(lane) if condition.holds else Stale(lane)
-
-
-# boto3 repeats a call whose answer was lost, and the repeat finds its own write in the way.
-
-
-def _recognise_admission(write: Write, task_id: str) -> Write:
-    return Written(write.lane) if write.lane.newest == task_id else write
-
-
-def _recognise_claim(write: Write, start: Start) -> Write:
-    mine, found = start.lane.running, write.lane.running
-    same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
-    return Written(write.lane) if same else write
 
 
 def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:

@@ -28,6 +28,20 @@ class Stale(Struct, frozen=True):
 
 Write = Written | Stale
 
+# boto3 repeats a call whose answer was lost. Then the repeat's condition fails because of the first call's own write.
+
+
+def own_admission(write: Write, task_id: str) -> Write:
+    """The write as Written if the lane's newest task shows that it succeeded in an earlier call."""
+    return Written(write.lane) if write.lane.newest == task_id else write
+
+
+def own_claim(write: Write, start: Start) -> Write:
+    """The write as Written if the lane's lease shows that it succeeded in an earlier call."""
+    mine, found = start.lane.running, write.lane.running
+    same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
+    return Written(write.lane) if same else write
+
 
 class LaneStore(Protocol):
     """Stores lanes. Each write is one atomic conditional write. Methods raise UnavailableError if the store fails.

@@ -19,20 +19,10 @@ import localstack_client.session
 from completions.audit import audit, default_limits
 from completions.reader import Completion, cloudwatch_lines, read_completions
 from completions.report import Report
+from tests.answer import Answer
 
 #: Requests at a time: as many as a new AWS account's ten functions at a time can answer, the workers beside them.
 CLIENTS = 5
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.text)
 
 
 @dataclass

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from uuid import uuid4
 from local.emulator import free_port
 from local.run_settings import LocalSettings
 from local.supervisor import ProcessInfo, Supervisor
+from tests.answer import Answer
 
 ROOT = Path(__file__).parents[2]
 APP = Path(__file__).with_name("slow_app")
@@ -32,17 +32,6 @@ SETTINGS = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "MAX_PAYLOAD", "ALLOW_KILL", "AUTH", "STAGE"),
     *("TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL", "HOST", "HEALTH_INTERVAL"),
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.text)
 
 
 class Paceline:

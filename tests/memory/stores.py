@@ -13,7 +13,7 @@ from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, memory_needed
-from chalicelib.core.ports import Stale, Write, Written
+from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
@@ -48,7 +48,7 @@ class MemoryLaneStore:
         def reserved(lane: Lane) -> Lane:
             return replace(lane, planned=(now_ms, *lane.planned), admitted=lane.admitted + 1, newest=task_id)
 
-        return _recognise_admission(self._write(user_id, fits, reserved), task_id)
+        return own_admission(self._write(user_id, fits, reserved), task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
         after = admission.lane
@@ -59,7 +59,7 @@ class MemoryLaneStore:
         def reserved(lane: Lane) -> Lane:
             return replace(lane, planned=after.planned, admitted=after.admitted, newest=after.newest)
 
-        return _recognise_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
+        return own_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         after = start.lane
@@ -76,10 +76,10 @@ class MemoryLaneStore:
             starts, started = (start.at, *lane.starts), lane.started + 1
             return replace(lane, starts=starts, started=started, started_seq=after.started_seq, running=after.running)
 
-        return _recognise_claim(self._write(after.user_id, fits, taken), start)
+        return own_claim(self._write(after.user_id, fits, taken), start)
 
     def claim(self, seen: Lane, start: Start) -> Write:
-        return _recognise_claim(self._take(seen, start.lane), start)
+        return own_claim(self._take(seen, start.lane), start)
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         def unmoved(lane: Lane) -> bool:
@@ -173,19 +173,6 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
         if counted >= limit.quota and not shown:
             return False
     return len(listed) <= memory_needed(limits) + TRIM_SLACK
-
-
-# Whoever repeats a call whose answer was lost finds its own write in the way.
-
-
-def _recognise_admission(write: Write, task_id: str) -> Write:
-    return Written(write.lane) if write.lane.newest == task_id else write
-
-
-def _recognise_claim(write: Write, start: Start) -> Write:
-    mine, found = start.lane.running, write.lane.running
-    same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
-    return Written(write.lane) if same else write
 
 
 class MemoryScheduledCounts:

@@ -53,8 +53,8 @@ def timed(steps: Sequence[tuple[int, tuple[str, Any]]]) -> Script:
 cancellations = st.tuples(st.just("cancel"), st.integers(0, 60))
 
 
-def played(script: Script) -> ControlRoom:
-    """Everything in the script happens, then the lane is resumed, and all is done."""
+def prepared(script: Script) -> ControlRoom:
+    """A lane in which the script's changes are planned, and a resume after them."""
     note(f"{script}")
     room = ControlRoom(DEFAULT)
     room.at(0, lambda: room.submit_many(4))
@@ -62,6 +62,11 @@ def played(script: Script) -> ControlRoom:
         arguments = () if argument == () else (argument,)
         room.at(at, lambda name=name, arguments=arguments: getattr(room, name)(*arguments))  # type: ignore[misc]
     room.at(script[-1][0] + 1, room.resume)
+    return room
+
+
+def played(script: Script) -> ControlRoom:
+    room = prepared(script)
     room.play()
     return room
 
@@ -133,13 +138,7 @@ def test_cancelled_tasks_end_once_and_take_no_start_whatever_is_changed(script: 
 
 @given(scripts(cancellations))
 def test_estimates_come_true_when_nothing_changes_any_more(script: Script) -> None:
-    note(f"{script}")
-    room = ControlRoom(DEFAULT)
-    room.at(0, lambda: room.submit_many(4))
-    for at, name, argument in script:
-        arguments = () if argument == () else (argument,)
-        room.at(at, lambda name=name, arguments=arguments: getattr(room, name)(*arguments))  # type: ignore[misc]
-    room.at(script[-1][0] + 1, room.resume)
+    room = prepared(script)
     # Waits that no change cuts short are over then.
     room.play(until_ms=script[-1][0] + 1 + NOT_WOKEN_MS)
     views = [room.control.task(USER, task.task_id) for task in room.submitted]
