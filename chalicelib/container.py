@@ -1,6 +1,6 @@
 """The composition root: the only place that knows the environment, the clock, chance and the adapters.
 
-Nothing here happens at import: Chalice imports the app also to package and deploy it, where no setting is there.
+Importing it reads no setting: Chalice also imports the app to package and deploy it, without settings.
 """
 
 import importlib
@@ -70,7 +70,7 @@ class SystemClock:
 
 
 class Container:
-    """The parts, each made once, when first needed."""
+    """Builds each part once, when it is first needed."""
 
     def __init__(self, settings: Settings, log: CompletionLog | None = None, presence: Presence | None = None) -> None:
         """log, presence: those of `make run`; on Lambda standard output and none."""
@@ -232,12 +232,12 @@ def load_own_tasks() -> None:
 
 
 def queue_name() -> str:
-    """The queue that triggers the worker. Chalice knows STAGE from its own configuration before it loads the app."""
+    """The queue that triggers the worker. Chalice sets STAGE from its configuration before it loads the app."""
     return f"paceline-{os.environ.get('STAGE') or 'dev'}.fifo"
 
 
 def scheduled_queue_name() -> str:
-    """The queue that triggers the function `scheduled`; its name is older than the word."""
+    """The queue that triggers the function `scheduled`. It keeps its first name: a renamed queue loses its messages."""
     return f"paceline-{os.environ.get('STAGE') or 'dev'}-later"
 
 
@@ -268,5 +268,5 @@ def use(make: Callable[[], Container]) -> Callable[[], Container]:
 
 @lru_cache(maxsize=1)
 def container() -> Container:
-    """The parts of this process, made when first needed. SettingError when the environment is wrong."""
+    """Returns this process's container, built on the first call. SettingError when the environment is wrong."""
     return _make_container()

@@ -1,4 +1,4 @@
-"""The demo on a terminal: one line a user, its starts and what is to come on one time axis."""
+"""The demo on a terminal: one line a user, with past and future starts on one time axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Member:
     name: str
     user_id: str
     submitted: int = 0
-    #: Every start that was seen, epoch ms: a lane remembers only the newest.
+    #: All starts seen so far, epoch ms; a lane's answer holds only the newest.
     starts: set[int] = field(default_factory=set)
     lane: Lane | None = None
 
@@ -42,7 +42,7 @@ class Member:
 
     @property
     def is_idle(self) -> bool:
-        """All that it submitted has started."""
+        """True if all its submitted tasks have started."""
         return len(self.starts) >= self.submitted and (
             self.lane is None or (self.waiting == 0 and self.lane.running is None)
         )
@@ -69,7 +69,7 @@ class Board:
         return f"{submitted} of {self.total} tasks submitted, {started} started, {waiting} waiting"
 
     def picture(self, now: int, width: int) -> RenderableType:
-        """All of it as it is now, for a terminal of that width."""
+        """Renders the current state for a terminal of that width."""
         cells = max(10, min(MAX_CELLS, width - OTHER_CELLS))
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
         table.add_column("user")

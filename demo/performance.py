@@ -1,4 +1,4 @@
-"""One run of the demo: submits on time, looks at the lanes, and hands each new state to who shows it."""
+"""One run of the demo: submits on time, polls the lanes, and passes each new state to the display."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Performance:
         return limits
 
     def run(self, show: Show) -> Board:
-        """Returns once every task has started and ended. DemoError when that does not come."""
+        """Returns once every task is finished. DemoError after a timeout."""
         script = bursts(self.limits)
         last = max(starts[-1] for starts in planned_starts(script, self.limits).values())
         begin = _now()

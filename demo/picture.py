@@ -26,16 +26,16 @@ class Row:
     """One user. Times in ms after the beginning of the demo."""
 
     name: str
-    #: when, and how many at once
+    #: time and number of each submit
     submits: Sequence[tuple[int, int]]
     #: oldest first
     starts: Sequence[int]
-    #: tasks that have ended
+    #: finished tasks
     outcome: int
 
 
 def draw(rows: Sequence[Row], limits: Limits, is_clean: bool, folder: Path) -> tuple[Path, Path]:
-    """Writes pace.svg and pace.png to the folder. is_clean: what the audit found; the title says no more than that."""
+    """Writes pace.svg and pace.png to the folder. is_clean: the audit's verdict, shown in the title."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "pace.svg", folder / "pace.png"
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "paceline"}):
@@ -46,7 +46,7 @@ def draw(rows: Sequence[Row], limits: Limits, is_clean: bool, folder: Path) -> t
 
 
 def _figure(rows: Sequence[Row], limits: Limits, is_clean: bool) -> Figure:
-    # A task is as high everywhere, above the line and below it.
+    # All tasks have the same height, above the line and below it.
     depths = [_depth(row, longest(limits)) for row in rows]
     parts = [1.3 * longest(limits).quota + depth for depth in depths]
     height = 2.1 + 0.82 * sum(parts) / (1.3 * longest(limits).quota)
@@ -68,7 +68,7 @@ def _figure(rows: Sequence[Row], limits: Limits, is_clean: bool) -> Figure:
 
 
 def _depth(row: Row, limit: Limit) -> float:
-    """How far down the row goes: what waits at most, and the words there."""
+    """The row's depth below the line: the longest backlog, and its label."""
     return max(1.1 * max(count for _, count in _waiting(row)), 0.5 * limit.quota)
 
 
@@ -122,13 +122,13 @@ def _area(axis: Axes, steps: Sequence[tuple[int, int]], end: float, color: str, 
 
 
 def _used(starts: Sequence[int], limit: Limit) -> Iterator[tuple[int, int]]:
-    """From when on, and how many starts lie in the window that ends then."""
+    """Pairs of time and number of starts in the window that ends then."""
     changes = sorted([(at, 1) for at in starts] + [(at + limit.window_ms, -1) for at in starts])
     return _summed(changes)
 
 
 def _waiting(row: Row) -> Iterator[tuple[int, int]]:
-    """From when on, and how many tasks are submitted and have not started."""
+    """Pairs of time and number of waiting tasks from then on."""
     # A task may start before its submit is answered; then the count of waiting tasks stays at 0.
     changes = sorted([*row.submits, *((at, -1) for at in row.starts)], key=lambda change: (change[0], -change[1]))
     return ((at, max(0, count)) for at, count in _summed(changes))

@@ -17,7 +17,7 @@ from paceline_cli.rendering import lane_lines
 FOLDER = ROOT / "docs" / "img"
 COLUMNS = 104
 LANE_COLUMNS = 64
-#: The part of the demo after which the terminal is drawn: much has started by then, and much waits.
+#: Fraction of the demo after which the terminal is drawn.
 DRAWN_AT = 0.64
 
 _COLORS = [(240, 98, 98), (74, 195, 125), (240, 180, 60), (88, 156, 255), (190, 130, 240), (70, 200, 210)]
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 class _Camera:
-    """Draws the terminal once, in the midst of the demo."""
+    """Draws the terminal once, halfway through the demo."""
 
     def __init__(self) -> None:
         self._is_done = False

@@ -28,7 +28,7 @@ def longest(limits: Limits) -> Limit:
 
 
 def bursts(limits: Limits) -> list[Burst]:
-    """Five users who differ: the flood, the trickle, waves, two big bursts, and one who comes in between.
+    """Five different users: a flood, a trickle, waves, two large bursts, and a few tasks in between.
 
     With 20/minute: ann 25 at once; bob 8, one at a time; cho 7, 7 and 7; dee 12 and 12; eve 3 and 3.
     """

@@ -1,4 +1,4 @@
-"""The demo from its first submit to its picture."""
+"""Runs the demo from its first submit to its picture."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _both(board: Board, now: int, show: Show, also_show: Show | None) -> None:
 
 @contextmanager
 def _showing(out: Console) -> Iterator[Show]:
-    """A picture that is drawn anew on a terminal; elsewhere the events, and now and then a line."""
+    """Yields a display: a live picture on a terminal, elsewhere printed events."""
     if not out.is_terminal:
         yield _Lines(out)
         return
@@ -88,7 +88,7 @@ class _Lines:
 
 
 def rows(performance: Performance, begin: int, completions: Sequence[Completion]) -> list[Row]:
-    """The picture's rows: the submits as sent, the starts as logged."""
+    """The picture's rows, from the sent submits and the logged starts."""
     return [
         Row(
             member.name,
@@ -101,5 +101,5 @@ def rows(performance: Performance, begin: int, completions: Sequence[Completion]
 
 
 def _short(path: Path) -> str:
-    """From the current folder, where it is in there."""
+    """The path relative to the current folder if it is below it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

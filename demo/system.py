@@ -27,7 +27,7 @@ STOP_SECONDS = 60
 
 
 class DemoError(Exception):
-    """The demo can't go on; the message is for the person at the terminal."""
+    """The demo failed; the message is shown on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class System:
     url: str
     #: Its completion log.
     folder: Path
-    #: Behind the users' names, so that no earlier start of theirs counts.
+    #: Suffix of the user ids, so that earlier starts do not count.
     suffix: str
 
 
 @contextmanager
 def running_system(say: Callable[[str], None]) -> Iterator[System]:
-    """DemoError when there is none and none can be started."""
+    """Yields the system that answers at PORT, else a new one. DemoError if it cannot be started."""
     env, url = environment(), local_url()
     if _answers(url):
         say(f"Using the Paceline at {url}")

@@ -1,4 +1,4 @@
-"""The settings of this machine: the environment, and below it the file `.env`. Everything that runs here reads both."""
+"""Reads this machine's settings: environment variables, and the file `.env` for those that are not set."""
 
 from __future__ import annotations
 

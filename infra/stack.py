@@ -37,7 +37,7 @@ OUTPUT_VARIABLES = {
 
 Value = TypeVar("Value")
 
-#: Called with one line for each thing that happens to the stack.
+#: Called with one line for each event of the stack.
 Progress = Callable[[str], None]
 
 #: Stacks in these states can only be deleted before they are created anew.
@@ -48,7 +48,7 @@ _POLL_SECONDS_LIMIT = 3.0
 
 
 class StackError(Exception):
-    """The stack could not be brought to what the template says; the message has the first cause."""
+    """The stack could not be created or updated; the message has the first cause."""
 
 
 def stack_name(stage: str) -> str:
@@ -63,7 +63,7 @@ def output_variables(outputs: Mapping[str, Value]) -> dict[str, Value]:
 def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None = None) -> dict[str, str]:
     """Bring the stack of this stage up to the template and return its outputs by name.
 
-    Does nothing where it is so already. Queue URLs name the endpoint given here: an emulator that kept its state
+    Does nothing if it is up to date. Queue URLs name the endpoint given here: an emulator that kept its state
     still answers with the port it had when the queue was made. Raises StackError.
     """
     client = _client(endpoint_url)
@@ -75,7 +75,7 @@ def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None
 
 
 def stack_outputs(endpoint_url: str | None, stage: str) -> dict[str, str]:
-    """The outputs by name of the stage's stack as it is. Raises StackError when there is none."""
+    """The outputs by name of the stage's stack as it is. Raises StackError if the stage has none."""
     try:
         outputs = _outputs(_find(_client(endpoint_url), stack_name(stage)))
     except (BotoCoreError, ClientError) as error:
@@ -117,7 +117,7 @@ def _say_nothing(_line: str) -> None:
 
 
 def delete_stack(client: CloudFormationClient, name: str, timeout_seconds: float = 900) -> None:
-    """Delete the stack and wait until it is gone; one that does not exist is fine."""
+    """Delete the stack and wait until it is gone. Does nothing if it does not exist."""
     if _find(client, name) is None:
         return
     client.delete_stack(StackName=name)
@@ -151,7 +151,7 @@ def _client(endpoint_url: str | None) -> CloudFormationClient:
 def _submit(
     client: CloudFormationClient, name: str, request: dict[str, Any], say: Progress, timeout_seconds: float
 ) -> bool:
-    """Ask for the creation or the update; false when there is nothing to do."""
+    """Request the creation or the update; False if the stack is up to date."""
     stack = _find(client, name)
     if stack is not None and stack["StackStatus"] in _DEAD_STATES:
         say(f"deleting stack {name}, which is {stack['StackStatus']}")
@@ -185,7 +185,7 @@ def _wait(client: CloudFormationClient, name: str, say: Progress, timeout_second
 
 
 def _poll(client: CloudFormationClient, name: str, timeout_seconds: float) -> str | None:
-    """The state in which the stack comes to rest, None when it is gone."""
+    """Wait for the stack's final state; None if it was deleted."""
     deadline = time.monotonic() + timeout_seconds
     pause = _POLL_SECONDS
     while True:
@@ -202,7 +202,7 @@ def _find(client: CloudFormationClient, name: str) -> StackTypeDef | None:
     try:
         stacks = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
-        # AWS has no code of its own for a stack that is not there.
+        # AWS has no error code of its own for a missing stack.
         if error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error):
             return None
         raise
@@ -211,7 +211,7 @@ def _find(client: CloudFormationClient, name: str) -> StackTypeDef | None:
 
 
 def _first_failure(client: CloudFormationClient, name: str) -> str | None:
-    """The first failure in the events; the others follow from it."""
+    """The first failure in the events, which causes the others."""
     events = client.describe_stack_events(StackName=name)["StackEvents"]
     failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
     return _describe(min(failed, key=lambda event: event["Timestamp"])) if failed else None
@@ -227,7 +227,7 @@ def _outputs(stack: StackTypeDef | None) -> dict[str, str]:
 
 
 def main() -> int:
-    """Exit code 0 when the stack is as the template says, else 1."""
+    """Exit code 0 if the stack is up to date, else 1."""
     env = aws_environment(environment())
     stage = env.get("STAGE") or "dev"
     try:

@@ -26,7 +26,7 @@ USER_AGENT = "paceline"
 #: Connections kept for reuse; more are opened when needed.
 POOLED_CONNECTIONS = 50
 
-#: Answers that trying later may change.
+#: Error codes that a retry may pass.
 PASSING_ERRORS = {
     "InternalServerError",
     "InternalError",
@@ -44,7 +44,7 @@ PASSING_ERRORS = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
-#: Answers that mean that the deployment is not complete (yet).
+#: Error codes of an incomplete deployment.
 MISSING_ERRORS = {
     "NonExistentQueue",
     "QueueDoesNotExist",
@@ -59,14 +59,14 @@ MISSING_ERRORS = {
 
 
 class _Budget(Struct):
-    #: the clock that the budget is counted by, seconds
+    #: the budget's clock, in seconds
     now: Callable[[], float]
     until: float
     cleanup_seconds: float
     is_failing: bool = False
 
     def fail(self) -> None:
-        """Something failed, so all that is still to do is to clean up."""
+        """Records a failed call: from now on the thread may only clean up."""
         if not self.is_failing:
             self.is_failing, self.until = True, self.now() + self.cleanup_seconds
 
@@ -99,7 +99,7 @@ def _refuse_when_spent(**_: Any) -> None:
 
 
 class NotRepeatedError(Exception):
-    """A call failed that may have been done all the same, and to do it again could undo what came after it."""
+    """A call failed, may have been executed all the same, and must not be repeated: that could undo later writes."""
 
 
 def _refuse_repeat(request: Any, **_: Any) -> None:
@@ -129,13 +129,13 @@ def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TI
 
 
 def error_code(error: ClientError) -> str:
-    """SQS has two spellings of its codes: what it once said in XML begins with AWS.SimpleQueueService."""
+    """Returns the error's code, without the prefix AWS.SimpleQueueService that SQS's older codes have."""
     return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
 
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """Turns errors that a retry may pass into an UnavailableError; anything else passes."""
+    """Turns errors that a retry may pass into an UnavailableError; other errors propagate."""
     try:
         yield
     except ClientError as error:
@@ -150,9 +150,9 @@ def unavailable(what: str) -> Iterator[None]:
 class Condition(Struct):
     """The outcome of a conditional write."""
 
-    #: False: nothing was written
+    #: False if the condition failed, so nothing was written
     holds: bool = True
-    #: the item as it is, if the write asked for it with ReturnValuesOnConditionCheckFailure
+    #: the current item, if the write asked for it with ReturnValuesOnConditionCheckFailure
     item: Any = None
 
 

@@ -65,7 +65,7 @@ class Expression:
         self.conditions.append(f"attribute_not_exists({self.name(attribute)})")
 
     def equals(self, attribute: str, value: int) -> None:
-        """The number is that; 0 stands for an attribute that was never written."""
+        """Requires that the attribute has this number; 0 also matches a missing attribute."""
         if value:
             self.conditions.append(f"{self.name(attribute)} = {self.value(number(value))}")
         else:

@@ -21,7 +21,7 @@ from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
-#: Seconds after its last admission at which a lane may go: longer than any message lives and any window lasts.
+#: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
 
@@ -237,7 +237,7 @@ OLD_NAMES = {"throttled_until": "held_until", "throttled_reason": "held_reason",
 
 
 def lane_of(user_id: str, item: Item | None) -> Lane:
-    """The lane in the item; the empty one if there is none."""
+    """Returns the item's lane; an empty lane for None."""
     if not item:
         return Lane(user_id)
     item = {**{name: item[old] for name, old in OLD_NAMES.items() if old in item}, **item}

@@ -19,7 +19,7 @@ class DynamoDBScheduledCounts:
 
     def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
         if max(days.values()) > most:
-            return False  # the condition does not see it on a day without a count
+            return False  # the condition is true for a missing count, whatever the number added
         update = Expression()
         for day, count in days.items():
             path = update.name(f"day{day}")

@@ -19,7 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True)
 class World:
-    """The network and the clock of a command; tests bring their own."""
+    """The network and the clock of a command; tests replace both."""
 
     #: None for the network.
     transport: httpx.BaseTransport | None = None
@@ -49,7 +49,7 @@ def connect(context: typer.Context, url: str | None, token: str | None) -> Pacel
 
 
 class FirstContact(httpx.BaseTransport):
-    """Does not try again where nothing has ever answered; what answered once may come back, and is waited for."""
+    """Retries only servers that have answered before; a first connection fails at once."""
 
     def __init__(self, inner: httpx.BaseTransport, url: str) -> None:
         self._inner = inner

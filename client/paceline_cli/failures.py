@@ -33,14 +33,14 @@ class NotReachableError(Exception):
 
 
 def exit_code(error: Exception) -> int:
-    """The code that README promises for this error; 1 for what it names no other for."""
+    """Returns the exit code documented for this error; 1 for all others."""
     if isinstance(error, NotReachableError):
         return NOT_REACHABLE
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
 
 
 def line(error: Exception) -> str:
-    """The error in one line, with what to do about it where that is known."""
+    """Formats the error as one line, with a remedy if one is known."""
     return " ".join([*str(error).split(), *_remedy(error)])
 
 

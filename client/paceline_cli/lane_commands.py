@@ -12,7 +12,7 @@ from paceline_cli.options import Json, Token, Url, User, length_ms
 from paceline_cli.rendering import console, lane_lines, scheduled_lines, show, show_json
 from paceline_client import Lane, Paceline, Task
 
-#: Waiting tasks among which scheduled ones are looked for: a page of them.
+#: Queued tasks searched for scheduled ones: one page.
 MAX_LOOKED_THROUGH = 100
 
 

@@ -1,4 +1,4 @@
-"""Values as lines. A terminal gets colour and bars, a pipe gets the same words without them."""
+"""Formats values for a terminal (colour, bars) or a pipe (plain text)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from paceline_client import Lane, Limit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
-#: The most scheduled tasks that are shown one by one.
+#: Number of scheduled tasks listed; the rest is counted.
 MAX_SCHEDULED_LINES = 10
 _STATE_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "blue"}
 
 
 def console() -> Console:
-    """Standard output, as it is now; long lines are left to the terminal."""
+    """Returns a console on the current standard output that does not wrap lines."""
     return Console(highlight=False, soft_wrap=True)
 
 
@@ -80,7 +80,7 @@ def state_text(state: str) -> Text:
 
 
 def submitted_line(submitted: SubmittedTask) -> Text:
-    """A submitted task in one line, its id first."""
+    """Formats a submitted task as one line, beginning with its id."""
     task_id, delay = Text(submitted.task_id, "bold"), duration(submitted.delay_ms)
     if submitted.is_scheduled:
         return Text.assemble(task_id, f"  scheduled, joins its lane in {delay}")
@@ -89,7 +89,7 @@ def submitted_line(submitted: SubmittedTask) -> Text:
 
 
 def task_line(task: Task) -> Text:
-    """A task that ended in one line, its id first."""
+    """Formats a finished task as one line, beginning with its id."""
     why = f"  {task.error}" if task.error else ""
     seq = f"seq {task.seq}" if task.seq else "scheduled"  # cancelled before its time
     return Text.assemble((task.task_id, "bold"), f"  {seq}  ", state_text(task.state), why)
@@ -124,7 +124,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
 
 
 def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
-    """A lane, one field a line: what is left of each limit, the waiting tasks, the next start."""
+    """Formats a lane, one field a line: each limit's remaining starts, the waiting tasks, the next start."""
     whose = "its own" if lane.own_limits else "everybody's"
     return _fields(
         [
@@ -142,7 +142,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
 
 
 def scheduled_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
-    """One line for each, its id first; of many, the first ones and the number of the others."""
+    """Formats one line for each task; of many, the first ones and the number of the others."""
     shown = [
         Text.assemble((task.task_id, "bold"), "  scheduled for ", moment(task.planned_at, now_ms))
         for task in tasks[:MAX_SCHEDULED_LINES]

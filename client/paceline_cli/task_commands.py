@@ -14,7 +14,7 @@ from paceline_cli.rendering import console, count, duration, show, show_json, su
 from paceline_cli.watching import Watching
 from paceline_client import Paceline, SubmittedTask, Task, TaskOrder
 
-#: Tasks that a terminal shows one by one; of more it shows the sum.
+#: Number of tasks that a terminal lists; above it, only the sum is shown.
 MAX_LINES = 10
 
 

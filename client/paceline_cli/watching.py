@@ -1,4 +1,4 @@
-"""Watching submitted tasks until all of them have ended: a bar on a terminal, nothing else anywhere."""
+"""Watches submitted tasks until all are finished; shows a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from paceline_cli.rendering import duration
 from paceline_client import Clock, Paceline, SubmittedTask, Task
 
-#: Between two looks; each look is one request, however many tasks there are.
+#: Seconds between two polls; each poll is one request, whatever the number of tasks.
 LOOK_SECONDS = 0.5
-#: As long as a task is scheduled, so that one in a week is not asked for a million times.
+#: Seconds between two polls of a scheduled task, which may be due in a week.
 MAX_LOOK_SECONDS = 10.0
 
 
@@ -41,7 +41,7 @@ class Watching:
         )
 
     def ended(self, submitted_tasks: Sequence[SubmittedTask]) -> list[Task]:
-        """The tasks, in their order, once each has ended."""
+        """Returns the finished tasks in submit order."""
         user_id = submitted_tasks[0].user_id
         self._bar = self._progress.add_task(
             user_id, total=len(submitted_tasks), left=duration(submitted_tasks[-1].delay_ms) + " left"
@@ -51,7 +51,7 @@ class Watching:
             while True:
                 self._wait_for(user_id, last, len(submitted_tasks))
                 tasks = self._tasks(user_id, submitted_tasks)
-                # One that was cancelled ends before those ahead of it.
+                # A cancelled task finishes before the tasks ahead of it.
                 going_on = [task for task in tasks if not task.has_ended]
                 if not going_on:
                     return tasks
@@ -64,7 +64,7 @@ class Watching:
         self._progress.update(self._bar, completed=total, left="")
 
     def _pause(self, task: Task) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next poll."""
         if not task.is_scheduled:
             return LOOK_SECONDS
         return min(max(LOOK_SECONDS, task.planned_at / 1000 - self._clock.now()), MAX_LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Answers, as values."""
+"""Reads answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health)
 
 
 def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
-    """The value that an answer holds; what is not known here is left out."""
+    """Converts an answer; ignores unknown fields."""
     try:
         return _read(kind, body)
     except (TypeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Requests, ready to be sent: paths, bodies, and the parts that many tasks go in."""
+"""Builds requests: paths, bodies, and the parts of a large submit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _json(value: Any) -> str:
 
 
 def order_body(order: TaskOrder) -> dict[str, Any]:
-    """Without what is not asked for, so that a server that does not know it yet takes the rest."""
+    """Omits unused fields, so that older servers accept the order."""
     run_at = None if order.run_at is None else epoch_ms(order.run_at, "run_at")
     options = {"run_at": run_at, "delay_seconds": order.delay_seconds, "callback_url": order.callback_url}
     given = {name: value for name, value in options.items() if value is not None}
@@ -51,7 +51,7 @@ def order_body(order: TaskOrder) -> dict[str, Any]:
 
 
 def parts(orders: Sequence[TaskOrder]) -> list[list[TaskOrder]]:
-    """The orders in pieces that one request can hold; the same orders always give the same pieces."""
+    """Splits the orders into requests; the same orders always give the same parts."""
     found: list[list[TaskOrder]] = []
     size = 0
     for order in orders:
@@ -65,7 +65,7 @@ def parts(orders: Sequence[TaskOrder]) -> list[list[TaskOrder]]:
 
 
 def field_of_all(field: str | None, first: int) -> str | None:
-    """A pointer into one part as a pointer into all tasks."""
+    """Turns a pointer into one part into a pointer into all tasks."""
     match = re.fullmatch(r"/tasks/(\d+)(.*)", field or "", re.DOTALL)
     return f"/tasks/{int(match[1]) + first}{match[2]}" if match else field
 
@@ -81,7 +81,7 @@ def task_path(user_id: str, task_id: str) -> str:
 
 
 def epoch_ms(at: int | datetime, name: str) -> int:
-    """ValueError when it is a time in no time zone; `name` is what the caller calls it."""
+    """Returns epoch milliseconds. ValueError, which names the argument `name`, for a datetime without time zone."""
     if isinstance(at, int):
         return at
     if at.tzinfo is None:

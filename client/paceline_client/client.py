@@ -1,4 +1,4 @@
-"""The API as methods; values in, values out."""
+"""The API's operations as methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from paceline_client.values import Health, Lane, State, SubmittedTask, Task, Tas
 from paceline_client.version import __version__
 from paceline_client.waiting import Waiting
 
-#: Characters of a key for one task, and for many, where the number of a part is added.
+#: Longest key for one task, and for many, which get a part number appended; in characters.
 MAX_KEY = 255
 MAX_KEY_OF_MANY = 240
 
@@ -155,11 +155,11 @@ class Paceline:
             params["before"] = str(body["next"])
 
     def wait(self, which: SubmittedTask | Task | tuple[str, str], timeout: float | None = None) -> Task:
-        """The task once it has ended, be it well or not: see its `state`.
+        """Returns the finished task; its `state` is succeeded, failed or cancelled.
 
         Sleeps until the task should start, then looks at it at growing intervals.
 
-        which: what a submit gave, or a user id and a task id.
+        which: a submitted task, or a user id and a task id.
         timeout: seconds; None for no end. WaitTimeoutError when they are over.
         """
         user_id, task_id = which if isinstance(which, tuple) else (which.user_id, which.task_id)
@@ -183,18 +183,18 @@ class Paceline:
         return self._lane("DELETE", user_id, "/limits")
 
     def pause(self, user_id: str, until: int | datetime | None = None) -> Lane:
-        """Holds the lane until that time, None for no end. Once this returns, nothing starts.
+        """Pauses the lane until that time, None for no end. Once this returns, no task starts.
 
         until: epoch milliseconds, or a datetime with a time zone.
         """
         return self._lane("POST", user_id, "/pause", {} if until is None else {"until": epoch_ms(until, "until")})
 
     def resume(self, user_id: str) -> Lane:
-        """Lets the lane go on; a lane that is not paused stays as it is."""
+        """Ends the lane's pause, if there is one."""
         return self._lane("POST", user_id, "/resume", {})
 
     def health(self) -> Health:
-        """The health of the services behind the API. Tries once; UnavailableError if nothing answers."""
+        """Returns the state of the services behind the API. Tries once; UnavailableError without an answer."""
         response = self._sender.send_once(Call("GET", "/health"))
         body = json_object(response)
         if response.status_code not in (200, 503) or "dynamodb" not in body:
@@ -216,7 +216,7 @@ class Paceline:
         return submitted_tasks
 
     def _submitted(self, call: Call) -> dict[str, Any]:
-        """The answer to a submit that was taken: 202, or 429 with the task in line."""
+        """Returns an accepted submit's answer: 202, or 429 with the queued task."""
         response = self._sender.send(call)
         body = json_object(response)
         if response.is_success or (response.status_code == 429 and body.get("queued") is True):

@@ -19,16 +19,16 @@ from paceline_client.values import SubmittedTask, Task
 
 
 class PacelineError(Exception):
-    """The root of all that this package raises, but for the ValueError of an argument that can't be sent."""
+    """Base of this package's errors. Invalid arguments raise ValueError instead."""
 
-    #: The key of the submit that raised this: submitting the same again with it is safe. None for other calls.
+    #: The failed submit's key, with which it can be repeated safely; None for other calls.
     idempotency_key: str | None = None
     #: From `submit_many`: the tasks that were submitted before the error.
     accepted: tuple[SubmittedTask, ...] = ()
 
 
 class ProblemError(PacelineError):
-    """Paceline said no, and coming again with the same request changes nothing, unless `retry_after` is given."""
+    """Paceline refused the request. A repeat helps only if `retry_after` is given."""
 
     def __init__(
         self, status: int, title: str, detail: str = "", field: str | None = None, retry_after: float | None = None
@@ -39,9 +39,9 @@ class ProblemError(PacelineError):
         self.title = title
         #: the fault, and the allowed values
         self.detail = detail
-        #: a JSON pointer, a header or a parameter; None when it is the request as a whole
+        #: the JSON pointer, header or parameter at fault; None for the request as a whole
         self.field = field
-        #: seconds after which to come again; None when the answer did not say
+        #: seconds after which to retry; None if the answer has no Retry-After
         self.retry_after = retry_after
 
 
@@ -50,7 +50,7 @@ class InvalidError(ProblemError):
 
 
 class UnauthenticatedError(ProblemError):
-    """The token is missing, wrong or over."""
+    """The token is missing, invalid or expired."""
 
 
 class ForbiddenError(ProblemError):
@@ -66,7 +66,7 @@ class ConflictError(ProblemError):
 
 
 class Refused(ProblemError):  # noqa: N818 - the word that Paceline has for it
-    """Over the limit, and nothing was queued; `retry_after` says when there is room."""
+    """The limit was reached and nothing was queued; `retry_after` tells when to submit again."""
 
 
 class UnavailableError(PacelineError):
@@ -83,14 +83,14 @@ class UnavailableError(PacelineError):
 
 
 class AnswerError(PacelineError):
-    """The server that answered is not a Paceline, or has another version."""
+    """The answer is not Paceline's, or of another version."""
 
 
 class WaitTimeoutError(PacelineError, TimeoutError):
-    """The task has not ended yet; it goes its way all the same."""
+    """The task did not finish within the timeout. It stays queued or running."""
 
     def __init__(self, task: Task | None, reason: str = "") -> None:
         known = f"task {task.task_id} is {task.state}" if task else "nothing is known of the task"
         super().__init__(f"{known}; {reason}" if reason else known)
-        #: how it stood when looked at last; None when no look succeeded
+        #: the task as polled last; None if no poll succeeded
         self.task = task

@@ -1,4 +1,4 @@
-"""Requests to Paceline and its answers: who sends, for how long, how often again, and what a refusal means.
+"""Sends requests to Paceline with timeouts and retries, and turns problem answers into errors.
 
 Every call may be sent again: a submit carries an idempotency key, all others change nothing the second time.
 """
@@ -52,7 +52,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that no one sets back."""
+        """Monotonic seconds."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -92,7 +92,7 @@ class Sender:
         self._http.close()
 
     def send(self, call: Call, within_seconds: float | None = None) -> httpx.Response:
-        """The first answer that is about the request; UnavailableError when there is none in time.
+        """Sends until an answer is final; UnavailableError if none is within the time.
 
         A Retry-After that ends later than the call may last is not waited for.
         """
@@ -110,14 +110,14 @@ class Sender:
             self._clock.sleep(pause)
 
     def send_once(self, call: Call) -> httpx.Response:
-        """Any answer at all, from one try."""
+        """Sends once and returns any answer."""
         outcome = self._try(call, self.total_seconds)
         if isinstance(outcome, httpx.Response):
             return outcome
         raise _unavailable(outcome, 1)
 
     def body_of(self, response: httpx.Response) -> dict[str, Any]:
-        """The body of a success; anything else is raised."""
+        """Returns a successful answer's body; raises the error of any other answer."""
         if not response.is_success:
             raise self.problem_of(response)
         return json_object(response)
@@ -160,14 +160,14 @@ class Sender:
         return {"Authorization": f"Bearer {token}"}
 
     def _backoff(self, outcome: httpx.Response | httpx.TransportError, tries: int) -> float:
-        """Seconds until the next try: half fixed and half by chance, so that clients do not come back in step."""
+        """Seconds until the next try: half fixed, half random, so that clients do not retry in step."""
         backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(tries - 1, 10))
         jittered = backoff / 2 + backoff / 2 * self._random()
         asked = self._retry_after(outcome) if isinstance(outcome, httpx.Response) else None
         return jittered if asked is None else asked + jittered
 
     def _retry_after(self, response: httpx.Response) -> float | None:
-        """Seconds from now; the header has them, or a date."""
+        """Returns the seconds from now; the header holds seconds or a date."""
         text = response.headers.get("Retry-After", "")
         if text.isascii() and text.isdigit():
             return float(text)
@@ -176,13 +176,13 @@ class Sender:
 
 
 def _is_transient(response: httpx.Response) -> bool:
-    """A 409 about the key says that the first try is being served yet."""
+    """True for answers that a retry can change. A 409 about the key means that the first try is still being served."""
     is_being_served = response.status_code == 409 and json_object(response).get("field") == "Idempotency-Key"
     return is_being_served or response.status_code in TRANSIENT_STATUSES
 
 
 def _is_hopeless(outcome: object) -> bool:
-    """A certificate that does not fit will not fit in a second either."""
+    """True for errors that no retry can mend, such as an invalid certificate."""
     error = outcome if isinstance(outcome, BaseException) else None
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -40,51 +40,51 @@ class SubmittedTask:
     user_id: str
     #: its number among all tasks of the user, from 1; 0 as long as it is scheduled
     seq: int
-    #: its number in line, 1 for the first task that may not start now; 0 when it may start now or is scheduled
+    #: 0 if it may start now or is scheduled; otherwise 1 + the tasks ahead of it
     position: int
     #: the earliest start that the limits allow, or its `run_at`
     planned_at: int
     #: milliseconds from the submit to `planned_at`
     delay_ms: int
-    #: it waits for its turn, over the limit, or for its time
+    #: it is over the limit or scheduled
     queued: bool
     state: State
 
     @property
     def is_scheduled(self) -> bool:
-        """It waits for its time outside of its lane."""
+        """True before its `run_at`: it has not joined its lane."""
         return self.seq == 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as it stands."""
+    """A task's state at the time of the answer."""
 
     task_id: str
     user_id: str
     #: its number among all tasks of the user, from 1; 0 as long as it is scheduled
     seq: int
-    #: the name of what is run
+    #: the name of its function
     task: str
     state: State
-    #: its number in line, 1 for the first task that may not start now; 0 when it may, is scheduled, or has started
+    #: 0 if it may start now, is scheduled or has started; otherwise 1 + the tasks ahead of it
     position: int
     #: the earliest start that the limits allowed at its submit
     planned_at: int
-    #: when it will start, as far as is known now; None once it started, and in a lane that is paused without an end
+    #: its estimated start; None once it started, and in a lane that is paused without an end
     estimated_at: int | None
     submitted_at: int
     #: None until it starts
     started_at: int | None
     #: None until it ends
     completed_at: int | None
-    #: how often it was started
+    #: attempts so far
     attempts: int
-    #: returned by its function; None until it succeeded
+    #: its function's result; None until it succeeded
     result: Any
-    #: why the last attempt failed; None when none did
+    #: the last attempt's error; None without one
     error: str | None
-    #: when it was to join its lane; None when at once
+    #: when a scheduled task joins its lane; None for other tasks
     run_at: int | None
     #: URL of the callback; None without one
     callback_url: str | None
@@ -95,13 +95,13 @@ class Task:
 
     @property
     def is_scheduled(self) -> bool:
-        """It waits for its time outside of its lane."""
+        """True before its `run_at`: it has not joined its lane."""
         return self.seq == 0 and not self.has_ended
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A quota per window, and what is left of it."""
+    """A limit, and the starts that it still allows."""
 
     name: str
     #: starts in a window
@@ -109,23 +109,23 @@ class Limit:
     window_seconds: int
     #: starts that a submit could still use now
     remaining: int
-    #: seconds until there is more
+    #: seconds until more starts are allowed
     reset_seconds: int
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A user's line."""
+    """A user's lane."""
 
     user_id: str
-    #: as they are written, `1/second; 20/minute`
+    #: as text: `1/second; 20/minute`
     limits: str
     #: the user has limits of its own
     own_limits: bool
     policies: tuple[Limit, ...]
     #: tasks waiting
     backlog: int
-    #: the id of the task that runs now; None when none does
+    #: the running task's id; None if no task runs
     running: str | None
     #: None when no task waits, or the lane is paused without an end
     next_start_at: int | None
@@ -152,7 +152,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Health:
-    """How Paceline's services are: each is `ok`, or what is wrong with it."""
+    """The state of Paceline's services: `ok`, or the error."""
 
     status: str
     dynamodb: str

@@ -1,3 +1,3 @@
-"""The one place that says which client this is."""
+"""The client's version."""
 
 __version__ = "1.0.0"

@@ -1,4 +1,4 @@
-"""Waiting for a task's end: asleep until it should start, then with a look now and then."""
+"""Waits for a task's outcome: sleeps until the task should start, then polls it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from paceline_client.errors import UnavailableError, WaitTimeoutError
 from paceline_client.sender import Clock, Sender
 from paceline_client.values import Task
 
-#: Seconds between two looks at a task that should have started; they grow from the first to the last.
+#: Shortest and longest seconds between two polls of a task that should have started.
 FIRST_LOOK_SECONDS = 0.1
 LAST_LOOK_SECONDS = 5.0
 LOOK_GROWTH = 1.5
-#: A longer sleep would notice too late that the task was cancelled or the lane's limits were changed.
+#: Longest sleep in seconds: cancellations and changed limits are noticed after it.
 MAX_SLEEP_SECONDS = 60.0
-#: Seconds for a request even when the time is over, so that the last one can succeed.
+#: Seconds that the last request gets, even after the deadline.
 SHORTEST_TRY_SECONDS = 1.0
-#: A server's clock that differs by less may as well be right: the Date header has whole seconds.
+#: Clock differences below this, in seconds, are ignored: the Date header has whole seconds.
 CLOCK_DOUBT_SECONDS = 2.0
 
 
@@ -38,7 +38,7 @@ class Waiting:
         self._seen: Task | None = None
 
     def ended(self) -> Task:
-        """The task once it has ended; WaitTimeoutError when it has not in time."""
+        """Returns the finished task. WaitTimeoutError after the deadline."""
         look = FIRST_LOOK_SECONDS
         while True:
             task, until_start = self._look()
@@ -50,7 +50,7 @@ class Waiting:
                 look = min(look * LOOK_GROWTH, LAST_LOOK_SECONDS)
 
     def _look(self) -> tuple[Task, float]:
-        """The task, and the seconds until it should start, 0 when that is not known."""
+        """Returns the task and the seconds until its estimated start, 0 if unknown."""
         left = self._left()
         try:
             response = self._sender.send(self._call, None if left is None else max(left, SHORTEST_TRY_SECONDS))
@@ -73,6 +73,6 @@ class Waiting:
         return None if self._deadline is None else self._deadline - self._clock.monotonic()
 
     def _server_now(self, response: httpx.Response) -> float:
-        """Epoch seconds by the server's clock where this machine's is off, else by this machine's, which is finer."""
+        """Returns epoch seconds: this machine's clock, or the server's if they differ."""
         here, there = self._clock.now(), http_date(response.headers.get("Date", ""))
         return here if there is None or abs(there - here) <= CLOCK_DOUBT_SECONDS else there
