@@ -68,7 +68,9 @@ def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None
     """
     client = _client(endpoint_url)
     try:
-        outputs = deploy_stack(client, stack_name(stage), TEMPLATE.read_text(), {"Stage": stage}, progress=progress)
+        outputs = deploy_stack(
+            client, stack_name(stage), {"TemplateBody": TEMPLATE.read_text()}, {"Stage": stage}, progress=progress
+        )
     except (BotoCoreError, ClientError) as error:
         raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
     return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
@@ -88,7 +90,7 @@ def stack_outputs(endpoint_url: str | None, stage: str) -> dict[str, str]:
 def deploy_stack(
     client: CloudFormationClient,
     name: str,
-    template: str,
+    template: Mapping[str, str],
     parameters: Mapping[str, str],
     *,
     capabilities: Iterable[str] = (),
@@ -97,19 +99,28 @@ def deploy_stack(
 ) -> dict[str, str]:
     """Create the stack, or update it, wait until that is done, and return its outputs by name.
 
-    A stack that needs no change is left alone; one whose creation failed before is deleted first. Raises StackError
-    with the first failed resource's reason, and whatever boto3 raises for a refused call.
+    template: TemplateBody or TemplateURL. A stack that needs no change is left alone; one whose creation failed before
+    is deleted first. Raises StackError with the first failed resource's reason, and whatever boto3 raises for a refused
+    call.
     """
     say = progress or _say_nothing
     request: dict[str, Any] = {
         "StackName": name,
-        "TemplateBody": template,
+        **template,
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         "Capabilities": list(capabilities),
     }
     if _submit(client, name, request, say, timeout_seconds):
         _wait(client, name, say, timeout_seconds)
     return _outputs(_find(client, name))
+
+
+def stack_resources(client: CloudFormationClient, name: str) -> set[str]:
+    """The logical ids of the stack's resources; empty if it does not exist."""
+    if _find(client, name) is None:
+        return set()
+    pages = client.get_paginator("list_stack_resources").paginate(StackName=name)
+    return {resource["LogicalResourceId"] for page in pages for resource in page["StackResourceSummaries"]}
 
 
 def _say_nothing(_line: str) -> None:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.deployed import (
-    Account,
-    chalice_state,
-    find_account,
-    leftovers,
-    rest_api_ids,
-    state_json,
-    sweep,
-    wait_for_triggers,
-)
+from infra.deploy.account import Account, find_account
+from infra.deploy.artifacts import Artifacts
 from infra.deploy.errors import DeployError, explained
-from infra.deploy.front_door import set_up_front_door
+from infra.deploy.leftovers import delete_leftovers
 from infra.deploy.package import package
-from infra.deploy.project import project_folder, with_names
-from infra.deploy.run_chalice import run_chalice
-from infra.deploy.stages import GUARDED_STAGES, ROOT, Stage, function_settings, read_stage
+from infra.deploy.stages import GUARDED_STAGES, Stage, function_settings, read_stage
 from infra.environment import aws_environment, environment
-from infra.stack import TEMPLATE, StackError, delete_stack, deploy_stack, output_variables, stack_name
+from infra.stack import StackError, delete_stack, deploy_stack, stack_name, stack_resources
 
+#: SAM creates roles, and CloudFormation runs it on the template.
+_CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
+#: Oldest Python of the functions: AWS refuses new functions with older ones, and SnapStart needs it.
+_OLDEST_PYTHON = (3, 12)
 #: Seconds to wait for the first answer of a new API with a cold function.
 _ANSWER_SECONDS = 60
 
@@ -54,6 +50,7 @@ def destroy(stage_name: str) -> None:
 
 def write_package(stage_name: str, out: Path) -> None:
     """Write the stage as one SAM template and one archive to `out`, and print where. DeployError when that fails."""
+    _require_python()
     stage = read_stage(stage_name)
     package(stage, function_settings(environment(), stage.name), out)
     _say(f"{out / 'sam.json'} and {out / 'deployment.zip'} are ready")
@@ -66,27 +63,23 @@ def _say(line: str) -> None:
 def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
     settings = function_settings(env, stage.name)
     account = _account(env)
+    if not account.endpoint_url:
+        _require_python()
     _say(f"Deploying stage {stage.name} to {account}")
-    with _step("the stack", account):
+    with _step("the stack", account), TemporaryDirectory(prefix="paceline-package-") as folder:
+        _refuse_former_deployment(account, stage)
+        template = package(stage, settings, Path(folder), is_local=bool(account.endpoint_url))
+        artifacts = Artifacts(account, stage)
         outputs = deploy_stack(
             account.client("cloudformation"),
             stack_name(stage.name),
-            TEMPLATE.read_text(),
-            {"Stage": stage.name, "LogRetentionDays": str(stage.log_retention_days), "LateMs": str(stage.late_ms)}
-            | ({"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {}),
+            {"TemplateURL": artifacts.upload(template, template.with_name("deployment.zip"))},
+            {"AlarmTopicArn": env["ALARM_TOPIC_ARN"]} if env.get("ALARM_TOPIC_ARN") else {},
+            capabilities=_CAPABILITIES,
             progress=_say,
         )
-    settings |= output_variables(outputs)
-    with _step("the functions", account):
-        state = chalice_state(account, stage)
-        with project_folder(stage.name, settings, with_names(account.names(stage.name)), state) as folder:
-            deployed = run_chalice("deploy", stage.name, folder, stage.maximum_concurrency)
-        wait_for_triggers(account, deployed)
-    _remember(stage, deployed)
-    rest_api = next(resource for resource in deployed["resources"] if resource["resource_type"] == "rest_api")
-    with _step("the API's throttling and error answers", account):
-        set_up_front_door(account, stage, rest_api["rest_api_id"])
-    url = _url(account, stage, rest_api)
+        artifacts.delete_earlier()
+    url = _url(account, stage, outputs)
     _wait_for_answer(url)
     _say(f"Deployed stage {stage.name}: {url}")
 
@@ -96,18 +89,39 @@ def _destroy(stage: Stage, env: Mapping[str, str]) -> None:
         raise DeployError(f"this deletes all tasks of stage {stage.name}", f"confirm with DESTROY={stage.name}")
     account = _account(env)
     _say(f"Destroying stage {stage.name} in {account}")
-    with _step("the functions", account):
-        _delete_functions(account, stage)
-    _remember(stage, None)
     with _step("the stack", account):
         delete_stack(account.client("cloudformation"), stack_name(stage.name))
         _say(f"deleted stack {stack_name(stage.name)}")
-        for name in sweep(account, stage):
+        for name in delete_leftovers(account, stage):
             _say(f"deleted {name}, which the stack left behind")
-        left = leftovers(account, stage)
-    if left:
-        raise DeployError(f"not deleted: {', '.join(left)}")
+        Artifacts(account, stage).delete()
     _say(f"Destroyed stage {stage.name}; nothing is left")
+
+
+def _require_python() -> None:
+    if sys.version_info < _OLDEST_PYTHON:
+        found, oldest = (".".join(map(str, version[:2])) for version in (sys.version_info, _OLDEST_PYTHON))
+        raise DeployError(
+            f"the functions would run on Python {found}, AWS needs {oldest} or later",
+            f"delete .venv, and name another interpreter: make deploy PYTHON=python{oldest}",
+        )
+
+
+def _refuse_former_deployment(account: Account, stage: Stage) -> None:
+    """DeployError if an earlier version deployed the functions outside of the stack, which then can't create them."""
+    if "APIHandler" in stack_resources(account.client("cloudformation"), stack_name(stage.name)):
+        return
+    names = [found["FunctionName"] for found in _functions(account)]
+    if stage.full_name in names:
+        raise DeployError(
+            f"an earlier version deployed the functions of stage {stage.name} outside of the stack",
+            "docs/production/deploy.md tells how to replace them: 'A stage that an earlier version deployed'",
+        )
+
+
+def _functions(account: Account) -> list[dict[str, str]]:
+    pages = account.client("lambda").get_paginator("list_functions").paginate()
+    return [function for page in pages for function in page["Functions"]]
 
 
 def _account(env: Mapping[str, str]) -> Account:
@@ -126,32 +140,12 @@ def _step(what: str, account: Account) -> Iterator[None]:
         raise explained(what, error, account.endpoint_url) from error
 
 
-def _delete_functions(account: Account, stage: Stage) -> None:
-    # Chalice's state names one API and one trigger; an interrupted deployment may have left a second one.
-    for extra in rest_api_ids(account, stage)[1:]:
-        account.client("apigateway").delete_rest_api(restApiId=extra)
-    state = chalice_state(account, stage)
-    if state["resources"]:
-        with project_folder(stage.name, {}, with_names(account.names(stage.name)), state) as folder:
-            run_chalice("delete", stage.name, folder)
-
-
-def _remember(stage: Stage, deployed: dict[str, object] | None) -> None:
-    """Writes the state file that `chalice url` and `chalice logs` read; our own code does not read it."""
-    path = ROOT / ".chalice" / "deployed" / f"{stage.name}.json"
-    if deployed is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(state_json(deployed))
-
-
-def _url(account: Account, stage: Stage, rest_api: Mapping[str, str]) -> str:
+def _url(account: Account, stage: Stage, outputs: Mapping[str, str]) -> str:
     """Returns the API's URL; LocalStack has one host name for all APIs."""
     if account.endpoint_url:
-        endpoint = account.endpoint_url.rstrip("/")
-        return f"{endpoint}/restapis/{rest_api['rest_api_id']}/{stage.api_gateway_stage}/_user_request_"
-    return rest_api["rest_api_url"].rstrip("/")
+        path = f"restapis/{outputs['RestAPIId']}/{stage.api_gateway_stage}/_user_request_"
+        return f"{account.endpoint_url.rstrip('/')}/{path}"
+    return outputs["EndpointURL"].rstrip("/")
 
 
 def _wait_for_answer(url: str) -> None:

@@ -1,7 +1,4 @@
-"""Configures API Gateway: throttling, and error responses in the app's format.
-
-One table in two forms: API calls for a deployed stage, and properties for the packaged template.
-"""
+"""Configures API Gateway: throttling, and error responses in the app's format."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from infra.deploy.deployed import Account
 from infra.deploy.stages import Stage
 
 
@@ -69,38 +65,8 @@ GATEWAY_RESPONSES = (
 )
 
 
-def set_up_front_door(account: Account, stage: Stage, rest_api_id: str) -> None:
-    """Sets the deployed API's responses and throttling. Each Chalice deployment resets the responses."""
-    client = account.client("apigateway")
-    for response in GATEWAY_RESPONSES:
-        client.put_gateway_response(restApiId=rest_api_id, **_as_call(response))
-    # The responses take effect with the next API deployment.
-    client.create_deployment(restApiId=rest_api_id, stageName=stage.api_gateway_stage)
-    client.update_stage(
-        restApiId=rest_api_id,
-        stageName=stage.api_gateway_stage,
-        patchOperations=[
-            _replace("/*/*/throttling/rateLimit", stage.throttling_rate),
-            _replace("/*/*/throttling/burstLimit", stage.throttling_burst),
-        ],
-    )
-
-
-def _replace(path: str, value: int) -> dict[str, str]:
-    return {"op": "replace", "path": path, "value": str(value)}
-
-
-def _as_call(response: GatewayResponse) -> dict[str, Any]:
-    call: dict[str, Any] = {
-        "responseType": response.kind,
-        "responseParameters": {f"gatewayresponse.header.{name}": value for name, value in response.headers.items()},
-        "responseTemplates": {"application/json": response.body},
-    }
-    return call | ({"statusCode": str(response.status)} if response.status else {})
-
-
-def packaged_front_door(stage: Stage) -> dict[str, Any]:
-    """Returns the same configuration as properties of the SAM template's API."""
+def front_door(stage: Stage) -> dict[str, Any]:
+    """Returns the properties of the SAM template's API."""
     return {
         "GatewayResponses": {response.kind: _as_property(response) for response in GATEWAY_RESPONSES},
         "MethodSettings": [

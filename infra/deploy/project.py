@@ -1,14 +1,11 @@
-"""Builds Chalice's project folder: a copy of the app with one deployment's configuration and policies.
-
-Keeps account numbers and queue URLs out of the work tree.
-"""
+"""Builds the folder that Chalice packages: a copy of the app with one stage's configuration and policies."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,18 +19,12 @@ _CACHE = ROOT / ".chalice" / "deployments"
 #: Excluded from the package: Chalice vendors its own runtime, the rest of it is a command-line tool.
 _NOT_PACKAGED = re.compile(r"chalice\b", re.IGNORECASE)
 
-#: Maps a policy's resource, with `${...}` variables, to its deployed form.
-Substitution = Callable[[str], Any]
-
 
 @contextmanager
-def project_folder(
-    stage: str, environment: Mapping[str, Any], substitution: Substitution, state: Mapping[str, Any] | None = None
-) -> Iterator[Path]:
+def project_folder(stage: str, environment: Mapping[str, Any], architecture: str) -> Iterator[Path]:
     """Yields a temporary folder with the app as it is to be deployed.
 
     environment: variables for all functions, over the configuration's own; secrets only for functions that need them.
-    state: the deployed resources, in the form of Chalice's state file.
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
@@ -43,28 +34,20 @@ def project_folder(
         if _CACHE.exists():
             shutil.copytree(_CACHE, chalice / "deployments", ignore=shutil.ignore_patterns("*.new"))
         for policy in (ROOT / ".chalice").glob("policy-*.json"):
-            _write_json(chalice / policy.name, substituted(json.loads(policy.read_text()), substitution))
-        _write_json(chalice / "config.json", _configuration(stage, environment))
-        if state is not None:
-            (chalice / "deployed").mkdir()
-            _write_json(chalice / "deployed" / f"{stage}.json", state)
+            _write_json(chalice / policy.name, with_intrinsics(json.loads(policy.read_text())))
+        _write_json(chalice / "config.json", _configuration(stage, environment) | {"lambda_architecture": architecture})
         yield folder
         _keep_packages(chalice / "deployments")
 
 
-def substituted(policy: dict[str, Any], substitution: Substitution) -> dict[str, Any]:
-    """Returns the policy with resolved resource names."""
-    return {
-        **policy,
-        "Statement": [
-            {**statement, "Resource": substitution(statement["Resource"])} for statement in policy["Statement"]
-        ],
-    }
+def with_intrinsics(policy: dict[str, Any]) -> dict[str, Any]:
+    """Returns the policy with a CloudFormation intrinsic for each resource that contains `${...}` variables."""
+    statements = [{**statement, "Resource": _intrinsic(statement["Resource"])} for statement in policy["Statement"]]
+    return {**policy, "Statement": statements}
 
 
-def with_names(names: Mapping[str, str]) -> Substitution:
-    """Returns a substitution of `${name}`. It raises KeyError for an unknown name."""
-    return lambda resource: re.sub(r"\$\{([^}]+)\}", lambda match: names[match[1]], resource)
+def _intrinsic(resource: str) -> Any:
+    return {"Fn::Sub": resource} if "${" in resource else resource
 
 
 def _copy_app(folder: Path) -> None:

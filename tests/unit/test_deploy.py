@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from infra.deploy.run_chalice import event_source_mapping
 
 from infra.deploy.errors import DeployError, explained
 from infra.deploy.project import project_folder, with_names
-from infra.deploy.run_chalice import event_source_mapping
 from infra.deploy.stages import ROOT, function_settings, read_stage
 
 NAMES = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012", "Stage": "dev"}
