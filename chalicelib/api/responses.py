@@ -19,7 +19,7 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.lane import FOREVER_MS, opens_at
+from chalicelib.core.lane import FOREVER_MS, plans_from
 from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
@@ -27,7 +27,7 @@ from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -74,6 +74,8 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
         detail = f"The last of them starts in about {last.delay_ms} ms."
     if outcome.is_pause_endless:
         detail = "The lane is paused: it goes on when it is resumed."
+    elif ahead := task_ahead(outcome.lane, outcome.now_ms):
+        detail = f"{ahead}, and a lane runs one task at a time. {detail}"
     elif outcome.is_paused:
         detail = f"The lane is paused for a time. {detail}"
     violated = _violated(outcome.limits, outcome.lane.planned[1:], outcome.now_ms)
@@ -87,7 +89,7 @@ def _submit_headers(outcome: Submitted) -> Headers:
         headers = rate_limit_headers(limits, planned, planned[1:], now_ms)
         # At least 1: the end of a pause without one is unknown, and may come within the next second.
         return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
-    ready_at = earliest_start(planned, limits, now_ms)
+    ready_at = max(earliest_start(planned, limits, now_ms), outcome.ready_at)
     headers = rate_limit_headers(limits, planned, planned, now_ms)
     return headers | {"Retry-After": str(_seconds(ready_at - now_ms))}
 
@@ -209,7 +211,9 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None if is_endless else earliest_start(lane.planned, view.limits, opens_at(lane, now_ms)),
+        open_at=None
+        if is_endless
+        else earliest_start(lane.planned, view.limits, plans_from(lane, view.limits, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,

@@ -17,12 +17,14 @@ from chalicelib.aws.dynamodb_expression import (
 )
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
 #: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
+#: Average run time, milliseconds, below which the tasks of a backlog hardly delay each other.
+BRIEF_MS = 10
 
 
 class DynamoDBLaneStore:
@@ -40,8 +42,10 @@ class DynamoDBLaneStore:
         with unavailable("DynamoDB"):
             self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id))
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
+        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id, only_if_free))
         return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -69,6 +73,9 @@ class DynamoDBLaneStore:
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
         return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
 
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        return isinstance(self._update(user_id, end_lease_expression(lease, now_ms, took_ms)), Written)
+
     def _update(self, user_id: str, expression: Expression) -> Write:
         with conditional("writing the lane") as condition:
             condition.item = self._client.update_item(
@@ -82,7 +89,7 @@ class DynamoDBLaneStore:
         return Written(lane) if condition.holds else Stale(lane)
 
 
-def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:
+def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_free: bool) -> Expression:
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
@@ -93,6 +100,12 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expressi
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
+    phase = f"{update.name('running')}.{update.name('phase')}"
+    if only_if_free:
+        update.conditions.append(f"attribute_not_exists({phase})")
+        update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
+    else:
+        update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -116,6 +129,8 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
     update.increment("started")
+    if lane.took_ms:
+        update.set("took_ms", number(lane.took_ms))
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
     update.absent("throttled_until")
@@ -136,6 +151,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    if lane.took_ms:
+        update.set("took_ms", number(lane.took_ms))
     if lane.admitted != seen.admitted:
         update.set("admitted", number(lane.admitted))
         update.equals("admitted", seen.admitted)
@@ -163,6 +180,8 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
+    if changed.running != seen.running:
+        update.set("running", lease_value(changed.running))
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
@@ -181,17 +200,31 @@ def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
 
 
 def renew_lease_expression(lease: Lease, until: int) -> Expression:
-    update = Expression()
-    running, field, token = update.name("running"), update.name("until"), update.name("token")
-    update.sets.append(f"{running}.{field} = {update.value(number(until))}")
-    update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
-    return update
+    return _lease_expression(lease, until, Phase.RUNNING, lease.token)
 
 
 def release_lease_expression(lease: Lease, retry_at: int) -> Expression:
-    update = renew_lease_expression(lease, retry_at)
-    running, token = update.name("running"), update.name("token")
-    update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
+    return _lease_expression(lease, retry_at, Phase.RETRY, lease.last_token)
+
+
+def end_lease_expression(lease: Lease, now_ms: int, took_ms: int) -> Expression:
+    update = _lease_expression(lease, now_ms, Phase.STARTED, lease.last_token)
+    update.set("took_ms", number(took_ms))
+    return update
+
+
+def _lease_expression(lease: Lease, until: int, phase: Phase, token: str) -> Expression:
+    """Changes the lease if it is still that one."""
+    update = Expression()
+    running, name = update.name("running"), update.name("token")
+    update.sets.append(f"{running}.{update.name('until')} = {update.value(number(until))}")
+    if phase is Phase.STARTED:
+        update.removes.append(f"{running}.{update.name('phase')}")
+    else:
+        update.sets.append(f"{running}.{update.name('phase')} = {update.value(_phase(phase))}")
+    if token != lease.token:
+        update.sets.append(f"{running}.{name} = {update.value({'S': token})}")
+    update.conditions.append(f"{running}.{name} = {update.value({'S': lease.token})}")
     return update
 
 
@@ -202,6 +235,18 @@ def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update.set("throttled_reason", {"S": reason})
     update.increment("revision")
     return update
+
+
+def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
+    """Tasks are short, or none waits and the newest start was so long ago that a running task would be marked."""
+    took, brief = update.name("took_ms"), update.value(number(BRIEF_MS))
+    none_waits = f"{update.name('admitted')} = {update.name('started_seq')}"
+    newest = f"{update.name('starts')}[0] <= {update.value(number(now_ms - MARKED_BY_MS))}"
+    return f"(attribute_not_exists({took}) OR {took} < {brief} OR ({none_waits} AND {newest}))"
+
+
+def _phase(phase: Phase) -> Item:
+    return {"S": phase.value}
 
 
 def _same_lease(update: Expression, seen: Lane) -> None:
@@ -227,6 +272,7 @@ def lease_value(lease: Lease | None) -> Item:
             "token": {"S": lease.token},
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
+            **({"phase": _phase(lease.phase)} if lease.phase is not Phase.STARTED else {}),
         }
     }
 
@@ -250,6 +296,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         started=integer(item, "started"),
         starts=integers(item, "starts"),
         running=_lease_of(item["running"]["M"]) if "running" in item else None,
+        took_ms=integer(item, "took_ms"),
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
         paused_until=integer(item, "paused_until") if "paused_until" in item else None,
         cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
@@ -270,4 +317,5 @@ def _lease_of(fields: Item) -> Lease:
         fields["token"]["S"],
         integers(fields, "starts"),
         integer(fields, "filled_seq"),
+        Phase(fields.get("phase", {}).get("S", "")),
     )

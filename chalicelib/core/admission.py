@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Lane, opens_at
+from chalicelib.core.lane import Lane, plans_from
 from chalicelib.core.limits import Limits, earliest_start, memory_needed
 
 
@@ -37,7 +37,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     (6000, 7000)
     """
     planned = list(lane.planned)
-    begin = opens_at(lane, now_ms)
+    begin = plans_from(lane, limits, now_ms)
     for _ in range(count):
         planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
     after = replace(

@@ -4,11 +4,29 @@ A decision says what to write; a store writes it on condition that the lane is s
 """
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from chalicelib.core.limits import Limits, earliest_start, memory_needed
+
+#: Milliseconds after which a running task is marked in the lane. A task that is expected to wait less than this for the
+#: tasks ahead may start now.
+MARKED_AFTER_MS = 1_000
+#: Milliseconds after its start by which the mark of a task that still runs is stored, with room for the write.
+MARKED_BY_MS = 1_500
+
+
+class Phase(Enum):
+    """What the lane knows about the task of its newest start."""
+
+    #: it started; its end is known only if it ran for a second
+    STARTED = ""
+    #: it has run for a second, and has not ended unless its lease has
+    RUNNING = "running"
+    #: its attempt is over and the next one may start once the lease ends
+    RETRY = "retry"
 
 
 class Lease(Struct, frozen=True):
@@ -25,6 +43,7 @@ class Lease(Struct, frozen=True):
     starts: tuple[int, ...] = ()
     #: the task's seq if it runs out of order, on a later task's message, which then waits for its outcome; else 0
     filled_seq: int = 0
+    phase: Phase = Phase.STARTED
 
     @property
     def last_token(self) -> str:
@@ -49,6 +68,8 @@ class Lane(Struct, frozen=True):
     #: real starts, newest first, epoch ms
     starts: tuple[int, ...] = ()
     running: Lease | None = None
+    #: average run time of the user's latest tasks, milliseconds; 0 while unknown
+    took_ms: int = 0
     #: the user's own limits, None for the deployment's
     limits: Limits | None = None
     #: epoch ms until which no task starts; None when not paused
@@ -85,6 +106,11 @@ class Lane(Struct, frozen=True):
         """True while no other worker may take the task of the lane's newest start."""
         return self.running is not None and self.running.until > now_ms
 
+    @property
+    def retrying(self) -> Lease | None:
+        """The lease of the task that waits between two attempts, at the head of the lane."""
+        return self.running if self.running and self.running.phase is Phase.RETRY else None
+
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms
 
@@ -92,26 +118,77 @@ class Lane(Struct, frozen=True):
         return self.limits or default
 
 
-def estimated_starts(lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int]) -> list[int]:
+def estimated_starts(
+    lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int], with_run_times: bool = False
+) -> list[int]:
     """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
 
-    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as over now.
+    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as over now. A task
+    between two attempts starts before them.
+    with_run_times: each task waits for the end of the one before it, by the lane's average run time.
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
-    begin = opens_at(lane, now_ms)
+    begin, took_ms = opens_at(lane, now_ms), lane.took_ms if with_run_times else 0
+    if lane.retrying:
+        starts.insert(0, retry_at(lane, limits, now_ms))
+        begin = max(begin, starts[0] + took_ms)
+    elif with_run_times:
+        begin = max(begin, expected_end(lane, now_ms) or 0)
     for at in planned:
         starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
         estimates.append(starts[0])
+        begin = starts[0] + took_ms
         del starts[memory_needed(limits) :]
     return estimates
 
 
-def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
-    """The position of a task that was just admitted: 0 if the limits let it start now, else its number in line.
+def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """When the task between two attempts will start, epoch ms."""
+    backoff_ends_at = lane.retrying.until if lane.retrying else 0
+    begin = max(opens_at(lane, now_ms), backoff_ends_at)
+    return earliest_start(lane.starts, limits, begin, forgotten=lane.started > len(lane.starts))
 
-    While limits, a pause or throttling keep even the first waiting task from starting, that one has position 1. A task
-    whose planned start has come has position 0 even if workers are late: positions tell of the user's limits only.
+
+def expected_end(lane: Lane, now_ms: int) -> int | None:
+    """When the lane's started task will end, by the average run time, epoch ms; None if none is known to run.
+
+    A marked task that has outlasted the average ends in a second at the earliest. A task without a mark counts as
+    running while it may not have been marked yet, if the average says that it runs.
+
+    >>> lease = Lease("t1", 1, until=15_000, token="w")
+    >>> lane = Lane("ann", starts=(5_000,), running=lease, took_ms=3_000)
+    >>> [expected_end(lane, now_ms) for now_ms in (5_400, 6_499, 6_500)]
+    [8000, 8000, None]
+    >>> marked = replace(lane, running=replace(lease, phase=Phase.RUNNING))
+    >>> [expected_end(marked, now_ms) for now_ms in (6_500, 9_000, 15_000)]
+    [8000, 10000, None]
+    """
+    lease = lane.running
+    if lane.retrying:
+        return max(now_ms, lane.retrying.until) + lane.took_ms
+    if lease is None or lease.until <= now_ms or not lane.starts:
+        return None
+    started_at = lane.starts[0]
+    if lease.phase is Phase.RUNNING:
+        return max(started_at + lane.took_ms, now_ms + MARKED_AFTER_MS)
+    return started_at + lane.took_ms if now_ms < started_at + min(lane.took_ms, MARKED_BY_MS) else None
+
+
+def busy_ms(lane: Lane, seq: int, now_ms: int) -> int:
+    """How long the tasks ahead of that seq keep the lane, which runs one task at a time; 0 if less than a second."""
+    end = expected_end(lane, now_ms)
+    expected_ms = (end - now_ms if end else 0) + lane.waiting_before(seq) * lane.took_ms
+    return expected_ms if expected_ms >= MARKED_AFTER_MS else 0
+
+
+def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
+    """The position of a task that was just admitted: 0 if it may start now, else its number in line.
+
+    It may not start now if limits, a pause or throttling keep it, or if the tasks ahead run for a second or more.
+    While these keep even the first of those that wait from starting, that one is number 1; a running task, and one
+    between two attempts, is ahead of it. Behind workers that are late a task has position 0 all the same: the user did
+    not cause that wait.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> limits = parse_limits("1/second; 20/minute")
@@ -119,11 +196,23 @@ def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: i
     >>> [position_of(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
     [1, 2]
     """
-    ahead, is_paused = lane.waiting_before(seq), lane.is_paused(now_ms)
-    if planned_at <= now_ms and not is_paused:
+    is_paused = lane.is_paused(now_ms)
+    if planned_at <= now_ms and not is_paused and not busy_ms(lane, seq, now_ms):
         return 0
-    does_first_wait = is_paused or estimated_starts(lane, limits, now_ms, [now_ms])[0] > now_ms
+    is_running = not lane.retrying and (expected_end(lane, now_ms) or 0) >= now_ms + MARKED_AFTER_MS
+    ahead = lane.waiting_before(seq) + (is_running or lane.retrying is not None)
+    does_first_wait = is_paused or is_running or _first_start(lane, limits, now_ms) > now_ms
     return ahead + 1 if does_first_wait else max(1, ahead)
+
+
+def _first_start(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """When the first of the waiting tasks may start; a task between two attempts is the first."""
+    return retry_at(lane, limits, now_ms) if lane.retrying else estimated_starts(lane, limits, now_ms, [now_ms])[0]
+
+
+def plans_from(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """The earliest planned start of a new task: after pause, throttling, and the next attempt of a failed task."""
+    return estimated_starts(lane, limits, now_ms, [now_ms])[0] if lane.retrying else opens_at(lane, now_ms)
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:
@@ -154,6 +243,15 @@ def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
     return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
 
 
+def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane:
+    """The lane with its task between two attempts, which has that seq, cancelled; the tasks behind it start at once."""
+    lease = lane.retrying
+    assert lease is not None, "a task waits for its next attempt"
+    over = replace(lease, phase=Phase.STARTED, until=now_ms)
+    lane = replace(without(lane, {lease.task_id: seq}), running=over)
+    return _replanned(lane, lane.limits_or(default), now_ms)
+
+
 def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
     estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
@@ -167,6 +265,17 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
         replanned_at=opens_at(lane, now_ms),
         revision=lane.revision + 1,
     )
+
+
+def with_run_time(lane: Lane, took_ms: int) -> Lane:
+    """The lane with one more task in its average run time, in which the latest ones count most.
+
+    >>> from itertools import accumulate
+    >>> list(accumulate((3_000, 3_000, 1_000), with_run_time, initial=Lane("ann")))[-1].took_ms
+    2500
+    """
+    average_ms = (3 * lane.took_ms + took_ms) // 4 if lane.took_ms else took_ms
+    return replace(lane, took_ms=max(1, average_ms))  # 0 stands for unknown
 
 
 #: A pause without an end: the year 9999, epoch ms.

@@ -57,8 +57,14 @@ class LaneStore(Protocol):
         """Returns the lane by a strongly consistent read; an empty lane if it does not exist."""
         ...
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it."""
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
+        """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it.
+
+        Stale also while a task waits between two attempts, and with only_if_free while the lane says that tasks keep it
+        for a second or more (`busy_ms`).
+        """
         ...
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -67,6 +73,8 @@ class LaneStore(Protocol):
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         """Claims the first attempt of the lane's next task at start.at, on an ordinary lane that allows it.
+
+        Stores the average run time of start.lane, if that is known.
 
         Stale also while the newest lease is of a task that ran out of order: it must be finished first.
         """
@@ -77,7 +85,10 @@ class LaneStore(Protocol):
         ...
 
     def change(self, seen: Lane, changed: Lane) -> Write:
-        """Writes the whole lane except the lease. Stale if any task was admitted or started, or the lane changed."""
+        """Writes the whole lane. Stale if any task was admitted or started, or the lane changed.
+
+        Leaves the lease as it is, except that of a task between two attempts, which no worker holds.
+        """
         ...
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
@@ -92,11 +103,21 @@ class LaneStore(Protocol):
         ...
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
-        """Moves the end of the lease to `until`, epoch ms. False when it was released or another worker has it."""
+        """Marks the task as running, and moves the end of its lease to `until`, epoch ms.
+
+        False when the lease was released or another worker has it.
+        """
         ...
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
         """Ends the attempt: its task may be claimed again from `retry_at` on, epoch ms.
+
+        A renewal that arrives after it changes nothing. False when it was released or another worker has it.
+        """
+        ...
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        """Ends the lease of a finished task at now_ms, and stores the lane's average run time.
 
         A renewal that arrives after it changes nothing. False when it was released or another worker has it.
         """

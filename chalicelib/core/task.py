@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from chalicelib.core.errors import MessageError, NewerMessageError
+from chalicelib.core.lane import Lease
 
 #: A payload or a result: any JSON value.
 Json = Any
@@ -137,6 +138,11 @@ class Outcome(Struct, frozen=True):
     attempts: int
     result: Json = None
     error: str | None = None
+
+
+def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:
+    """lease: of the task's last attempt, None before the first."""
+    return Outcome(TaskState.CANCELLED, lease.starts[-1] if lease else None, now_ms, lease.attempt if lease else 0)
 
 
 class TaskRecord(Struct, frozen=True):

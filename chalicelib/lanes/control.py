@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import FOREVER_MS, Lane, paused, resumed, with_limits, without
+from chalicelib.core.lane import FOREVER_MS, Lane, paused, resumed, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.scheduled import CancelScheduled
-from chalicelib.core.task import Outcome, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
 from chalicelib.settings import Settings
 
@@ -60,9 +60,9 @@ class Control:
         return self._lane_view(self._lanes.get(user_id))
 
     def cancel(self, user_id: str, task_id: str) -> TaskView:
-        """Cancels a task that has not started; it takes no start. Doing it again changes nothing.
+        """Cancels a task that waits or is between two attempts; it takes no more start. Repeating it changes nothing.
 
-        NotFoundError if the user has no such task, ConflictError if it has started or finished.
+        NotFoundError if the user has no such task, ConflictError if it is running or finished.
         """
         record = self._cancel_scheduled(self._record(user_id, task_id))
         task = record.task
@@ -73,16 +73,19 @@ class Control:
             view = self._view(self._record(user_id, task_id), lane)
             if view.state is TaskState.CANCELLED:
                 return lane
-            if view.state is not TaskState.QUEUED or task.seq <= lane.started_seq:
-                raise ConflictError("The task has started", f"It is {view.state.value}; only waiting tasks end so.")
+            is_between = lane.retrying is not None and lane.retrying.task_id == task_id
+            if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
+                raise ConflictError("The task has started", _not_cancelled(view.state))
             if len(lane.cancelled) >= MAX_CANCELLED:
                 raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
+            if is_between:
+                return without_retrying(lane, task.seq, self._settings.limits, self._clock.now_ms())
             return without(lane, {task_id: task.seq})
 
         lane = self._change(user_id, cancelled)
-        if lane.head_receipt and task.seq == lane.started_seq + 1:
+        if lane.head_receipt and task.seq <= lane.started_seq + 1:
             self._queue.defer(lane.head_receipt, 0)  # nothing has to wait behind it
-        self._tasks.finish(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        self._tasks.finish(task, cancelled_outcome(lane.lease_of(task_id), self._clock.now_ms()))
         return self.task(user_id, task_id)
 
     def _cancel_scheduled(self, record: TaskRecord) -> TaskRecord:
@@ -144,3 +147,9 @@ class Control:
             self._tasks.get(lane.user_id, lane.running.task_id) if lane.is_leased(now_ms) and lane.running else None
         )
         return view_of_lane(lane, self._settings.limits, now_ms, newest)
+
+
+def _not_cancelled(state: TaskState) -> str:
+    if state is TaskState.QUEUED:
+        return "Its worker does not answer and may still run it. It can be cancelled between two attempts."
+    return f"It is {state.value}. Only a task that waits, is scheduled or is between two attempts can be cancelled."

@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
-from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms
 from chalicelib.core.ports import LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.scheduled import ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
 
 
 class Submitter:
@@ -56,7 +56,8 @@ class Submitter:
         if submission.tasks[0].due_at(now_ms) is not None:
             return self._schedule(submission, ids, is_repeat)
         with self._lock(user_id):
-            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0])
+            is_strict = submission.over_limit is OverLimit.REJECT
+            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict)
             admission = self._admit(write, ids, now_ms, submission.over_limit)
             if isinstance(admission, Refused):
                 return admission
@@ -121,7 +122,7 @@ class Submitter:
                 return self._reserved(write.lane, planned)
             self._retry.pause(tries)
             admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
-            if refused := self._refusal(write.lane, admission.planned[-1], now_ms, over_limit):
+            if refused := self._refusal(write.lane, admission, now_ms, over_limit):
                 return refused
             planned = admission.planned
             write = self._lanes.admit(write.lane, admission)
@@ -170,13 +171,16 @@ class Submitter:
         if self._daily_cap and not is_repeat:
             self._daily_cap.give_back(submission.user_id, due_at, submission.now_ms)
 
-    def _refusal(self, lane: Lane, planned_at: int, now_ms: int, over_limit: OverLimit) -> Refused | None:
-        """planned_at: the last of the tasks' planned starts."""
-        longest_ms = self._settings.max_delay_ms
+    def _refusal(self, lane: Lane, admission: Admission, now_ms: int, over_limit: OverLimit) -> Refused | None:
+        """Decides by the last of the tasks to be admitted."""
+        longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
+        expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
             return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
-        if over_limit is OverLimit.REJECT and planned_at > now_ms:
-            return self._refused(lane, "The limit is reached, and waiting was not wanted.", planned_at, now_ms)
+        if over_limit is OverLimit.REJECT and expected_at > now_ms:
+            limit = "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
+            reason = f"{task_ahead(lane, now_ms) or limit}, and waiting was not wanted."
+            return self._refused(lane, reason, expected_at, now_ms)
         if planned_at - now_ms > longest_ms:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."
             return self._refused(lane, reason, planned_at - longest_ms, now_ms)

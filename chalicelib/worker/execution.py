@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec import Struct
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter, UnavailableError
-from chalicelib.core.lane import Lease
+from chalicelib.core.lane import MARKED_AFTER_MS, Lease, with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
 from chalicelib.core.task import Json, Outcome, Task, TaskState, describe, printable
 from chalicelib.settings import Settings
@@ -27,6 +28,12 @@ class Retry(Struct, frozen=True):
     """The attempt failed; the next one may start at `at`, epoch ms."""
 
     at: int
+
+
+class Ran(Struct, frozen=True):
+    """The task is finished; its function ran for `took_ms`."""
+
+    took_ms: int
 
 
 class _Result(Struct, frozen=True):
@@ -61,8 +68,8 @@ class TaskExecutor:
         self._finalizer = finalizer
         self._end_process = end_process
 
-    def run(self, task: Task, start: Start) -> Retry | None:
-        """Runs the task's function once; None when the task is finished, its outcome logged and stored.
+    def run(self, task: Task, start: Start) -> Retry | Ran:
+        """Runs the task's function once; Ran when the task is finished, its outcome logged and stored.
 
         UnavailableError when it is finished and its outcome could not be logged or stored; the finalizer keeps it.
         """
@@ -83,7 +90,7 @@ class TaskExecutor:
 
     def _finish_or_retry(
         self, task: Task, start: Start, lease: Lease, ended: _Result | _Failure | RetryAfter
-    ) -> Retry | None:
+    ) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
         if isinstance(ended, RetryAfter):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
@@ -91,16 +98,23 @@ class TaskExecutor:
             ended = _Failure(f"throttled {MAX_THROTTLES} times, at last: {describe(ended)}", is_permanent=True)
         if isinstance(ended, _Result):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            self._finalizer.finish(task, start, outcome)
-            return None
+            return self._finish(task, start, outcome)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            self._finalizer.finish(task, start, outcome)
-            return None
+            return self._finish(task, start, outcome)
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
         self._lanes.release_lease(task.user_id, lease, retry.at)
         self._tasks.attempt_failed(task, start.attempt, ended.error)
         return retry
+
+    def _finish(self, task: Task, start: Start, outcome: Outcome) -> Ran:
+        """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
+        self._finalizer.finish(task, start, outcome)
+        lease, took_ms, now_ms = start.lane.running, outcome.completed_at - start.at, self._clock.now_ms()
+        if lease is not None and now_ms - start.at >= MARKED_AFTER_MS:
+            with suppress(UnavailableError):  # the lease ends by itself
+                self._lanes.end_lease(task.user_id, lease, now_ms, with_run_time(start.lane, took_ms).took_ms)
+        return Ran(took_ms)
 
     def _throttle(self, task: Task, lease: Lease, asked: RetryAfter, now_ms: int) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
@@ -134,7 +148,7 @@ class TaskExecutor:
         error = f"it did not end within {self._deadline_ms(task) / 1000:g} s"
         now_ms = self._clock.now_ms()
         try:
-            self._finalizer.finish(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+            self._finish(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
         except UnavailableError:
             pass  # the next attempt decides
         finally:

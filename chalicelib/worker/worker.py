@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from chalicelib.core import visibility
 from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import Lane, with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import NEWER_SECONDS, again_soon
@@ -187,8 +187,8 @@ class Worker:
                 return self._claim_and_run(step, job)
             case Skip():
                 return Done()
-            case DropCancelled():
-                self._finalizer.cancel(task)
+            case DropCancelled(last):
+                self._finalizer.cancel(task, last=last)
                 return self._drop_from_lane(task)
             case GiveUp(start):
                 self._finalizer.give_up(task, start)
@@ -213,8 +213,11 @@ class Worker:
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
-            retry = self._executor.run(task, start)
-        return Deferred(retry.at) if isinstance(retry, Retry) else Done()
+            ended = self._executor.run(task, replace(start, lane=write.lane))
+        if isinstance(ended, Retry):
+            return Deferred(ended.at, job.facts.lane)
+        self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
+        return Done()
 
     def _claim(self, step: Claim, job: _Job) -> Write:
         if step.is_fast:
@@ -257,7 +260,10 @@ class Worker:
         return lease is not None and self._presence.is_served(lease.token)
 
     def _remember(self, lane: Lane) -> Lane:
-        self._remembered.pop(lane.user_id, None)
+        """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""
+        known = self._remembered.pop(lane.user_id, None)
+        if known and known.took_ms and known.started == lane.started:
+            lane = replace(lane, took_ms=known.took_ms)
         self._remembered[lane.user_id] = lane
         if len(self._remembered) > LANES_REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)), None)

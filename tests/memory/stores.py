@@ -11,13 +11,15 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, memory_needed
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 20
+#: Average run time, ms, below which the tasks of a backlog hardly delay each other.
+BRIEF_MS = 10
 #: How many of the newest tasks are looked through for a missing predecessor.
 PREDECESSORS_SEARCHED = 300
 
@@ -40,9 +42,12 @@ class MemoryLaneStore:
             self._lanes[user_id] = how(self.get(user_id))
             return self._lanes[user_id]
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until
+            special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, now_ms))
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
@@ -73,8 +78,9 @@ class MemoryLaneStore:
             return following and not special and _within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
-            starts, started = (start.at, *lane.starts), lane.started + 1
-            return replace(lane, starts=starts, started=started, started_seq=after.started_seq, running=after.running)
+            starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
+            lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
+            return replace(lane, started_seq=after.started_seq, running=after.running)
 
         return own_claim(self._write(after.user_id, fits, taken), start)
 
@@ -86,9 +92,9 @@ class MemoryLaneStore:
             return _moving(lane) == _moving(seen)
 
         def whole(lane: Lane) -> Lane:
-            return replace(
-                changed, running=lane.running, starts=lane.starts, head_receipt=lane.head_receipt, newest=lane.newest
-            )
+            running = lane.running if changed.running == seen.running else changed.running
+            kept = {name: getattr(lane, name) for name in ("starts", "head_receipt", "newest", "took_ms")}
+            return replace(changed, running=running, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
 
@@ -113,6 +119,7 @@ class MemoryLaneStore:
                 started=after.started,
                 starts=after.starts,
                 running=after.running,
+                took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
                 throttled_until=0 if seen.throttled_until else lane.throttled_until,
@@ -123,17 +130,26 @@ class MemoryLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def throttled(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
+            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token, phase=Phase.RETRY)
             revision = lane.revision + 1
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return self._write_leased(user_id, lease, throttled)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
-        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token))
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token, Phase.RUNNING))
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
-        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, retry_at, lease.last_token))
+        def released(lane: Lane) -> Lane:
+            return _with_lease(lane, retry_at, lease.last_token, Phase.RETRY)
+
+        return self._write_leased(user_id, lease, released)
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        def ended(lane: Lane) -> Lane:
+            return replace(_with_lease(lane, now_ms, lease.last_token, Phase.STARTED), took_ms=took_ms)
+
+        return self._write_leased(user_id, lease, ended)
 
     def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> bool:
         """False when the lane's lease is another one."""
@@ -156,8 +172,15 @@ def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
 
 
-def _with_lease(lane: Lane, until: int, token: str) -> Lane:
-    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
+def _is_free(lane: Lane, now_ms: int) -> bool:
+    """As far as DynamoDB's condition sees it."""
+    is_marked = lane.running is not None and lane.running.phase is not Phase.STARTED
+    none_waits = lane.admitted == lane.started_seq and bool(lane.starts) and lane.starts[0] <= now_ms - MARKED_BY_MS
+    return not is_marked and (lane.took_ms < BRIEF_MS or none_waits)
+
+
+def _with_lease(lane: Lane, until: int, token: str, phase: Phase) -> Lane:
+    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token, phase=phase))
 
 
 def _until(lane: Lane) -> int | None:

@@ -125,7 +125,7 @@ class SimulatedRenewer(LeaseRenewer):
 
     def _run(self) -> None:
         while self._running:
-            self._clock.sleep(1_000)
+            self._clock.sleep(self._pause_ms())
             self.renew_due()
 
 
