@@ -8,9 +8,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits
-from chalicelib.core.ports import RequestRecord, Stale, Write, Written
+from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
@@ -93,6 +93,36 @@ class NoAttemptBack(MemoryLaneStore):
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
+
+
+class NoRunningMark(MemoryLaneStore):
+    """A lease is renewed, and the lane does not say that its task runs."""
+
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        is_renewed = super().renew_lease(user_id, lease, until)
+        if is_renewed:
+            self.prepare(user_id, lambda lane: replace(lane, running=replace(lane.running, phase=Phase.STARTED)))
+        return is_renewed
+
+
+class NoEndOfLease(MemoryLaneStore):
+    """The lane says that a task runs which has ended."""
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        return False
+
+
+class NoBackoffCheck(MemoryLaneStore):
+    """The quick admission does not see that a task waits for its next attempt."""
+
+    def try_fast_admit(self, user_id: str, *arguments: Any) -> Write:
+        kept = self.get(user_id).running
+        if kept is None or kept.phase is not Phase.RETRY:
+            return super().try_fast_admit(user_id, *arguments)
+        self.prepare(user_id, lambda lane: replace(lane, running=None))
+        super().try_fast_admit(user_id, *arguments)
+        lane = self.prepare(user_id, lambda lane: replace(lane, running=kept))
+        return own_admission(Stale(lane), arguments[2])
 
 
 class NoParkCheck(MemoryLaneStore):
@@ -267,6 +297,9 @@ MUTANTS: dict[str, Parts] = {
     "lease of a task that ran out of order": Parts(decide=no_mark_of_out_of_order),
     "throttle: lane and lease": Parts(lanes=NoHold),
     "throttle: the attempt given back": Parts(lanes=NoAttemptBack),
+    "answers: running task marked": Parts(lanes=NoRunningMark),
+    "answers: mark cleared": Parts(lanes=NoEndOfLease),
+    "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
@@ -299,6 +332,17 @@ LATE_REPEAT = Plan(
     max_attempts=3,
 )
 
+#: A submit between two attempts, in the last second of the backoff.
+IN_BACKOFF = Plan(
+    seed=0,
+    limits="5/second",
+    is_lambda=True,
+    workers=2,
+    offsets=(0,) * 4,
+    actions=(Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(600, "ann", "later", (Behaviour(),))),
+    max_attempts=3,
+)
+
 #: A seed that found each: what `make test` tries.
 FOUND_BY: dict[str, int | Plan] = {
     "claim condition: starts in the window": 12,
@@ -314,6 +358,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "lease of a task that ran out of order": 40,
     "throttle: lane and lease": 1,
     "throttle: the attempt given back": 1,
+    "answers: running task marked": 35,
+    "answers: mark cleared": 1356,
+    "answers: backoff ends before a planned start": IN_BACKOFF,
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": LATE_REPEAT,

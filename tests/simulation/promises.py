@@ -59,6 +59,8 @@ class Started:
     life: int = 0
     #: its function has given a result, so its outcome is to be stored
     has_result: bool = False
+    #: when its task may start again, epoch ms; 0 until it is released
+    retry_at: int = 0
 
 
 @dataclass
@@ -248,8 +250,8 @@ class History:
     def cancel_answered(self, task_id: str) -> None:
         known = self.known[task_id]
         known.cancel_answered = True
-        if known.starts:
-            self.breaks("a cancelled task takes no start", f"{task_id} had started before its cancel was answered")
+        if known.starts and not known.starts[-1].has_raised:
+            self.breaks("a cancelled task takes no start", f"{task_id} was running before its cancel was answered")
 
     def change_begins(self, user: str) -> int:
         """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
@@ -340,6 +342,10 @@ class History:
         self._throttled_until[user] = until
         self.known[task_id].starts[-1].was_throttled = True
         self.figures["starts that were throttled"] += 1
+
+    def released(self, task_id: str, retry_at: int) -> None:
+        """The attempt is over, and the lane knows from when on the task may start again."""
+        self.known[task_id].starts[-1].retry_at = retry_at
 
     def _check_order(self, known: Known, start: Started) -> None:
         if known.starts or known.is_scheduled:
@@ -495,7 +501,7 @@ class History:
         hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
-            is_cancelled_again = set(words) == {"task_cancelled"} and not known.starts
+            is_cancelled_again = set(words) == {"task_cancelled"} and not (known.starts and self._is_calm)
             if not hurt and not is_cancelled_again and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:

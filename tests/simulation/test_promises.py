@@ -156,6 +156,20 @@ def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "call", ["lanes.change", "lanes.save_head_receipt", "queue.defer", "tasks.finish", "log.write"]
+)
+def test_a_task_that_is_cancelled_between_two_attempts_is_logged_once(seed, call):
+    first, later = submit(0, "first", Behaviour(fails=2)), submit(300, "later")
+    wrong = (Wrong.REFUSED, Wrong.LOST, Wrong.REPEATED, Wrong.DIED_AFTER, Wrong.SLOW_BEFORE)[seed % 5]
+    actions = (first, later, Cancel(600, "ann", 1), Cancel(900, "ann", 1))
+    for nth in (1, 2):
+        faults = (Fault(call, nth, wrong, 300),)
+        for limits in ("5/second", "1/second; 3/10 seconds"):
+            assert_promises_kept(plan(*actions, faults=faults, limits=limits, seed=seed))
+
+
 def test_a_repeat_that_comes_when_the_queue_has_forgotten_the_first_try_runs_nothing_twice():
     """Only the mark of a repeat in the message makes the worker look at the record."""
     assert_promises_kept(LATE_REPEAT)

@@ -35,6 +35,7 @@ from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
+from tests.simulation.answers import Answers
 from tests.simulation.faults import Faults, Remote
 from tests.simulation.promises import Broken, History
 from tests.simulation.requests import MemoryRequestStore
@@ -139,6 +140,7 @@ class World:
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
         self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
+        self.answers = Answers(self.history, plan.is_calm)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
@@ -267,6 +269,7 @@ class World:
         self.tell(f"{action.tag} is answered {response.status_code}: {[task['seq'] for task in submitted]}")
         if action.key and submitted and self.timeline.current in self._kept_answers:
             self.history.answer_kept(action.key, response.body)
+        self.answers.answered(submitted)
         for index, task in enumerate(submitted):
             self.history.answered(task["task_id"], self.timeline.now, action.key, index)
             self._answered.setdefault(action.user, []).append(task["task_id"])
@@ -301,10 +304,8 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
-        if name in ("lanes.change", "lanes.throttle"):
-            return self._observe_change(name, arguments, effect)
-        if name in ("lanes.try_fast_claim", "lanes.claim"):
-            return self._observe_claim(arguments, effect, process)
+        if name.startswith("lanes."):
+            return self._observe_lane(name, arguments, effect, process)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -335,6 +336,15 @@ class World:
             self.scheduled_source.look()
         return answer
 
+    def _observe_lane(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
+            return self._observe_change(name, arguments, effect)
+        if name in ("lanes.try_fast_admit", "lanes.admit"):
+            return self._observe_admission(arguments, effect)
+        if name in ("lanes.try_fast_claim", "lanes.claim"):
+            return self._observe_claim(arguments, effect, process)
+        return effect()
+
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
         start = arguments[0] if hasattr(arguments[0], "at") else arguments[1]
         before = self.lanes.get(start.lane.user_id)
@@ -347,11 +357,22 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
+    def _observe_admission(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
+        before = self.lanes.get(user)
+        answer = effect()
+        lane = self.lanes.get(user)
+        if lane.admitted > before.admitted:
+            self.answers.admitted(lane, lane.admitted - before.admitted, self.timeline.now)
+        return answer
+
     def _observe_change(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
         before = self.lanes.get(user)
         answer = effect()
         lane = self.lanes.get(user)
+        if name in ("lanes.throttle", "lanes.release_lease") and answer:
+            self.history.released(arguments[1].task_id, arguments[2])
         if name == "lanes.throttle" and answer:
             lease, until = arguments[1:3]
             self.tell(f"{self._tag(lease)} is throttled until {until - NOW}")
