@@ -131,12 +131,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE",
         "/api/v1/users/{user}/tasks/{task_id}",
         "cancelTask",
-        "Cancel a task before it starts",
+        "Cancel a task that waits, is scheduled or is between two attempts",
         COMMON
         | NO_TASK
         | {
             200: ok(TaskAnswer, "The task is cancelled, by this request or an earlier one."),
-            409: Answer("The task has started or is final, or the lane has too many open cancellations."),
+            409: Answer("The task is running or final, or the lane has too many open cancellations."),
         },
         ("user", "task_id"),
     ),

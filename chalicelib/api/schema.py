@@ -85,12 +85,14 @@ class LaneAnswer(Struct):
     policies: list[LimitAnswer]
     backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
     running: Annotated[str | None, Meta(description="Id of the running task.")]
-    next_start_at: int | None
+    next_start_at: Annotated[
+        int | None, Meta(description="Estimated start of the lane's next attempt; null if no task waits.")
+    ]
     next_starts: Annotated[
         list[int],
-        Meta(description="Planned starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
+        Meta(description="Estimated starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
     ]
-    open_at: Annotated[int | None, Meta(description="Earliest start of a task submitted now.")]
+    open_at: Annotated[int | None, Meta(description="Planned start of a task submitted now.")]
     paused: bool
     paused_until: Annotated[int | None, Meta(description="End of the pause; null if not paused, or until a resume.")]
     throttled_until: Annotated[

@@ -98,7 +98,7 @@ def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | 
         plans = _known_plans(lane, now_ms, min(lane.waiting, MAX_NEXT_STARTS))
         retries = [retry_at(lane, limits, now_ms)] if lane.retrying else []
         starts = [*retries, *estimated_starts(lane, limits, now_ms, plans, with_run_times=True)]
-    near = [at for at in starts if at < now_ms + NEXT_STARTS_MS]
+    near = [at for at in starts[:MAX_NEXT_STARTS] if at < now_ms + NEXT_STARTS_MS]
     running = newest.task.task_id if newest and is_running(lane, newest, now_ms) else None
     return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
 

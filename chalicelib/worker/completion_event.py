@@ -41,7 +41,7 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
 def with_metrics(event: dict[str, Any], stage: str) -> dict[str, Any]:
     """The line with metrics in CloudWatch's embedded metric format, by stage. Never by user: each would cost."""
     values = {event["event"]: 1}
-    if event["started_at"] is not None:
+    if event["started_at"] is not None and event["event"] != "task_cancelled":
         values |= {"run_ms": event["completed_at"] - event["started_at"]}
     names = [*values, "late_ms"] if event["late_ms"] is not None else list(values)
     directive = {

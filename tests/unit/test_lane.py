@@ -403,6 +403,7 @@ def test_task_whose_next_attempt_is_due_is_ahead_and_keeps_no_one_from_starting(
     due = running_lane(Phase.RETRY, until=4_000)
     assert positions(due, (5_000, 5_000), limits=parse_limits("9/second")) == [0, 0]
     assert positions(due, (6_000, 7_000)) == [1, 2]
+    assert positions(replace(due, took_ms=4_000), (5_000, 5_000), limits=parse_limits("9/second")) == [1, 2]
 
 
 def test_mark_counts_no_longer_than_the_lease() -> None:
