@@ -75,16 +75,16 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
     if outcome.is_pause_endless:
         detail = "The lane is paused: it goes on when it is resumed."
     elif ahead := task_ahead(outcome.lane, outcome.now_ms):
-        detail = f"{ahead}, and a lane runs one task at a time. {detail}"
+        detail = f"{ahead}, and a lane runs one task at a time. {detail.replace('about ', 'at least ')}"
     elif outcome.is_paused:
         detail = f"The lane is paused for a time. {detail}"
-    violated = _violated(outcome.limits, outcome.lane.planned[1:], outcome.now_ms)
+    violated = _violated(outcome.limits, outcome.lane.counted[1:], outcome.now_ms)
     return _quota_problem(title, detail, violated, body, headers)
 
 
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` counts to the time at which the policy lets the last task start, so Retry-After is never before it."""
-    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.planned, outcome.now_ms
+    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.counted, outcome.now_ms
     if last and outcome.is_over_limit:
         headers = rate_limit_headers(limits, planned, planned[1:], now_ms)
         # At least 1: the end of a pause without one is unknown, and may come within the next second.
@@ -206,14 +206,14 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         user_id=lane.user_id,
         limits=format_limits(view.limits),
         own_limits=lane.limits is not None,
-        policies=[_limit_answer(limit, lane.planned, now_ms) for limit in view.limits],
+        policies=[_limit_answer(limit, lane.counted, now_ms) for limit in view.limits],
         backlog=lane.waiting,
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
         open_at=None
         if is_endless
-        else earliest_start(lane.planned, view.limits, plans_from(lane, view.limits, now_ms)),
+        else earliest_start(lane.counted, view.limits, plans_from(lane, view.limits, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,

@@ -106,6 +106,8 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_fre
         update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
     else:
         update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
+    retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
+    update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -153,6 +155,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("running", lease_value(lane.running))
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
+    if lane.retries != seen.retries:
+        update.set("retries", numbers(lane.retries))
     if lane.admitted != seen.admitted:
         update.set("admitted", number(lane.admitted))
         update.equals("admitted", seen.admitted)
@@ -180,6 +184,8 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
+    if changed.retries != seen.retries:
+        update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
     if changed.running != seen.running:
         update.set("running", lease_value(changed.running))
     if changed.limits or changed.paused_until is not None:
@@ -295,6 +301,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         started_seq=integer(item, "started_seq"),
         started=integer(item, "started"),
         starts=integers(item, "starts"),
+        retries=integers(item, "retries"),
         running=_lease_of(item["running"]["M"]) if "running" in item else None,
         took_ms=integer(item, "took_ms"),
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,

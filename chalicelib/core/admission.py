@@ -36,17 +36,18 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
     (6000, 7000)
     """
-    planned = list(lane.planned)
+    starts = list(lane.counted)
     begin = plans_from(lane, limits, now_ms)
     for _ in range(count):
-        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+        starts.insert(0, earliest_start(starts, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+    planned = starts[:count]
     after = replace(
         lane,
         admitted=lane.admitted + count,
-        planned=tuple(planned[: memory_needed(limits)]),
+        planned=(*planned, *lane.planned)[: memory_needed(limits)],
         newest=newest,
     )
-    return Admission(tuple(reversed(planned[:count])), after)
+    return Admission(tuple(reversed(planned)), after)
 
 
 def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:

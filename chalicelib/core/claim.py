@@ -113,6 +113,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         started_seq=max(lane.started_seq, task.seq),
         started=lane.started + 1,
         starts=(at, *lane.starts)[: memory_needed(limits)],
+        retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         running=lease,
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )

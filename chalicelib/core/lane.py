@@ -15,7 +15,7 @@ from chalicelib.core.limits import Limits, earliest_start, memory_needed
 #: tasks ahead may start now.
 MARKED_AFTER_MS = 1_000
 #: Milliseconds after its start by which the mark of a task that still runs is stored, with room for the write.
-MARKED_BY_MS = 1_500
+MARKED_BY_MS = 1_200
 
 
 class Phase(Enum):
@@ -67,6 +67,8 @@ class Lane(Struct, frozen=True):
     started: int = 0
     #: real starts, newest first, epoch ms
     starts: tuple[int, ...] = ()
+    #: starts of second and later attempts, newest first, epoch ms: they count beside the planned starts
+    retries: tuple[int, ...] = ()
     running: Lease | None = None
     #: average run time of the user's latest tasks, milliseconds; 0 while unknown
     took_ms: int = 0
@@ -87,6 +89,11 @@ class Lane(Struct, frozen=True):
     cancelled: Mapping[str, int] = field(default_factory=dict)
     #: grows with each change of limits, pause, throttling or cancellations
     revision: int = 0
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The starts that a new planned start has to respect, newest first, epoch ms."""
+        return tuple(sorted((*self.planned, *self.retries), reverse=True)) if self.retries else self.planned
 
     @property
     def waiting(self) -> int:
@@ -158,7 +165,7 @@ def expected_end(lane: Lane, now_ms: int) -> int | None:
 
     >>> lease = Lease("t1", 1, until=15_000, token="w")
     >>> lane = Lane("ann", starts=(5_000,), running=lease, took_ms=3_000)
-    >>> [expected_end(lane, now_ms) for now_ms in (5_400, 6_499, 6_500)]
+    >>> [expected_end(lane, now_ms) for now_ms in (5_400, 6_199, 6_200)]
     [8000, 8000, None]
     >>> marked = replace(lane, running=replace(lease, phase=Phase.RUNNING))
     >>> [expected_end(marked, now_ms) for now_ms in (6_500, 9_000, 15_000)]
@@ -261,6 +268,7 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     return replace(
         lane,
         planned=tuple(planned[: memory_needed(limits)]),
+        retries=(),  # the real starts among the planned ones include them
         replanned_seq=lane.admitted,
         replanned_at=opens_at(lane, now_ms),
         revision=lane.revision + 1,

@@ -187,7 +187,7 @@ class Submitter:
         return None
 
     def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int) -> Refused:
-        return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
+        return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.counted)
 
 
 def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_repeat: bool) -> list[Task]:

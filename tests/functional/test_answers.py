@@ -10,6 +10,7 @@ from chalicelib.core.errors import PermanentError
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
 from tests.functional.test_submit import header, in_queue
+from tests.in_process import Record
 
 Job = Callable[[], object]
 
@@ -40,6 +41,11 @@ class Stage:
         """Delivers what can be received; each task does the next job."""
         self._jobs += jobs
         self.paceline.work(*self.paceline.receive(self.user))
+
+    def deliver(self, record: Record, job: Job) -> None:
+        """Delivers one message, again if it was deferred."""
+        self._jobs.append(job)
+        self.paceline.work(record)
 
     def lane(self) -> dict[str, Any]:
         body: dict[str, Any] = self.paceline.get(f"/api/v1/users/{self.user}").json_body
@@ -219,6 +225,21 @@ def test_task_between_two_attempts_is_cancelled_and_the_next_goes_on_at_once(bac
     [end, following] = paceline.events
     assert (end["attempt"], end["started_at"], following["started_at"]) == (1, NOW, NOW + 20_000)
     assert in_queue(paceline, user) == 0
+
+
+def test_next_attempt_s_start_counts_in_every_answer(deploy: Deploy, user: str) -> None:
+    stage = Stage(deploy(BACKOFF="5s", LIMITS="1/minute", MAX_DELAY="1h"), user)
+    stage.submit()
+    record, *_ = stage.paceline.receive(user)
+    stage.deliver(record, fail)
+    stage.at(60_000)
+    stage.deliver(record, lambda: None)
+    stage.at(70_000)
+    refused, queued = stage.submit(Prefer="handling=strict"), stage.submit()
+    assert (refused.status_code, header(refused, "Retry-After")) == (429, "50")
+    assert (queued.json_body["position"], queued.json_body["planned_at"]) == (1, NOW + 120_000)
+    assert (header(refused, "RateLimit"), refused.json_body["violated-policies"]) == ('"minute";r=0;t=50', ["minute"])
+    assert stage.lane()["open_at"] == NOW + 180_000
 
 
 def test_running_task_is_not_cancelled_and_the_answer_says_why(stage: Stage, user: str) -> None:

@@ -420,6 +420,22 @@ def test_admission_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_
     assert written(ports.lanes.admit(seen, admit(seen, LIMITS, later, "t2"))).planned[0] == NOW + 61_000
 
 
+def test_start_of_a_second_attempt_counts_for_the_next_admission(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    seen = start_in_turn(ports, user, 1)
+    assert seen.running
+    ports.lanes.release_lease(user, seen.running, NOW + 6_000)
+    seen = ports.lanes.get(user)
+    lane = written(ports.lanes.claim(seen, decide(seen, 1, NOW + 6_000, "again")))
+    assert (lane.retries, lane.counted) == ((NOW + 6_000,), (NOW + 6_000, NOW))
+    seen = stale(ports.lanes.try_fast_admit(user, LIMITS, NOW + 6_900, "t2"))
+    assert written(ports.lanes.admit(seen, admit(seen, LIMITS, NOW + 6_900, "t2"))).planned == (NOW + 7_000, NOW)
+    assert isinstance(ports.lanes.try_fast_admit(user, LIMITS, NOW + 15_999, "t3"), Stale)
+    assert isinstance(ports.lanes.try_fast_admit(user, LIMITS, NOW + 17_000, "t3"), Written)
+    seen = set_limits(ports, user, "1/minute")
+    assert (seen.retries, ports.lanes.get(user).retries) == ((), ())
+
+
 def test_admission_while_a_task_runs_shows_that_it_runs_or_is_refused(ports: Ports, user: str) -> None:
     reserve(ports, user, "t1")
     lease = start_in_turn(ports, user, 1).running
@@ -442,7 +458,7 @@ def test_lane_is_free_of_long_tasks_only_when_none_waits_and_none_may_run(
     start = decide(Lane(user), 1, NOW)
     ports.lanes.try_fast_claim(replace(start, lane=replace(start.lane, took_ms=took_ms)), LIMITS)
     only_if_free = partial(ports.lanes.try_fast_admit, user, LIMITS, only_if_free=True)
-    assert isinstance(only_if_free(NOW + 1_499, "t2"), Written) == is_free
+    assert isinstance(only_if_free(NOW + 1_199, "t2"), Written) == is_free
     assert isinstance(only_if_free(NOW + 2_500, "t3"), Written)
     assert isinstance(only_if_free(NOW + 9_000, "t4"), Written) == is_free
 

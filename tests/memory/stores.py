@@ -48,6 +48,7 @@ class MemoryLaneStore:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until
             special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, now_ms))
+            special = special or any(at > now_ms - limit.window_ms for at in lane.retries[:1] for limit in limits)
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
@@ -118,6 +119,7 @@ class MemoryLaneStore:
                 started_seq=after.started_seq,
                 started=after.started,
                 starts=after.starts,
+                retries=after.retries,
                 running=after.running,
                 took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,

@@ -125,6 +125,15 @@ class NoBackoffCheck(MemoryLaneStore):
         return own_admission(Stale(lane), arguments[2])
 
 
+class NoRetriesCounted(MemoryLaneStore):
+    """The starts of later attempts do not count for new planned starts."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        write = super().claim(seen, start)
+        lane = self.prepare(seen.user_id, lambda lane: replace(lane, retries=()))
+        return Written(lane) if isinstance(write, Written) else Stale(lane)
+
+
 class NoParkCheck(MemoryLaneStore):
     """Word of a long wait is left even where what it rests on has changed."""
 
@@ -300,6 +309,7 @@ MUTANTS: dict[str, Parts] = {
     "answers: running task marked": Parts(lanes=NoRunningMark),
     "answers: mark cleared": Parts(lanes=NoEndOfLease),
     "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
+    "answers: later attempts counted": Parts(lanes=NoRetriesCounted),
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
@@ -332,16 +342,12 @@ LATE_REPEAT = Plan(
     max_attempts=3,
 )
 
-#: A submit between two attempts, in the last second of the backoff.
-IN_BACKOFF = Plan(
-    seed=0,
-    limits="5/second",
-    is_lambda=True,
-    workers=2,
-    offsets=(0,) * 4,
-    actions=(Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(600, "ann", "later", (Behaviour(),))),
-    max_attempts=3,
-)
+
+def _after_a_failure(at: int, limits: str) -> Plan:
+    """A submit that long after the first attempt of a task, which fails and is tried again after a second."""
+    actions = (Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(at, "ann", "later", (Behaviour(),)))
+    return Plan(seed=0, limits=limits, is_lambda=True, workers=2, offsets=(0,) * 4, actions=actions)
+
 
 #: A seed that found each: what `make test` tries.
 FOUND_BY: dict[str, int | Plan] = {
@@ -360,7 +366,8 @@ FOUND_BY: dict[str, int | Plan] = {
     "throttle: the attempt given back": 1,
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
-    "answers: backoff ends before a planned start": IN_BACKOFF,
+    "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),
+    "answers: later attempts counted": _after_a_failure(1_500, "1/second; 20/minute"),
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": LATE_REPEAT,

@@ -140,7 +140,7 @@ class World:
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
         self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
-        self.answers = Answers(self.history, plan.is_calm)
+        self.answers = Answers(self.history, plan)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
