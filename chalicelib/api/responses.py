@@ -69,17 +69,19 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
     last = outcome.last_admitted
     assert last is not None, "a scheduled task is not over the limit"
     title = "Rate limit exceeded. Tasks have been queued." if is_bulk else "Rate limit exceeded. Task has been queued."
-    detail = f"It is number {last.position} in line and starts in about {last.delay_ms} ms."
-    if is_bulk:
-        detail = f"The last of them starts in about {last.delay_ms} ms."
-    if outcome.is_pause_endless:
-        detail = "The lane is paused: it goes on when it is resumed."
-    elif ahead := task_ahead(outcome.lane, outcome.now_ms):
-        detail = f"{ahead}, and a lane runs one task at a time. {detail.replace('about ', 'at least ')}"
-    elif outcome.is_paused:
-        detail = f"The lane is paused for a time. {detail}"
     violated = _violated(outcome.limits, outcome.lane.counted[1:], outcome.now_ms)
-    return _quota_problem(title, detail, violated, body, headers)
+    return _quota_problem(title, _waiting_detail(is_bulk, outcome, last), violated, body, headers)
+
+
+def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> str:
+    ahead = task_ahead(outcome.lane, outcome.now_ms)
+    start = f"starts in {'at least' if ahead else 'about'} {last.delay_ms} ms."
+    detail = f"The last of them {start}" if is_bulk else f"It is number {last.position} in line and {start}"
+    if outcome.is_pause_endless:
+        return "The lane is paused: it goes on when it is resumed."
+    if outcome.is_paused:
+        return f"The lane is paused for a time. {detail}"
+    return f"{ahead}, and a lane runs one task at a time. {detail}" if ahead else detail
 
 
 def _submit_headers(outcome: Submitted) -> Headers:
