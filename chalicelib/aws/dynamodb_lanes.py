@@ -17,14 +17,12 @@ from chalicelib.aws.dynamodb_expression import (
 )
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
 #: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
-#: Average run time, milliseconds, below which the tasks of a backlog hardly delay each other.
-BRIEF_MS = 10
 
 
 class DynamoDBLaneStore:

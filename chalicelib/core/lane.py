@@ -18,6 +18,10 @@ MARKED_AFTER_MS = 1_000
 MARKED_BY_MS = 1_200
 
 
+#: Average run time, milliseconds, below which waiting tasks hardly delay each other.
+BRIEF_MS = 10
+
+
 class Phase(Enum):
     """What the lane knows about the task of its newest start."""
 
@@ -185,7 +189,8 @@ def expected_end(lane: Lane, now_ms: int) -> int | None:
 def busy_ms(lane: Lane, seq: int, now_ms: int) -> int:
     """How long the tasks ahead of that seq keep the lane, which runs one task at a time; 0 if less than a second."""
     end = expected_end(lane, now_ms)
-    expected_ms = (end - now_ms if end else 0) + lane.waiting_before(seq) * lane.took_ms
+    waiting_ms = lane.waiting_before(seq) * lane.took_ms if lane.took_ms >= BRIEF_MS else 0
+    expected_ms = (end - now_ms if end else 0) + waiting_ms
     return expected_ms if expected_ms >= MARKED_AFTER_MS else 0
 
 

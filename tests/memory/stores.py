@@ -11,15 +11,13 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, memory_needed
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 20
-#: Average run time, ms, below which the tasks of a backlog hardly delay each other.
-BRIEF_MS = 10
 #: How many of the newest tasks are looked through for a missing predecessor.
 PREDECESSORS_SEARCHED = 300
 

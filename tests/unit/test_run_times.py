@@ -3,11 +3,17 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chalicelib.core.errors import RetryAfter
-from chalicelib.core.lane import Phase
+from chalicelib.core.lane import MARKED_BY_MS, Lease, Phase, position_of
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.ports import Written
 from chalicelib.core.task import Json, TaskState
-from tests.factories import NOW
+from tests.factories import NOW, make_lane
+from tests.memory.stores import MemoryLaneStore
 from tests.unit.workshop import Workshop
 
 
@@ -126,3 +132,25 @@ def test_worker_that_remembers_the_lane_from_before_the_cancellation_logs_it() -
     shop.clock.advance(1_000)
     shop.handle_next()
     assert [event["event"] for event in shop.events] == ["task_cancelled"]
+
+
+@given(
+    st.integers(0, 4_000),
+    st.integers(0, 200),
+    st.integers(-150, 4_000),
+    st.integers(-1_000, 10_000),
+    st.sampled_from(Phase),
+)
+def test_strict_submit_that_is_admitted_by_one_write_may_start_now(
+    took_ms: int, waiting: int, started_ms_ago: int, lease_left_ms: int, phase: Phase
+) -> None:
+    started_at, lanes, limits = NOW - started_ms_ago, MemoryLaneStore(), parse_limits("50/second")
+    lease = Lease("t1", 1, NOW + lease_left_ms, "token", (started_at,), phase=phase)
+    known = make_lane(started_seq=1, started=1, starts=(started_at,), running=lease, took_ms=took_ms)
+    lanes.prepare("ann", lambda _: replace(known, admitted=1 + waiting, planned=(NOW - 9_000,) * 20))
+    write = lanes.try_fast_admit("ann", limits, NOW, "new", True)
+    lane = write.lane
+    if isinstance(write, Written):
+        assert position_of(lane, limits, lane.admitted, NOW, NOW) == 0
+    elif not waiting and started_ms_ago >= MARKED_BY_MS:
+        assert phase is not Phase.STARTED
