@@ -73,6 +73,8 @@ class Settings:
     max_attempts: int
     #: milliseconds before the second attempt; doubles for each further one
     backoff_ms: int
+    #: longest throttling of a lane, in milliseconds, whatever a called API asks for
+    max_throttle_ms: int
     #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
     #: bytes of a payload as compact JSON
@@ -108,6 +110,7 @@ class Settings:
             max_scheduled=read("MAX_SCHEDULED", _integer(1, 100_000), "1000"),
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
+            max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),

@@ -19,7 +19,7 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.lane import FOREVER_MS, plans_from
+from chalicelib.core.lane import FOREVER_MS, plans_from, start_ahead
 from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
@@ -221,6 +221,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,
         throttled_reason=lane.throttled_reason if lane.throttled_until > now_ms else None,
         starts=list(lane.starts),
+        start_ahead_at=start_ahead(lane, now_ms),
         admitted=lane.admitted,
         started=lane.started,
         now=now_ms,

@@ -100,6 +100,13 @@ class LaneAnswer(Struct):
     ]
     throttled_reason: str | None
     starts: Annotated[list[int], Meta(description="Times of the newest starts, newest first.")]
+    start_ahead_at: Annotated[
+        int | None,
+        Meta(
+            description="A start in the future, recorded by a worker whose clock was ahead: no task of the lane starts "
+            "before it. A resume corrects it. null without one."
+        ),
+    ]
     admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
     started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: int

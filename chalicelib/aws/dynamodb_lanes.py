@@ -161,8 +161,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
-        for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
-            update.remove(attribute)
+        _remove_throttling(update)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -184,6 +183,10 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set_or_remove("cancelled", _cancelled_value(changed))
     if changed.retries != seen.retries:
         update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
+    if changed.starts != seen.starts:
+        update.set("starts", numbers(changed.starts))
+    if seen.throttled_until and not changed.throttled_until:
+        _remove_throttling(update)
     if changed.running != seen.running:
         update.set("running", lease_value(changed.running))
     if changed.limits or changed.paused_until is not None:
@@ -251,6 +254,11 @@ def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
 
 def _phase(phase: Phase) -> Item:
     return {"S": phase.value}
+
+
+def _remove_throttling(update: Expression) -> None:
+    for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
+        update.remove(attribute)
 
 
 def _same_lease(update: Expression, seen: Lane) -> None:

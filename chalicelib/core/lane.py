@@ -18,6 +18,10 @@ MARKED_AFTER_MS = 1_000
 MARKED_BY_MS = 1_200
 
 
+#: Milliseconds that a start may lie in the future: workers claim ahead of time, and clocks differ a little.
+CLOCKS_DIFFER_MS = 500
+#: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
+LEASE_MS = 10_000
 #: Average run time, milliseconds, below which waiting tasks hardly delay each other.
 BRIEF_MS = 10
 
@@ -247,7 +251,36 @@ def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
 
 
 def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
-    return _replanned(replace(lane, paused_until=None), lane.limits_or(default), now_ms)
+    """The lane without pause and throttling, and without starts in the future; its backlog is planned anew.
+
+    Such a start comes from a worker whose clock was ahead, so its task really started before now.
+    """
+    opened = replace(
+        lane,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        starts=tuple(now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in lane.starts),
+        running=_reopened(lane, now_ms),
+    )
+    return _replanned(opened, lane.limits_or(default), now_ms)
+
+
+def _reopened(lane: Lane, now_ms: int) -> Lease | None:
+    """The lane's lease: over if it only keeps a throttled task back, and no longer than any worker's lease."""
+    lease = lane.running
+    if lease is None:
+        return None
+    if lane.throttled_until > now_ms and lease.until == lane.throttled_until:
+        return replace(lease, until=now_ms)
+    is_ahead = bool(lane.starts) and lane.starts[0] > now_ms + CLOCKS_DIFFER_MS
+    return replace(lease, until=min(lease.until, now_ms + LEASE_MS)) if is_ahead else lease
+
+
+def start_ahead(lane: Lane, now_ms: int) -> int | None:
+    """A start in the future, epoch ms, which a worker recorded whose clock was ahead. Nothing starts before it."""
+    newest = max(lane.starts, default=0)
+    return newest if newest > now_ms + CLOCKS_DIFFER_MS else None
 
 
 def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:

@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import FOREVER_MS, Lane, paused, resumed, with_limits, without, without_retrying
+from chalicelib.core.lane import (
+    CLOCKS_DIFFER_MS,
+    FOREVER_MS,
+    Lane,
+    paused,
+    resumed,
+    with_limits,
+    without,
+    without_retrying,
+)
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.scheduled import CancelScheduled
@@ -14,8 +23,6 @@ from chalicelib.settings import Settings
 
 #: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
 MAX_CANCELLED = 100
-#: Milliseconds that a claimed start may lie ahead at most, with room for clocks that differ.
-CLAIMED_AHEAD_MS = 500
 
 
 class Control:
@@ -108,14 +115,14 @@ class Control:
         return self._apply(user_id, lambda lane: paused(lane, end, self._settings.limits, self._clock.now_ms()))
 
     def resume(self, user_id: str) -> LaneView:
-        """Ends the lane's pause; without one, only plans its waiting tasks anew."""
+        """Ends the lane's pause and throttling, and plans its waiting tasks anew."""
         return self._apply(user_id, lambda lane: resumed(lane, self._settings.limits, self._clock.now_ms()))
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
         if lane.head_receipt and lane.paused_until != FOREVER_MS:
             self._queue.defer(lane.head_receipt, 0)  # the wait was computed from the old limits
-        if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
+        if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLOCKS_DIFFER_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
         return self._lane_view(lane)
 

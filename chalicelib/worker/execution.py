@@ -118,7 +118,7 @@ class TaskExecutor:
 
     def _throttle(self, task: Task, lease: Lease, asked: RetryAfter, now_ms: int) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
-        until = now_ms + round(asked.seconds * 1000)
+        until = now_ms + min(round(asked.seconds * 1000), self._settings.max_throttle_ms)
         self._lanes.throttle(task.user_id, lease, until, printable(asked.reason[:200]))
         return Retry(until)
 

@@ -7,14 +7,12 @@ conditional write refuses a start that the lane does not allow.
 from msgspec import Struct
 
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import LEASE_MS, Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
 #: Milliseconds before its time at which a start is claimed, so that the write's duration makes no start late.
 LEAD_MS = 150
-#: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
-LEASE_MS = 10_000
 #: Milliseconds, from its own submit, for which a task waits for a predecessor that is in no record.
 GAP_GRACE_MS = 2_000
 #: Milliseconds between two looks for that predecessor.

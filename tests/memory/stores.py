@@ -92,7 +92,7 @@ class MemoryLaneStore:
 
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
-            kept = {name: getattr(lane, name) for name in ("starts", "head_receipt", "newest", "took_ms")}
+            kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
             return replace(changed, running=running, **kept)
 
         return self._write(seen.user_id, unmoved, whole)

@@ -176,6 +176,7 @@ class History:
         self._prompt = Promptness(slots) if plan.is_prompt else None
         self._paused: dict[str, Paused] = {}
         self._throttled_until: dict[str, int] = {}
+        self._open_resumes: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
         self._claimed_by: dict[Process, list[Started]] = {}
@@ -260,6 +261,14 @@ class History:
         self._open_changes[user] += 1
         return self._changes[user] if self._open_changes[user] == 1 else 0
 
+    def resume_begins(self, user: str) -> None:
+        """Throttling may end from now on, and has ended afterwards."""
+        self._open_resumes[user] += 1
+
+    def resume_ends(self, user: str) -> None:
+        self._open_resumes[user] -= 1
+        self._throttled_until.pop(user, None)
+
     def change_ends(self, user: str) -> None:
         self._open_changes[user] -= 1
 
@@ -313,7 +322,7 @@ class History:
                 self.breaks("pace", f"{len(within)} starts within {limit}: {within}")
 
     def _check_pause(self, start: Started) -> None:
-        if start.at < self._throttled_until.get(start.user, 0):
+        if start.at < self._throttled_until.get(start.user, 0) and not self._open_resumes[start.user]:
             self.breaks(
                 "throttled",
                 f"{start.task_id} was claimed for {start.at}, throttled until {self._throttled_until[start.user]}",

@@ -285,11 +285,18 @@ class World:
                 self.tell(f"{self.history.known[task_id].tag} is answered to be cancelled")
                 self.history.cancel_answered(task_id)
 
+    def _resume(self, api: "ApiMachine", user: str) -> None:
+        self.history.resume_begins(user)
+        try:
+            api.control.resume(user)
+        finally:
+            self.history.resume_ends(user)
+
     def _pause_or_resume(self, api: "ApiMachine", action: schedule.Pause | schedule.Resume) -> None:
         change = self.history.change_begins(action.user)
         try:
             if isinstance(action, schedule.Resume):
-                api.control.resume(action.user)
+                self._resume(api, action.user)
                 return
             until = None if action.lasts_ms is None else api.clock.now_ms() + action.lasts_ms
             view = api.control.pause(action.user, until)
