@@ -18,7 +18,7 @@ from chalicelib.aws.dynamodb_expression import (
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, format_limits, parse_limits
+from chalicelib.core.limits import Limits, fingerprint, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
 #: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
@@ -93,6 +93,7 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_fre
     update.set("newest", {"S": task_id})
     update.set(LISTED, LISTED_LANE)
     update.set("expires_at", number(now_ms // 1000 + LANE_KEPT_SECONDS))
+    update.set("planned_under", {"S": fingerprint(limits)})
     update.increment("admitted")
     update.absent("limits")
     update.absent("paused_until")
@@ -118,9 +119,24 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
         update.set("expires_at", number(lane.planned[0] // 1000 + LANE_KEPT_SECONDS))
+    if lane.revision != seen.revision:
+        _set_new_plans(update, seen, lane)
+    elif lane.planned_under != seen.planned_under:
+        update.set("planned_under", {"S": lane.planned_under})
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
     return update
+
+
+def _set_new_plans(update: Expression, seen: Lane, changed: Lane) -> None:
+    update.set("replanned_seq", number(changed.replanned_seq))
+    update.set("replanned_at", number(changed.replanned_at))
+    update.set_or_remove("planned_under", {"S": changed.planned_under} if changed.planned_under else None)
+    update.set("revision", number(changed.revision))
+    if changed.retries != seen.retries:
+        update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
+    update.equals("started", seen.started)
+    update.equals("started_seq", seen.started_seq)
 
 
 def fast_claim_expression(start: Start, limits: Limits) -> Expression:
@@ -174,15 +190,11 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update = Expression()
     update.set("planned", numbers(changed.planned))
     update.set("started_seq", number(changed.started_seq))
-    update.set("replanned_seq", number(changed.replanned_seq))
-    update.set("replanned_at", number(changed.replanned_at))
-    update.set("revision", number(changed.revision))
+    _set_new_plans(update, seen, changed)
     update.set(LISTED, LISTED_LANE)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
-    if changed.retries != seen.retries:
-        update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
     if changed.starts != seen.starts:
         update.set("starts", numbers(changed.starts))
     if seen.throttled_until and not changed.throttled_until:
@@ -192,8 +204,6 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
-    update.equals("started", seen.started)
-    update.equals("started_seq", seen.started_seq)
     update.equals("revision", seen.revision)
     return update
 
@@ -313,6 +323,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
         paused_until=integer(item, "paused_until") if "paused_until" in item else None,
         cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
+        planned_under=item.get("planned_under", {}).get("S", ""),
         replanned_seq=integer(item, "replanned_seq"),
         replanned_at=integer(item, "replanned_at"),
         throttled_until=integer(item, "throttled_until"),

@@ -11,8 +11,8 @@ from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its planned start or its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
-#: Newest tasks among which a missing predecessor is searched.
-PREDECESSORS_SEARCHED = 300
+#: Tasks older than the lane's backlog among which a missing predecessor is searched.
+OLDER_SEARCHED = 300
 #: Items that one BatchWriteItem takes.
 BATCH_WRITE = 25
 #: Tries to write the items that a batch left unprocessed.
@@ -81,7 +81,7 @@ class DynamoDBTaskStore:
             answer = self._client.get_item(TableName=self._table, Key=key(user_id, task_id), ConsistentRead=True)
         return record_of(answer["Item"]) if "Item" in answer else None
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
         query: Item = {
             "TableName": self._table,
             "KeyConditionExpression": "user_id = :user AND #item < :lane",
@@ -96,7 +96,7 @@ class DynamoDBTaskStore:
             "ScanIndexForward": False,
             "ConsistentRead": True,
         }
-        found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
+        found, left = list[TaskRecord](), OLDER_SEARCHED + newest_seq - first_seq
         # A page ends at 1 MB, which may hold only 15 tasks with large payloads. A seq below the first ends nothing:
         # who was scheduled, or came again with its key, has an old id and a new seq.
         while left > 0 and len(found) <= last_seq - first_seq:

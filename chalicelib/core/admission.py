@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.lane import Lane, plans_from
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limits, earliest_start, fingerprint, memory_needed
 
 
 class Admission(Struct, frozen=True):
@@ -46,6 +46,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
         admitted=lane.admitted + count,
         planned=(*planned, *lane.planned)[: memory_needed(limits)],
         newest=newest,
+        planned_under=fingerprint(limits),
     )
     return Admission(tuple(reversed(planned)), after)
 

@@ -92,7 +92,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     if lease and lease.until > now_ms:
         return Wait(lease.until)
     planned_at = task.planned_at
-    if task.seq <= lane.replanned_seq:
+    if lane.is_replanned(task.seq, limits):
         planned_at = _next_start(lane, limits, lane.replanned_at)
     at = _next_start(lane, limits, max(now_ms, planned_at))
     return _start(lane, task, limits, at, planned_at, lease_ms, token)

@@ -9,7 +9,7 @@ from enum import Enum
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limits, earliest_start, fingerprint, memory_needed
 
 #: Milliseconds after which a running task is marked in the lane. A task that is expected to wait less than this for the
 #: tasks ahead may start now.
@@ -84,6 +84,8 @@ class Lane(Struct, frozen=True):
     limits: Limits | None = None
     #: epoch ms until which no task starts; None when not paused
     paused_until: int | None = None
+    #: fingerprint of the limits that the waiting tasks were planned under; empty if it was not stored
+    planned_under: str = ""
     #: tasks up to this seq were planned under other limits or before a pause: their planned starts no longer count
     replanned_seq: int = 0
     #: epoch ms from which on those tasks start as soon as the limits allow
@@ -131,6 +133,14 @@ class Lane(Struct, frozen=True):
 
     def limits_or(self, default: Limits) -> Limits:
         return self.limits or default
+
+    def is_replanned(self, seq: int, limits: Limits) -> bool:
+        """True if the task's planned start no longer counts: it starts as soon as these limits, now in force, allow."""
+        return seq <= self.replanned_seq or self.has_old_plans(limits)
+
+    def has_old_plans(self, limits: Limits) -> bool:
+        """True if the waiting tasks were planned under other limits than these: the deployment's default changed."""
+        return bool(self.planned_under) and self.planned_under != fingerprint(limits)
 
 
 def estimated_starts(
@@ -242,12 +252,20 @@ def opens_at(lane: Lane, now_ms: int) -> int:
 
 def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
     """The lane under limits of its own, or under the default again; its backlog is planned anew."""
-    return _replanned(replace(lane, limits=own), own or default, now_ms)
+    return replanned(replace(lane, limits=own), own or default, now_ms)
+
+
+def up_to_date(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+    """The lane itself, or planned anew if its waiting tasks were planned under an earlier default.
+
+    limits: in force now.
+    """
+    return replanned(lane, limits, now_ms) if lane.waiting and lane.has_old_plans(limits) else lane
 
 
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
     """The lane, paused until that time, epoch ms; FOREVER_MS for no end."""
-    return _replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
+    return replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
 
 
 def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
@@ -263,7 +281,7 @@ def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
         starts=tuple(now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in lane.starts),
         running=_reopened(lane, now_ms),
     )
-    return _replanned(opened, lane.limits_or(default), now_ms)
+    return replanned(opened, lane.limits_or(default), now_ms)
 
 
 def _reopened(lane: Lane, now_ms: int) -> Lease | None:
@@ -294,10 +312,10 @@ def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane
     assert lease is not None, "a task waits for its next attempt"
     over = replace(lease, phase=Phase.STARTED, until=now_ms)
     lane = replace(without(lane, {lease.task_id: seq}), running=over)
-    return _replanned(lane, lane.limits_or(default), now_ms)
+    return replanned(lane, lane.limits_or(default), now_ms)
 
 
-def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
     estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
     planned = [*reversed(estimates), *lane.starts]
@@ -306,6 +324,7 @@ def _replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     return replace(
         lane,
         planned=tuple(planned[: memory_needed(limits)]),
+        planned_under=fingerprint(limits),
         retries=(),  # the real starts among the planned ones include them
         replanned_seq=lane.admitted,
         replanned_at=opens_at(lane, now_ms),

@@ -146,8 +146,12 @@ class TaskStore(Protocol):
         """
         ...
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
-        """Returns the lane's tasks with these seqs, by seq, among its newest few hundred tasks."""
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
+        """Returns the lane's tasks with these seqs, by seq.
+
+        Searches the user's newest tasks: as many as `first_seq` to `newest_seq`, the lane's newest, and a few hundred
+        more, since a scheduled task, or one whose request was repeated, has an older id than its seq tells.
+        """
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.lane import FOREVER_MS, Lane, estimated_starts, position_of, retry_at
+from chalicelib.core.lane import FOREVER_MS, Lane, estimated_starts, position_of, retry_at, up_to_date
 from chalicelib.core.limits import Limits
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
@@ -42,6 +42,7 @@ def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms:
     task = record.task
     if record.outcome or lane is None:
         return _finished(record)
+    lane = up_to_date(lane, lane.limits_or(default), now_ms)
     if not task.seq:
         return TaskView(record, TaskState.QUEUED, estimated_at=task.run_at)
     if lane.running and is_running(lane, record, now_ms):
@@ -79,8 +80,7 @@ def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int, with_run_time
         return retry_at(lane, limits, now_ms)
     ahead = lane.waiting_before(task.seq)
     estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
-    is_replanned = task.seq <= lane.replanned_seq
-    return estimated_at if is_replanned else max(task.planned_at, estimated_at)
+    return estimated_at if task.seq <= lane.replanned_seq else max(task.planned_at, estimated_at)
 
 
 def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
@@ -94,6 +94,7 @@ def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
 def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | None) -> LaneView:
     """newest: the record of the lane's newest start, None if it is not known."""
     limits, starts = lane.limits_or(default), list[int]()
+    lane = up_to_date(lane, limits, now_ms)
     if lane.paused_until != FOREVER_MS:
         plans = _known_plans(lane, now_ms, min(lane.waiting, MAX_NEXT_STARTS))
         retries = [retry_at(lane, limits, now_ms)] if lane.retrying else []

@@ -1,6 +1,7 @@
 """Views and controls of one lane: its tasks, cancellation, limits, pause, resume."""
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
@@ -23,6 +24,8 @@ from chalicelib.settings import Settings
 
 #: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
 MAX_CANCELLED = 100
+#: Longest time ahead for which new limits may plan a waiting task, in milliseconds: SQS keeps messages for 14 days.
+MAX_PLANNED_AHEAD_MS = 12 * 86_400_000
 
 
 class Control:
@@ -106,8 +109,19 @@ class Control:
         return self._record(task.user_id, task.task_id)
 
     def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
-        """Sets the user's own limits, None for the deployment's, in force from the next start on."""
-        return self._apply(user_id, lambda lane: with_limits(lane, own, self._settings.limits, self._clock.now_ms()))
+        """Sets the user's own limits, None for the deployment's, in force from the next start on.
+
+        ConflictError if a waiting task would then be planned further ahead than its message surely lives.
+        """
+
+        def limited(lane: Lane) -> Lane:
+            now_ms = self._clock.now_ms()
+            changed = with_limits(lane, own, self._settings.limits, now_ms)
+            if changed.waiting and changed.planned[0] > now_ms + MAX_PLANNED_AHEAD_MS:
+                raise ConflictError("Limits too low for the backlog", _too_low(changed))
+            return changed
+
+        return self._apply(user_id, limited)
 
     def pause(self, user_id: str, until: int | None) -> LaneView:
         """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""
@@ -120,11 +134,26 @@ class Control:
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
-        if lane.head_receipt and lane.paused_until != FOREVER_MS:
-            self._queue.defer(lane.head_receipt, 0)  # the wait was computed from the old limits
+        if lane.paused_until != FOREVER_MS:
+            self._wake(lane)
         if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLOCKS_DIFFER_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
         return self._lane_view(lane)
+
+    def _wake(self, lane: Lane) -> None:
+        """Shows the lane's hidden head to the workers, and sends messages again that may be lost.
+
+        SQS deletes messages after 14 days, and a queue may have been purged. A worker that receives the newest task
+        runs the waiting tasks before it from their records. A message that was not lost then comes a second time, and
+        is dropped.
+        """
+        if lane.head_receipt:
+            self._queue.defer(lane.head_receipt, 0)  # its wait was computed from the old limits
+        waiting = [lane.retrying.task_id] if lane.retrying else []
+        for task_id in dict.fromkeys([*waiting, *([lane.newest] if lane.waiting else [])]):
+            record = self._tasks.get(lane.user_id, task_id)
+            if record and not record.outcome:
+                self._queue.send(record.task)
 
     def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
         lane = self._lanes.get(user_id)
@@ -160,3 +189,11 @@ def _not_cancelled(state: TaskState) -> str:
     if state is TaskState.QUEUED:
         return "Its worker does not answer and may still run it. It can be cancelled between two attempts."
     return f"It is {state.value}. Only a task that waits, is scheduled or is between two attempts can be cancelled."
+
+
+def _too_low(changed: Lane) -> str:
+    last = datetime.fromtimestamp(changed.planned[0] // 1000, timezone.utc).isoformat()
+    return (
+        f"The last of {changed.waiting} waiting tasks would start at {last}; allowed: limits with which all of them "
+        "start within 12 days. Cancel tasks first, or set higher limits."
+    )

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
-from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms
+from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms, up_to_date
 from chalicelib.core.ports import LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.scheduled import ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
@@ -121,11 +121,15 @@ class Submitter:
             if isinstance(write, Written):
                 return self._reserved(write.lane, planned)
             self._retry.pause(tries)
-            admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
-            if refused := self._refusal(write.lane, admission, now_ms, over_limit):
+            limits = write.lane.limits_or(self._settings.limits)
+            lane = up_to_date(write.lane, limits, now_ms)
+            admission = admit(lane, limits, now_ms, ids[-1], len(ids))
+            if refused := self._refusal(lane, admission, now_ms, over_limit):
                 return refused
-            planned = admission.planned
+            planned, has_new_plans = admission.planned, lane is not write.lane
             write = self._lanes.admit(write.lane, admission)
+            if has_new_plans and isinstance(write, Written) and write.lane.head_receipt:
+                self._queue.defer(write.lane.head_receipt, 0)  # its wait was computed from the old limits
         if isinstance(write, Written):
             return self._reserved(write.lane, planned)
         return self._refused(write.lane, "Too many submits of this user at the same time.", now_ms + 1000, now_ms)

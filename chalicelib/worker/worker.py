@@ -177,7 +177,8 @@ class Worker:
             case ReadRecord():
                 job.facts = replace(job.facts, record=self._tasks.get(task.user_id, task.task_id), is_record_read=True)
             case ReadPredecessors(gap):
-                found = self._tasks.between(task.user_id, gap.first, gap.last)
+                newest = max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
+                found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found))
             case RunFirst(predecessors):
                 jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]

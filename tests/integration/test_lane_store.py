@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
 from chalicelib.core.lane import Lane, Lease, Phase, paused, with_limits, without, without_retrying
-from chalicelib.core.limits import memory_needed, parse_limits
+from chalicelib.core.limits import fingerprint, memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
 from tests.integration.ports import Ports
@@ -70,7 +70,7 @@ def test_unknown_user_has_the_empty_lane(ports: Ports, user: str) -> None:
 
 def test_first_admission_reserves_now(ports: Ports, user: str) -> None:
     lane = written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1"))
-    assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1")
+    assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1", planned_under=fingerprint(LIMITS))
     assert ports.lanes.get(user) == lane
 
 

@@ -30,7 +30,7 @@ def test_parked_task_gets_its_place_once(ports: Ports, user: str, is_stored: boo
     record = ports.tasks.get(user, task.task_id)
     assert record
     assert (record.task, record.state, record.outcome) == (placed, TaskState.QUEUED, None)
-    assert [one.task.seq for one in ports.tasks.between(user, 1, 9)] == [3]
+    assert [one.task.seq for one in ports.tasks.between(user, 1, 9, 9)] == [3]
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

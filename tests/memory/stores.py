@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, memory_needed
+from chalicelib.core.limits import Limits, fingerprint, memory_needed
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 20
-#: How many of the newest tasks are looked through for a missing predecessor.
-PREDECESSORS_SEARCHED = 300
+#: Tasks older than the lane's backlog among which a missing predecessor is searched.
+OLDER_SEARCHED = 300
 
 
 class MemoryLaneStore:
@@ -50,18 +50,25 @@ class MemoryLaneStore:
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
-            return replace(lane, planned=(now_ms, *lane.planned), admitted=lane.admitted + 1, newest=task_id)
+            planned, under = (now_ms, *lane.planned), fingerprint(limits)
+            return replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
 
         return own_admission(self._write(user_id, fits, reserved), task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
         after = admission.lane
 
+        has_new_plans = after.revision != seen.revision
+
         def unmoved(lane: Lane) -> bool:
+            if has_new_plans:
+                return _moving(lane) == _moving(seen)
             return (lane.admitted, lane.revision) == (seen.admitted, seen.revision)
 
         def reserved(lane: Lane) -> Lane:
-            return replace(lane, planned=after.planned, admitted=after.admitted, newest=after.newest)
+            names = ["planned", "admitted", "newest", "planned_under"]
+            names += ["replanned_seq", "replanned_at", "revision", "retries"] if has_new_plans else []
+            return replace(lane, **{name: getattr(after, name) for name in names})
 
         return own_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
 
@@ -238,10 +245,10 @@ class MemoryTaskStore:
     def get(self, user_id: str, task_id: str) -> TaskRecord | None:
         return self._records.get((user_id, task_id))
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
         with self._lock:
             mine = sorted((key for key in self._records if key[0] == user_id), reverse=True)
-            newest = [self._records[key] for key in mine[:PREDECESSORS_SEARCHED]]
+            newest = [self._records[key] for key in mine[: OLDER_SEARCHED + newest_seq - first_seq]]
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 

@@ -19,7 +19,7 @@ from chalicelib.core.lane import (
     retry_at,
     without_retrying,
 )
-from chalicelib.core.limits import Limits, memory_needed, parse_limits
+from chalicelib.core.limits import Limits, fingerprint, memory_needed, parse_limits
 from tests.factories import make_lane
 from tests.strategies import Step, any_limits, steps
 from tests.windows import assert_pace_kept, breaks_a_limit
@@ -61,7 +61,7 @@ def test_what_a_first_try_reserved_is_known_also_beyond_what_the_lane_remembers(
 def test_first_submit_starts_now_as_number_one() -> None:
     admission = admit(make_lane(), DEFAULT, 5_000, "t1")
     assert (admission.planned, admission.first_seq) == ((5_000,), 1)
-    assert admission.lane == make_lane(admitted=1, planned=(5_000,), newest="t1")
+    assert admission.lane == make_lane(admitted=1, planned=(5_000,), newest="t1", planned_under=fingerprint(DEFAULT))
 
 
 def test_second_submit_within_a_second_is_delayed() -> None:
@@ -78,7 +78,7 @@ def test_twenty_first_submit_within_a_minute_waits_for_the_first_to_leave_it() -
 def test_admission_keeps_what_it_does_not_decide_on() -> None:
     lane = make_lane(started_seq=3, started=4, starts=(1, 2), cancelled={"x": 4}, revision=7, admitted=3)
     after = admit(lane, DEFAULT, 5_000, "t4").lane
-    assert replace(after, admitted=3, planned=(), newest="") == lane
+    assert replace(after, admitted=3, planned=(), newest="", planned_under="") == lane
 
 
 def test_pause_and_late_starts_do_not_move_what_is_planned() -> None:
