@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,6 +20,8 @@ Properties = Mapping[str, Any]
 
 #: Properties of a table that CreateTable takes unchanged.
 _TABLE_PROPERTIES = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+#: Resources in these states exist, by the stack's word.
+_THERE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 _ACTIVE_SECONDS = 60
 _POLL_SECONDS = 0.2
 
@@ -36,6 +39,13 @@ def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any
 _TemplateLoader.add_multi_constructor("!", _tagged)
 
 
+@cache
+def _resources(template: str) -> Properties:
+    """Reading the template takes 0.1 s."""
+    found: Properties = yaml.load(template, _TemplateLoader)["Resources"]  # noqa: S506 - a safe loader
+    return found
+
+
 class Resources:
     """The table and the queues of one stage's template."""
 
@@ -43,14 +53,15 @@ class Resources:
         self._dynamodb = dynamodb
         self._sqs = sqs
         self._stage = stage
-        self._resources = yaml.load(template, _TemplateLoader)["Resources"]  # noqa: S506 - a safe loader
+        self._resources = _resources(template)
 
     def create_missing(self, cloudformation: CloudFormationClient, stack: str, say: Callable[[str], None]) -> None:
         """Creates, empty, each table and queue that this stack has and that does not exist; leaves the others alone."""
         for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack):
             for summary in page["StackResourceSummaries"]:
                 resource = self._resources.get(summary["LogicalResourceId"])
-                if resource and self._create_if_missing(resource):
+                is_there = summary["ResourceStatus"] in _THERE
+                if resource and is_there and self._create_if_missing(resource):
                     say(f"created {summary['LogicalResourceId']} of stack {stack} again: it was missing")
 
     def _create_if_missing(self, resource: Properties) -> bool:

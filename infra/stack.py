@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -88,11 +89,13 @@ def restore_resources(endpoint_url: str | None, stage: str, progress: Progress |
 def _create_missing(
     client: CloudFormationClient, endpoint_url: str | None, stage: str, progress: Progress | None
 ) -> bool:
-    """Return false when there is no usable stack, so that CloudFormation is to create everything."""
+    """Return false if there is no usable stack, so that CloudFormation is to create everything."""
     name = stack_name(stage)
     stack = _find(client, name)
     if stack is None or stack["StackStatus"] in _DEAD_STATES:
         return False
+    if stack["StackStatus"].endswith("_IN_PROGRESS"):
+        return True
     clients = _client("dynamodb", endpoint_url), _client("sqs", endpoint_url)
     Resources(*clients, TEMPLATE.read_text(), stage).create_missing(client, name, progress or _say_nothing)
     return True
@@ -166,6 +169,16 @@ def at_endpoint(outputs: Mapping[str, str], endpoint_url: str) -> dict[str, str]
 
 
 def _client(service: Any, endpoint_url: str | None) -> Any:
+    return _emulator_client(service, endpoint_url) if endpoint_url else _new_client(service, None)
+
+
+@cache
+def _emulator_client(service: Any, endpoint_url: str) -> Any:
+    """A client costs some 30 ms, and a local run looks for missing resources every few seconds."""
+    return _new_client(service, endpoint_url)
+
+
+def _new_client(service: Any, endpoint_url: str | None) -> Any:
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
     defaults = emulator_defaults(os.environ) if endpoint_url else {}
     return boto3.client(
