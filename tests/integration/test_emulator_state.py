@@ -428,3 +428,42 @@ def test_kills_under_load_lose_nothing(emulator: Emulator, stack: Stack) -> None
         assert len(set(of_user)) == len(of_user)
         assert [body for body in of_user if body in set(load.sent)] == load.sent
     assert sum(len(load.sent) for load in loads) > 100
+
+
+#: Two items expire: MiniStack's own thread removes both, while a call changes one of them.
+EXPIRY = """
+import asyncio, sys, threading
+from pathlib import Path
+from local.emulator import _set_environment
+_set_environment("1")
+from ministack.services import dynamodb
+from local.ministack_state import MinistackState
+from local.state_file import StateFile
+
+async def main():
+    file = StateFile(Path(sys.argv[1]))
+    state = MinistackState(file)
+    state.restore(Path(sys.argv[1]).parent)
+    table = {"TableName": "table", "pk_name": "user", "sk_name": None, "items": {}}
+    dynamodb._tables["table"] = table
+    for user in ("expired", "changed"):
+        dynamodb._set_item(table, user, "-", {"user": {"S": user}})
+    def expire():
+        for user in ("expired", "changed"):
+            dynamodb._remove_item(table, user, "-")
+    thread = threading.Thread(target=expire)
+    thread.start()
+    thread.join()
+    dynamodb._set_item(table, "changed", "-", {"user": {"S": "changed"}, "again": {"S": "yes"}})
+    await asyncio.sleep(0)
+    assert state.is_call_stored("")
+    print(*table["items"], *(key for (key,) in file.rows("SELECT key FROM items")))
+
+asyncio.run(main())
+"""
+
+
+def test_an_item_that_changes_while_it_expires_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EXPIRY, str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[-2] == 'changed ["changed", "-"]'
