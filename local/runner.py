@@ -25,6 +25,7 @@ from local.programs import app_programs, emulator_program
 from local.reload import Reload
 from local.run_settings import LocalSettings
 from local.signals import StopSignals
+from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from local.watch import Watch
@@ -50,7 +51,7 @@ def main() -> int:
         return 2
     try:
         Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
-    except (RunError, StartError, SupervisorError, StackError) as error:
+    except (RunError, StartError, SupervisorError, StackError, OSError) as error:
         _say(str(error), sys.stderr)
         return 1
     return 0
@@ -79,6 +80,9 @@ class Run:
         self._watch: Watch | None = None
         self._reload: Reload | None = None
         self._endpoint_url = settings.endpoint_url or f"http://{HOST}:{free_port()}"
+        self._stack_watch = StackWatch(
+            self._endpoint_url, settings.stage, settings.health_interval_seconds, self._note_and_say
+        )
 
     def run(self, *, open_to_all: bool) -> None:
         """Returns after a requested stop. Raises RunError, SupervisorError or StackError."""
@@ -137,6 +141,7 @@ class Run:
     def _stay(self) -> None:
         if self._watch:
             self._watch.start()
+        self._stack_watch.start()
         if self._reload:
             self._reload.start()
         while not self._signals.wait(0.5):
@@ -156,6 +161,7 @@ class Run:
     def _stop(self) -> None:
         if self._watch:
             self._watch.stop()
+        self._stack_watch.stop()
         if self._reload:
             self._reload.stop()
         if not self._supervisor.alive:
@@ -181,8 +187,13 @@ class Run:
             raise StopRequestedError
 
     def _note(self, line: str) -> None:
-        with (self._settings.process_log_dir / "stack.log").open("a") as log:
+        # On a full disk the line is lost, but the run goes on.
+        with suppress(OSError), (self._settings.process_log_dir / "stack.log").open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _note_and_say(self, line: str) -> None:
+        self._note(line)
+        _say(line)
 
     def _state_dir(self) -> IO[str]:
         """Creates the state directory and locks it for this process's lifetime."""

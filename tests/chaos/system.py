@@ -87,6 +87,12 @@ class System:
         self._emulator.terminate()
         self._emulator.wait(30)
 
+    def kill_emulator(self) -> None:
+        """kill -9, and a new one at once, as supervisord starts it."""
+        self._emulator.kill()
+        self._emulator.wait()
+        self._start_emulator()
+
     def start_emulator_again(self) -> None:
         self._start_emulator()
 
