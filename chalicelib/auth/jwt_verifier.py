@@ -134,10 +134,9 @@ def _time(claims: Claims, claim: str) -> float:
     Python's JSON parser accepts Infinity, NaN and integers that no float can hold; none of them passes the comparison.
     """
     value = claims[claim]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not -MAX_TIME_SECONDS <= value <= MAX_TIME_SECONDS:
-        raise UnauthenticatedError(f"The token's `{claim}` is not a valid time")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_TIME_SECONDS:
+        return value
+    raise UnauthenticatedError(f"The token's `{claim}` is not a valid time")
 
 
 def _scopes(claims: Claims) -> set[str]:
