@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
+from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
@@ -244,6 +245,11 @@ def scheduled_queue_name() -> str:
 def authenticates() -> bool:
     """True if callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
+
+
+def page_origins() -> Origins:
+    """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 
 def new_id() -> str:

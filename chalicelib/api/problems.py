@@ -5,6 +5,7 @@ The 429 over a limit is an answer, not an error: responses.py writes it.
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from chalice.app import AuthResponse, Request, Response
@@ -61,6 +62,16 @@ def problem(status: int, title: str, detail: str = "", field: str | None = None,
 def _problem_response(body: Body, headers: Mapping[str, str]) -> Response:
     # A body of text, since Chalice would write a dict with spaces and leave its content type to chance.
     return Response(json.dumps(body, separators=(",", ":")), {"Content-Type": PROBLEM, **headers}, body["status"])
+
+
+def as_problem(response: Response) -> Response:
+    """The response, as a problem if it is an error of Chalice's own: only these have a body that is not text."""
+    if not isinstance(response.body, dict) or response.status_code < 400:
+        return response
+    title = HTTPStatus(response.status_code).phrase
+    error = problem(response.status_code, title, str(response.body.get("Message") or title))
+    error.headers = {**response.headers, **error.headers}
+    return error
 
 
 def problem_of(error: Exception) -> Response:
