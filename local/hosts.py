@@ -31,7 +31,9 @@ def is_served(host: str | None, origins: Origins) -> bool:
     if authority is None:
         return False
     name = authority[1].strip("[]").rstrip(".")
-    return _is_own(name) or host.strip().lower() in {urlsplit(origin).netloc for origin in origins.allowed}
+    return (name != "" and _is_own(name)) or host.strip().lower() in {
+        urlsplit(origin).netloc for origin in origins.allowed
+    }
 
 
 def _is_own(name: str) -> bool:

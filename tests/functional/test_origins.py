@@ -261,7 +261,18 @@ def test_name_of_this_machine_is_served(browser: Browser, host: str) -> None:
 STRANGERS = [
     *("evil.example", "evil.example:8000", "localhost.evil.example", "evillocalhost", "127.0.0.1.evil.example:8000"),
     *("127.0.0.1.nip.io", "8.8.8.8", "169.254.169.254", "[2606:4700::1111]:8000", "224.0.0.1", "2130706433", "127.1"),
-    *("", " ", "localhost:", "localhost:x", "localhost:8000:1", "localhost/", "a@localhost", "localhost, evil.example"),
+    *(
+        "",
+        " ",
+        ".",
+        "..:8000",
+        "localhost:",
+        "localhost:x",
+        "localhost:8000:1",
+        "localhost/",
+        "a@localhost",
+        "localhost, evil.example",
+    ),
     *("evil.example#localhost", "[localhost]", "[::1", "::1", "localhost\x00", "http://localhost"),
 ]
 
