@@ -17,8 +17,10 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
+from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
+from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
@@ -28,11 +30,11 @@ from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CompletionLog, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
-from chalicelib.scheduled.callbacks import CallbackSender
+from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
@@ -100,6 +102,10 @@ class Container:
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
         return DynamoDBScheduledCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def callback_slots(self) -> CallbackSlots:
+        return DynamoDBCallbackSlots(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def requests(self) -> RequestStore:
@@ -192,7 +198,8 @@ class Container:
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
-        send_callback = CallbackSender(self.outbound.call, self.settings.webhook_key)
+        send = CallbackSender(self.outbound.call, self.settings.webhook_key)
+        send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, random.random)
         return ScheduledDispatcher(
             self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, send_callback, self.clock
         )
@@ -244,6 +251,11 @@ def scheduled_queue_name() -> str:
 def authenticates() -> bool:
     """True if callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
+
+
+def page_origins() -> Origins:
+    """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 
 def new_id() -> str:

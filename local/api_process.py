@@ -20,7 +20,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, WSGITask
 from waitress.wasyncore import loop
 
-from local.gateway import MAX_BODY_BYTES, Environ, Gateway, StartResponse, problem, status_line
+from local.gateway import MAX_BODY_BYTES, Environ, Gateway, StartResponse, completed, problem, status_line
 from local.health import api_socket
 from local.parent import end_with_parent
 
@@ -60,7 +60,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         status, headers, body = problem(self.request.error.code, self.request.error.body)
         self.status = status_line(status)
-        self.response_headers.extend(headers)
+        self.response_headers.extend(completed(headers, self.request.headers.get("ORIGIN")))
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)

@@ -77,7 +77,7 @@ COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is invalid.")}
 BODY = {
     400: Answer("The request is malformed or has no user id."),
     413: Answer("The body or the payload is too large."),
-    415: Answer("The body is not JSON."),
+    415: Answer("The body is not JSON, or is compressed.", headers=("Accept-Encoding",)),
     422: Answer("A value is invalid."),
 }
 IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still running.")}
@@ -90,7 +90,7 @@ def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[i
     return COMMON | BODY | IDEMPOTENT | {202: accepted, 429: over}
 
 
-SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Idempotency-Replayed")
+SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Preference-Applied", "Idempotency-Replayed")
 SUBMIT_ONE = submits(
     ok(SubmittedTask, "The task is queued: it may start now, or the client asked for 202.", *SUBMIT_HEADERS),
     "Over the limit. `queued` says whether the task is queued all the same; Location is set if it is.",
@@ -182,7 +182,13 @@ OPERATIONS: tuple[Operation, ...] = (
         "/api/v1/lanes",
         "listLanes",
         "List all lanes, those with the next start first, and their totals",
-        GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is invalid.")},
+        GUARDED
+        | UNAVAILABLE
+        | {
+            200: ok(LanesAnswer, "One page."),
+            400: Answer("A parameter is given twice."),
+            422: Answer("A parameter is invalid."),
+        },
         ("search", "lanes.limit", "lanes.before", "lanes.order"),
     ),
     Operation("GET", "/health-check", "healthCheck", "Check the API process", {200: text("`OK`")}, is_public=True),
@@ -286,6 +292,14 @@ HEADERS: Mapping[str, Object] = {
     "Idempotency-Replayed": {
         "description": "The answer is the stored one of the first request with this key.",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Preference-Applied": {
+        "description": "The preference of the request that this answer follows (RFC 7240).",
+        "schema": {"type": "string", "enum": ["respond-async", "handling=strict"]},
+    },
+    "Accept-Encoding": {
+        "description": "The accepted Content-Encoding of a body, if that is why it is refused.",
+        "schema": {"type": "string", "enum": ["identity"]},
     },
     "WWW-Authenticate": {"description": "The authentication error (RFC 6750).", "schema": {"type": "string"}},
 }

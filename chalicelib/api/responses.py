@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from chalice.app import Response
 
+from chalicelib.api.headers import preference_applied
 from chalicelib.api.problems import JSON, PROBLEM, Headers, problem
 from chalicelib.api.schema import (
     BulkAnswer,
@@ -49,7 +50,17 @@ def submit_answer(submission: Submission, outcome: Submitted | Refused) -> dict[
     not known whether something was queued.
     """
     response = _refused(outcome) if isinstance(outcome, Refused) else _submitted(submission, outcome)
-    return {"status": response.status_code, "headers": response.headers, "body": response.body}
+    headers = {**response.headers, **_applied(submission, response.status_code)}
+    return {"status": response.status_code, "headers": headers, "body": response.body}
+
+
+def _applied(submission: Submission, status: int) -> Headers:
+    """A 202 applies `respond-async`, and any answer but a 503 `handling=strict`; scheduled tasks ignore both."""
+    is_scheduled = all(task.due_at(submission.now_ms) for task in submission.tasks)
+    is_applied = status == 202 if submission.over_limit is OverLimit.ACCEPT else status != 503
+    if not submission.is_preferred or is_scheduled or not is_applied:
+        return {}
+    return {**preference_applied(submission.over_limit)}
 
 
 def _submitted(submission: Submission, outcome: Submitted) -> Response:

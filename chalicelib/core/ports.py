@@ -185,6 +185,21 @@ class ScheduledCounts(Protocol):
         ...
 
 
+class CallbackSlots(Protocol):
+    """Bounds each user's callbacks that run at once. Methods raise UnavailableError if the store fails."""
+
+    def take(self, user_id: str, now_ms: int, until_ms: int, most: int) -> int | None:
+        """Takes one of the user's `most` slots, atomically, until it is given back or until_ms has passed.
+
+        Returns its number; None if all are taken.
+        """
+        ...
+
+    def give_back(self, user_id: str, slot: int, until_ms: int) -> None:
+        """Frees the slot, unless it has passed and another callback has it. until_ms: as it was taken."""
+        ...
+
+
 class LaneDirectory(Protocol):
     """Lists lanes and reads items in batches. Reads are eventually consistent.
 

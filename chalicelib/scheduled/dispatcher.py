@@ -23,7 +23,7 @@ from chalicelib.core.scheduled import (
 )
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
-from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.submit.submission import Refused
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
@@ -54,7 +54,7 @@ class ScheduledDispatcher:
         queue: TaskQueue,
         submitter: Submitter,
         finalizer: Finalizer,
-        send_callback: Callable[[Callback], DeliveryFailure | None],
+        send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
     ) -> None:
         self._scheduled_queue = scheduled_queue
@@ -149,6 +149,9 @@ class ScheduledDispatcher:
         failure = self._send_callback(callback)
         if failure is None:
             return True
+        if isinstance(failure, Busy):
+            self._scheduled_queue.defer(delivery.receipt, failure.wait_seconds)
+            return False
         age_ms = max(0, self._clock.now_ms() - callback.begun_at)
         if failure.is_final or age_ms >= TRIED_FOR_MS:
             reason = f"callback to {callback.url[:200]}: {failure.reason}"

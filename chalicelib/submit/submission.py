@@ -16,7 +16,14 @@ from chalicelib.settings import OverLimit
 MAX_TASKS = 100
 
 TaskName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="One of the deployment's tasks.")
+    str,
+    Meta(
+        max_length=64,
+        examples=["log"],
+        description="One of the deployment's tasks.",
+        # Only described: the error for an unknown name lists the tasks, which helps more than a pattern.
+        extra_json_schema={"pattern": r"^[A-Za-z0-9._-]{1,64}$"},
+    ),
 ]
 Payload = Annotated[Any, Meta(description="Any JSON value; the task's function gets it.")]
 RunAt = Annotated[
@@ -83,6 +90,8 @@ class Submission(Struct, frozen=True):
     is_bulk: bool = False
     #: where the client sees the API, such as `/prod`; locations in the answer begin with it
     base_path: str = ""
+    #: `over_limit` is the request's own preference, not the deployment's setting
+    is_preferred: bool = False
 
 
 class SubmittedTask(Struct, frozen=True):

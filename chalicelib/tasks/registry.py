@@ -25,6 +25,8 @@ PAYLOAD_PARAMETER = "payload"
 CONTEXT_PARAMETER = "context"
 #: Upper bounds of a task's own options, in attempts and seconds.
 MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 900
+#: How msgspec's errors end that name a parameter's pattern, which clients need not be able to read.
+_REGULAR_EXPRESSION = re.compile(r"matching regex '.*'$", re.DOTALL)
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -63,6 +65,7 @@ class TaskDefinition(msgspec.Struct, frozen=True):
             value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.payload_type)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at `")
+            text = _REGULAR_EXPRESSION.sub("in the form that the task requires", text)
             raise PayloadError(text, _pointer(path.rstrip("`").partition("$")[2])) from error
         arguments = {PAYLOAD_PARAMETER: value} if self.takes_whole else msgspec.structs.asdict(value)
         if self.check:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.settings import cors_origins_of
 from infra.deploy.deployed import (
     Account,
     chalice_state,
@@ -85,7 +86,7 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
     _remember(stage, deployed)
     rest_api = next(resource for resource in deployed["resources"] if resource["resource_type"] == "rest_api")
     with _step("the API's throttling and error answers", account):
-        set_up_front_door(account, stage, rest_api["rest_api_id"])
+        set_up_front_door(account, stage, rest_api["rest_api_id"], cors_origins_of(settings))
     url = _url(account, stage, rest_api)
     _wait_for_answer(url)
     _say(f"Deployed stage {stage.name}: {url}")

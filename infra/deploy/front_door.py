@@ -6,6 +6,7 @@ One table in two forms: API calls for a deployed stage, and properties for the p
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +34,34 @@ class GatewayResponse:
             f'{{"type":"about:blank","title":{json.dumps(self.title)},{status}"detail":$context.error.messageString}}'
         )
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Returns the headers; API Gateway requires quotes around constant values."""
-        headers = {
-            "Access-Control-Allow-Origin": "'*'",
-            "Access-Control-Expose-Headers": "'Retry-After'",
+    def headers(self, origins: Sequence[str]) -> dict[str, str]:
+        """Returns the headers; API Gateway requires quotes around constant values.
+
+        origins: those whose pages may call, as CORS_ORIGINS lists them.
+        """
+        headers = _cors_headers(origins) | {
+            "Cache-Control": "'no-store'",
             "Content-Type": "'application/problem+json'",
+            "X-Content-Type-Options": "'nosniff'",
         }
         if self.status == 401:
             headers["WWW-Authenticate"] = "'Bearer'"
         return headers | ({"Retry-After": f"'{self.retry_after}'"} if self.retry_after else {})
+
+
+def _cors_headers(origins: Sequence[str]) -> dict[str, str]:
+    """API Gateway can't choose from a list: with several origins each reads these errors, which hold no data."""
+    if not origins:
+        return {}
+    if len(origins) > 1:
+        return _cors_headers(["*"]) | {
+            "Access-Control-Allow-Origin": "method.request.header.Origin",
+            "Vary": "'Origin'",
+        }
+    return {
+        "Access-Control-Allow-Origin": f"'{origins[0]}'",
+        "Access-Control-Expose-Headers": "'Retry-After,WWW-Authenticate'",
+    }
 
 
 #: Specific response types first; the defaults apply to all others.
@@ -69,11 +87,11 @@ GATEWAY_RESPONSES = (
 )
 
 
-def set_up_front_door(account: Account, stage: Stage, rest_api_id: str) -> None:
+def set_up_front_door(account: Account, stage: Stage, rest_api_id: str, origins: Sequence[str]) -> None:
     """Sets the deployed API's responses and throttling. Each Chalice deployment resets the responses."""
     client = account.client("apigateway")
     for response in GATEWAY_RESPONSES:
-        client.put_gateway_response(restApiId=rest_api_id, **_as_call(response))
+        client.put_gateway_response(restApiId=rest_api_id, **_as_call(response, origins))
     # The responses take effect with the next API deployment.
     client.create_deployment(restApiId=rest_api_id, stageName=stage.api_gateway_stage)
     client.update_stage(
@@ -90,19 +108,21 @@ def _replace(path: str, value: int) -> dict[str, str]:
     return {"op": "replace", "path": path, "value": str(value)}
 
 
-def _as_call(response: GatewayResponse) -> dict[str, Any]:
+def _as_call(response: GatewayResponse, origins: Sequence[str]) -> dict[str, Any]:
     call: dict[str, Any] = {
         "responseType": response.kind,
-        "responseParameters": {f"gatewayresponse.header.{name}": value for name, value in response.headers.items()},
+        "responseParameters": {
+            f"gatewayresponse.header.{name}": value for name, value in response.headers(origins).items()
+        },
         "responseTemplates": {"application/json": response.body},
     }
     return call | ({"statusCode": str(response.status)} if response.status else {})
 
 
-def packaged_front_door(stage: Stage) -> dict[str, Any]:
+def packaged_front_door(stage: Stage, origins: Sequence[str]) -> dict[str, Any]:
     """Returns the same configuration as properties of the SAM template's API."""
     return {
-        "GatewayResponses": {response.kind: _as_property(response) for response in GATEWAY_RESPONSES},
+        "GatewayResponses": {response.kind: _as_property(response, origins) for response in GATEWAY_RESPONSES},
         "MethodSettings": [
             {
                 "ResourcePath": "/*",
@@ -114,9 +134,9 @@ def packaged_front_door(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _as_property(response: GatewayResponse) -> dict[str, Any]:
+def _as_property(response: GatewayResponse, origins: Sequence[str]) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "ResponseParameters": {"Headers": response.headers},
+        "ResponseParameters": {"Headers": response.headers(origins)},
         "ResponseTemplates": {"application/json": response.body},
     }
     return properties | ({"StatusCode": response.status} if response.status else {})

@@ -15,6 +15,7 @@ from typing import Any
 
 from chalice.package import YAMLTemplateSerializer
 
+from chalicelib.settings import Auth, auth_of, cors_origins_of
 from infra.deploy.errors import DeployError
 from infra.deploy.front_door import packaged_front_door
 from infra.deploy.project import project_folder
@@ -36,7 +37,7 @@ def package(stage: Stage, settings: Mapping[str, str], out: Path, *, with_requir
         if not with_requirements:
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
-        merge.write_text(json.dumps(merge_template(stage, has_authorizer=settings.get("AUTH") == "jwt")))
+        merge.write_text(json.dumps(merge_template(stage, settings)))
         # -B: otherwise the import would write bytecode into the folder that is packaged.
         command = [sys.executable, "-B", "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
         # Chalice requires a region, although it does not appear in the template.
@@ -60,7 +61,7 @@ def read_stack_template() -> dict[str, Any]:
     return template
 
 
-def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, Any]:
+def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     """Returns the template merged over Chalice's: the stack, and the references between both.
 
     It relies on Chalice's undocumented resource names; a test checks them.
@@ -74,9 +75,9 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
         "Worker": _triggered(stage, "worker", variables),
         "Scheduled": _triggered(stage, "scheduled", variables),
-        "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage)}},
+        "RestAPI": {"Properties": {"TracingEnabled": True, **packaged_front_door(stage, cors_origins_of(settings))}},
     }
-    if has_authorizer:
+    if auth_of(settings) is Auth.JWT:
         template["Resources"]["Authorizer"] = {
             "DependsOn": ["AuthorizerLogGroup"],
             "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},

@@ -22,7 +22,7 @@ API = "api_handler"
 PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
     "MAX_THROTTLE",
-    *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
+    *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET", "CORS_ORIGINS"),
 )
 #: Secrets, each with the Chalice names of the functions that get it.
 SECRETS = {"WEBHOOK_SECRET": ("worker", "scheduled")}

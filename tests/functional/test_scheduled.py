@@ -1,12 +1,15 @@
 """Scheduled tasks and callbacks through the app's HTTP and SQS sides."""
 
+import json
 from typing import Any
 
 import pytest
 
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.scheduled.callbacks import CALLBACKS_AT_ONCE, MIN_WAIT_SECONDS, SLOT_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
+from tests.receiver import Receiver
 
 
 def post(paceline: Paceline, user: str, **body: Any) -> Any:
@@ -113,3 +116,22 @@ def test_production_refuses_private_addresses(deploy: Deploy) -> None:
 
     with pytest.raises(SettingError, match="HTTP_ALLOW_PRIVATE"):
         deploy(STAGE="prod", HTTP_ALLOW_PRIVATE="true")
+
+
+def test_users_callbacks_over_the_bound_are_put_off_and_those_of_others_are_not(deploy: Deploy, user: str) -> None:
+    """The slots are taken as by callbacks that hang in other processes."""
+    paceline = deploy(HTTP_ALLOWED_HOSTS="*", HTTP_ALLOW_PRIVATE="true")
+    with Receiver() as receiver:
+        for name in (user, f"{user}-other"):
+            post(paceline, name, callback_url=receiver.url())
+            [record] = paceline.receive(name)
+            paceline.work(record)
+        slots = paceline.parts.callback_slots
+        taken = [slots.take(user, NOW, NOW + SLOT_MS, CALLBACKS_AT_ONCE) for _ in range(CALLBACKS_AT_ONCE)]
+        assert len(paceline.dispatch(*paceline.receive_scheduled())) == 1
+        assert [json.loads(got.body)["user_id"] for got in receiver.got] == [f"{user}-other"]
+        assert taken[0] is not None
+        slots.give_back(user, taken[0], NOW + SLOT_MS)
+        paceline.clock.advance(MIN_WAIT_SECONDS * 1000)
+        assert paceline.dispatch(*paceline.receive_scheduled()) == []
+        assert [json.loads(got.body)["user_id"] for got in receiver.got] == [f"{user}-other", user]

@@ -116,7 +116,7 @@ def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
 def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Stage) -> None:
     """Merged parts without a type belong to a resource of Chalice's."""
     resources = json.loads(packaged.read_text())["Resources"]
-    merged = merge_template(stage)["Resources"]
+    merged = merge_template(stage, {})["Resources"]
     assert {name for name, resource in merged.items() if "Type" not in resource} == {
         "APIHandler",
         "Scheduled",
@@ -185,8 +185,47 @@ def test_gateway_responses_are_problems(response: Any) -> None:
     filled = json.loads(response.body.replace("$context.error.messageString", '"why"'))
     assert filled["type"] == "about:blank"
     assert filled.get("status") == response.status
-    assert response.headers["Content-Type"] == "'application/problem+json'"
-    assert response.headers["Access-Control-Allow-Origin"] == "'*'"
+    headers = response.headers([])
+    assert headers["Content-Type"] == "'application/problem+json'"
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("'no-store'", "'nosniff'")
+
+
+APP, OTHER = "https://app.example.com", "http://localhost:3000"
+
+
+@pytest.mark.parametrize("response", GATEWAY_RESPONSES, ids=lambda response: response.kind)
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [([], None), (["*"], "'*'"), ([APP], f"'{APP}'"), ([APP, OTHER], "method.request.header.Origin")],
+)
+def test_gateway_responses_can_be_read_by_the_allowed_origins(response: Any, origins: list[str], allowed: str) -> None:
+    headers = response.headers(origins)
+    assert headers.get("Access-Control-Allow-Origin") == allowed
+    assert ("Retry-After" in headers.get("Access-Control-Expose-Headers", "")) is bool(origins)
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({}, None),
+        ({"CORS_ORIGINS": APP}, f"'{APP}'"),
+        ({"AUTH": "jwt", "JWT_SECRET": "s" * 32}, "'*'"),
+        ({"AUTH": "jwt", "JWT_SECRET": "s" * 32, "CORS_ORIGINS": f"{APP}, {OTHER}"}, "method.request.header.Origin"),
+    ],
+)
+def test_package_answers_preflight_requests_if_an_origin_may_call(
+    stage: Stage, tmp_path: Path, settings: dict[str, str], allowed: str | None
+) -> None:
+    template = package(stage, settings, tmp_path, with_requirements=False)
+    assert faults(template) == []
+    api = json.loads(template.read_text())["Resources"]["RestAPI"]["Properties"]
+    refusal = api["GatewayResponses"]["UNAUTHORIZED"]["ResponseParameters"]["Headers"]
+    assert refusal.get("Access-Control-Allow-Origin") == allowed
+    for methods in api["DefinitionBody"]["paths"].values():
+        assert ("options" in methods) is bool(allowed)
+        if allowed:  # the function answers it, since API Gateway's own answer names one origin, and asks for no token
+            assert methods["options"]["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+            assert "security" not in methods["options"]
 
 
 def test_the_package_holds_the_app_without_its_caches(packaged: Path) -> None:

@@ -220,6 +220,25 @@ class MemoryScheduledCounts:
             return True
 
 
+class MemoryCallbackSlots:
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()
+
+    def take(self, user_id: str, now_ms: int, until_ms: int, most: int) -> int | None:
+        with self._lock:
+            for slot in range(most):
+                if self._taken.get((user_id, slot), 0) <= now_ms:
+                    self._taken[user_id, slot] = until_ms
+                    return slot
+        return None
+
+    def give_back(self, user_id: str, slot: int, until_ms: int) -> None:
+        with self._lock:
+            if self._taken.get((user_id, slot)) == until_ms:
+                del self._taken[user_id, slot]
+
+
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}

@@ -5,8 +5,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from waitress.wasyncore import close_all
@@ -45,8 +46,20 @@ def server(listener: socket.socket) -> Iterator[Server]:
 
 
 def answer(server: Server, listener: socket.socket, request: bytes) -> tuple[int, str | None, bytes]:
-    """Serves until this one request is answered: status, content type, body."""
-    answers: list[tuple[int, str | None, bytes]] = []
+    """Status, content type and body of the answer to this request."""
+    response = full_answer(server, listener, request)
+    return response.status, response.headers["Content-Type"], response.body
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Message
+    body: bytes
+
+
+def full_answer(server: Server, listener: socket.socket, request: bytes) -> Answer:
+    """Serves until this one request is answered."""
+    answers: list[Answer] = []
 
     def ask() -> None:
         try:
@@ -54,7 +67,7 @@ def answer(server: Server, listener: socket.socket, request: bytes) -> tuple[int
                 connection.sendall(request)
                 response = HTTPResponse(connection)
                 response.begin()
-                answers.append((response.status, response.getheader("Content-Type"), response.read()))
+                answers.append(Answer(response.status, response.headers, response.read()))
         finally:
             server.stop()
 
@@ -93,3 +106,15 @@ def test_what_the_server_itself_refuses_is_a_problem(
     assert problem["status"] == expected
     assert problem["title"]
     assert problem["detail"]
+
+
+@pytest.mark.parametrize("allowed", ["", "https://app.example.com", "*"])
+def test_what_the_server_itself_refuses_has_the_headers_of_every_answer(
+    server: Server, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", allowed)
+    head = "POST /task HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example.com\r\n"
+    sent = f"{head}Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n".encode()
+    headers = full_answer(server, listener, sent).headers
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    assert headers["Access-Control-Allow-Origin"] == (allowed or None)

@@ -20,7 +20,7 @@ from chalicelib.core.scheduled import (
 )
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
-from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.worker.finalizer import FINALIZE_TRIES
@@ -37,12 +37,12 @@ class SchedulingShop(Workshop):
     def __init__(self, **env: str) -> None:
         super().__init__(**env)
         #: what the receiver of callbacks says, one after the other, then None for well received
-        self.answers: Iterator[DeliveryFailure | None] = iter(())
+        self.answers: Iterator[DeliveryFailure | Busy | None] = iter(())
         self.sent: list[tuple[int, Callback]] = []
         #: times at which a message was handled
         self.scheduled_messages_at: list[int] = []
 
-    def _tell(self, callback: Callback) -> DeliveryFailure | None:
+    def _tell(self, callback: Callback) -> DeliveryFailure | Busy | None:
         self.sent.append((self.clock.now_ms() - NOW, callback))
         return next(self.answers, None)
 
@@ -488,7 +488,7 @@ def test_slow_answers_do_not_make_a_callback_be_tried_more_often(shop: Schedulin
     shop.answers = iter([DeliveryFailure("time-out", is_final=False)] * 3)
     tell = shop._tell
 
-    def tell_slowly(callback: Callback) -> DeliveryFailure | None:
+    def tell_slowly(callback: Callback) -> DeliveryFailure | Busy | None:
         answer = tell(callback)
         shop.clock.advance(9_500)
         return answer
@@ -509,6 +509,17 @@ def test_callback_that_nobody_takes_for_a_day_is_a_dead_letter_with_its_reason(s
     dead = from_message(letter.body)
     assert isinstance(dead, Callback)
     assert dead.task_id == task.task_id
+
+
+def test_callback_that_finds_its_users_others_running_is_put_off_however_old_it_is(shop: SchedulingShop) -> None:
+    shop.answers = iter(
+        [Busy(7), Busy(30), Busy(43_000), Busy(43_000), Busy(43_000), DeliveryFailure("HTTP 503", False)]
+    )
+    shop.schedule(0, callback_url=URL)
+    shop.run_all()
+    assert [at for at, _ in shop.sent] == [0, 7_000, 37_000, 43_037_000, 86_037_000, 129_037_000]
+    [letter] = shop.queue.dead_letters  # it was tried once, and its day is over
+    assert letter.reason == f"callback to {URL}: HTTP 503"
 
 
 def test_callback_that_can_never_succeed_is_a_dead_letter_at_once(shop: SchedulingShop) -> None:
