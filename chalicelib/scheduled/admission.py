@@ -60,6 +60,9 @@ class DueAdmitter:
         if record and record.task.seq:
             self._send_again(record)
             return None
+        if record and not record.outcome and (record.task.run_at or 0) > self._clock.now_ms():
+            # The message is of a first try that failed; its repeat with the same key was answered with a later time.
+            return Postponed(record.task.run_at or 0)
         due = self._due_tasks.due(task.user_id, self._clock.now_ms(), PAGE)
         if all(listed.task_id == task.task_id for listed in due):
             return self._admit_alone(task, record, due)
