@@ -22,6 +22,7 @@ from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
+from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
@@ -34,6 +35,7 @@ from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, P
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
+from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
@@ -108,6 +110,10 @@ class Container:
         return DynamoDBCallbackSlots(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def due_tasks(self) -> DynamoDBDueTasks:
+        return DynamoDBDueTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def requests(self) -> RequestStore:
         return DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
@@ -145,6 +151,7 @@ class Container:
             PerUserLock().lock,
             self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
+            self.due_tasks,
         )
 
     @cached_property
@@ -192,17 +199,17 @@ class Container:
 
     @cached_property
     def worker(self) -> Worker:
-        token = lambda: secrets.token_hex(8)  # noqa: E731
         stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
-        return Worker(*stores, *runs, self.clock, token, self.settings, self._presence)
+        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
         send = CallbackSender(self.outbound.call, self.settings.webhook_key)
         send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, random.random)
-        return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, send_callback, self.clock
-        )
+        stores = (self.due_tasks, self.tasks, self.queue)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
+        queues = (self.scheduled_queue, self.tasks, self.queue)
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""
@@ -261,6 +268,10 @@ def page_origins() -> Origins:
 def new_id() -> str:
     """A UUID of version 7: ids sort by the time at which they were made."""
     return str(uuid7())
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
 
 
 def _from_environment() -> Container:

@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
+from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
-from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its planned start or its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
 #: Tasks older than the lane's backlog among which a missing predecessor is searched.
 OLDER_SEARCHED = 300
-#: Items that one BatchWriteItem takes.
-BATCH_WRITE = 25
-#: Tries to write the items that a batch left unprocessed.
-BATCH_TRIES = 4
 #: Tasks that one page reads to find those in a state.
 LISTED_AT_ONCE = 500
 
@@ -36,20 +32,11 @@ class DynamoDBTaskStore:
         for start in range(0, len(tasks), BATCH_WRITE):
             batch = tasks[start : start + BATCH_WRITE]
             try:
-                self._write_all([{"PutRequest": {"Item": queued_item(task)}} for task in batch])
+                put_batch(self._client, self._table, [queued_item(task) for task in batch], "storing the tasks")
             except NotRepeatedError:
                 # The batch may be written, and a worker may have finished one of its tasks since.
                 for task in batch:
                     self.create_if_absent(task)
-
-    def _write_all(self, requests: list[Item]) -> None:
-        for _ in range(BATCH_TRIES):
-            with unavailable("storing the tasks"):
-                answer = self._client.batch_write_item(RequestItems={self._table: requests})
-            requests = answer.get("UnprocessedItems", {}).get(self._table, [])
-            if not requests:
-                return
-        raise UnavailableError(f"storing the tasks: {len(requests)} were not stored")
 
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None

@@ -10,7 +10,7 @@ from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
-from chalicelib.core.scheduled import ScheduledMessage
+from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 
 
@@ -177,10 +177,11 @@ class ScheduledCounts(Protocol):
     Days are counted from the epoch, in UTC.
     """
 
-    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
-        """Adds the given counts to each day, atomically. False, and no change, if a day would exceed `most`.
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> int | None:
+        """Adds the given counts to each day, atomically. None, and no change, if a day would exceed `most`.
 
-        Drops the counts of days before today.
+        Returns a number from 1 on, greater than that of each call of this user that was answered before. Drops the
+        counts of days before today.
         """
         ...
 
@@ -197,6 +198,37 @@ class CallbackSlots(Protocol):
 
     def give_back(self, user_id: str, slot: int, until_ms: int) -> None:
         """Frees the slot, unless it has passed and another callback has it. until_ms: as it was taken."""
+        ...
+
+
+class DueTasks(Protocol):
+    """Lists each user's scheduled tasks in the order of their admission. UnavailableError if the store fails.
+
+    One dispatcher at a time admits a user's tasks, so that no seq is reserved twice for one task. Order does not rest
+    on that: a dispatcher whose time is up, and which goes on, breaks nothing.
+    """
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        """Lists these tasks; a repeat changes nothing."""
+        ...
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        """Returns the first `most` tasks with a time up to now_ms, in order, by a strongly consistent read."""
+        ...
+
+    def remove(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        """Takes admitted or finished tasks off the list; missing ones change nothing."""
+        ...
+
+    def try_begin_admitting(self, user_id: str, token: str, now_ms: int, until: int) -> bool:
+        """Marks the user's tasks as being admitted under this token until that time, epoch ms.
+
+        False if they are being admitted under another token.
+        """
+        ...
+
+    def end_admitting(self, user_id: str, token: str) -> None:
+        """Ends the mark, unless it has another token."""
         ...
 
 

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms, up_to_date
-from chalicelib.core.ports import LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
-from chalicelib.core.scheduled import ScheduledTask, delay_seconds
+from chalicelib.core.ports import DueTasks, LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
@@ -36,10 +36,11 @@ class Submitter:
         lock: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
         scheduled_queue: ScheduledQueue | None = None,
         daily_cap: DailyCap | None = None,
+        due_tasks: DueTasks | None = None,
     ) -> None:
         """lock: serialises this process's submits of one user, to save lost races; correctness does not rest on it.
 
-        scheduled_queue, daily_cap: None where no task is scheduled.
+        scheduled_queue, daily_cap, due_tasks: None where no task is scheduled.
         """
         self._lanes = lanes
         self._tasks = tasks
@@ -49,6 +50,7 @@ class Submitter:
         self._lock = lock
         self._scheduled_queue = scheduled_queue
         self._daily_cap = daily_cap
+        self._due_tasks = due_tasks
 
     def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
         """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled."""
@@ -76,8 +78,9 @@ class Submitter:
         ids_now = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
         scheduled_at = [at for at in due if at is not None]
         with self._lock(submission.user_id):
-            if refused := self._over_daily_cap(submission, scheduled_at, is_repeat):
-                return refused
+            number = self._take_room(submission, scheduled_at, is_repeat)
+            if isinstance(number, Refused):
+                return number
             first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
             admission = (
                 self._admit(first_guess, ids_now, now_ms, submission.over_limit)
@@ -89,6 +92,7 @@ class Submitter:
                 return admission
             tasks = _tasks(submission, ids, admission, is_repeat)
             self._create(tasks, is_repeat)
+            self._list_due(tasks, number)
             self._send(tasks)
         return self._submitted(admission.lane, tasks, now_ms)
 
@@ -105,13 +109,18 @@ class Submitter:
         return admission.first_seq, admission.planned[0]
 
     def _schedule(self, submission: Submission, ids: Sequence[str], is_repeat: bool) -> Submitted | Refused:
-        """As for a task that starts now, the message is sent first and the record stored second."""
+        """As for a task that starts now, the message is sent first and the record stored second.
+
+        It is listed last: whoever finds it in the list finds its record.
+        """
         [task] = tasks = _tasks(submission, ids, Admission((), Lane(submission.user_id)), is_repeat)
-        if refused := self._over_daily_cap(submission, [task.planned_at], is_repeat):
-            return refused
+        number = self._take_room(submission, [task.planned_at], is_repeat)
+        if isinstance(number, Refused):
+            return number
         lane = self._lanes.get(submission.user_id)
         self._send(tasks)
         self._tasks.create_if_absent(task)
+        self._list_due(tasks, number)
         return self._submitted(lane, tasks, submission.now_ms)
 
     def _admit(self, write: Write, ids: Sequence[str], now_ms: int, over_limit: OverLimit) -> Admission | Refused:
@@ -156,15 +165,30 @@ class Submitter:
                 [(ScheduledTask(task), delay_seconds(task.planned_at, task.submitted_at)) for task in scheduled]
             )
 
+    def _list_due(self, tasks: Sequence[Task], number: int) -> None:
+        """Lists scheduled tasks in the order of their admission, before their submit is answered."""
+        due = [
+            DueTask(task.planned_at, number, index, task.task_id) for index, task in enumerate(tasks) if not task.seq
+        ]
+        if due:
+            assert self._due_tasks is not None, "this deployment schedules no tasks"
+            self._due_tasks.add(tasks[0].user_id, due)
+
     def _submitted(self, lane: Lane, tasks: Sequence[Task], now_ms: int) -> Submitted:
         limits = lane.limits_or(self._settings.limits)
         return Submitted(tuple(SubmittedTask.of(task, lane, limits, now_ms) for task in tasks), lane, limits, now_ms)
 
-    def _over_daily_cap(self, submission: Submission, due_at: Sequence[int], is_repeat: bool) -> Refused | None:
-        """Counts scheduled tasks, unless the first try has counted them; Refused when a day has no room for them."""
+    def _take_room(self, submission: Submission, due_at: Sequence[int], is_repeat: bool) -> int | Refused:
+        """Counts scheduled tasks, unless the first try has counted them; Refused when a day has no room for them.
+
+        Returns the number of the submit, which orders tasks that are due at one time.
+        """
         cap, user_id, now_ms = self._daily_cap, submission.user_id, submission.now_ms
-        if cap is None or is_repeat or cap.take(user_id, due_at, now_ms):
-            return None
+        if cap is None or not due_at:
+            return 0
+        number = cap.take(user_id, [] if is_repeat else due_at, now_ms)
+        if number is not None:
+            return number
         reason = (
             f"No more than {cap.per_day} tasks may be scheduled in one day (UTC), those that were cancelled included; "
             f"there is not enough room on {' or '.join(days_of(due_at))}."

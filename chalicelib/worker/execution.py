@@ -84,6 +84,9 @@ class TaskExecutor:
             raise UnavailableError(f"{task.task_id} ran out of time")
         return self._finish_or_retry(task, start, lease, ended)
 
+    def knows(self, task: Task) -> bool:
+        return task.name in self._registry
+
     def max_attempts(self, task: Task) -> int:
         definition = self._registry.get(task.name)
         return (definition and definition.max_attempts) or self._settings.max_attempts

@@ -23,7 +23,7 @@ from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.lane import Lane, with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.worker.execution import Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
@@ -49,6 +49,9 @@ from chalicelib.worker.next_step import (
 MAX_DEFERRAL_SECONDS = 3_600
 #: Milliseconds of wait from which on the lane stores the hidden message's receipt, so that a resume can wake it.
 SAVE_RECEIPT_AFTER_MS = 3_000
+#: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
+#: have been updated before this worker.
+UNKNOWN_FOR_MS = 300_000
 #: Lanes that a worker remembers, so that most claims succeed with their first write.
 LANES_REMEMBERED = 10_000
 
@@ -184,6 +187,8 @@ class Worker:
                 jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]
             case WaitUntil():
                 return self._wait(step, job)
+            case Claim() if self._may_be_known_soon(task):
+                return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
             case Claim():
                 return self._claim_and_run(step, job)
             case Skip():
@@ -195,6 +200,11 @@ class Worker:
                 self._finalizer.give_up(task, start)
                 return Done()
         return None
+
+    def _may_be_known_soon(self, task: Task) -> bool:
+        """True if the task's name is unknown here, and the task so new that a newer worker may know it."""
+        wanted_at = max(task.submitted_at, task.planned_at)
+        return not self._executor.knows(task) and self._clock.now_ms() < wanted_at + UNKNOWN_FOR_MS
 
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""

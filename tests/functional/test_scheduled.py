@@ -68,6 +68,25 @@ def test_parked_task_is_accepted_listed_admitted_and_run(paceline: Paceline, use
     assert (done["state"], done["seq"], done["started_at"]) == ("succeeded", 1, NOW + 500)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 4, 0, 3, 1)])
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_tasks_due_at_one_time_start_in_the_order_in_which_their_submits_were_answered(
+    paceline: Paceline, user: str, order: tuple[int, ...], is_bulk: bool
+) -> None:
+    """SQS delivers the messages of a standard queue in any order."""
+    tasks = [{"delay_seconds": 60}] * 5
+    if is_bulk:
+        submitted = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).json_body["tasks"]
+    else:
+        submitted = [post(paceline, user, **task).json_body for task in tasks]
+    paceline.clock.advance(60_000)
+    messages = paceline.receive_scheduled()
+    assert paceline.dispatch(*(messages[n] for n in order)) == []
+    listed = paceline.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
+    seqs = {task["task_id"]: task["seq"] for task in listed}
+    assert [seqs[task["task_id"]] for task in submitted] == [1, 2, 3, 4, 5]
+
+
 def test_same_key_with_another_time_is_another_request(paceline: Paceline, user: str) -> None:
     def submit(**body: Any) -> Any:
         return paceline.request("POST", "/api/v1/task", {"user_id": user, **body}, Idempotency_Key="k")

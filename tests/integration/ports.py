@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from chalicelib.container import Container
 from chalicelib.core.ports import (
     CallbackSlots,
+    DueTasks,
     LaneDirectory,
     LaneStore,
     RequestStore,
@@ -16,7 +17,13 @@ from chalicelib.core.ports import (
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
-from tests.memory.stores import MemoryCallbackSlots, MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCallbackSlots,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
 
@@ -27,6 +34,7 @@ class Ports(Protocol):
     queue: TaskQueue
     scheduled_counts: ScheduledCounts
     callback_slots: CallbackSlots
+    due_tasks: DueTasks
     requests: RequestStore
     directory: LaneDirectory
     #: moto takes a message again that it was sent before
@@ -58,6 +66,7 @@ class MemoryPorts:
         self.tasks: TaskStore = MemoryTaskStore()
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
         self.callback_slots: CallbackSlots = MemoryCallbackSlots()
+        self.due_tasks: DueTasks = MemoryDueTasks()
         self.requests: RequestStore = MemoryRequestStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
@@ -85,6 +94,7 @@ class AwsPorts:
         self.queue: TaskQueue = parts.queue
         self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
         self.callback_slots: CallbackSlots = parts.callback_slots
+        self.due_tasks: DueTasks = parts.due_tasks
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
 

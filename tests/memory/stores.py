@@ -14,6 +14,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, fingerprint, memory_needed
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
+from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
@@ -208,16 +209,53 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
 class MemoryScheduledCounts:
     def __init__(self) -> None:
         self._counts: dict[str, dict[int, int]] = {}
+        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> int | None:
         with self._lock:
             counts = {day: count for day, count in self._counts.get(user_id, {}).items() if day >= today}
             after = {day: counts.get(day, 0) + count for day, count in days.items()}
-            if max(after.values()) > most:
-                return False
+            if max(after.values(), default=0) > most:
+                return None
             self._counts[user_id] = counts | after
+            self._numbers[user_id] = self._numbers.get(user_id, 0) + 1
+            return self._numbers[user_id]
+
+
+class MemoryDueTasks:
+    def __init__(self) -> None:
+        self._listed: dict[str, set[DueTask]] = {}
+        self._admitting: dict[str, tuple[str, int]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        with self._lock:
+            self._listed.setdefault(user_id, set()).update(tasks)
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        with self._lock:
+            return sorted(task for task in self._listed.get(user_id, ()) if task.run_at <= now_ms)[:most]
+
+    def remove(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        with self._lock:
+            self._listed.setdefault(user_id, set()).difference_update(tasks)
+
+    def try_begin_admitting(self, user_id: str, token: str, now_ms: int, until: int) -> bool:
+        with self._lock:
+            known = self._admitting.get(user_id)
+            if known and known[1] > now_ms and known[0] != token:
+                return False
+            self._admitting[user_id] = (token, until)
             return True
+
+    def end_admitting(self, user_id: str, token: str) -> None:
+        with self._lock:
+            if self._admitting.get(user_id, ("", 0))[0] == token:
+                self._admitting[user_id] = (token, 0)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._listed.values()))
 
 
 class MemoryCallbackSlots:

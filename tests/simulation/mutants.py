@@ -11,6 +11,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
+from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
@@ -18,10 +19,10 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import Facts, Rules, Step, next_step
 from chalicelib.worker.worker import NoPresence
-from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
-from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong
+from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due
 from tests.simulation.world import Parts
 
 
@@ -291,6 +292,20 @@ class WrongMessages(MemoryTaskQueue):
             super().send(task)
 
 
+class OwnTaskOnly(MemoryDueTasks):
+    """Nothing is listed as due: each message admits its own task alone."""
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        return []
+
+
+class NoNumber(MemoryDueTasks):
+    """Tasks due at one time are listed by their ids."""
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        super().add(user_id, [replace(task, number=0, index=0) for task in tasks])
+
+
 #: The missing guard, and the deployment without it.
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
@@ -319,6 +334,8 @@ MUTANTS: dict[str, Parts] = {
     "task record: an outcome is final": Parts(tasks=UnconditionalEnd),
     "task record: a finished task does not run": Parts(tasks=NoEndedCheck),
     "scheduled task: admitted once, unless finished": Parts(tasks=UnconditionalPlace),
+    "scheduled tasks: all that is due, in order": Parts(due_tasks=OwnTaskOnly),
+    "scheduled tasks: the submit's number": Parts(due_tasks=NoNumber),
     "callback before record": Parts(finalizer=StoresBeforeCallback),
     "log before record": Parts(finalizer=StoresBeforeLog),
     "memory of pending outcomes": Parts(finalizer=NoPendingMemory),
@@ -376,7 +393,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "task record: created only if absent": 44,
     "task record: an outcome is final": 2,
     "task record: a finished task does not run": 3,
-    "scheduled task: admitted once, unless finished": 1115,
+    "scheduled task: admitted once, unless finished": draw_due(35),
+    "scheduled tasks: all that is due, in order": draw_due(0),
+    "scheduled tasks: the submit's number": draw_due(7),
     "callback before record": 442,
     "log before record": 0,
     "memory of pending outcomes": 332,

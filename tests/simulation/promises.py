@@ -357,7 +357,10 @@ class History:
         self.known[task_id].starts[-1].retry_at = retry_at
 
     def _check_order(self, known: Known, start: Started) -> None:
-        if known.starts or known.is_scheduled:
+        if known.starts:
+            return
+        if known.is_scheduled:
+            self._check_order_of_scheduled(known)
             return
         delivered_at = self._delivered.get(start.process, (0, ""))[0]
         for other in self.known.values():
@@ -378,6 +381,20 @@ class History:
             once = len(other.seqs) == len(known.seqs) == 1
             if once and min(other.seqs) < min(known.seqs) and other.answered_at < delivered_at:
                 self.breaks("order by seq", f"{known.tag} {known.seqs} started before {other.tag} {other.seqs}")
+
+    def _check_order_of_scheduled(self, known: Known) -> None:
+        """Of tasks due at one time, that comes first whose submit was answered before the other's was begun."""
+        for other in self.known.values():
+            is_due_with_it = other.is_scheduled and other is not known and other.task.user_id == known.task.user_id
+            if not is_due_with_it or other.task.run_at != known.task.run_at or other.starts or other.outcome:
+                continue
+            if other.answered_at is None or other.cancel_begun:
+                continue
+            self.figures["pairs of tasks due at one time"] += 1
+            submit, index = known.tag.split("/")
+            in_one_bulk = other.tag.split("/")[0] == submit and int(other.tag.split("/")[1]) < int(index)
+            if other.answered_at < known.begun_at or in_one_bulk:
+                self.breaks("order of scheduled", f"{known.tag} {known.seqs} starts before {other.tag} {other.seqs}")
 
     def _check_again(self, known: Known, start: Started) -> None:
         for earlier in known.starts:

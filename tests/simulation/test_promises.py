@@ -13,6 +13,7 @@ from tests.simulation.schedule import (
     Submit,
     Wrong,
     draw,
+    draw_due,
 )
 from tests.simulation.world import run
 
@@ -25,6 +26,14 @@ def test_no_schedule_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw(seed))
         assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_due(seed))
+        story = f"python -m tests.simulation --due --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
 def test_a_seed_gives_the_same_story_each_time():

@@ -18,9 +18,11 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Presence
 from chalicelib.core.scheduled import Callback
 from chalicelib.lanes.control import Control
+from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
+from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submission import Submission, TaskRequest
 from chalicelib.submit.submitter import Submitter
@@ -32,7 +34,13 @@ from chalicelib.worker.next_step import next_step
 from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.scheduled_queue import MemoryScheduledQueue
-from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCompletionLog,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
 from tests.simulation.answers import Answers
@@ -92,6 +100,7 @@ class Parts:
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     requests: type[MemoryRequestStore] = MemoryRequestStore
+    due_tasks: type[MemoryDueTasks] = MemoryDueTasks
     finalizer: type[Finalizer] = Finalizer
     decide: Decide = field(default=next_step)
     submitter: type[Submitter] = Submitter
@@ -146,7 +155,9 @@ class World:
         self.lanes = self.parts.lanes()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
-        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms)
+        any_order = Random(f"{plan.seed}/any order").choice if plan.is_any_order else None
+        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms, any_order)
+        self.scheduled_counts, self.due_tasks = MemoryScheduledCounts(), self.parts.due_tasks()
         self.teller = CallbackSender(self.history)
         self.requests = self.parts.requests()
         self.log = MemoryCompletionLog()
@@ -250,6 +261,7 @@ class World:
             TaskRequest(
                 "run",
                 {"tag": f"{action.tag}/{n}", **vars(behaviour)},
+                run_at=None if action.due_at is None else NOW + action.due_at,
                 delay_seconds=None if action.delay_ms is None else action.delay_ms / 1000,
                 callback_url="https://example.com" if action.is_told else None,
             )
@@ -455,6 +467,10 @@ class Machine(ABC):
         world = self.world
         return Remote(name, getattr(world, name), world.timeline, world.faults, self.die, world.observe, error)
 
+    def scheduling(self) -> dict[str, Any]:
+        cap = DailyCap(self.remote("scheduled_counts"), self.world.settings.max_scheduled)
+        return {"daily_cap": cap, "due_tasks": self.remote("due_tasks")}
+
     @abstractmethod
     def die(self, process: Process) -> None: ...
 
@@ -468,7 +484,7 @@ class ApiMachine(Machine):
         races = RetryWithJitter(self.clock, world.chance)
         scheduled_queue = self.remote("scheduled_queue")
         self.submitter = world.parts.submitter(
-            lanes, tasks, queue, races, world.settings, scheduled_queue=scheduled_queue
+            lanes, tasks, queue, races, world.settings, scheduled_queue=scheduled_queue, **self.scheduling()
         )
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
@@ -568,9 +584,12 @@ class WorkerMachine(Machine):
             RetryWithJitter(self.clock, world.chance),
             world.settings,
             scheduled_queue=self.remote("scheduled_queue"),
+            **self.scheduling(),
         )
+        due = (self.remote("due_tasks"), tasks, queue)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}")
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, submitter, finalizer, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, admitter, finalizer, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

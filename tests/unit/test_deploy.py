@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from chalice.config import Config
+from chalice.deploy.appgraph import ApplicationGraphBuilder, DependencyBuilder
+from chalice.deploy.models import LambdaFunction
 
+from app import app
 from infra.deploy.errors import DeployError, explained
 from infra.deploy.project import project_folder, with_names
 from infra.deploy.run_chalice import event_source_mapping
@@ -71,6 +75,18 @@ def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": 20},
     }
+
+
+def test_the_worker_is_updated_before_the_api_that_accepts_new_tasks() -> None:
+    config = Config(
+        chalice_stage="dev",
+        user_provided_params={"chalice_app": app, "project_dir": str(ROOT)},
+        config_from_disk=json.loads((ROOT / ".chalice" / "config.json").read_text()),
+    )
+    graph = ApplicationGraphBuilder().build(config, "dev")
+    resources = DependencyBuilder().build_dependencies(graph)
+    functions = [one.function_name for one in resources if isinstance(one, LambdaFunction)]
+    assert functions == ["paceline-dev-worker", "paceline-dev-scheduled", "paceline-dev"]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.lane import Lease
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Json, TaskState
-from chalicelib.core.visibility import NEWER_SECONDS
+from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
 from chalicelib.worker.finalizer import FINALIZE_TRIES
 from chalicelib.worker.next_step import LEASE_MS
-from chalicelib.worker.worker import Deferred, Done
+from chalicelib.worker.worker import UNKNOWN_FOR_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
 from tests.unit.workshop import Workshop
@@ -266,8 +266,30 @@ def test_task_whose_function_is_gone_fails_and_the_lane_goes_on() -> None:
     shop.submit(payload="after")
     shop.run()
     assert shop.event_of(task)["error"] == "there is no task 'gone' in this deployment"
-    assert shop.ran == [(1_000, "after")]
+    assert shop.ran == [(UNKNOWN_FOR_MS + 1_000, "after")]
     assert len(shop.queue.dead_letters) == 1
+
+
+def test_new_name_that_this_worker_does_not_know_yet_waits_for_a_worker_that_does() -> None:
+    shop = Workshop()
+    task = shop.submit(name="new")
+    shop.run(until_ms=60_000)
+    assert (shop.events, shop.lanes.get("ann").started) == ([], 0)
+    shop.register("new", lambda payload: "done")
+    shop.replace_worker()
+    shop.run()
+    assert (shop.event_of(task)["result"], shop.event_of(task)["attempt"]) == ("done", 1)
+    assert shop.event_of(task)["late_ms"] <= 60_000 + 1_000 * AGAIN_SECONDS
+
+
+def test_task_whose_function_went_while_it_waited_for_long_fails_at_once() -> None:
+    shop = Workshop(LIMITS="1/second")
+    first, second = shop.submit(name="gone"), shop.submit(name="gone")
+    shop.run()
+    first_at, second_at = (shop.event_of(task)["completed_at"] - NOW for task in (first, second))
+    assert first_at == UNKNOWN_FOR_MS
+    assert second_at - first_at <= 1_000 * AGAIN_SECONDS
+    assert len(shop.deferrals) <= 2 * UNKNOWN_FOR_MS / (1_000 * AGAIN_SECONDS)
 
 
 @pytest.mark.parametrize("text", ["nul \x00", "lone \ud800", "not a character \uffff", "lines\r\nand\x85more"])

@@ -18,7 +18,13 @@ from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
-from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCompletionLog,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue, Message
 
 
@@ -59,6 +65,7 @@ class Workshop:
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
         self.scheduled_counts = Failing(MemoryScheduledCounts())
+        self.due_tasks = Failing(MemoryDueTasks())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
         self.scheduled_queue = Failing(MemoryScheduledQueue(self.clock.now_ms))
         self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
@@ -121,7 +128,8 @@ class Workshop:
         races = RetryWithJitter(self.clock, lambda: 0.5)
         daily_cap = DailyCap(self.scheduled_counts, self.settings.max_scheduled)
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap)
+        scheduling = {"scheduled_queue": self.scheduled_queue, "daily_cap": daily_cap, "due_tasks": self.due_tasks}
+        return Submitter(*stores, races, self.settings, **scheduling)
 
     @property
     def control(self) -> Control:
