@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from local.child_runner import ChildRunner, ForkServerClient
 from local.deletions import Deletions
 from local.health import heartbeat_files
 from local.invocation import Context, sqs_event
@@ -62,8 +63,8 @@ class Poller:
     def _poll(self) -> None:
         backoff = _Backoff()
         while not self._stopping.is_set():
-            self._heartbeat.touch()
             try:
+                self._heartbeat.touch()
                 if count := min(self._batch, self._lanes.room):
                     self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
                 else:
@@ -71,6 +72,9 @@ class Poller:
                 backoff.succeeded()
             except SourceError as error:
                 self._stopping.wait(backoff.failed(error))
+            except Exception:
+                log.exception("receiving failed")
+                self._stopping.wait(_BACKOFF_SECONDS_LIMIT)
 
     def _extend(self) -> None:
         while True:
@@ -79,6 +83,8 @@ class Poller:
                 self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
             except SourceError as error:
                 log.warning("received messages may be redelivered to another worker: %s", error)
+            except Exception:
+                log.exception("received messages may be redelivered to another worker")
 
 
 class _Backoff:
@@ -112,6 +118,8 @@ def handler(function: Function, name: str, queue_arn: str, timeout_seconds: floa
 
 
 def main() -> None:
+    server = ForkServerClient()
+    server.start()  # it loads the tasks while this process does
     end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     threading.stack_size(_STACK_BYTES)
@@ -121,7 +129,7 @@ def main() -> None:
     from chalicelib import container as wiring  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
-    warm_up()
+    warm_up(ChildRunner(server))
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
     work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
@@ -143,6 +151,7 @@ def main() -> None:
     wiring.stopping.set()
     for trigger in triggers:
         trigger.join()
+    server.close()
 
 
 class Trigger:

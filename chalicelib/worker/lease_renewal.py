@@ -1,5 +1,6 @@
 """Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from chalicelib.core.ports import Clock, LaneStore
 RENEW_AFTER_MS = 3_000
 #: Milliseconds for which a renewed lease is valid.
 RENEWED_LEASE_MS = 10_000
+
+log = logging.getLogger(__name__)
 
 
 class RunningTask(Struct):
@@ -67,13 +70,16 @@ class LeaseRenewer:
         for task in due:
             self._renew(task, now_ms)
         for task in expired:
-            task.on_expired()
+            _expire(task)
 
     def _renew(self, task: RunningTask, now_ms: int) -> None:
         try:
             self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS)
         except UnavailableError:
             return  # the next round tries again
+        except Exception:
+            log.exception("the lease of %s was not renewed", task.user_id)
+            return
         task.renew_at = now_ms + RENEW_AFTER_MS
 
     def _start(self) -> None:
@@ -90,3 +96,10 @@ class LeaseRenewer:
                 if not self._running:
                     self._thread = None
                     return
+
+
+def _expire(task: RunningTask) -> None:
+    try:
+        task.on_expired()
+    except Exception:  # one task's end must not keep the others from being renewed
+        log.exception("a task of %s that passed its deadline was not finished", task.user_id)

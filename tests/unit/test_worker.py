@@ -16,7 +16,7 @@ from chalicelib.worker.next_step import LEASE_MS
 from chalicelib.worker.worker import Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
-from tests.unit.workshop import Workshop
+from tests.unit.workshop import WorkerDiedError, Workshop
 from tests.windows import assert_pace_kept
 
 
@@ -207,7 +207,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
     shop.register("deadly", dies)
     task = shop.submit(payload="deadly", name="deadly")
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(WorkerDiedError):
             shop.handle_next()
         shop.replace_worker()
         shop.clock.advance(90_000)
@@ -221,7 +221,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
 
 
 def dies(payload: Json) -> Json:
-    raise KeyboardInterrupt  # not an Exception: it ends the worker as a kill would
+    raise WorkerDiedError
 
 
 def test_exit_from_a_task_is_a_failed_attempt() -> None:
@@ -313,12 +313,12 @@ def test_other_worker_may_take_over_once_the_lease_has_ended() -> None:
     shop.register("deadly", dies)
     shop.submit(name="deadly")
     message = shop.receive()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message)
     shop.clock.advance(LEASE_MS - 1_201)
     assert isinstance(shop.deliver(message, shop.new_worker()), Deferred)
     shop.clock.advance(1_201)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message, shop.new_worker())
     assert shop.started_ms == [0, LEASE_MS]
 
