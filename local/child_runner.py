@@ -196,7 +196,12 @@ class ForkServerClient:
         with theirs:
             command = [sys.executable, "-m", "local.fork_server", str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=self._directory, env=self._env
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=self._directory,
+                env=self._env,
+                start_new_session=True,  # signals to the worker's group are not for it
             )
         return self._control
 
@@ -227,8 +232,16 @@ class ChildRunner:
             if child is not None:
                 self._give_back(child)
 
+    def end_idle(self) -> None:
+        """Ends the children that wait for a task."""
+        with self._freed:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            self._drop(child)
+
     @property
     def children(self) -> int:
+        """Children that run or wait for a task."""
         return self._count
 
     def _take(self) -> Child | None:

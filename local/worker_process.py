@@ -129,7 +129,8 @@ def main() -> None:
     from chalicelib import container as wiring  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
-    warm_up(ChildRunner(server))
+    runner = ChildRunner(server)
+    warm_up(runner)
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
     work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
@@ -151,6 +152,7 @@ def main() -> None:
     wiring.stopping.set()
     for trigger in triggers:
         trigger.join()
+    runner.end_idle()
     server.close()
 
 
