@@ -40,7 +40,16 @@ Function = Callable[[dict[str, Any], Context], Any]
 class Poller:
     """The threads that receive messages for the lanes and extend their visibility."""
 
-    def __init__(self, source: Source, lanes: Lanes, heartbeat: Path, batch: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        lanes: Lanes,
+        heartbeat: Path,
+        batch: int,
+        pause_seconds: float = _BACKOFF_SECONDS_LIMIT,
+    ) -> None:
+        """pause_seconds: after an unexpected error."""
+        self._pause_seconds = pause_seconds
         self._source = source
         self._lanes = lanes
         self._heartbeat = heartbeat
@@ -74,7 +83,7 @@ class Poller:
                 self._stopping.wait(backoff.failed(error))
             except Exception:
                 log.exception("receiving failed")
-                self._stopping.wait(_BACKOFF_SECONDS_LIMIT)
+                self._stopping.wait(self._pause_seconds)
 
     def _extend(self) -> None:
         while True:
