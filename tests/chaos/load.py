@@ -126,7 +126,9 @@ class Client(threading.Thread):
             for task in submitted:
                 if task.get("task_id"):
                     self._mine.append(task["task_id"])
-                    self._ledger.tasks[task["task_id"]] = Acknowledged(self._user, task["task_id"], task["seq"], now_ms)
+                    self._ledger.tasks[task["task_id"]] = Acknowledged(
+                        self._user, task["task_id"], task["seq"], now_ms, self._crashes
+                    )
         return status in (202, 429)
 
     def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
