@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.child_runner import ChildRunner, ForkServerClient
+from local.child_runner import ChildRunner
+from local.children import ForkServerClient
 from local.deletions import Deletions
 from local.health import heartbeat_files
 from local.invocation import Context, sqs_event

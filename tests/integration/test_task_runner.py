@@ -14,7 +14,8 @@ import pytest
 
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, TaskRunner, Throttled
-from local.child_runner import MAX_IDLE, ChildRunner, ForkServerClient
+from local.child_runner import MAX_IDLE, ChildRunner
+from local.children import ForkServerClient
 from local.presence import MachinePresence
 from tests.integration.child_app.app import registered
 
