@@ -62,7 +62,7 @@ class Child:
             return Failed(f"the payload is not JSON: {type(error).__name__}", is_permanent=True)
         try:
             self._send(message, deadline)
-            ended = read_ended(self._receive(deadline))
+            ended, is_last = read_ended(self._receive(deadline))
         except TimeoutError:
             self.end()
             return Failed(overdue(call.deadline_ms), is_permanent=True)
@@ -70,7 +70,7 @@ class Child:
             log.warning("the process of %s ended: %s", call.context.task_id, error)
             return Failed(_death(self.end(grace_seconds=1.0)))
         # What a failed run left behind must not meet the next one.
-        self.is_spent = isinstance(ended, Failed)
+        self.is_spent = is_last or isinstance(ended, Failed)
         return ended
 
     def end(self, grace_seconds: float = 0.0) -> int | None:

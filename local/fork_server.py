@@ -28,6 +28,8 @@ BARE = "--bare"
 _MEMORY_SHARE = 0.5
 #: Raises a child's score for Linux' out-of-memory killer, which then spares the worker and the emulator.
 _OOM_SCORE = 500
+#: Lowers a child's priority: however much a task computes, the worker gets the processor when it needs it.
+_NICE = 5
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("fork_server")
@@ -132,9 +134,10 @@ class ForkServer:
 def prepare_child(server: int) -> None:
     """Gives this process a group of its own, ends it with the fork server, and limits its memory."""
     os.setsid()
+    os.nice(_NICE)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(OSError, AttributeError):  # macOS has neither; there only the server's own death leaves children
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))

@@ -34,14 +34,16 @@ def call_frame(payload: Any, context: Context, token: str) -> bytes:
     return frame({"payload": payload, "context": fields, "token": token})
 
 
-def ended_frame(ended: Ended) -> bytes:
-    return frame({"kind": type(ended).__name__, **{name: getattr(ended, name) for name in ended.__struct_fields__}})
+def ended_frame(ended: Ended, is_last: bool) -> bytes:
+    """Returns the message by which a child answers. is_last: the child ends after it."""
+    fields = {name: getattr(ended, name) for name in ended.__struct_fields__}
+    return frame({"kind": type(ended).__name__, "is_last": is_last, "fields": fields})
 
 
-def read_ended(message: dict[str, Any]) -> Ended:
-    """Returns the outcome that `ended_frame` made the message from. Raises FrameError."""
+def read_ended(message: dict[str, Any]) -> tuple[Ended, bool]:
+    """Returns the two that `ended_frame` made the message from. Raises FrameError."""
     try:
-        return _KINDS[message.pop("kind")](**message)
+        return _KINDS[message["kind"]](**message["fields"]), bool(message["is_last"])
     except (KeyError, TypeError) as error:
         raise FrameError(f"not an outcome: {error}") from error
 

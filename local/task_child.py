@@ -16,15 +16,15 @@ from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Ended, Failed, run_function
 from local.frames import FrameError, ended_frame, frame, receive
 
-#: Bytes of memory from which on a child is replaced after its task.
+#: Bytes of memory that a child may have taken since its start; with more it is replaced after its task.
 KEPT_BYTES = 256 * 1024 * 1024
 
 
 def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
     """Greets the worker and runs its tasks; returns when the worker is gone or this process has grown too large."""
-    pid = os.getpid()
+    pid, is_last, limit = os.getpid(), False, _memory_bytes() + KEPT_BYTES
     job.sendall(frame({"pid": pid}))
-    while not _is_large():
+    while not is_last:
         try:
             call = receive(job)
         except (OSError, FrameError):
@@ -36,7 +36,8 @@ def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
             ended = _run(call, registry)
             if os.getpid() != pid:
                 os._exit(0)  # a process that the function forked and let return
-            _send(job, ended)
+            is_last = _memory_bytes() > limit
+            job.sendall(_answer(ended, is_last))
 
 
 def _run(call: Mapping[str, Any], registry: Registry) -> Ended:
@@ -51,12 +52,11 @@ def _run(call: Mapping[str, Any], registry: Registry) -> Ended:
     return ended
 
 
-def _send(job: socket.socket, ended: Ended) -> None:
+def _answer(ended: Ended, is_last: bool) -> bytes:
     try:
-        answer = ended_frame(ended)
+        return ended_frame(ended, is_last)
     except (ValueError, TypeError, RecursionError) as error:
-        answer = ended_frame(Failed(f"the result is not JSON: {type(error).__name__}", is_permanent=True))
-    job.sendall(answer)
+        return ended_frame(Failed(f"the result is not JSON: {type(error).__name__}", is_permanent=True), is_last)
 
 
 def _is_left(job: socket.socket) -> bool:
@@ -69,6 +69,7 @@ def _is_left(job: socket.socket) -> bool:
         return True
 
 
-def _is_large() -> bool:
+def _memory_bytes() -> int:
+    """Returns the most memory that this process has had."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > KEPT_BYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

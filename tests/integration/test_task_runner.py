@@ -130,6 +130,14 @@ def test_a_child_is_reused_but_not_after_a_failure(children: Children) -> None:
     assert children.run("pid") != first
 
 
+def test_a_child_that_took_much_memory_is_replaced(children: Children) -> None:
+    for _ in range(3):
+        grown, after = children.run("grow"), children.run("pid")
+        assert isinstance(grown, Returned)
+        assert isinstance(after, Returned)
+        assert after != grown
+
+
 def test_a_copy_of_its_process_that_a_task_leaves_behind_answers_nothing(children: Children) -> None:
     assert children.run("fork") == Returned("forked")
     assert children.run("echo", 5) == Returned(5)

@@ -92,6 +92,12 @@ def swallow() -> Any:
         taken.append(bytearray(8 * 1024 * 1024))
 
 
+@named("grow")
+def grow() -> int:
+    bytearray(270 * 1024 * 1024)
+    return os.getpid()
+
+
 @named("close-all")
 def close_all() -> Any:
     os.closerange(3, 1024)
