@@ -16,7 +16,7 @@ from local.children import Child, ForkServerClient
 #: Largest number of children of one worker: own tasks that it runs at once.
 MAX_CHILDREN = 200
 #: Children that wait for a next task; the others end with theirs.
-MAX_IDLE = 10
+MAX_IDLE = 20
 #: Seconds that a task waits for a child before its message is deferred.
 ROOM_SECONDS = 1.2
 #: Shortest deadline in milliseconds with which a built-in task runs in the worker: `http` takes at most 30 s.

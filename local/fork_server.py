@@ -72,6 +72,7 @@ class ForkServer:
                 with suppress(BlockingIOError):
                     self._woken.recv(1024)
             else:
+                self._selector.unregister(key.fileobj)  # or it would be reported until the child has ended
                 _kill(key.data)
         return True
 
@@ -125,7 +126,8 @@ class ForkServer:
                 line = self._lines.pop(pid, None)
                 if line is None:
                     continue  # a process that one of the tasks' modules started
-                self._selector.unregister(line)
+                with suppress(KeyError):
+                    self._selector.unregister(line)
                 with suppress(OSError):
                     line.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
                 line.close()
