@@ -45,6 +45,7 @@ from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
+from chalicelib.tasks.runner import TaskRunner
 from chalicelib.worker.completion_log import StandardOutputLog
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
@@ -76,14 +77,21 @@ class SystemClock:
 class Container:
     """Builds each part once, when it is first needed."""
 
-    def __init__(self, settings: Settings, log: CompletionLog | None = None, presence: Presence | None = None) -> None:
-        """log, presence: those of `make run`; on Lambda standard output and none."""
+    def __init__(
+        self,
+        settings: Settings,
+        log: CompletionLog | None = None,
+        presence: Presence | None = None,
+        runner: TaskRunner | None = None,
+    ) -> None:
+        """log, presence, runner: those of `make run`; on Lambda standard output, none, and this process."""
         self.settings = settings
         self.clock = SystemClock()
         #: the clock of a request's time budget, seconds
         self.monotonic: Callable[[], float] = time.monotonic
         self.log = log or StandardOutputLog()
         self._presence = presence
+        self._runner = runner
 
     @cached_property
     def dynamodb(self) -> object:
@@ -180,7 +188,7 @@ class Container:
         load_own_tasks()
         registry, settings = Registry(registered), self.settings
         http = HttpTask(self.outbound.call, settings.webhook_key, settings.http_allowed_hosts)
-        registry.task("http", check=http.check)(http.__call__)
+        registry.task("http", check=http.check, is_built_in=True)(http.__call__)
         return registry
 
     @cached_property
@@ -194,8 +202,17 @@ class Container:
 
     @cached_property
     def executor(self) -> TaskExecutor:
-        stores, settings = (self.lanes, self.tasks), self.settings
-        return TaskExecutor(*stores, self.registry, self.clock, settings, self.renewer, self.finalizer, end_process)
+        return TaskExecutor(
+            self.lanes,
+            self.tasks,
+            self.registry,
+            self.clock,
+            self.settings,
+            self.renewer,
+            self.finalizer,
+            end_process,
+            self._runner,
+        )
 
     @cached_property
     def worker(self) -> Worker:

@@ -58,6 +58,8 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     backoff_ms: int | None
     deadline_ms: int | None
     check: Callable[[Mapping[str, Any]], None] | None = None
+    #: part of Paceline: it can't crash or hang its process
+    is_built_in: bool = False
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
@@ -95,6 +97,7 @@ class Registry:
         backoff_seconds: float | None = None,
         deadline_seconds: float | None = None,
         check: Callable[[Mapping[str, Any]], None] | None = None,
+        is_built_in: bool = False,
     ) -> Callable[[Function], Function]:
         """Registers the decorated function as the task `name`.
 
@@ -104,7 +107,8 @@ class Registry:
 
         attempts, backoff_seconds, deadline_seconds: None uses the deployment's setting.
         check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
-        PayloadError. Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
+        PayloadError. is_built_in: for Paceline's own tasks.
+        Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
         for an option out of range, for an async function, and for parameters that JSON cannot supply.
         """
         if not _TASK_NAME.fullmatch(name):
@@ -125,6 +129,7 @@ class Registry:
                 None if backoff_seconds is None else round(backoff_seconds * 1000),
                 None if deadline_seconds is None else round(deadline_seconds * 1000),
                 check,
+                is_built_in,
             )
             return function
 
@@ -197,6 +202,6 @@ registry = Registry()
 task = registry.task
 
 
-@task(DEFAULT_TASK)
+@task(DEFAULT_TASK, is_built_in=True)
 def log_completion(payload: Json) -> None:
     """Does nothing: the worker logs its completion, as for every task."""

@@ -3,6 +3,7 @@
 The first renewal, a second after the start, marks the task in its lane as running.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ LOOK_AGAIN_MS = 1_000
 RENEW_AFTER_MS = 3_000
 #: Milliseconds for which a renewed lease is valid.
 RENEWED_LEASE_MS = 10_000
+
+log = logging.getLogger(__name__)
 
 
 class RunningTask(Struct):
@@ -72,13 +75,16 @@ class LeaseRenewer:
         for task in due:
             self._renew(task, now_ms)
         for task in expired:
-            task.on_expired()
+            _expire(task)
 
     def _renew(self, task: RunningTask, now_ms: int) -> None:
         try:
             self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS)
             task.renew_at = now_ms + RENEW_AFTER_MS
         except UnavailableError:
+            task.renew_at = now_ms + LOOK_AGAIN_MS
+        except Exception:
+            log.exception("the lease of %s was not renewed", task.user_id)
             task.renew_at = now_ms + LOOK_AGAIN_MS
 
     def _pause_ms(self) -> int:
@@ -101,3 +107,10 @@ class LeaseRenewer:
                 if not self._running:
                     self._thread = None
                     return
+
+
+def _expire(task: RunningTask) -> None:
+    try:
+        task.on_expired()
+    except Exception:  # one task's end must not keep the others from being renewed
+        log.exception("a task of %s that passed its deadline was not finished", task.user_id)

@@ -25,6 +25,7 @@ from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskSto
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
 from chalicelib.settings import Settings
+from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.next_step import (
@@ -52,6 +53,9 @@ SAVE_RECEIPT_AFTER_MS = 3_000
 #: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
 #: have been updated before this worker.
 UNKNOWN_FOR_MS = 300_000
+#: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
+#: the message, allow eight hours.
+NO_ROOM_MS = 30_000
 #: Lanes that a worker remembers, so that most claims succeed with their first write.
 LANES_REMEMBERED = 10_000
 
@@ -172,8 +176,7 @@ class Worker:
         if self._finalizer.is_pending(task):
             self._finalizer.finalize_pending(task)
             return self._drop_from_lane(task)
-        rules = Rules(self._settings.limits, self._executor.max_attempts(task))
-        step = self._decide(job.facts, task, self._clock.now_ms(), rules, job.token, job.out_of_order)
+        step = self._next_step(job)
         match step:
             case ReadLane():
                 self._read_lane(job)
@@ -190,7 +193,7 @@ class Worker:
             case Claim() if self._may_be_known_soon(task):
                 return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
             case Claim():
-                return self._claim_and_run(step, job)
+                return self._run_in_room(step, job)
             case Skip():
                 return Done()
             case DropCancelled(last):
@@ -206,6 +209,10 @@ class Worker:
         wanted_at = max(task.submitted_at, task.planned_at)
         return not self._executor.knows(task) and self._clock.now_ms() < wanted_at + UNKNOWN_FOR_MS
 
+    def _next_step(self, job: _Job) -> Step:
+        rules = Rules(self._settings.limits, self._executor.max_attempts(job.task))
+        return self._decide(job.facts, job.task, self._clock.now_ms(), rules, job.token, job.out_of_order)
+
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
@@ -215,7 +222,17 @@ class Worker:
             self._read_lane(job)
         return None
 
-    def _claim_and_run(self, step: Claim, job: _Job) -> Handled | None:
+    def _run_in_room(self, claim: Claim, job: _Job) -> Handled | None:
+        """Reserves the room that the run needs, then claims the start; without room the start is not claimed."""
+        decided_ms = self._clock.now_ms()
+        with self._executor.room(job.task) as room:
+            if room is None:
+                return Deferred(self._clock.now_ms() + NO_ROOM_MS)
+            # A start can't be dated back, so a decision that had to wait for room is made again.
+            step = claim if self._clock.now_ms() == decided_ms else self._next_step(job)
+            return self._claim_and_run(step, job, room) if isinstance(step, Claim) else None
+
+    def _claim_and_run(self, step: Claim, job: _Job, room: Room) -> Handled | None:
         """None if the claim was refused: the job then has the lane as it is."""
         task, start = job.task, step.start
         with self._presence.serving(job.token):
@@ -224,7 +241,7 @@ class Worker:
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
-            ended = self._executor.run(task, replace(start, lane=write.lane))
+            ended = self._executor.run(task, replace(start, lane=write.lane), room)
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
         self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)

@@ -40,6 +40,7 @@ class System:
             LIMITS=LIMITS,
             MAX_DELAY=str(MAX_DELAY_SECONDS),
             BACKOFF="500ms",
+            CHILD_MEMORY_MB="300",
             AWS_ENDPOINT_URL=self.proxy.url,
             CHAOS_REPORTS=str(directory / "reports"),
             CHAOS_SKEW_MS=str(skew_ms),

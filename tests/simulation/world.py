@@ -27,6 +27,7 @@ from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submission import Submission, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
@@ -90,6 +91,19 @@ class SimulatedPresence:
 
     def is_served(self, token: str) -> bool:
         return token in self._served
+
+
+class MortalRunner(InProcess):
+    """Runs functions in the simulated process, which may die in one: no function's failure comes of that."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+
+    def run(self, call: Call) -> Ended:
+        ended = super().run(call)
+        if self._timeline.current is not None and self._timeline.current.is_dead:
+            raise DiedError
+        return ended
 
 
 @dataclass(frozen=True)
@@ -569,8 +583,9 @@ class WorkerMachine(Machine):
             tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
         )
         executor = TaskExecutor(
-            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer, lambda: self.kill("expired")
-        )
+            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer,
+            lambda: self.kill("expired"), MortalRunner(world.timeline),
+        )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = Worker(

@@ -1,5 +1,7 @@
+import asyncio
 import sys
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -9,14 +11,18 @@ from msgspec.structs import replace
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.lane import Lease
 from chalicelib.core.limits import parse_limits
+from chalicelib.core.ports import LaneStore
 from chalicelib.core.task import Json, TaskState
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
+from chalicelib.tasks.registry import TaskDefinition
+from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.finalizer import FINALIZE_TRIES
+from chalicelib.worker.lease_renewal import RENEW_AFTER_MS, LeaseRenewer
 from chalicelib.worker.next_step import LEASE_MS
 from chalicelib.worker.worker import UNKNOWN_FOR_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
-from tests.unit.workshop import Workshop
+from tests.unit.workshop import WorkerDiedError, Workshop
 from tests.windows import assert_pace_kept
 
 
@@ -207,7 +213,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
     shop.register("deadly", dies)
     task = shop.submit(payload="deadly", name="deadly")
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(WorkerDiedError):
             shop.handle_next()
         shop.replace_worker()
         shop.clock.advance(90_000)
@@ -221,7 +227,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
 
 
 def dies(payload: Json) -> Json:
-    raise KeyboardInterrupt  # not an Exception: it ends the worker as a kill would
+    raise WorkerDiedError
 
 
 def test_exit_from_a_task_is_a_failed_attempt() -> None:
@@ -230,6 +236,60 @@ def test_exit_from_a_task_is_a_failed_attempt() -> None:
     task = shop.submit(name="leaves")
     shop.run()
     assert shop.event_of(task)["error"] == "SystemExit: 3"
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
+def test_exception_of_any_kind_fails_its_attempt_and_the_lane_goes_on(kind: type[BaseException]) -> None:
+    def leave(payload: Json) -> Json:
+        raise kind
+
+    shop = Workshop(MAX_ATTEMPTS="2", BACKOFF="0s")
+    shop.register("leave", leave)
+    task, after = shop.submit(name="leave"), shop.submit()
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["event"], event["attempt"], event["error"]) == ("task_failed", 2, f"{kind.__name__}: ")
+    assert shop.record(after).state is TaskState.SUCCEEDED
+
+
+class ScarceRunner(InProcess):
+    """Has no room for the first so many runs; waits that long before it says so, or before it gives room."""
+
+    def __init__(self, shop: Workshop, refusals: int, wait_ms: int = 0) -> None:
+        self._shop = shop
+        self._refusals = refusals
+        self._wait_ms = wait_ms
+
+    def room(self, definition: TaskDefinition, deadline_ms: int) -> AbstractContextManager[Room | None]:
+        self._shop.clock.advance(self._wait_ms)
+        self._refusals -= 1
+        return nullcontext(None) if self._refusals >= 0 else nullcontext(self)
+
+
+def scarce(refusals: int, wait_ms: int = 0) -> Workshop:
+    shop = Workshop(MAX_ATTEMPTS="2")
+    shop.task_runner = ScarceRunner(shop, refusals, wait_ms)
+    shop.replace_worker()
+    return shop
+
+
+def test_without_room_no_start_is_claimed_and_no_attempt_used() -> None:
+    shop = scarce(refusals=3)
+    task = shop.submit()
+    assert isinstance(shop.handle_next(), Deferred)
+    lane = shop.lanes.get("ann")
+    assert (lane.started_seq, lane.starts, lane.running) == (0, (), None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["event"], event["attempt"]) == ("task_completed", 1)
+
+
+def test_start_that_had_to_wait_for_room_is_not_dated_back() -> None:
+    shop = scarce(refusals=0, wait_ms=700)
+    tasks = [shop.submit() for _ in range(3)]
+    shop.run()
+    for task, (ran_ms, _) in zip(tasks, shop.ran, strict=True):
+        assert shop.event_of(task)["started_at"] - NOW == ran_ms
 
 
 @pytest.mark.parametrize(
@@ -335,12 +395,12 @@ def test_other_worker_may_take_over_once_the_lease_has_ended() -> None:
     shop.register("deadly", dies)
     shop.submit(name="deadly")
     message = shop.receive()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message)
     shop.clock.advance(LEASE_MS - 1_201)
     assert isinstance(shop.deliver(message, shop.new_worker()), Deferred)
     shop.clock.advance(1_201)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message, shop.new_worker())
     assert shop.started_ms == [0, LEASE_MS]
 
@@ -734,3 +794,31 @@ def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
     assert [letter.reason for letter in shop.queue.dead_letters] == [
         "unsupported message version 0; this worker supports 1"
     ]
+
+
+def test_whatever_goes_wrong_with_one_lease_the_others_are_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Workshop()
+    renewed = []
+
+    class Lanes:
+        def renew_lease(self, user_id: str, _lease: Lease, _until: int) -> bool:
+            if user_id == "bad":
+                raise RuntimeError("an answer of another form")
+            renewed.append(user_id)
+            return True
+
+    def fail() -> None:
+        raise RuntimeError("not finished")
+
+    renewer = LeaseRenewer(cast("LaneStore", Lanes()), shop.clock, in_background=False)
+    leases = [make_lease(token) for token in ("a", "b", "c")]
+    with (
+        renewer.renewing("bad", leases[0], NOW + 60_000, fail),
+        renewer.renewing("late", leases[1], NOW, fail) as late,
+        renewer.renewing("good", leases[2], NOW + 60_000, fail),
+    ):
+        shop.clock.advance(RENEW_AFTER_MS)
+        renewer.renew_due()
+    assert (renewed, late.is_expired) == (["good"], True)
+    assert "the lease of bad was not renewed" in caplog.text
+    assert "not finished" in caplog.text

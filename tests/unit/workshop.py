@@ -12,6 +12,7 @@ from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Registry
+from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, TaskRunner
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
@@ -58,6 +59,20 @@ class Failing:
         return call if callable(real) else real
 
 
+class WorkerDiedError(BaseException):
+    """A task's function raises it to end its worker, as a kill would."""
+
+
+class MortalRunner(InProcess):
+    """Runs functions in this process, and dies with those that raise WorkerDiedError."""
+
+    def run(self, call: Call) -> Ended:
+        ended = super().run(call)
+        if isinstance(ended, Failed) and ended.error.startswith(WorkerDiedError.__name__):
+            raise WorkerDiedError
+        return ended
+
+
 class Workshop:
     def __init__(self, **env: str) -> None:
         self.settings = make_settings(**env)
@@ -77,6 +92,7 @@ class Workshop:
         self._numbers = count(1)
         self._tokens = count(1)
         self.processes_ended = 0
+        self.task_runner: TaskRunner = MortalRunner()
         self._worker = self.new_worker()
 
     def register(self, name: str, function: Callable[[Json], Json]) -> None:
@@ -93,8 +109,9 @@ class Workshop:
         stores = (self.tasks, self.queue, self.log)
         self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
         self.executor = TaskExecutor(
-            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process
-        )
+            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process,
+            self.task_runner,
+        )  # fmt: skip
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         runs = (self.executor, self.finalizer)
         return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings)
