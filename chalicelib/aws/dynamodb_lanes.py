@@ -227,6 +227,7 @@ def lease_value(lease: Lease | None) -> Item:
             "token": {"S": lease.token},
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
+            **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
         }
     }
 
@@ -270,4 +271,5 @@ def _lease_of(fields: Item) -> Lease:
         fields["token"]["S"],
         integers(fields, "starts"),
         integer(fields, "filled_seq"),
+        tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
     )

@@ -25,6 +25,8 @@ class Lease(Struct, frozen=True):
     starts: tuple[int, ...] = ()
     #: the task's seq if it runs out of order, on a later task's message, which then waits for its outcome; else 0
     filled_seq: int = 0
+    #: the user's own limits at each of the starts, as text, "" for the default; empty if all had the default
+    start_limits: tuple[str, ...] = ()
 
     @property
     def last_token(self) -> str:

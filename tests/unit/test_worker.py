@@ -706,3 +706,26 @@ def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
     assert [letter.reason for letter in shop.queue.dead_letters] == [
         "unsupported message version 0; this worker supports 1"
     ]
+
+
+def test_line_names_the_limits_of_each_start() -> None:
+    shop = Workshop(BACKOFF="2s")
+    shop.register("flaky", Flaky(2))
+    task = shop.submit(name="flaky")
+    shop.run(until_ms=1_000)
+    shop.control.set_limits("ann", parse_limits("1/4 seconds"))
+    shop.run(until_ms=5_000)
+    shop.control.set_limits("ann", None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["starts"], event["started_at"]) == ([NOW, NOW + 4_000], NOW + 8_000)
+    assert event["starts_limits"] == [None, "1/4 seconds"]
+    assert "limits" not in event
+
+
+def test_two_starts_in_one_millisecond_are_both_logged() -> None:
+    shop = Workshop(LIMITS="5/second", BACKOFF="0s")
+    shop.register("flaky", Flaky(1))
+    task = shop.submit(name="flaky")
+    shop.run()
+    assert (shop.event_of(task)["starts"], shop.event_of(task)["started_at"]) == ([NOW], NOW)
