@@ -339,7 +339,26 @@ def _forms(operation: Operation) -> Iterable[type]:
 def _schemas(forms: Iterable[type]) -> tuple[Mapping[type, Object], Object]:
     ordered = sorted(forms, key=lambda form: form.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
-    return dict(zip(ordered, schemas, strict=True)), components
+    return dict(zip(ordered, schemas, strict=True)), {name: _for_clients(schema) for name, schema in components.items()}
+
+
+def _for_clients(schema: Any) -> Any:
+    """The schema in a form from which generators make the types that are meant.
+
+    They take a property with a `default` for one that is always there, also in a request; and an `enum` without a
+    `type` for any value.
+    """
+    if isinstance(schema, list):
+        return [_for_clients(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    described = {name: _for_clients(inner) for name, inner in schema.items()}
+    if "enum" in described:
+        described.setdefault("type", "integer" if all(isinstance(one, int) for one in described["enum"]) else "string")
+    default = described.pop("default", None)
+    if default is not None:
+        described["description"] = f"{described.get('description', '')} Default: `{default}`.".lstrip()
+    return described
 
 
 def _described(operation: Operation, schemas: Mapping[type, Object]) -> Object:

@@ -28,7 +28,7 @@ from chalicelib.core.errors import (
 )
 from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
-from chalicelib.core.task import TaskState
+from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
 from chalicelib.settings import Settings
@@ -196,7 +196,7 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
     elif form in (SubmitRequest, BulkRequest):
         checked_user_id(body["user_id"])  # its message is clearer than the pattern's
     try:
-        return msgspec.convert(body, form)
+        return msgspec.convert(_with_integers(body), form)
     except UnicodeEncodeError as error:
         raise InvalidError("The body is not valid text", "It has half of a surrogate pair.", BODY) from error
     except msgspec.ValidationError as error:
@@ -208,6 +208,14 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
         elif missing := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
             pointer = f"{pointer}/{missing[1]}"
         raise InvalidError("A field is wrong", text, pointer or BODY) from error
+
+
+def _with_integers(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with integers for fields such as 2.0, except payloads, which belong to the tasks."""
+    read = {name: value if name == "payload" else as_integer(value) for name, value in body.items()}
+    if isinstance(tasks := body.get("tasks"), list):
+        read["tasks"] = [_with_integers(task) if isinstance(task, dict) else task for task in tasks]
+    return read
 
 
 def _pointer(path: str) -> str:

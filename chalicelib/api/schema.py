@@ -12,7 +12,19 @@ from chalicelib.core.users import USER_PATTERN
 from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTask, TaskRequest
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
-LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/second; 100/minute"])]
+#: One limit as `parse_limits` reads it, which also checks quota, unit and window.
+_LIMIT = r"[0-9]{1,9}(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
+LimitsText = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=500,
+        description="Up to 5 limits, such as `1/second; 20 per 5 minutes`.",
+        examples=["5/second; 100/minute"],
+        # Described, and left to `parse_limits` to check: its errors say what is wrong.
+        extra_json_schema={"pattern": rf"^[\s;,]*{_LIMIT}(?:\s*[;,\n][\s;,]*{_LIMIT}){{0,4}}[\s;,]*$"},
+    ),
+]
 
 
 class SubmitRequest(TaskRequest, frozen=True, forbid_unknown_fields=True):

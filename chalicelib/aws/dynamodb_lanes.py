@@ -295,6 +295,7 @@ def lease_value(lease: Lease | None) -> Item:
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
             **({"phase": _phase(lease.phase)} if lease.phase is not Phase.STARTED else {}),
+            **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
         }
     }
 
@@ -342,4 +343,5 @@ def _lease_of(fields: Item) -> Lease:
         integers(fields, "starts"),
         integer(fields, "filled_seq"),
         Phase(fields.get("phase", {}).get("S", "")),
+        tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
     )

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limits, earliest_start, format_limits, memory_needed
 
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
@@ -106,7 +106,9 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     earlier = lane.lease_of(task.task_id)
     attempt = (earlier.attempt if earlier else task.failed_attempts) + 1
     starts = (*(earlier.starts if earlier else ()), at)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.out_of_order else 0)
+    filled_seq = task.seq if task.out_of_order else 0
+    start_limits = _start_limits(earlier, lane.limits)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
@@ -119,6 +121,13 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     )
     # A replanned task is planned after its own first start when it is retried.
     return Start(at, attempt, min(planned_at, starts[0]), after)
+
+
+def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
+    """The own limits of the task's starts: those of the earlier lease, and `own` for one more."""
+    before = (earlier.start_limits or ("",) * len(earlier.starts)) if earlier else ()
+    texts = (*before, format_limits(own) if own else "")
+    return texts if any(texts) else ()
 
 
 def without_cancelled(lane: Lane, task_id: str, seq: int) -> Lane:

@@ -52,6 +52,8 @@ class Lease(Struct, frozen=True):
     #: the task's seq if it runs out of order, on a later task's message, which then waits for its outcome; else 0
     filled_seq: int = 0
     phase: Phase = Phase.STARTED
+    #: the user's own limits at each of the starts, as text, "" for the default; empty if all had the default
+    start_limits: tuple[str, ...] = ()
 
     @property
     def last_token(self) -> str:

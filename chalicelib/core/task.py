@@ -34,6 +34,20 @@ def to_ascii_json(value: Json) -> str:
     return text if text.isascii() else _NOT_ASCII.sub(lambda some: json.dumps(some[0])[1:-1], text)
 
 
+def as_integer(value: Json) -> Json:
+    """An integer for a number without a fraction: to JSON, 2.0 and 2 are the same number. Any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def with_integers(value: Json) -> Json:
+    """A copy in which each number without a fraction is an integer."""
+    if isinstance(value, dict):
+        return {name: with_integers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [with_integers(inner) for inner in value]
+    return as_integer(value)
+
+
 class TaskState(str, Enum):
     QUEUED = "queued"
     RUNNING = "running"

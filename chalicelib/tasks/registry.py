@@ -10,12 +10,13 @@ import logging
 import re
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from chalicelib.core.errors import PayloadError
-from chalicelib.core.task import DEFAULT_TASK, Json
+from chalicelib.core.task import DEFAULT_TASK, Json, with_integers
 
 Function = TypeVar("Function", bound=Callable[..., Json])
 
@@ -64,7 +65,7 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
         try:
-            value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.payload_type)
+            value = self._converted({} if payload is None and not self.takes_whole else payload)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at `")
             text = _REGULAR_EXPRESSION.sub("in the form that the task requires", text)
@@ -73,6 +74,15 @@ class TaskDefinition(msgspec.Struct, frozen=True):
         if self.check:
             self.check(arguments)
         return arguments
+
+    def _converted(self, payload: Json) -> Any:
+        try:
+            return msgspec.convert(payload, self.payload_type)
+        except msgspec.ValidationError as error:
+            # A function that takes an integer also takes 2.0; one that takes any JSON value gets what was sent.
+            with suppress(msgspec.ValidationError):
+                return msgspec.convert(with_integers(payload), self.payload_type)
+            raise error
 
     def run(self, payload: Json, context: Context) -> Json:
         """Calls the function with a copy of the payload and returns its result.

@@ -154,3 +154,27 @@ def test_users_callbacks_over_the_bound_are_put_off_and_those_of_others_are_not(
         paceline.clock.advance(MIN_WAIT_SECONDS * 1000)
         assert paceline.dispatch(*paceline.receive_scheduled()) == []
         assert [json.loads(got.body)["user_id"] for got in receiver.got] == [f"{user}-other", user]
+
+
+@pytest.mark.parametrize("number", [f"{NOW + 500}.0", f"{NOW + 500}.00e0", f"{(NOW + 500) / 1000}e3"])
+def test_integer_may_be_written_with_a_fraction_of_zero(paceline: Paceline, user: str, number: str) -> None:
+    one = f'{{"user_id": "{user}", "run_at": {number}, "payload": {{"whole": 2.0}}}}'
+    answer = paceline.request("POST", "/api/v1/task", one.encode())
+    assert (answer.status_code, answer.json_body["planned_at"]) == (202, NOW + 500)
+    many = paceline.request(
+        "POST", "/api/v1/tasks", f'{{"user_id": "{user}", "tasks": [{{"run_at": {number}}}]}}'.encode()
+    )
+    assert (many.status_code, many.json_body["tasks"][0]["planned_at"]) == (202, NOW + 500)
+    pause = paceline.request("POST", f"/api/v1/users/{user}/pause", f'{{"until": {number}}}'.encode())
+    assert (pause.status_code, pause.json_body["paused_until"]) == (200, NOW + 500)
+    stored = paceline.parts.tasks.get(user, answer.json_body["task_id"])
+    assert stored
+    assert isinstance(stored.task.payload["whole"], float)  # a payload is the task's own
+
+
+@pytest.mark.parametrize("number", ["1.5", f"{NOW}.5", "1e400", '"5.0"'])
+def test_number_that_is_not_whole_is_no_integer(paceline: Paceline, user: str, number: str) -> None:
+    body = f'{{"user_id": "{user}", "run_at": {number}}}'.encode()
+    assert paceline.request("POST", "/api/v1/task", body).status_code in (400, 422)
+    pause = paceline.request("POST", f"/api/v1/users/{user}/pause", f'{{"until": {number}}}'.encode())
+    assert pause.status_code in (400, 422)

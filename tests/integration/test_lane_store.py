@@ -169,6 +169,16 @@ def test_first_claim_takes_start_lease_and_number(ports: Ports, user: str) -> No
     assert ports.lanes.get(user) == lane
 
 
+def test_lease_keeps_the_own_limits_of_each_start(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    first = written(ports.lanes.try_fast_claim(decide(ports.lanes.get(user), 1, NOW), LIMITS))
+    changed = written(ports.lanes.change(first, with_limits(first, parse_limits("9/second"), LIMITS, NOW)))
+    second = written(ports.lanes.claim(changed, decide(changed, 1, NOW + 20_000)))
+    assert second.running
+    assert second.running.start_limits == ("", "9/second")
+    assert ports.lanes.get(user) == second
+
+
 def test_claim_of_a_worker_that_knows_nothing_succeeds_when_the_task_is_next(ports: Ports, user: str) -> None:
     for seq in (1, 2, 3):
         reserve(ports, user, f"t{seq}")

@@ -822,3 +822,26 @@ def test_whatever_goes_wrong_with_one_lease_the_others_are_renewed(caplog: pytes
     assert (renewed, late.is_expired) == (["good"], True)
     assert "the lease of bad was not renewed" in caplog.text
     assert "not finished" in caplog.text
+
+
+def test_line_names_the_limits_of_each_start() -> None:
+    shop = Workshop(BACKOFF="2s")
+    shop.register("flaky", Flaky(2))
+    task = shop.submit(name="flaky")
+    shop.run(until_ms=1_000)
+    shop.control.set_limits("ann", parse_limits("1/4 seconds"))
+    shop.run(until_ms=5_000)
+    shop.control.set_limits("ann", None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["starts"], event["started_at"]) == ([NOW, NOW + 4_000], NOW + 8_000)
+    assert event["starts_limits"] == [None, "1/4 seconds"]
+    assert "limits" not in event
+
+
+def test_two_starts_in_one_millisecond_are_both_logged() -> None:
+    shop = Workshop(LIMITS="5/second", BACKOFF="0s")
+    shop.register("flaky", Flaky(1))
+    task = shop.submit(name="flaky")
+    shop.run()
+    assert (shop.event_of(task)["starts"], shop.event_of(task)["started_at"]) == ([NOW], NOW)
