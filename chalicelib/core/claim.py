@@ -108,7 +108,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     starts = (*(earlier.starts if earlier else ()), at)
     filled_seq = task.seq if task.out_of_order else 0
     start_limits = _start_limits(earlier, lane.limits)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits=start_limits)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
