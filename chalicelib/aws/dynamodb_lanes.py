@@ -99,12 +99,11 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_fre
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
-    phase = f"{update.name('running')}.{update.name('phase')}"
     if only_if_free:
-        update.conditions.append(f"attribute_not_exists({phase})")
+        update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('phase')})")
         update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
     else:
-        update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
+        _no_task_is_retrying(update)
     retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
     update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
     update.within("planned", "admitted", limits, now_ms)
@@ -153,6 +152,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
+    _no_task_is_retrying(update)
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
     else:
@@ -252,6 +252,11 @@ def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update.set("throttled_reason", {"S": reason})
     update.increment("revision")
     return update
+
+
+def _no_task_is_retrying(update: Expression) -> None:
+    phase = f"{update.name('running')}.{update.name('phase')}"
+    update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
 
 
 def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
