@@ -10,6 +10,7 @@ from tests.factories import NOW
 from tests.unit.workshop import Workshop
 
 MINUTE_MS = 60_000
+DAY_MS = 86_400_000
 
 
 class Losing(Workshop):
@@ -69,3 +70,19 @@ def test_a_task_whose_message_was_lost_between_two_attempts_runs_before_the_next
     shop.run()
     attempts = 2 if word == "fail" else 1
     assert shop.ends() == [(1, "task_completed", attempts), (2, "task_completed", 1)]
+
+
+@pytest.mark.parametrize("word", ["fail", "throttle"])
+def test_a_pause_of_over_14_days_loses_no_task_although_sqs_loses_the_messages(word):
+    shop = Losing()
+    for number, words in enumerate(([word], [], [word])):
+        shop.submit_obeying(number, *words)
+    shop.run(until_ms=5_000)
+    shop.control.pause("ann", None)
+    shop.run(until_ms=15 * DAY_MS)
+    shop.clock.sleep_until(NOW + 15 * DAY_MS)
+    assert len(shop.queue) == 0
+    shop.control.resume("ann")
+    shop.submit_obeying(3)
+    shop.run()
+    assert [seq for seq, event, _ in shop.ends() if event == "task_completed"] == [1, 2, 3, 4]
