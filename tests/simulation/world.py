@@ -602,7 +602,7 @@ class WorkerMachine(Machine):
         process = self.world.timeline.current
         assert process is not None
         process.wait(process.random.randint(0, 20))
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
         try:
             outcome = self._worker.handle(delivery)
         except UnavailableError as error:
