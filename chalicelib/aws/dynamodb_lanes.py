@@ -21,7 +21,7 @@ from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, fingerprint, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
-#: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
+#: Seconds after its last planned or real start at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
 
@@ -143,6 +143,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
     update.increment("started")
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -167,6 +168,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
     if lane.retries != seen.retries:
@@ -184,6 +186,12 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
     return update
+
+
+def _outlive_start(update: Expression, start: Start) -> None:
+    """Keeps the lane beyond this start, since its backlog may last for months. Own limits never expire."""
+    if not start.lane.limits:
+        update.set("expires_at", number(start.at // 1000 + LANE_KEPT_SECONDS))
 
 
 def change_expression(seen: Lane, changed: Lane) -> Expression:

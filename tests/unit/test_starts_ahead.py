@@ -18,7 +18,7 @@ lists = st.lists(times, max_size=6).map(lambda offsets: tuple(sorted((NOW + at f
 def test_no_start_is_left_in_the_future_and_none_gets_earlier_than_it_really_was(starts):
     lane = make_lane(admitted=9, started=len(starts), started_seq=len(starts), starts=starts)
     after = resumed(lane, LIMITS, NOW).starts
-    #: a start that is far ahead really happened before now
+    # A start that is far ahead really happened before now
     real = [at if at <= NOW + CLOCKS_DIFFER_MS else NOW for at in starts]
     assert list(after) == sorted(after, reverse=True)
     assert all(at <= NOW + CLOCKS_DIFFER_MS for at in after)
