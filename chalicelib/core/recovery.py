@@ -10,28 +10,33 @@ from chalicelib.core.task import Task, TaskRecord
 def tasks_to_send_again(lane: Lane, tasks: TaskStore, now_ms: int) -> list[Task]:
     """The lane's last waiting task, and before it the newest started one if it has no worker and no outcome.
 
-    A worker that receives a later task runs all waiting tasks before it from their records. A message that was not lost
-    comes a second time, and is dropped.
+    A cancelled task waits as well until its outcome is logged. A worker that receives a later task runs all waiting tasks
+    before it from their records. A message that was not lost comes a second time, and is dropped.
     """
     records = [*_without_worker(lane, tasks, now_ms), *_last_waiting(lane, tasks)]
     return [record.task for record in records]
+
+
+def is_open(record: TaskRecord, lane: Lane) -> bool:
+    """True until the task's outcome is logged: a cancelled one's is stored before."""
+    return record.outcome is None or record.task.task_id in lane.cancelled
 
 
 def _without_worker(lane: Lane, tasks: TaskStore, now_ms: int) -> Iterator[TaskRecord]:
     if lane.running is None or (lane.is_leased(now_ms) and not lane.retrying):
         return
     record = tasks.get(lane.user_id, lane.running.task_id)
-    if record and not record.outcome:
+    if record and is_open(record, lane):
         yield record
 
 
 def _last_waiting(lane: Lane, tasks: TaskStore) -> Iterator[TaskRecord]:
-    if not lane.waiting:
+    if not lane.waiting and not lane.cancelled:
         return
     newest = tasks.get(lane.user_id, lane.newest)
-    if newest and newest.task.seq == lane.admitted and not newest.outcome:
+    if newest and newest.task.seq == lane.admitted and is_open(newest, lane):
         yield newest
         return
-    # It was cancelled, or its submit died: the one before it that still waits.
+    # It is finished, or its submit died: the one before it that still waits.
     found = tasks.between(lane.user_id, lane.started_seq + 1, lane.admitted, lane.admitted)
-    yield from [record for record in found if not record.outcome][-1:]
+    yield from [record for record in found if is_open(record, lane)][-1:]

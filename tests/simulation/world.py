@@ -218,6 +218,9 @@ class World:
         elif isinstance(action, schedule.Poison):
             self.queue.send_body(action.user, f"poison-{number}", '{"v": 1}')
             self.source.look()
+        elif isinstance(action, schedule.LoseMessages):
+            self.tell(f"the messages of {action.user} are lost")
+            self.queue._groups.pop(action.user, None)
         elif isinstance(action, schedule.ForgetLane):
             self._forget(action.user)
         else:

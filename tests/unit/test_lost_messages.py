@@ -106,6 +106,18 @@ def test_a_resume_brings_a_lane_on_whose_newest_task_is_cancelled():
     assert [seq for seq, event, _ in shop.ends() if event == "task_completed"] == [1, 2]
 
 
+def test_the_cancellation_of_a_task_whose_message_was_lost_is_logged_by_a_resume():
+    shop = Losing()
+    shop.control.pause("ann", None)
+    shop.submit_obeying(0)
+    shop.control.cancel("ann", task_id_of(1))
+    shop.lose_messages()
+    shop.clock.sleep_until(NOW + 10 * MINUTE_MS)
+    shop.control.resume("ann")
+    shop.run()
+    assert shop.ends() == [(1, "task_cancelled", 0)]
+
+
 def test_a_resume_brings_back_a_task_whose_worker_died_and_whose_message_was_lost():
     shop = Losing()
     shop.submit_obeying(1)
