@@ -10,7 +10,7 @@ from chalicelib.core.task import Task, TaskRecord
 def tasks_to_send_again(lane: Lane, tasks: TaskStore, now_ms: int) -> list[Task]:
     """The lane's last waiting task, and before it the newest started one if it has no worker and no outcome.
 
-    A cancelled task waits as well until its outcome is logged. A worker that receives a later task runs all waiting tasks
+    A cancelled task waits too until its outcome is logged. A worker that receives a later task runs all waiting tasks
     before it from their records. A message that was not lost comes a second time, and is dropped.
     """
     records = [*_without_worker(lane, tasks, now_ms), *_last_waiting(lane, tasks)]
