@@ -227,7 +227,8 @@ def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _handled(record: dict[str, Any], user_id: str) -> bool:
-    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"])
+    sent_at = int(record["attributes"]["SentTimestamp"])
+    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"], sent_at)
     try:
         return not isinstance(container().worker.handle(delivery), Deferred)
     except UnavailableError as error:

@@ -212,7 +212,9 @@ class LambdaModel:
         for user_id in users:
             task = self._groups[user_id][0]
             self._clock.now = now + HANDLER_MS
-            outcome = self._worker.handle(Delivery(task.to_message(), user_id, user_id, task.task_id))
+            outcome = self._worker.handle(
+                Delivery(task.to_message(), user_id, user_id, task.task_id, task.submitted_at)
+            )
             ends.append((user_id, isinstance(outcome, Done), self._queue.visible_at, self._clock.now))
         end = max(clock for *_, clock in ends)
         self.usage.busy_ms += end - now

@@ -21,7 +21,7 @@ from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, fingerprint, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
-#: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
+#: Seconds after its last planned or real start at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
 
@@ -99,12 +99,11 @@ def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_fre
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
-    phase = f"{update.name('running')}.{update.name('phase')}"
     if only_if_free:
-        update.conditions.append(f"attribute_not_exists({phase})")
+        update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('phase')})")
         update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
     else:
-        update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
+        _no_task_is_retrying(update)
     retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
     update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
     update.within("planned", "admitted", limits, now_ms)
@@ -144,6 +143,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
     update.increment("started")
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -153,6 +153,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
+    _no_task_is_retrying(update)
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
     else:
@@ -167,6 +168,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
     if lane.retries != seen.retries:
@@ -184,6 +186,12 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
     return update
+
+
+def _outlive_start(update: Expression, start: Start) -> None:
+    """Keeps the lane beyond this start, since its backlog may last for months. Own limits never expire."""
+    if not start.lane.limits:
+        update.set("expires_at", number(start.at // 1000 + LANE_KEPT_SECONDS))
 
 
 def change_expression(seen: Lane, changed: Lane) -> Expression:
@@ -252,6 +260,11 @@ def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update.set("throttled_reason", {"S": reason})
     update.increment("revision")
     return update
+
+
+def _no_task_is_retrying(update: Expression) -> None:
+    phase = f"{update.name('running')}.{update.name('phase')}"
+    update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
 
 
 def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:

@@ -9,8 +9,11 @@ from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
-#: Seconds after its planned start or its outcome for which a record is kept: longer than any message lives.
+#: Seconds after its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
+#: Seconds after its planned start for which the record of an unfinished task is kept. A lane that is paused for longer
+#: than messages live goes on from these records.
+UNFINISHED_KEPT_SECONDS = 366 * 24 * 3600
 #: Tasks older than the lane's backlog among which a missing predecessor is searched.
 OLDER_SEARCHED = 300
 #: Tasks that one page reads to find those in a state.
@@ -113,7 +116,7 @@ class DynamoDBTaskStore:
     def mark_admitted(self, task: Task) -> bool:
         update = self._scheduled(task)
         update.set("state", {"S": TaskState.QUEUED.value})
-        update.set("expires_at", number(task.planned_at // 1000 + TASK_KEPT_SECONDS))
+        update.set("expires_at", number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS))
         return self._update(task, update)
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
@@ -173,7 +176,7 @@ def task_item(task: Task) -> Item:
 def queued_item(task: Task) -> Item:
     return task_item(task) | {
         "state": {"S": TaskState.QUEUED.value},
-        "expires_at": number(task.planned_at // 1000 + TASK_KEPT_SECONDS),
+        "expires_at": number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS),
     }
 
 

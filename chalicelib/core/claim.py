@@ -63,9 +63,12 @@ def gap_before(lane: Lane, seq: int) -> Gap | None:
 
     Two concurrent submits may reach the queue in the reverse order; the lane's seqs show it. A task that ran out of
     order may have lost its worker, and only its lease records that attempt, so it counts as missing until it is over.
+    So does a task between two attempts: its message hides those behind it, unless SQS lost that message.
     """
     if lane.running and 0 < lane.running.filled_seq < seq:
         return Gap(lane.running.filled_seq, seq - 1)
+    if lane.retrying and 0 < lane.started_seq < seq:
+        return Gap(lane.started_seq, seq - 1)
     return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
 
 

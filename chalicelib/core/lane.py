@@ -5,6 +5,7 @@ A decision says what to write; a store writes it on condition that the lane is s
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from itertools import accumulate
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -280,10 +281,20 @@ def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
         paused_until=None,
         throttled_until=0,
         throttled_reason="",
-        starts=tuple(now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in lane.starts),
+        starts=_without_future(lane.starts, now_ms),
         running=_reopened(lane, now_ms),
     )
     return replanned(opened, lane.limits_or(default), now_ms)
+
+
+def _without_future(starts: Sequence[int], now_ms: int) -> tuple[int, ...]:
+    """The starts, newest first, those in the future set to now, or to an older one that was claimed ahead of time.
+
+    >>> _without_future((9_000_000, 5_100, 4_000), 5_000)
+    (5100, 5100, 4000)
+    """
+    oldest_first = (now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in reversed(starts))
+    return tuple(reversed([*accumulate(oldest_first, max)]))
 
 
 def _reopened(lane: Lane, now_ms: int) -> Lease | None:

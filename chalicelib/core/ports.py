@@ -76,7 +76,8 @@ class LaneStore(Protocol):
 
         Stores the average run time of start.lane, if that is known.
 
-        Stale also while the newest lease is of a task that ran out of order: it must be finished first.
+        Stale also while the newest lease is of a task that ran out of order, or of one between two attempts: it must be
+        finished first.
         """
         ...
 

@@ -17,6 +17,7 @@ from chalicelib.core.lane import (
 )
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
+from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
 from chalicelib.core.task import Outcome, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
@@ -141,19 +142,11 @@ class Control:
         return self._lane_view(lane)
 
     def _wake(self, lane: Lane) -> None:
-        """Shows the lane's hidden head to the workers, and sends messages again that may be lost.
-
-        SQS deletes messages after 14 days, and a queue may have been purged. A worker that receives the newest task
-        runs the waiting tasks before it from their records. A message that was not lost then comes a second time, and
-        is dropped.
-        """
+        """Shows the lane's hidden head to the workers, and sends messages again that may be lost."""
         if lane.head_receipt:
             self._queue.defer(lane.head_receipt, 0)  # its wait was computed from the old limits
-        waiting = [lane.retrying.task_id] if lane.retrying else []
-        for task_id in dict.fromkeys([*waiting, *([lane.newest] if lane.waiting else [])]):
-            record = self._tasks.get(lane.user_id, task_id)
-            if record and not record.outcome:
-                self._queue.send(record.task)
+        for task in tasks_to_send_again(lane, self._tasks, self._clock.now_ms()):
+            self._queue.send(task)
 
     def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
         lane = self._lanes.get(user_id)

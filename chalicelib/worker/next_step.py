@@ -9,6 +9,7 @@ from msgspec import Struct
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
 from chalicelib.core.lane import LEASE_MS, Lane
 from chalicelib.core.limits import Limits
+from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
 #: Milliseconds before its time at which a start is claimed, so that the write's duration makes no start late.
@@ -138,7 +139,7 @@ def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step 
         return ReadLane()
     if facts.predecessors is None:
         return ReadPredecessors(gap)
-    unfinished = tuple(record.task for record in facts.predecessors if not record.outcome)
+    unfinished = tuple(record.task for record in facts.predecessors if is_open(record, lane))
     if unfinished:
         return RunFirst(unfinished)
     are_all_finished = len(facts.predecessors) > gap.last - gap.first

@@ -22,6 +22,7 @@ from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.lane import Lane, with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
 from chalicelib.settings import Settings
@@ -56,6 +57,11 @@ UNKNOWN_FOR_MS = 300_000
 #: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
 #: the message, allow eight hours.
 NO_ROOM_MS = 30_000
+#: Age of a message, in milliseconds, from which on a worker that hides it sends the lane's last task again, since SQS
+#: deletes messages after 14 days.
+SEND_AGAIN_AFTER_MS = 12 * 24 * 3_600_000
+#: Milliseconds after which it does so again.
+SEND_AGAIN_EVERY_MS = 12 * 3_600_000
 #: Lanes that a worker remembers, so that most claims succeed with their first write.
 LANES_REMEMBERED = 10_000
 
@@ -67,6 +73,8 @@ class Delivery(Struct, frozen=True):
     receipt: str
     user_id: str
     message_id: str
+    #: epoch ms
+    sent_at: int
 
 
 class Done(Struct, frozen=True):
@@ -263,7 +271,17 @@ class Worker:
             return True
         write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
         job.facts = self._fresh_facts(job.task, write.lane)
+        if isinstance(write, Written):
+            self._outlive(delivery, write.lane)
         return isinstance(write, Written)
+
+    def _outlive(self, delivery: Delivery, lane: Lane) -> None:
+        """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
+        now_ms = self._clock.now_ms()
+        age_ms = now_ms - delivery.sent_at
+        if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
+            for task in tasks_to_send_again(lane, self._tasks, now_ms):
+                self._queue.send(task)
 
     def _drop_from_lane(self, task: Task) -> Done:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""

@@ -420,6 +420,15 @@ def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> No
     assert (running.until, running.attempt) == (NOW + 1_000, 0)
 
 
+def test_claim_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_way(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    following = decide(ports.lanes.get(user), 2, NOW + 5_000)
+    assert ports.lanes.release_lease(user, lease, NOW + 60_000)
+    seen = stale(ports.lanes.try_fast_claim(following, LIMITS))
+    assert (seen.started_seq, seen.retrying and seen.retrying.task_id) == (1, "t1")
+
+
 def test_admission_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_way(ports: Ports, user: str) -> None:
     lease = start_in_turn(ports, user, 1).running
     assert lease

@@ -71,4 +71,8 @@ class MemoryContainer(Container):
 
 
 def _attributes(message: Any) -> dict[str, str]:
-    return {"MessageGroupId": message.user_id, "ApproximateReceiveCount": str(message.receives)}
+    return {
+        "MessageGroupId": message.user_id,
+        "ApproximateReceiveCount": str(message.receives),
+        "SentTimestamp": str(message.sent_at),
+    }

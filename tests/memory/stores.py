@@ -80,9 +80,9 @@ class MemoryLaneStore:
             special = (
                 lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.throttled_until
             )
-            special = special or (lane.running is not None and lane.running.filled_seq)
+            unfinished = lane.retrying or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
-            return following and not special and _within(lane.starts, lane.started, limits, start.at)
+            return following and not special and not unfinished and _within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms

@@ -101,7 +101,15 @@ class ForgetLane:
     user: str
 
 
-Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane
+@dataclass(frozen=True)
+class LoseMessages:
+    """Deletes all messages of the lane, as a purge does, or SQS after 14 days."""
+
+    at: int
+    user: str
+
+
+Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
 
 
 class Wrong(Enum):
@@ -170,7 +178,7 @@ class Plan:
     @property
     def is_calm(self) -> bool:
         """No fault occurs in it."""
-        kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
+        kills = any(isinstance(action, Kill | StepClock | ForgetLane | LoseMessages) for action in self.actions)
         return not (self.faults or self.outages or kills or any(self.offsets))
 
     @property

@@ -8,7 +8,9 @@ from tests.simulation.schedule import (
     Cancel,
     Fault,
     ForgetLane,
+    LoseMessages,
     Outage,
+    Pause,
     Plan,
     Submit,
     Wrong,
@@ -182,3 +184,27 @@ def test_a_task_that_is_cancelled_between_two_attempts_is_logged_once(seed, call
 def test_a_repeat_that_comes_when_the_queue_has_forgotten_the_first_try_runs_nothing_twice():
     """Only the mark of a repeat in the message makes the worker look at the record."""
     assert_promises_kept(LATE_REPEAT)
+
+
+LOSSES = (30, 700, 1_900, 2_600, 4_500, 9_000)
+
+
+@pytest.mark.parametrize("lost_at", LOSSES)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_submit_brings_on_a_lane_whose_messages_were_lost(lost_at, seed):
+    """Also a task between two attempts, of which only its lease tells."""
+    ends = Behaviour(fails=1), Behaviour(holds=1), Behaviour()
+    first = [submit(100 * n, f"first{n}", one) for n, one in enumerate(ends)]
+    later = submit(30_000, "later"), submit(60_000, "last", Behaviour(kills=1))
+    assert_promises_kept(plan(*first, LoseMessages(lost_at, "ann"), *later, limits="2/3 seconds", seed=seed))
+
+
+@pytest.mark.parametrize("cancelled", [(), (Cancel(300_000, "ann", 0),)], ids=["newest waits", "newest is cancelled"])
+@pytest.mark.parametrize("paused_at", [150, 700, 1_500])
+def test_a_resume_brings_on_a_lane_whose_messages_were_lost(paused_at, cancelled):
+    ends = Behaviour(fails=1), Behaviour(holds=1), Behaviour(), Behaviour()
+    tasks = [submit(30 * n, f"task{n}", one) for n, one in enumerate(ends)]
+    lost = LoseMessages(400_000, "ann")
+    for seed in range(4):
+        actions = (*tasks, Pause(paused_at, "ann", None), *cancelled, lost)
+        assert_promises_kept(plan(*actions, limits="2/3 seconds", seed=seed))

@@ -243,6 +243,9 @@ class World:
         elif isinstance(action, schedule.Poison):
             self.queue.send_body(action.user, f"poison-{number}", '{"v": 1}')
             self.source.look()
+        elif isinstance(action, schedule.LoseMessages):
+            self.tell(f"the messages of {action.user} are lost")
+            self.queue._groups.pop(action.user, None)
         elif isinstance(action, schedule.ForgetLane):
             self._forget(action.user)
         else:
@@ -636,7 +639,7 @@ class WorkerMachine(Machine):
         process = self.world.timeline.current
         assert process is not None
         process.wait(process.random.randint(0, 20))
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
         try:
             outcome = self._worker.handle(delivery)
         except UnavailableError as error:
