@@ -18,8 +18,8 @@ from completions.reader import Completion, Foreign, folder_lines, read_completio
 from completions.report import Breach, Lateness, LimitRow, Report
 from completions.windows import Busiest, Start, busiest_windows
 
-#: Milliseconds that a lease is valid at least after its worker died: it is renewed long before its end.
-LEASE_LEFT_MS = 5_000
+#: Milliseconds from a start for which no other worker gives its task up: 10 s, less one by which clocks may differ.
+LEASE_MS = 9_000
 #: Milliseconds for which an idle lane is kept at least.
 LANE_KEPT_MS = 14 * 24 * 3_600_000
 
@@ -152,13 +152,18 @@ def _ended_again(ends: Iterable[Completion]) -> Iterator[Breach]:
 def _is_repeated_end(known: Completion, end: Completion) -> bool:
     """A cancellation or a line that was logged again, a further attempt, or the failure of a task without one left.
 
-    A worker gives a task up once the lease of its last attempt has run out, seconds after the last renewal. The worker
+    A worker gives a task up once the lease of its last attempt has run out. The worker
     of that attempt may be dead, with its outcome logged and not stored, or cut off from DynamoDB, and log it later.
     """
     if known.word == end.word == "cancelled" or replace(known, stream=end.stream) == end:
         return True
-    is_given_up = "failed" in (known.word, end.word) and end.completed_at - known.completed_at >= LEASE_LEFT_MS
-    return end.attempt > known.attempt or (is_given_up and end.starts == known.starts)
+    is_given_up = any(one.word == "failed" and _outlived_its_lease(one) for one in (known, end))
+    is_same_run = end.starts == known.starts and "cancelled" not in (known.word, end.word)
+    return end.attempt > known.attempt or (is_given_up and is_same_run)
+
+
+def _outlived_its_lease(end: Completion) -> bool:
+    return end.started_at is not None and end.completed_at - end.started_at >= LEASE_MS
 
 
 def _wrong_attempts(end: Completion) -> Iterator[Breach]:

@@ -151,7 +151,7 @@ class TotalsAnswer(Struct):
     paused: int
     starts_per_second: float
     late_ms: Annotated[
-        int | None, Meta(description="Median and maximum over the newest completions; null without any.")
+        int | None, Meta(description="Median and maximum over the completions of the last minute; null without any.")
     ]
     worst_late_ms: int | None
 
@@ -162,7 +162,11 @@ class LanesAnswer(Struct):
     ]
     totals: TotalsAnswer
     completions: Annotated[
-        list[CompletionAnswer], Meta(description="Finished tasks among the lanes' newest, newest first.")
+        list[CompletionAnswer],
+        Meta(
+            description="The 20 newest finished tasks, and up to 10 older failed ones, newest first, among the newest "
+            "20 tasks of the 12 lanes that started a task last and the newest task of each other lane."
+        ),
     ]
     next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
     now: int

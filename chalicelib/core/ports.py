@@ -254,6 +254,10 @@ class LaneDirectory(Protocol):
         """Returns the existing tasks of these (user id, task id) pairs, in any order."""
         ...
 
+    def newest_tasks(self, user_id: str, up_to: str | None, limit: int) -> list[TaskRecord]:
+        """Returns the user's `limit` newest tasks, newest first: those with an id up to `up_to`, if it is given."""
+        ...
+
 
 class RequestRecord(Struct, frozen=True):
     """A request with an Idempotency-Key."""
