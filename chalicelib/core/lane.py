@@ -28,7 +28,7 @@ BRIEF_MS = 10
 
 
 class Phase(Enum):
-    """What the lane knows about the task of its newest start."""
+    """How far the task of the newest start has come, as the lane knows it."""
 
     #: it started; its end is known only if it ran for a second
     STARTED = ""

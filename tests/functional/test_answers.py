@@ -1,4 +1,4 @@
-"""What answers say while a task of the user runs, and between two attempts of one."""
+"""Answers while a task of the user runs, and between two attempts of one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ class Stage:
         self.paceline.parts.renewer.renew_due()
 
     def run(self, *jobs: Job) -> None:
-        """Delivers what can be received; each task does the next job."""
+        """Delivers the visible messages; each task does the next job."""
         self._jobs += jobs
         self.paceline.work(*self.paceline.receive(self.user))
 

@@ -15,7 +15,7 @@ UNMARKED_MS = 1_600
 
 @dataclass(frozen=True)
 class Ahead:
-    """What was ahead of the tasks of one admission."""
+    """The tasks ahead of one admission."""
 
     #: a task that runs for more than a second, or waits for its next attempt: the lane has to know it
     blocking: str
