@@ -83,7 +83,16 @@ class ForkServer:
             return False
         if not request:
             return False
-        job, line = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+        if len(descriptors) == 2:
+            job, line = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+            self._fork_child(job, line)
+            job.close()
+        else:  # too many open files: the worker sees both of its sockets end
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork_child(self, job: socket.socket, line: socket.socket) -> None:
         server = os.getpid()
         try:
             pid = os.fork()
@@ -92,13 +101,11 @@ class ForkServer:
             pid = -1
         if pid == 0:
             self._become_child(server, job, line)
-        job.close()
         if pid < 0:
             line.close()
         else:
             self._lines[pid] = line
             self._selector.register(line, selectors.EVENT_READ, pid)
-        return True
 
     def _become_child(self, server: int, job: socket.socket, line: socket.socket) -> None:
         """Never returns."""

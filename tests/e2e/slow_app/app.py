@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.core.errors import RetryAfter
-from chalicelib.tasks import task
+from chalicelib.tasks import Context, task
 
 
 @task("sleep")
@@ -68,11 +68,11 @@ def search() -> Any:
 
 
 @task("diary")
-def diary(path: str, seconds: float) -> Any:
-    """Writes down when it began and ended, and in which process."""
+def diary(path: str, seconds: float, context: Context) -> Any:
+    """Writes down when it began and ended, and in which process; only the first attempt takes its time."""
     with Path(path).open("a") as file:
         print("begin", os.getpid(), time.time(), file=file, flush=True)
-        time.sleep(seconds)
+        time.sleep(seconds if context.attempt == 1 else 0)
         print("end", os.getpid(), time.time(), file=file, flush=True)
 
 
