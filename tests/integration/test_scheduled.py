@@ -172,4 +172,4 @@ def test_list_of_those_that_are_due_holds_no_tasks(ports: Ports, user: str) -> N
     ports.due_tasks.add(user, LISTED)
     ports.due_tasks.try_begin_admitting(user, "a", NOW, NOW + 10)
     assert ports.tasks.newest(user, None, 10, None) == ([], None)
-    assert ports.tasks.between(user, 0, 9) == []
+    assert ports.tasks.between(user, 0, 9, 9) == []
