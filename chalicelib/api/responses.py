@@ -20,7 +20,9 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.lane import FOREVER_MS, plans_from, start_ahead
+from chalicelib.core.estimates import plans_from
+from chalicelib.core.lane import FOREVER_MS
+from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Lane, plans_from
+from chalicelib.core.estimates import plans_from
+from chalicelib.core.lane import Lane
 from chalicelib.core.limits import Limits, earliest_start, fingerprint, memory_needed
 
 

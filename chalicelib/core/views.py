@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.lane import FOREVER_MS, Lane, estimated_starts, position_of, retry_at, up_to_date
+from chalicelib.core.estimates import estimated_starts, position_of, retry_at
+from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
 from chalicelib.core.task import Task, TaskRecord, TaskState
 

@@ -5,16 +5,8 @@ from datetime import datetime, timezone
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import (
-    CLOCKS_DIFFER_MS,
-    FOREVER_MS,
-    Lane,
-    paused,
-    resumed,
-    with_limits,
-    without,
-    without_retrying,
-)
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
+from chalicelib.core.lane_changes import paused, resumed, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.recovery import tasks_to_send_again

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms, position_of
+from chalicelib.core.estimates import busy_ms, position_of
+from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import DEFAULT_TASK, Task

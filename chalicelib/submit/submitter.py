@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
-from chalicelib.core.lane import FOREVER_MS, Lane, busy_ms, up_to_date
+from chalicelib.core.estimates import busy_ms
+from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.ports import DueTasks, LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task

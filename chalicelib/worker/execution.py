@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease, with_run_time
+from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
+from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
 from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from chalicelib.core import visibility
 from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError
-from chalicelib.core.lane import Lane, with_run_time
+from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
-from chalicelib.core.lane import Lane, Lease, Phase, paused, with_limits, without, without_retrying
+from chalicelib.core.lane import Lane, Lease, Phase
+from chalicelib.core.lane_changes import paused, with_limits, without, without_retrying
 from chalicelib.core.limits import fingerprint, memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW

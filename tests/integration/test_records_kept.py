@@ -11,7 +11,8 @@ from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.core.claim import Candidate, Start, claim
-from chalicelib.core.lane import Lane, with_limits
+from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import with_limits
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Outcome, Task, TaskState

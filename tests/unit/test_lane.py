@@ -7,18 +7,9 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import admit, reserved
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before, without_cancelled
-from chalicelib.core.lane import (
-    FOREVER_MS,
-    Lane,
-    Lease,
-    Phase,
-    busy_ms,
-    estimated_starts,
-    plans_from,
-    position_of,
-    retry_at,
-    without_retrying,
-)
+from chalicelib.core.estimates import busy_ms, estimated_starts, plans_from, position_of, retry_at
+from chalicelib.core.lane import FOREVER_MS, Lane, Lease, Phase
+from chalicelib.core.lane_changes import without_retrying
 from chalicelib.core.limits import Limits, fingerprint, memory_needed, parse_limits
 from tests.factories import make_lane
 from tests.strategies import Step, any_limits, steps

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chalicelib.core.errors import RetryAfter
-from chalicelib.core.lane import MARKED_BY_MS, Lease, Phase, position_of
+from chalicelib.core.estimates import position_of
+from chalicelib.core.lane import MARKED_BY_MS, Lease, Phase
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Json, TaskState

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.core.claim import Candidate, Start, claim
-from chalicelib.core.lane import CLOCKS_DIFFER_MS, resumed
+from chalicelib.core.lane import CLOCKS_DIFFER_MS
+from chalicelib.core.lane_changes import resumed
 from chalicelib.core.limits import parse_limits
 from tests.factories import NOW, make_lane
 
