@@ -4,19 +4,20 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from enum import Enum
 from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from chalice.app import AuthRequest, AuthResponse, Chalice, CORSConfig, Request, Response, SQSEvent
+from chalice.app import AuthRequest, AuthResponse, Chalice, Request, Response, SQSEvent
 
 from chalicelib.api import dashboard as dashboard_files
-from chalicelib.api import problems, requests, responses
+from chalicelib.api import origins, problems, requests, responses
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
-from chalicelib.container import authenticates, container, queue_name, scheduled_queue_name, use
+from chalicelib.container import authenticates, container, page_origins, queue_name, scheduled_queue_name, use
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.worker.worker import Deferred, Delivery
@@ -26,12 +27,6 @@ if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NA
     use(lambda: import_module("local.standalone").make_container())
 
 app = Chalice(app_name="paceline")
-CORS = CORSConfig(
-    allow_origin="*",
-    allow_headers=["Content-Type", "Authorization", "Idempotency-Key", "Prefer"],
-    expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"],
-)
-app.api.cors = CORS
 
 #: `app.current_request` is one for the process, and locally a process serves many requests at a time.
 _request: ContextVar[Request] = ContextVar("request")
@@ -88,19 +83,31 @@ def _authorised(access: Access, parameters: dict[str, str]) -> dict[str, str]:
 
 
 @app.middleware("http")
-def know_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
-    """Identifies the caller before Chalice looks at method and content type; views rely on this, not the authorizer."""
+def admit_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
+    """Refuses or identifies the caller before Chalice looks at method and content type, and completes every answer.
+
+    Views rely on this, not on the authorizer.
+    """
     _request.set(request)
-    if request.path in PUBLIC:
-        return get_response(request)
+    allowed = page_origins()
+    response = allowed.refusal(request.headers, request.path in PUBLIC) or _unidentified(request)
+    if response is None:
+        with time_budget(now=container().monotonic) if request.path not in PUBLIC else nullcontext():
+            response = problems.as_problem(get_response(request))
+    for name, value in (origins.UNSTORED | allowed.response_headers(request.headers.get("origin"))).items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _unidentified(request: Request) -> Response | None:
+    """The answer to a caller that can't be identified; None if the route is public, or after it is identified."""
+    if request.path in PUBLIC or request.method == "OPTIONS":
+        return None
     try:
         _caller.set(problems.identify(request, container().authenticator))
     except (UnauthenticatedError, UnavailableError, SettingError) as error:
-        response = problems.problem_of(error)
-        response.headers.update(CORS.get_access_control_headers())  # which Chalice gives to views only
-        return response
-    with time_budget(now=container().monotonic):
-        return get_response(request)
+        return problems.problem_of(error)
+    return None
 
 
 @route("/api/v1/task", "POST")
@@ -220,7 +227,8 @@ def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _handled(record: dict[str, Any], user_id: str) -> bool:
-    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"])
+    sent_at = int(record["attributes"]["SentTimestamp"])
+    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"], sent_at)
     try:
         return not isinstance(container().worker.handle(delivery), Deferred)
     except UnavailableError as error:
@@ -260,3 +268,16 @@ if authenticates():
     for path in app.routes.keys() - PUBLIC:
         for entry in app.routes[path].values():
             entry.authorizer = authorizer
+
+
+def _serve_preflight(path: str, methods: list[str]) -> None:
+    def preflight(**_: str) -> Response:
+        return origins.preflight(methods)
+
+    app.route(path, methods=["OPTIONS"])(preflight)
+
+
+if page_origins().allowed:
+    # Not by Chalice's own CORS, which can name one origin only.
+    for path, entries in list(app.routes.items()):
+        _serve_preflight(path, list(entries))

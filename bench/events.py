@@ -44,7 +44,7 @@ def run_event(user_id: str) -> dict[str, Any]:
         "messageId": "m",
         "receiptHandle": "r",
         "body": json.dumps(task),
-        "attributes": {"MessageGroupId": user_id, "ApproximateReceiveCount": "1", "SequenceNumber": "1"},
+        "attributes": {"MessageGroupId": user_id, "ApproximateReceiveCount": "1", "SentTimestamp": str(now_ms)},
         "messageAttributes": {},
         "md5OfBody": "",
         "eventSource": "aws:sqs",

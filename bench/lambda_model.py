@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from chalicelib.core.admission import admit
 from chalicelib.core.claim import Start
 from chalicelib.core.task import Task
 from chalicelib.settings import Settings
+from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.worker import Delivery, Done, Worker
 from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
 
@@ -102,7 +104,10 @@ class _Executor:
     def max_attempts(self, _task: Task) -> int:
         return 3
 
-    def run(self, _task: Task, start: Start) -> None:
+    def room(self, _task: Task) -> AbstractContextManager[Room]:
+        return nullcontext(InProcess())
+
+    def run(self, _task: Task, start: Start, _room: Room) -> None:
         self._usage.late_ms.append(start.at - start.planned_at)
         self._clock.now += TASK_MS + CALL_MS
         count_write(self._usage, self._clock.now)
@@ -207,7 +212,9 @@ class LambdaModel:
         for user_id in users:
             task = self._groups[user_id][0]
             self._clock.now = now + HANDLER_MS
-            outcome = self._worker.handle(Delivery(task.to_message(), user_id, user_id, task.task_id))
+            outcome = self._worker.handle(
+                Delivery(task.to_message(), user_id, user_id, task.task_id, task.submitted_at)
+            )
             ends.append((user_id, isinstance(outcome, Done), self._queue.visible_at, self._clock.now))
         end = max(clock for *_, clock in ends)
         self.usage.busy_ms += end - now

@@ -17,9 +17,12 @@ from functools import cached_property, lru_cache
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
+from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
+from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
+from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
@@ -28,11 +31,12 @@ from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CompletionLog, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.outbound.client import Outbound
-from chalicelib.scheduled.callbacks import CallbackSender
+from chalicelib.scheduled.admission import DueAdmitter
+from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
@@ -41,12 +45,15 @@ from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
+from chalicelib.tasks.runner import TaskRunner
 from chalicelib.worker.completion_log import StandardOutputLog
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Worker
 
+#: From the operating system: environments that Lambda restores from one snapshot share the state of other generators.
+RANDOM = random.SystemRandom()
 #: Seconds for other tasks to finish before the process ends because one of its tasks passed its deadline.
 LEAVING_SECONDS = 5
 EXIT_EXPIRED = 70
@@ -72,14 +79,21 @@ class SystemClock:
 class Container:
     """Builds each part once, when it is first needed."""
 
-    def __init__(self, settings: Settings, log: CompletionLog | None = None, presence: Presence | None = None) -> None:
-        """log, presence: those of `make run`; on Lambda standard output and none."""
+    def __init__(
+        self,
+        settings: Settings,
+        log: CompletionLog | None = None,
+        presence: Presence | None = None,
+        runner: TaskRunner | None = None,
+    ) -> None:
+        """log, presence, runner: those of `make run`; on Lambda standard output, none, and this process."""
         self.settings = settings
         self.clock = SystemClock()
         #: the clock of a request's time budget, seconds
         self.monotonic: Callable[[], float] = time.monotonic
         self.log = log or StandardOutputLog()
         self._presence = presence
+        self._runner = runner
 
     @cached_property
     def dynamodb(self) -> object:
@@ -100,6 +114,14 @@ class Container:
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
         return DynamoDBScheduledCounts(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def callback_slots(self) -> CallbackSlots:
+        return DynamoDBCallbackSlots(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def due_tasks(self) -> DynamoDBDueTasks:
+        return DynamoDBDueTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def requests(self) -> RequestStore:
@@ -139,6 +161,7 @@ class Container:
             PerUserLock().lock,
             self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
+            self.due_tasks,
         )
 
     @cached_property
@@ -155,7 +178,7 @@ class Container:
 
     @property
     def _retry(self) -> RetryWithJitter:
-        return RetryWithJitter(self.clock, random.random)
+        return RetryWithJitter(self.clock, RANDOM.random)
 
     @cached_property
     def outbound(self) -> Outbound:
@@ -167,7 +190,7 @@ class Container:
         load_own_tasks()
         registry, settings = Registry(registered), self.settings
         http = HttpTask(self.outbound.call, settings.webhook_key, settings.http_allowed_hosts)
-        registry.task("http", check=http.check)(http.__call__)
+        registry.task("http", check=http.check, is_built_in=True)(http.__call__)
         return registry
 
     @cached_property
@@ -181,21 +204,31 @@ class Container:
 
     @cached_property
     def executor(self) -> TaskExecutor:
-        stores, settings = (self.lanes, self.tasks), self.settings
-        return TaskExecutor(*stores, self.registry, self.clock, settings, self.renewer, self.finalizer, end_process)
+        return TaskExecutor(
+            self.lanes,
+            self.tasks,
+            self.registry,
+            self.clock,
+            self.settings,
+            self.renewer,
+            self.finalizer,
+            end_process,
+            self._runner,
+        )
 
     @cached_property
     def worker(self) -> Worker:
-        token = lambda: secrets.token_hex(8)  # noqa: E731
         stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
-        return Worker(*stores, *runs, self.clock, token, self.settings, self._presence)
+        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:
-        send_callback = CallbackSender(self.outbound.call, self.settings.webhook_key)
-        return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, send_callback, self.clock
-        )
+        send = CallbackSender(self.outbound.call, self.settings.webhook_key)
+        send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, RANDOM.random)
+        stores = (self.due_tasks, self.tasks, self.queue)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
+        queues = (self.scheduled_queue, self.tasks, self.queue)
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""
@@ -246,9 +279,18 @@ def authenticates() -> bool:
     return auth_of(os.environ) is Auth.JWT
 
 
+def page_origins() -> Origins:
+    """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
+
+
 def new_id() -> str:
     """A UUID of version 7: ids sort by the time at which they were made."""
     return str(uuid7())
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
 
 
 def _from_environment() -> Container:

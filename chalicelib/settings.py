@@ -41,6 +41,8 @@ class Auth(str, Enum):
     JWT = "jwt"
 
 
+#: In CORS_ORIGINS: pages of every origin may call.
+ANY_ORIGIN = "*"
 #: Variables of which AUTH=jwt needs exactly one.
 JWT_KEYS = ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS", "JWT_JWKS_URL")
 
@@ -73,6 +75,8 @@ class Settings:
     max_attempts: int
     #: milliseconds before the second attempt; doubles for each further one
     backoff_ms: int
+    #: longest throttling of a lane, in milliseconds, whatever a called API asks for
+    max_throttle_ms: int
     #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
     #: bytes of a payload as compact JSON
@@ -86,6 +90,8 @@ class Settings:
     allow_kill: bool
     #: None with AUTH=none
     jwt: JwtSettings | None
+    #: origins whose web pages may call the API, or ANY_ORIGIN alone
+    cors_origins: tuple[str, ...]
     #: names and URLs of resources; empty if unset
     table_name: str
     queue_url: str
@@ -108,6 +114,7 @@ class Settings:
             max_scheduled=read("MAX_SCHEDULED", _integer(1, 100_000), "1000"),
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
+            max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
             deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
@@ -115,6 +122,7 @@ class Settings:
             webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
             allow_kill=read("ALLOW_KILL", _boolean, "false"),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
+            cors_origins=cors_origins_of(env),
             table_name=read("TABLE_NAME", str, ""),
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
@@ -139,6 +147,28 @@ class _Reader:
 def auth_of(env: Mapping[str, str]) -> Auth:
     """Reads AUTH. Raises SettingError for an unknown value."""
     return _Reader(env)("AUTH", _auth, Auth.NONE.value)
+
+
+def cors_origins_of(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Reads CORS_ORIGINS. Raises SettingError for an invalid value.
+
+    With tokens every origin may call by default: a page needs a token first, and no browser adds one by itself.
+    """
+    default = ANY_ORIGIN if auth_of(env) is Auth.JWT else ""
+    return _Reader(env)("CORS_ORIGINS", _origins, default)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    if text == ANY_ORIGIN:
+        return (ANY_ORIGIN,)
+    found = tuple(origin.strip().lower() for origin in text.split(",") if origin.strip())
+    for origin in found:
+        if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", origin):
+            raise ValueError(
+                f"{origin!r} is not allowed; allowed: *, or origins such as https://app.example.com and "
+                "http://localhost:3000, separated by commas"
+            )
+    return found
 
 
 def _auth(text: str) -> Auth:

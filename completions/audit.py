@@ -7,7 +7,7 @@ the store or the worker: what it shares with them is only what a limit is.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from completions.audit_table import as_json, as_table
 from completions.reader import Completion, Foreign, folder_lines, read_completions
 from completions.report import Breach, Lateness, LimitRow, Report
 from completions.windows import Busiest, Start, busiest_windows
+
+#: Milliseconds from a start for which no other worker gives its task up: 10 s, less one by which clocks may differ.
+LEASE_MS = 9_000
+#: Milliseconds for which an idle lane is kept at least.
+LANE_KEPT_MS = 14 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,7 @@ class _Pace:
 def audit(entries: Iterable[Completion | Foreign], default_limits: Limits) -> Report:
     """Judge every user in the log, each start by the limits that were in force for it.
 
-    default_limits: the limits of a start whose line names none. A line names only those of its last start; the
-    attempts before it are checked against the same ones.
+    default_limits: the limits of a start whose line names none.
     """
     skipped: Counter[str] = Counter()
     by_user: defaultdict[str, list[Completion]] = defaultdict(list)
@@ -50,25 +54,27 @@ def _report(users: Sequence[list[Completion]], paces: list[_Pace], limits: Limit
     return Report(
         users=len(users),
         events=dict(Counter(end.word for end in ends)),
-        starts=sum(len(_known_starts(user)) for user in users),
+        starts=sum(len(list(_starts(user, limits))) for user in users),
         limits=_limit_rows(paces, limits),
         # A second attempt waits its backoff, which is not lateness.
         lateness=_lateness([end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]),
         breaches=sorted(breaches, key=lambda breach: (breach.at, breach.user_id)),
         unknown_starts=sum(max(0, end.attempt - len(end.starts)) for end in ends),
-        missing_ends=sum(_missing_ends(user) for user in users),
+        throttled_starts=sum(max(0, len(end.starts) - end.attempt) for end in ends),
+        repeated_ends=sum(len(user) - len({end.task_id for end in user}) for user in users),
+        missing_ends=sum(_missing_ends(lane) for user in users for lane in _lanes(user)),
         skipped=dict(skipped),
     )
 
 
-def _known_starts(ends: Iterable[Completion]) -> dict[tuple[str, int], Completion]:
-    """Every start of one user by task and time: a task that was logged twice did not start twice."""
-    return {(end.task_id, at): end for end in ends for at in end.starts}
-
-
-def _starts(ends: Iterable[Completion], default_limits: Limits) -> Iterator[Start]:
-    for (_, at), end in _known_starts(ends).items():
-        yield Start(at, end.seq, default_limits if end.limits is None else end.limits)
+def _starts(ends: Iterable[Completion], default_limits: Limits) -> Iterable[Start]:
+    """Every start of one user: a task that was logged twice did not start twice."""
+    found: dict[tuple[str, int, int], Start] = {}
+    for end in ends:
+        for place, (at, own) in enumerate(zip(end.starts, (*end.earlier_limits, end.limits), strict=False)):
+            same_time = end.starts[:place].count(at)
+            found[end.task_id, at, same_time] = Start(at, end.seq, default_limits if own is None else own)
+    return found.values()
 
 
 def _limit_rows(paces: list[_Pace], default_limits: Limits) -> list[LimitRow]:
@@ -97,11 +103,27 @@ def _too_fast(paces: Iterable[_Pace]) -> Iterator[Breach]:
 
 def _broken_tasks(ends: list[Completion]) -> Iterator[Breach]:
     """The breaches of one user's tasks, except those of the pace."""
-    yield from _out_of_order(ends)
+    for lane in _lanes(ends):
+        yield from _out_of_order(lane)
     yield from _ended_again(ends)
     for end in ends:
         yield from _wrong_attempts(end)
         yield from _before_planned(end)
+
+
+def _lanes(ends: Iterable[Completion]) -> Iterator[list[Completion]]:
+    """The outcomes of one user between breaks in which the lane may have been forgotten: its seqs then begin anew."""
+    lane: list[Completion] = []
+    for end in sorted(ends, key=_began_at):
+        if lane and _began_at(end) - lane[-1].completed_at > LANE_KEPT_MS:
+            yield lane
+            lane = []
+        lane.append(end)
+    yield lane
+
+
+def _began_at(end: Completion) -> int:
+    return min(end.starts, default=end.completed_at)
 
 
 def _out_of_order(ends: Iterable[Completion]) -> Iterator[Breach]:
@@ -116,23 +138,42 @@ def _out_of_order(ends: Iterable[Completion]) -> Iterator[Breach]:
 
 
 def _ended_again(ends: Iterable[Completion]) -> Iterator[Breach]:
-    """A task that ended twice. A scheduled task's cancellation may be logged more than once: that is one end."""
-    first: dict[str, Completion] = {}
-    for end in sorted(ends, key=lambda end: end.completed_at):
-        known = first.setdefault(end.task_id, end)
-        if known is not end and not known.word == end.word == "cancelled":
+    """A task that ended twice, unless its worker died between logging the first outcome and storing it."""
+    last: dict[str, Completion] = {}
+    for end in sorted(ends, key=lambda end: (end.completed_at, end.attempt)):
+        known = last.get(end.task_id)
+        last[end.task_id] = end
+        if known and not _is_repeated_end(known, end):
             yield Breach(
                 "ended", end.user_id, end.completed_at, f"task {end.task_id} {end.word}, but had {known.word} before"
             )
 
 
+def _is_repeated_end(known: Completion, end: Completion) -> bool:
+    """A cancellation or a line that was logged again, a further attempt, or the failure of a task without one left.
+
+    A worker gives a task up once the lease of its last attempt has run out. The worker
+    of that attempt may be dead, with its outcome logged and not stored, or cut off from DynamoDB, and log it later.
+    """
+    if known.word == end.word == "cancelled" or replace(known, stream=end.stream) == end:
+        return True
+    is_given_up = any(one.word == "failed" and _outlived_its_lease(one) for one in (known, end))
+    is_same_run = end.starts == known.starts and "cancelled" not in (known.word, end.word)
+    return end.attempt > known.attempt or (is_given_up and is_same_run)
+
+
+def _outlived_its_lease(end: Completion) -> bool:
+    return end.started_at is not None and end.completed_at - end.started_at >= LEASE_MS
+
+
 def _wrong_attempts(end: Completion) -> Iterator[Breach]:
+    """Attempts that can't be. A start uses none if an API throttled it, so there may be more starts than attempts."""
     if end.word == "completed" and end.started_at is None:
         yield _breach("attempts", end, "completed without a start")
-    if len(end.starts) > end.attempt:
-        yield _breach("attempts", end, f"has {len(end.starts)} starts in {end.attempt} attempts")
-    if any(later <= earlier for earlier, later in pairwise(end.starts)):
-        yield _breach("attempts", end, "has an attempt that started no later than the one before")
+    if end.word != "cancelled" and end.starts and end.attempt < 1:
+        yield _breach("attempts", end, f"{end.word} after {len(end.starts)} starts and no attempt")
+    if any(later < earlier for earlier, later in pairwise(end.starts)):
+        yield _breach("attempts", end, "has an attempt that started before the one before it")
 
 
 def _before_planned(end: Completion) -> Iterator[Breach]:
@@ -146,8 +187,8 @@ def _breach(kind: str, end: Completion, what: str) -> Breach:
 
 def _missing_ends(ends: Iterable[Completion]) -> int:
     """Seqs between a user's first and last outcome in the log that have no outcome of their own."""
-    seqs = {end.seq for end in ends}
-    return max(seqs) - min(seqs) + 1 - len(seqs)
+    seqs = {end.seq for end in ends if end.seq}  # a task that is cancelled before it is admitted has none
+    return max(seqs) - min(seqs) + 1 - len(seqs) if seqs else 0
 
 
 def _lateness(late_ms: list[int]) -> Lateness | None:

@@ -57,6 +57,10 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"late: p50 {late.p50_ms} ms, p99 {late.p99_ms} ms, most {late.max_ms} ms"
     if report.unknown_starts:
         yield f"not in the log: {_count(report.unknown_starts, 'start')} of attempts whose worker died"
+    if report.throttled_starts:
+        yield f"used no attempt: {_count(report.throttled_starts, 'start')} that an API throttled"
+    if report.repeated_ends:
+        yield f"logged again: {_count(report.repeated_ends, 'outcome')}, not stored the first time"
     if report.missing_ends:
         yield f"not in the log: {_count(report.missing_ends, 'end')} between others of the same user"
     yield from _skipped(report.skipped)

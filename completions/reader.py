@@ -57,6 +57,8 @@ class Completion:
     attempt: int
     #: The user's own limits, in force at the last start; None where the default limits were.
     limits: Limits | None
+    #: The same for each of `earlier_starts`.
+    earlier_limits: tuple[Limits | None, ...]
 
     @property
     def word(self) -> str:
@@ -168,8 +170,24 @@ def _completion(stream: str, fields: dict[str, Any]) -> Completion:
         earlier_starts=tuple(_time({"starts": start}, "starts") for start in fields.get("starts") or ()),
         late_ms=_whole(fields, "late_ms") if fields.get("late_ms") is not None else None,
         attempt=_whole(fields, "attempt") if fields.get("attempt") is not None else 0,
-        limits=parse_limits(_text(fields, "limits")) if fields.get("limits") is not None else None,
+        limits=_limits(fields, "limits"),
+        earlier_limits=_earlier_limits(fields),
     )
+
+
+def _limits(fields: dict[str, Any], name: str) -> Limits | None:
+    return parse_limits(_text(fields, name)) if fields.get(name) is not None else None
+
+
+def _earlier_limits(fields: dict[str, Any]) -> tuple[Limits | None, ...]:
+    """Those of the last start, unless the line names others."""
+    count = len(fields.get("starts") or ())
+    named = fields.get("starts_limits")
+    if named is None:
+        return (_limits(fields, "limits"),) * count
+    if not isinstance(named, list) or len(named) != count:
+        raise ValueError(f"starts_limits is {named!r:.40}, not one text or null for each of {count} starts")
+    return tuple(_limits({"starts_limits": one}, "starts_limits") for one in named)
 
 
 def _whole(fields: dict[str, Any], name: str) -> int:

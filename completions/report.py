@@ -59,6 +59,10 @@ class Report:
     breaches: list[Breach]
     #: Attempts whose start no log line holds, since their worker died. The audit can't check them.
     unknown_starts: int = 0
+    #: Starts that used no attempt, since an API throttled the task (`RetryAfter`).
+    throttled_starts: int = 0
+    #: Further lines of tasks that the log has an outcome of: a worker died between logging and storing it.
+    repeated_ends: int = 0
     #: Seqs without a logged outcome: refused submits, or outcomes in a log that is gone.
     missing_ends: int = 0
     #: Lines that were no completions, by reason.

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.environment import aws_environment, emulator_defaults, environment
+from infra.resources import Resources
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -36,6 +39,9 @@ OUTPUT_VARIABLES = {
 }
 
 Value = TypeVar("Value")
+
+#: Logical id of a resource that only a deployed stage has: the API's function.
+DEPLOYED = "APIHandler"
 
 #: Called with one line for each event of the stack.
 Progress = Callable[[str], None]
@@ -63,25 +69,56 @@ def output_variables(outputs: Mapping[str, Value]) -> dict[str, Value]:
 def ensure_stack(endpoint_url: str | None, stage: str, progress: Progress | None = None) -> dict[str, str]:
     """Bring the stack of this stage up to the template and return its outputs by name.
 
-    Does nothing if it is up to date. Queue URLs name the endpoint given here: an emulator that kept its state
-    still answers with the port it had when the queue was made. Raises StackError.
+    Does nothing if it is up to date. A table or queue that is missing although the stack says that it exists is
+    created again first. Queue URLs name the endpoint given here: an emulator that kept its state still answers with the
+    port it had when the queue was made. A stack with functions, as `make deploy` makes it, is left as it is. Raises
+    StackError.
     """
-    client = _client(endpoint_url)
-    try:
-        outputs = deploy_stack(
-            client, stack_name(stage), {"TemplateBody": TEMPLATE.read_text()}, {"Stage": stage}, progress=progress
-        )
-    except (BotoCoreError, ClientError) as error:
-        raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
+    name, template = stack_name(stage), {"TemplateBody": TEMPLATE.read_text()}
+    with _stack_errors(endpoint_url):
+        client = _client("cloudformation", endpoint_url)
+        if DEPLOYED in stack_resources(client, name):
+            return stack_outputs(endpoint_url, stage)
+        _create_missing(client, endpoint_url, stage, progress)
+        outputs = deploy_stack(client, name, template, {"Stage": stage}, progress=progress)
     return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
+
+
+def restore_resources(endpoint_url: str | None, stage: str, progress: Progress | None = None) -> None:
+    """Create again, empty, the table or queues that are missing, or the whole stack. Raises StackError."""
+    with _stack_errors(endpoint_url):
+        is_there = _create_missing(_client("cloudformation", endpoint_url), endpoint_url, stage, progress)
+    if not is_there:
+        ensure_stack(endpoint_url, stage, progress)
+
+
+def _create_missing(
+    client: CloudFormationClient, endpoint_url: str | None, stage: str, progress: Progress | None
+) -> bool:
+    """Return false if there is no usable stack, so that CloudFormation is to create everything."""
+    name = stack_name(stage)
+    stack = _find(client, name)
+    if stack is None or stack["StackStatus"] in _DEAD_STATES:
+        return False
+    if stack["StackStatus"].endswith("_IN_PROGRESS"):
+        return True
+    clients = _client("dynamodb", endpoint_url), _client("sqs", endpoint_url)
+    Resources(*clients, TEMPLATE.read_text(), stage).create_missing(client, name, progress or _say_nothing)
+    return True
+
+
+@contextmanager
+def _stack_errors(endpoint_url: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError, TimeoutError) as error:
+        raise StackError(f"{endpoint_url or 'AWS'}: {error}") from error
 
 
 def stack_outputs(endpoint_url: str | None, stage: str) -> dict[str, str]:
     """The outputs by name of the stage's stack as it is. Raises StackError if the stage has none."""
-    try:
-        outputs = _outputs(_find(_client(endpoint_url), stack_name(stage)))
-    except (BotoCoreError, ClientError) as error:
-        raise StackError(f"CloudFormation at {endpoint_url or 'AWS'}: {error}") from error
+    with _stack_errors(endpoint_url):
+        outputs = _outputs(_find(_client("cloudformation", endpoint_url), stack_name(stage)))
     if not outputs:
         raise StackError(f"the stack {stack_name(stage)} does not exist at {endpoint_url or 'AWS'}")
     return at_endpoint(outputs, endpoint_url) if endpoint_url else outputs
@@ -146,11 +183,21 @@ def at_endpoint(outputs: Mapping[str, str], endpoint_url: str) -> dict[str, str]
     }
 
 
-def _client(endpoint_url: str | None) -> CloudFormationClient:
+def _client(service: Any, endpoint_url: str | None) -> Any:
+    return _emulator_client(service, endpoint_url) if endpoint_url else _new_client(service, None)
+
+
+@cache
+def _emulator_client(service: Any, endpoint_url: str) -> Any:
+    """A client costs some 30 ms, and a local run looks for missing resources every few seconds."""
+    return _new_client(service, endpoint_url)
+
+
+def _new_client(service: Any, endpoint_url: str | None) -> Any:
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
     defaults = emulator_defaults(os.environ) if endpoint_url else {}
     return boto3.client(
-        "cloudformation",
+        service,
         endpoint_url=endpoint_url,
         config=config,
         region_name=defaults.get("AWS_DEFAULT_REGION"),

@@ -47,7 +47,10 @@ class Deletions:
         is_last = False
         while not is_last and (first := self._queue.get()) is not None:
             batch, is_last = self._gather(*first)
-            self._delete([message for message, _ in batch])
+            try:
+                self._delete([message for message, _ in batch])
+            except Exception:
+                log.exception("not deleted, messages will be redelivered")
 
     def _gather(self, first: Message, lane_waits: bool) -> tuple[list[tuple[Message, bool]], bool]:
         """Returns the next batch, and whether it is the last."""

@@ -1,38 +1,32 @@
 """Runs the embedded AWS emulator, MiniStack, as a process that keeps its state on disk.
 
-MiniStack saves only on a clean stop. Here a forked copy of the process also saves about once a second if anything
-changed, so a crash or `kill -9` loses about the last second only.
+What a call changed is stored before any answer shows it. While the state can't be stored, as on a full disk, every call
+is answered 503.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
 import uvloop
 
+from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent
+from local.state_file import StateFile
 
 HOST = "127.0.0.1"
 
-_SAVE_SECONDS = 1.0
-#: The services that the template uses, by MiniStack's keys for their saved state.
-_SERVICES = ("cloudformation", "dynamodb", "sqs")
-#: Prefixes of operations that leave the state unchanged. An empty receive changes nothing; a full one is followed by a
-#: delete or a change of visibility.
-_READS = ("Get", "List", "Describe", "Query", "Scan", "ReceiveMessage")
-
-log = logging.getLogger("emulator")
+_STATE_FILE = "state.sqlite3"
+_UNAVAILABLE = "The emulator can't store its state. Is the disk full?"
 
 
 def free_port() -> int:
@@ -45,12 +39,12 @@ def free_port() -> int:
 def main() -> None:
     port, state_dir = sys.argv[1:]
     end_with_parent()
-    _set_environment(port, Path(state_dir))
+    _set_environment(port)
     with suppress(KeyboardInterrupt):  # uvicorn re-raises the signal that stopped it
-        uvloop.run(_serve(int(port)))
+        uvloop.run(_serve(int(port), Path(state_dir)))
 
 
-def _set_environment(port: str, state_dir: Path) -> None:
+def _set_environment(port: str) -> None:
     """Gives MiniStack its own environment, since it would misread Paceline's variables (AUTH, STATE_DIR...)."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
     os.environ.clear()
@@ -58,22 +52,23 @@ def _set_environment(port: str, state_dir: Path) -> None:
     os.environ.update(
         GATEWAY_PORT=port,
         BIND_HOST=HOST,
-        PERSIST_STATE="1",
-        STATE_DIR=str(state_dir),
         LOG_LEVEL="WARNING",
         SFTP_ENABLED="0",
         IOT_MTLS_ENABLED="0",
     )
 
 
-async def _serve(port: int) -> None:
+async def _serve(port: int, state_dir: Path) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = StateFile(state_dir / _STATE_FILE)
+    state = MinistackState(file)
+    state.restore(state_dir)
     tune()
-    saver = Saver(given_up_with_client(app), save_in_child)
     # Uvicorn saves 0.6 ms per call over MiniStack's own server, Hypercorn.
     config = uvicorn.Config(
-        cast("Any", saver),
+        cast("Any", WriteThrough(given_up_with_client(app), state)),
         host=HOST,
         port=port,
         http="httptools",
@@ -86,100 +81,57 @@ async def _serve(port: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )
-    task = asyncio.create_task(saver.run())
     await uvicorn.Server(config).serve()
-    task.cancel()
+    file.close()
 
 
-class Saver:
-    """Wraps MiniStack and saves its state from a forked copy of the process after changes."""
+class WriteThrough:
+    """Wraps MiniStack: an answer begins once all changes so far are stored; while they can't be, it is a 503."""
 
-    def __init__(self, app: Asgi, begin_save: Callable[[], int]) -> None:
-        """begin_save: forks a process that saves and exits with 0 on success; returns its process id."""
+    def __init__(self, app: Asgi, state: MinistackState) -> None:
         self._app = app
-        self._begin_save = begin_save
-        self._changed = False
-        self._child: int | None = None
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-        self._changed = self._changed or not _is_read(scope)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._state.is_stored():
+            await self._app(scope, receive, self._answer_when_stored(scope, send))
+        else:  # nothing more is changed while earlier changes wait
+            await _refuse(scope, send)
 
-    async def _lifespan(self, scope: Scope, receive: Any, send: Any) -> None:
-        async def receive_after_child() -> Any:
-            message = await receive()
-            # MiniStack saves last; wait for our child, or its older state could overwrite that.
-            if message["type"] == "lifespan.shutdown" and self._child is not None:
-                os.waitpid(self._child, 0)
-                self._child = None
-            return message
+    def _answer_when_stored(self, scope: Scope, send: Any) -> Any:
+        is_refused = False
 
-        await self._app(scope, receive_after_child, send)
+        async def send_when_stored(message: Any) -> None:
+            nonlocal is_refused
+            if message["type"] == "http.response.start" and not self._state.is_call_stored(_target(scope)):
+                is_refused = True
+                await _refuse(scope, send)
+            if not is_refused:
+                await send(message)
 
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(_SAVE_SECONDS)
-            self.look()
-
-    def look(self) -> None:
-        """Checks the last save and begins another if the state changed."""
-        if self._child is not None:
-            child, status = os.waitpid(self._child, os.WNOHANG)
-            if not child:
-                return
-            self._child = None
-            if status:
-                self._failed(f"the saving process ended with {os.waitstatus_to_exitcode(status)}")
-        if self._changed:
-            self._changed = False
-            try:
-                self._child = self._begin_save()
-            except OSError as error:
-                self._failed(str(error))
-
-    def _failed(self, reason: str) -> None:
-        self._changed = True
-        log.error("saving the state failed, retrying: %s", reason)
+        return send_when_stored
 
 
-def _is_read(scope: Scope) -> bool:
-    headers: dict[bytes, bytes] = dict(scope.get("headers", ()))
-    operation = headers.get(b"x-amz-target", b"").decode("latin-1").rpartition(".")[2]
-    return operation.startswith(_READS)
+def _target(scope: Scope) -> str:
+    target: bytes = dict(scope.get("headers", ())).get(b"x-amz-target", b"")
+    return target.decode("latin-1")
 
 
-def save_in_child() -> int:
-    """Forks and saves in the child; returns its process id while the parent keeps serving.
-
-    The fork happens between two requests, so the child sees one consistent state of all services.
-    """
-    child = os.fork()
-    if child:
-        return child
-    exit_code = 1
-    try:
-        os.nice(19)  # let requests go first
-        exit_code = 0 if _save() else 1
-    except Exception:
-        log.exception("saving")
-    finally:
-        os._exit(exit_code)
-
-
-def _save() -> bool:
-    """Returns True if all services were saved; MiniStack itself only logs failures."""
-    from ministack.core import persistence  # noqa: PLC0415
-    from ministack.services import cloudformation, dynamodb, sqs  # noqa: PLC0415
-
-    errors = BufferingHandler(1000)
-    errors.setLevel(logging.ERROR)
-    persistence.logger.addHandler(errors)
-    persistence.save_all(dict(zip(_SERVICES, (m.get_state for m in (cloudformation, dynamodb, sqs)), strict=True)))
-    return not errors.buffer
+async def _refuse(scope: Scope, send: Any) -> None:
+    """Answers as AWS does, so that its SDKs repeat the call."""
+    if _target(scope):
+        body = json.dumps({"__type": "ServiceUnavailable", "message": _UNAVAILABLE})
+        kind = "application/x-amz-json-1.0"
+    else:
+        error = f"<Error><Code>ServiceUnavailable</Code><Message>{_UNAVAILABLE}</Message></Error>"
+        body, kind = f"<ErrorResponse>{error}</ErrorResponse>", "text/xml"
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     main()

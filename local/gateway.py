@@ -16,9 +16,11 @@ from chalice.app import Chalice
 from chalice.config import Config
 from chalice.local import LocalChalice, LocalGateway, LocalGatewayException, RouteMatcher
 
+from chalicelib.api.origins import UNSTORED
 from chalicelib.api.problems import problem_of
-from chalicelib.container import container
+from chalicelib.container import container, page_origins
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
+from local import hosts
 
 #: API Gateway's limit for a request body, in bytes.
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -38,7 +40,10 @@ class Gateway:
         self._gateway = LocalGateway(_with_request_per_thread(app), Config.create(lambda_timeout=timeout_seconds))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        status, headers, body = self._answer(environ)
+        origins = page_origins()
+        is_served = hosts.is_served(environ.get("HTTP_HOST"), origins)
+        status, headers, body = self._answer(environ) if is_served else _misdirected()
+        headers = completed(headers, environ.get("HTTP_ORIGIN"))
         if environ["REQUEST_METHOD"] == "HEAD":
             headers, body = [*headers, ("Content-Length", str(len(body)))], b""
         start_response(status_line(status), headers)
@@ -53,7 +58,7 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
         if method == "HEAD" and "HEAD" not in methods:
             method = "GET"
-        if method not in methods and method != "OPTIONS":
+        if method not in methods:
             allowed = ", ".join(sorted(methods))
             return problem(405, f"Allowed methods: {allowed}", ("Allow", allowed))
         return self._call(method, path, environ)
@@ -105,7 +110,20 @@ def _response_body(response: Mapping[str, Any]) -> bytes:
 def problem(status: int, detail: str, *headers: tuple[str, str]) -> Answer:
     """Returns an error of API Gateway itself in the app's error format."""
     problem = {"type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
-    return status, [("Content-Type", "application/problem+json"), *headers], json.dumps(problem).encode()
+    body = json.dumps(problem, separators=(",", ":")).encode()
+    return status, [("Content-Type", "application/problem+json"), *headers], body
+
+
+def completed(headers: list[tuple[str, str]], origin: str | None) -> list[tuple[str, str]]:
+    """Adds those headers of every answer that the app has not set, such as to an answer of the gateway itself."""
+    present = {name.lower() for name, _ in headers}
+    common = UNSTORED | page_origins().response_headers(origin)
+    return headers + [(name, str(value)) for name, value in common.items() if name.lower() not in present]
+
+
+def _misdirected() -> Answer:
+    detail = "With AUTH=none only the names and addresses of this machine are served, and the hosts in CORS_ORIGINS."
+    return problem(421, detail)
 
 
 def _refused(error: LocalGatewayException, headers: Mapping[str, str]) -> Answer:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from local.queue_source import Message, Source, SourceError
 
@@ -92,14 +91,17 @@ class Lanes:
 
     def _run(self, lane: str) -> None:
         while (message := self._next(lane)) is not None:
-            is_done = self._call(message)
-            with self._lock:
-                self._running -= 1
-                # Remove it first, so that an extension cannot undo the handler's own deferral.
-                self._forget([message])
-                # The messages behind one that stays in the queue must wait there too.
-                rest = [] if is_done else self._take(lane)
-                lane_waits = not self._waiting[lane]
+            is_done, lane_waits, rest = False, False, list[Message]()
+            try:
+                is_done = self._call(message)
+            finally:
+                with self._lock:
+                    self._running -= 1
+                    # Remove it first, so that an extension cannot undo the handler's own deferral.
+                    self._forget([message])
+                    # The messages behind one that stays in the queue must wait there too.
+                    rest = [] if is_done else self._take(lane)
+                    lane_waits = not self._waiting[lane]
             if is_done:
                 self._on_done(message, lane_waits)
             self._give_back(rest)
@@ -115,7 +117,7 @@ class Lanes:
     def _call(self, message: Message) -> bool:
         try:
             return self._handle(message)
-        except Exception:
+        except BaseException:  # else the pool would keep it, and the lane would stay blocked
             log.exception("message %s of %s failed and will be redelivered", message.id, message.lane)
             return False
 
@@ -133,5 +135,9 @@ class Lanes:
 
     def _give_back(self, messages: Sequence[Message]) -> None:
         # If this fails, they reappear when their visibility timeout ends.
-        with suppress(SourceError):
+        try:
             self._source.hide(messages, 0)
+        except SourceError:
+            pass
+        except Exception:
+            log.exception("messages could not be made visible")

@@ -2,29 +2,31 @@
 
 import os
 import secrets
+from functools import partial
 from pathlib import Path
 
 from chalicelib.container import Container, SystemClock, container, use
 from chalicelib.settings import Settings
+from chalicelib.tasks.runner import TaskRunner
 from local.file_log import FileLog
 from local.presence import MachinePresence
 
 
-def make_container() -> Container:
-    """Raises SettingError for an invalid environment."""
+def make_container(runner: TaskRunner | None = None) -> Container:
+    """runner: runs the tasks; None where none run. Raises SettingError for an invalid environment."""
     settings = Settings.from_env(os.environ)
     log_dir, run_dir = os.environ["LOG_DIR"], Path(os.environ["RUN_DIR"])
     process_name = os.environ.get("PROCESS_NAME") or "process"
     log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), SystemClock().now_ms)
-    return Container(settings, log, MachinePresence(run_dir / "serving"))
+    return Container(settings, log, MachinePresence(run_dir / "serving"), runner)
 
 
-def warm_up() -> None:
+def warm_up(runner: TaskRunner | None = None) -> None:
     """Creates clients and connections before the first request or message needs them.
 
     Ignores errors of AWS: the first call that needs it reports them.
     """
-    use(make_container)
+    use(partial(make_container, runner))
     parts = container()
     _ = (parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
     list(parts.check_health())

@@ -1,4 +1,9 @@
-"""Tracks the claims served on this machine by operating-system locks, which end with their process."""
+"""Tracks the claims served on this machine by operating-system locks, which end with their process.
+
+A worker and its child that runs the task each lock the claim, so it is free once both are gone. Such locks belong to a
+process and are shared: a child takes its own and inherits none. (An inherited lock, by `flock` or F_OFD_SETLK, would
+stay with each process that a task forks, and F_OFD_SETLK exists on Linux only.)
+"""
 
 import fcntl
 import hashlib
@@ -25,7 +30,7 @@ class MachinePresence:
     def serving(self, token: str) -> Iterator[None]:
         with self._lock:
             self._mine.add(token)
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _lock_offset(token))
+            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _lock_offset(token))
         try:
             yield
         finally:

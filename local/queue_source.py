@@ -15,7 +15,7 @@ from chalicelib.aws.client import USER_AGENT
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: Seconds after which a killed worker's messages reappear; held-up ones are extended well before.
+#: Seconds after which a killed worker's messages reappear; the others are extended well before.
 VISIBILITY_SECONDS = 10
 
 #: Largest batch that SQS accepts.

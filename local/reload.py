@@ -31,10 +31,13 @@ class Reload:
     def __init__(
         self, supervisor: Supervisor, run_dir: Path, names: Iterable[str], root: Path, say: Callable[[str], None]
     ) -> None:
-        """names: the processes to restart, each once the one before it is healthy."""
+        """names: the processes to restart, each once the one before it is healthy.
+
+        Workers are restarted first: the API must not accept a new task before they know it.
+        """
         self._supervisor = supervisor
         self._run_dir = run_dir
-        self._names = list(names)
+        self._names = sorted(names, key=lambda name: not name.startswith("worker"))
         self._root = root
         self._say = say
         self._stopping = threading.Event()
@@ -58,6 +61,7 @@ class Reload:
         if fault := load_fault(self._root):
             self._say(f"{what} changed, not reloaded: {fault}")
             return
+        self._say(f"{what} changed: reloading, the workers first")
         try:
             for name in self._names:
                 if self._stopping.is_set():

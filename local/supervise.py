@@ -1,9 +1,32 @@
 """Runs supervisord as a child of the runner: when the runner is gone, stops its programs in order, then itself."""
 
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from supervisor.loggers import Handler, RotatingFileHandler
 from supervisor.supervisord import main
 
 from local.parent import end_with_parent
 
+
+def survive_full_disk() -> None:
+    """Lets supervisord go on when it can't write a log: it then drops lines instead of ending with all processes."""
+    emit = RotatingFileHandler.emit
+
+    def emit_if_possible(handler: Any, record: Any) -> None:
+        with suppress(OSError, ValueError):
+            if handler.stream.closed:  # a rotation failed in the middle
+                handler.reopen()
+            emit(handler, record)
+
+    RotatingFileHandler.emit = emit_if_possible
+    # It writes the error to another log, which is on the same disk.
+    Handler.handleError = lambda _handler: None
+
+
 if __name__ == "__main__":
     end_with_parent()
+    survive_full_disk()
     main()

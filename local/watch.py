@@ -46,22 +46,29 @@ class Watch:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         self._stopping.set()
 
     def _run(self) -> None:
         check_at = time.monotonic() + self._interval_seconds
         while not self._stopping.wait(_LOOK_SECONDS):
-            for line in next(self._log_lines):
-                self._report(line)
-            if time.monotonic() >= check_at:
-                self._check()
-                check_at = time.monotonic() + self._interval_seconds
+            try:
+                for line in next(self._log_lines):
+                    self._report(line)
+                if time.monotonic() >= check_at:
+                    check_at = time.monotonic() + self._interval_seconds
+                    self._check()
+            except Exception as error:  # noqa: BLE001 - without this thread no process would be checked
+                self._say(f"watching the processes failed, trying again: {type(error).__name__}: {error}")
 
     def _report(self, line: str) -> None:
         if found := _EXITED.search(line):
             name, signal_name, status = found.groups()
-            self._ended[name] = f"signal {signal.Signals[signal_name].value}" if signal_name else f"status {status}"
+            self._ended[name] = f"signal {_number(signal_name)}" if signal_name else f"status {status}"
         elif (found := _SPAWNED.search(line)) and (how := self._ended.pop(found.group(1), None)):
             self._say(f"{found.group(1)} ended ({how}): restarted")
             if found.group(1) == "emulator":
@@ -83,15 +90,20 @@ class Watch:
         return process.name != "emulator" and process.state == "RUNNING" and not is_new
 
 
+def _number(signal_name: str) -> int | str:
+    """Returns the signal's number; its name if this machine does not know it."""
+    return signal.Signals[signal_name].value if signal_name in signal.Signals.__members__ else signal_name
+
+
 def _follow(path: Path, position: int) -> Iterator[list[str]]:
     """Yields the lines added to the file since the last call, from this byte on."""
     while True:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             position = 0 if path.stat().st_size < position else position  # rotated
-            with path.open() as file:
+            with path.open("rb") as file:
                 file.seek(position)
-                lines = [line for line in iter(file.readline, "") if line.endswith("\n")]
-                position += sum(len(line.encode()) for line in lines)
-            yield lines
+                lines = [line for line in iter(file.readline, b"") if line.endswith(b"\n")]
+                position += sum(map(len, lines))
+            yield [line.decode(errors="replace") for line in lines]
             continue
         yield []

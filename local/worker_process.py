@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from local.child_runner import ChildRunner
+from local.children import ForkServerClient
 from local.deletions import Deletions
 from local.health import heartbeat_files
 from local.invocation import Context, sqs_event
@@ -39,7 +41,16 @@ Function = Callable[[dict[str, Any], Context], Any]
 class Poller:
     """The threads that receive messages for the lanes and extend their visibility."""
 
-    def __init__(self, source: Source, lanes: Lanes, heartbeat: Path, batch: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        lanes: Lanes,
+        heartbeat: Path,
+        batch: int,
+        pause_seconds: float = _BACKOFF_SECONDS_LIMIT,
+    ) -> None:
+        """pause_seconds: after an unexpected error."""
+        self._pause_seconds = pause_seconds
         self._source = source
         self._lanes = lanes
         self._heartbeat = heartbeat
@@ -62,8 +73,8 @@ class Poller:
     def _poll(self) -> None:
         backoff = _Backoff()
         while not self._stopping.is_set():
-            self._heartbeat.touch()
             try:
+                self._heartbeat.touch()
                 if count := min(self._batch, self._lanes.room):
                     self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
                 else:
@@ -71,6 +82,9 @@ class Poller:
                 backoff.succeeded()
             except SourceError as error:
                 self._stopping.wait(backoff.failed(error))
+            except Exception:
+                log.exception("receiving failed")
+                self._stopping.wait(self._pause_seconds)
 
     def _extend(self) -> None:
         while True:
@@ -79,6 +93,8 @@ class Poller:
                 self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
             except SourceError as error:
                 log.warning("received messages may be redelivered to another worker: %s", error)
+            except Exception:
+                log.exception("received messages may be redelivered to another worker")
 
 
 class _Backoff:
@@ -112,6 +128,8 @@ def handler(function: Function, name: str, queue_arn: str, timeout_seconds: floa
 
 
 def main() -> None:
+    server = ForkServerClient()
+    server.start()  # it loads the tasks while this process does
     end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     threading.stack_size(_STACK_BYTES)
@@ -121,7 +139,8 @@ def main() -> None:
     from chalicelib import container as wiring  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
-    warm_up()
+    runner = ChildRunner(server)
+    warm_up(runner)
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
     work = handler(app.worker, _function_name("worker"), os.environ["QUEUE_ARN"], _timeout_seconds())
@@ -143,6 +162,8 @@ def main() -> None:
     wiring.stopping.set()
     for trigger in triggers:
         trigger.join()
+    runner.end_idle()
+    server.close()
 
 
 class Trigger:

@@ -7,17 +7,20 @@ message stays where it is, and is printed.
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.container import Container, container
 from chalicelib.core.errors import MessageError, PacelineError
 from chalicelib.core.scheduled import Callback, from_message
-from chalicelib.core.task import Task
+from chalicelib.core.task import Task, TaskState
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from infra.environment import aws_environment, environment
 from infra.stack import StackError, output_variables, stack_outputs
@@ -29,56 +32,131 @@ BATCH = 10
 
 
 def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
-    """Redrives what is there, one line for each message. UnavailableError when AWS fails: repeat it."""
-    sqs: Any = parts.sqs
-    url, stay, blocked = parts.settings.dead_letter_url, list[str](), set[str]()
-    try:
-        while messages := _received(sqs, url):
-            for message in messages:
-                lane, callback = message["Attributes"]["MessageGroupId"], _callback(message["Body"])
-                if user_id not in (None, lane) or (lane in blocked and not callback):
-                    stay.append(message["ReceiptHandle"])
-                    continue
-                reason = _resend(parts, callback, lane) if callback else _submit_again(parts, message, lane)
-                if reason is None:
-                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                    yield f"{lane}: {'callback sent again' if callback else 'submitted again'} ({message['MessageId']})"
-                else:
-                    blocked.add(lane)  # later tasks of its lane wait behind it, which keeps their order
-                    stay.append(message["ReceiptHandle"])
-                    yield f"{lane}: stays ({message['MessageId']}): {reason}"
-    finally:
-        for receipt in stay:
-            with suppress(BotoCoreError, ClientError):
-                sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+    """Redrives the dead letters of now, one line for each. UnavailableError when AWS fails: repeat it.
+
+    Those that come while it works, such as its own tasks' failures, stay for the next time.
+    """
+    return _Redrive(parts, user_id).run()
 
 
-def _received(sqs: Any, url: str) -> list[Any]:
-    answer = sqs.receive_message(
-        QueueUrl=url,
-        MaxNumberOfMessages=BATCH,
-        VisibilityTimeout=HIDDEN_SECONDS,
-        MessageSystemAttributeNames=["MessageGroupId"],
-        AttributeNames=["MessageGroupId"],
-    )
-    return list(answer.get("Messages", []))
+class _Stays(Struct, frozen=True):
+    """The dead letter stays in its queue, for this reason."""
+
+    reason: str
 
 
-def _submit_again(parts: Container, message: Any, lane: str) -> str | None:
-    """Submits the task anew, once for its message; None when it is queued, else the reason why not."""
-    try:
-        task = Task.from_message(message["Body"])
-    except MessageError as error:
-        return str(error)
-    if task.user_id != lane:
-        return f"it names user {task.user_id!r} in the lane of {lane!r}"
-    if task.name not in parts.registry:
-        return f"there is no task {task.name!r} in this deployment"
-    request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)
-    key = f"redrive:{message['MessageId']}"
-    submission = Submission(task.user_id, [request], parts.clock.now_ms(), key=key)
-    answer = parts.idempotency.run(submission, parts.submitter.submit, _answer)
-    return answer.body.get("refused")
+class _Redrive:
+    """One run: each dead letter is handled once, and those that stay are visible again at its end."""
+
+    def __init__(self, parts: Container, user_id: str | None) -> None:
+        self._parts = parts
+        self._user_id = user_id
+        self._sqs: Any = parts.sqs
+        self._url = parts.settings.dead_letter_url
+        #: epoch ms by the clock of SQS, in whole seconds, after which a dead letter is too new; None before its answer
+        self._until: int | None = None
+        #: receipts of those that stay, by message ids
+        self._stay = dict[str, str]()
+        #: lanes in which a task stays: later ones wait behind it, which keeps their order
+        self._blocked = set[str]()
+        #: ids of the tasks and callbacks that this run has sent: their own failures are for the next run
+        self._sent = set[str]()
+
+    def run(self) -> Iterator[str]:
+        try:
+            while messages := self._received():
+                for message in messages:
+                    if line := self._handle(message):
+                        yield line
+        finally:
+            for receipt in self._stay.values():
+                with suppress(BotoCoreError, ClientError):
+                    self._sqs.change_message_visibility(QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=0)
+
+    def _received(self) -> list[Any]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=BATCH,
+            VisibilityTimeout=HIDDEN_SECONDS,
+            MessageSystemAttributeNames=["MessageGroupId", "SentTimestamp"],
+            AttributeNames=["MessageGroupId", "SentTimestamp"],
+        )
+        if self._until is None:
+            self._until = _answered_at(answer) + 1_000
+        return list(answer.get("Messages", []))
+
+    def _handle(self, message: Any) -> str | None:
+        """The line about it; None if it is not for this run."""
+        lane, is_known = message["Attributes"]["MessageGroupId"], message["MessageId"] in self._stay
+        done = None if is_known or not self._is_wanted(message, lane) else self._send_again(message, lane)
+        if isinstance(done, str):
+            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+            return f"{lane}: {done} ({message['MessageId']})"
+        self._stay[message["MessageId"]] = message["ReceiptHandle"]
+        if done is None:
+            return None
+        self._blocked.add(lane)
+        return f"{lane}: stays ({message['MessageId']}): {done.reason}"
+
+    def _is_wanted(self, message: Any, lane: str) -> bool:
+        callback = _callback(message["Body"])
+        if self._user_id not in (None, lane) or (lane in self._blocked and not callback):
+            return False
+        is_new = int(message["Attributes"].get("SentTimestamp", 0)) > (self._until or 0)
+        return not is_new and _sent_as(message["Body"]) not in self._sent
+
+    def _send_again(self, message: Any, lane: str) -> str | _Stays:
+        """Says how it ended. A task is submitted anew, once for its message."""
+        if callback := _callback(message["Body"]):
+            return self._resend(callback, lane)
+        try:
+            task = Task.from_message(message["Body"])
+        except MessageError as error:
+            return _Stays(str(error))
+        if task.user_id != lane:
+            return _Stays(f"it names user {task.user_id!r} in the lane of {lane!r}")
+        record = self._parts.tasks.get(task.user_id, task.task_id)
+        if record and record.state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+            return f"left out, since it is {record.state.value}"
+        if task.name not in self._parts.registry:
+            return _Stays(f"there is no task {task.name!r} in this deployment")
+        return self._submit(task, f"redrive:{message['MessageId']}")
+
+    def _submit(self, task: Task, key: str) -> str | _Stays:
+        request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)
+        submission = Submission(task.user_id, [request], self._parts.clock.now_ms(), key=key)
+        answer = self._parts.idempotency.run(submission, self._parts.submitter.submit, _answer)
+        if "refused" in answer.body:
+            return _Stays(answer.body["refused"])
+        self._sent.add(answer.body["task_id"])
+        return "submitted again"
+
+    def _resend(self, callback: Callback, lane: str) -> str | _Stays:
+        """The callback is tried for another day."""
+        if callback.user_id != lane:
+            return _Stays(f"it names user {callback.user_id!r} in the lane of {lane!r}")
+        self._sent.add(_callback_name(callback))
+        self._parts.scheduled_queue.send([(replace(callback, begun_at=self._parts.clock.now_ms()), 0)])
+        return "callback sent again"
+
+
+def _answered_at(answer: Any) -> int:
+    """The whole second in which SQS answered, epoch ms: by its clock, which dates the dead letters too."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return int(parsedate_to_datetime(date).timestamp() if date else time.time()) * 1000
+
+
+def _sent_as(body: str) -> str | None:
+    """The id under which a run remembers that it sent the dead letter's task or callback; None if it is malformed."""
+    if callback := _callback(body):
+        return _callback_name(callback)
+    with suppress(MessageError):
+        return Task.from_message(body).task_id
+    return None
+
+
+def _callback_name(callback: Callback) -> str:
+    return f"callback of {callback.task_id}"
 
 
 def _answer(_submission: Submission, outcome: Submitted | Refused) -> dict[str, Any]:
@@ -94,14 +172,6 @@ def _callback(body: str) -> Callback | None:
     except MessageError:
         return None
     return message if isinstance(message, Callback) else None
-
-
-def _resend(parts: Container, callback: Callback, lane: str) -> str | None:
-    """None when it is tried for another day, else why not."""
-    if callback.user_id != lane:
-        return f"it names user {callback.user_id!r} in the lane of {lane!r}"
-    parts.scheduled_queue.send([(replace(callback, begun_at=parts.clock.now_ms()), 0)])
-    return None
 
 
 def print_redrive(user_id: str | None, stage: str | None) -> int:

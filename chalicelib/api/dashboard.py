@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chalice.app import Request, Response
 
+from chalicelib.api.headers import matches
 from chalicelib.core.errors import NotFoundError
 
 FILES = Path(__file__).parents[1] / "web"
@@ -31,8 +32,7 @@ def file_response(request: Request, name: str) -> Response:
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
-    return Response("", headers, 304) if tag in known else Response(text, headers)
+    return Response("", headers, 304) if matches(request, tag) else Response(text, headers)
 
 
 @lru_cache(maxsize=64)

@@ -77,7 +77,7 @@ COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is invalid.")}
 BODY = {
     400: Answer("The request is malformed or has no user id."),
     413: Answer("The body or the payload is too large."),
-    415: Answer("The body is not JSON."),
+    415: Answer("The body is not JSON, or is compressed.", headers=("Accept-Encoding",)),
     422: Answer("A value is invalid."),
 }
 IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still running.")}
@@ -90,7 +90,7 @@ def submits(accepted: Answer, limited: str, headers: Sequence[str]) -> Mapping[i
     return COMMON | BODY | IDEMPOTENT | {202: accepted, 429: over}
 
 
-SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Idempotency-Replayed")
+SUBMIT_HEADERS = ("Location", *PACE_HEADERS, "Preference-Applied", "Idempotency-Replayed")
 SUBMIT_ONE = submits(
     ok(SubmittedTask, "The task is queued: it may start now, or the client asked for 202.", *SUBMIT_HEADERS),
     "Over the limit. `queued` says whether the task is queued all the same; Location is set if it is.",
@@ -131,12 +131,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE",
         "/api/v1/users/{user}/tasks/{task_id}",
         "cancelTask",
-        "Cancel a task before it starts",
+        "Cancel a task that waits, is scheduled or is between two attempts",
         COMMON
         | NO_TASK
         | {
             200: ok(TaskAnswer, "The task is cancelled, by this request or an earlier one."),
-            409: Answer("The task has started or is final, or the lane has too many open cancellations."),
+            409: Answer("The task is running or final, or the lane has too many open cancellations."),
         },
         ("user", "task_id"),
     ),
@@ -182,7 +182,13 @@ OPERATIONS: tuple[Operation, ...] = (
         "/api/v1/lanes",
         "listLanes",
         "List all lanes, those with the next start first, and their totals",
-        GUARDED | UNAVAILABLE | {200: ok(LanesAnswer, "One page."), 422: Answer("A parameter is invalid.")},
+        GUARDED
+        | UNAVAILABLE
+        | {
+            200: ok(LanesAnswer, "One page."),
+            400: Answer("A parameter is given twice."),
+            422: Answer("A parameter is invalid."),
+        },
         ("search", "lanes.limit", "lanes.before", "lanes.order"),
     ),
     Operation("GET", "/health-check", "healthCheck", "Check the API process", {200: text("`OK`")}, is_public=True),
@@ -287,6 +293,14 @@ HEADERS: Mapping[str, Object] = {
         "description": "The answer is the stored one of the first request with this key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
+    "Preference-Applied": {
+        "description": "The preference of the request that this answer follows (RFC 7240).",
+        "schema": {"type": "string", "enum": ["respond-async", "handling=strict"]},
+    },
+    "Accept-Encoding": {
+        "description": "The accepted Content-Encoding of a body, if that is why it is refused.",
+        "schema": {"type": "string", "enum": ["identity"]},
+    },
     "WWW-Authenticate": {"description": "The authentication error (RFC 6750).", "schema": {"type": "string"}},
 }
 
@@ -325,7 +339,26 @@ def _forms(operation: Operation) -> Iterable[type]:
 def _schemas(forms: Iterable[type]) -> tuple[Mapping[type, Object], Object]:
     ordered = sorted(forms, key=lambda form: form.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
-    return dict(zip(ordered, schemas, strict=True)), components
+    return dict(zip(ordered, schemas, strict=True)), {name: _for_clients(schema) for name, schema in components.items()}
+
+
+def _for_clients(schema: Any) -> Any:
+    """The schema in a form from which generators make the types that are meant.
+
+    They take a property with a `default` for one that is always there, also in a request; and an `enum` without a
+    `type` for any value.
+    """
+    if isinstance(schema, list):
+        return [_for_clients(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    described = {name: _for_clients(inner) for name, inner in schema.items()}
+    if "enum" in described:
+        described.setdefault("type", "integer" if all(isinstance(one, int) for one in described["enum"]) else "string")
+    default = described.pop("default", None)
+    if default is not None:
+        described["description"] = f"{described.get('description', '')} Default: `{default}`.".lstrip()
+    return described
 
 
 def _described(operation: Operation, schemas: Mapping[type, Object]) -> Object:

@@ -5,10 +5,12 @@ The 429 over a limit is an answer, not an error: responses.py writes it.
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from chalice.app import AuthResponse, Request, Response
 
+from chalicelib.api.headers import values
 from chalicelib.auth.caller import ADMIN_SCOPE, Authenticator, Caller
 from chalicelib.core.errors import (
     ConflictError,
@@ -59,7 +61,17 @@ def problem(status: int, title: str, detail: str = "", field: str | None = None,
 
 def _problem_response(body: Body, headers: Mapping[str, str]) -> Response:
     # A body of text, since Chalice would write a dict with spaces and leave its content type to chance.
-    return Response(json.dumps(body), {"Content-Type": PROBLEM, **headers}, body["status"])
+    return Response(json.dumps(body, separators=(",", ":")), {"Content-Type": PROBLEM, **headers}, body["status"])
+
+
+def as_problem(response: Response) -> Response:
+    """The response, as a problem if it is an error of Chalice's own: only these have a body that is not text."""
+    if not isinstance(response.body, dict) or response.status_code < 400:
+        return response
+    title = HTTPStatus(response.status_code).phrase
+    error = problem(response.status_code, title, str(response.body.get("Message") or title))
+    error.headers = {**response.headers, **error.headers}
+    return error
 
 
 def problem_of(error: Exception) -> Response:
@@ -67,7 +79,7 @@ def problem_of(error: Exception) -> Response:
     for kind, status in PROBLEMS:
         if isinstance(error, kind):
             if isinstance(error, RequestError):
-                return problem(status, error.title, error.detail, error.field, **_challenge(error))
+                return problem(status, error.title, error.detail, error.field, **_headers_of(error))
             if isinstance(error, SettingError):
                 return problem(status, "Not set up", f"The setting {error.variable} is missing or wrong.")
             detail = "A service behind Paceline did not answer. Nothing was promised; try again."
@@ -75,8 +87,13 @@ def problem_of(error: Exception) -> Response:
     raise error
 
 
-def _challenge(error: RequestError) -> dict[str, str]:
-    """The header that RFC 6750, 3, requires with 401 and 403; API Gateway puts `x-amzn-Remapped-` before its name."""
+def _headers_of(error: RequestError) -> dict[str, str]:
+    """The header that RFC 6750, 3, requires with 401 and 403, and RFC 9110, 15.5.16, with 415.
+
+    API Gateway puts `x-amzn-Remapped-` before the name `WWW-Authenticate`.
+    """
+    if isinstance(error, MediaTypeError) and error.field == "Content-Encoding":
+        return {"Accept_Encoding": "identity"}
     if isinstance(error, ForbiddenError):
         return {"WWW_Authenticate": f'Bearer error="insufficient_scope", scope="{ADMIN_SCOPE}"'}
     if isinstance(error, UnauthenticatedError):
@@ -88,11 +105,7 @@ def _challenge(error: RequestError) -> dict[str, str]:
 
 def identify(request: Request, authenticator: Authenticator) -> Caller:
     """The caller. UnauthenticatedError for a bad token, UnavailableError if it can't be verified at present."""
-    # `headers` has only the last of several Authorization headers.
-    every: Mapping[str, list[str]] = request.to_original_event().get("multiValueHeaders") or {}
-    values = [value for name, several in every.items() if name.lower() == "authorization" for value in several]
-    one = request.headers.get("authorization")
-    return authenticator.identify(values or ([] if one is None else [one]))
+    return authenticator.identify(values(request, "authorization"))
 
 
 def authorizer_answer(token: str, authenticator: Authenticator) -> AuthResponse | Body | None:

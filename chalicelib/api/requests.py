@@ -13,6 +13,7 @@ import msgspec
 from chalice.app import Request
 from msgspec import UNSET, UnsetType
 
+from chalicelib.api.headers import preferred, values
 from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest
 from chalicelib.auth.caller import Caller
 from chalicelib.core.errors import (
@@ -27,10 +28,10 @@ from chalicelib.core.errors import (
 )
 from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
-from chalicelib.core.task import TaskState
+from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
-from chalicelib.settings import OverLimit, Settings
+from chalicelib.settings import Settings
 from chalicelib.submit.submission import MAX_TASKS, Submission, TaskRequest
 from chalicelib.tasks.registry import Registry
 
@@ -71,11 +72,13 @@ def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Re
 def _submission(
     request: Request, user_id: str, tasks: Sequence[TaskRequest], settings: Settings, now_ms: int, is_bulk: bool
 ) -> Submission:
+    choice = preferred(request)
     return Submission(
         user_id,
         tasks,
         now_ms,
-        over_limit=preferences(request, settings.over_limit),
+        over_limit=choice or settings.over_limit,
+        is_preferred=choice is not None,
         key=read_idempotency_key(request),
         is_bulk=is_bulk,
         base_path=_base_path(request),
@@ -106,7 +109,7 @@ def read_pause(request: Request, now_ms: int) -> int | None:
 
 def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     """The state to list, None for all; the most tasks on the page; and the id before which it begins."""
-    query = dict(request.query_params or {})
+    query = _query(request)
     state, most, before = query.get("state"), query.get("limit", "50"), query.get("before")
     states = [one.value for one in TaskState]
     if state is not None and state not in states:
@@ -120,7 +123,7 @@ def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
 
 def read_lanes(request: Request) -> tuple[str, int, str, bool]:
     """The beginning of the user ids, the limit, the user id after which the page begins, and whether to rank lanes."""
-    query = dict(request.query_params or {})
+    query = _query(request)
     search, limit = query.get("search", ""), query.get("limit", "25")
     after, order = query.get("before", ""), query.get("order", "user_id")
     if search and not is_user_id(search):
@@ -134,6 +137,15 @@ def read_lanes(request: Request) -> tuple[str, int, str, bool]:
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LANES_LISTED:
         raise InvalidError("Invalid limit", f"`limit` is a number from 1 to {MAX_LANES_LISTED}.", "limit")
     return search, int(limit), after, order == "active"
+
+
+def _query(request: Request) -> dict[str, str]:
+    """The parameters of the query. MalformedError if one is given twice, also with the same value."""
+    given = request.query_params
+    for name in given or ():
+        if given and len(given.getlist(name)) > 1:
+            raise MalformedError("A parameter is given twice", "Give each parameter of the query once.", name[:100])
+    return dict(given or {})
 
 
 def path_user_id(user: str) -> str:
@@ -157,15 +169,6 @@ def checked_user_id(user_id: Any) -> str:
             "/user_id",
         )
     return str(user_id)
-
-
-def preferences(request: Request, default: OverLimit) -> OverLimit:
-    """The Prefer header's choice for a submit over the limit (RFC 7240), else the deployment's."""
-    header = request.headers.get("prefer", "").lower()
-    prefer = {part.split(";")[0].replace(" ", "").replace('"', "") for part in header.split(",")}
-    if "handling=strict" in prefer:
-        return OverLimit.REJECT
-    return OverLimit.ACCEPT if "respond-async" in prefer else default
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -193,7 +196,7 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
     elif form in (SubmitRequest, BulkRequest):
         checked_user_id(body["user_id"])  # its message is clearer than the pattern's
     try:
-        return msgspec.convert(body, form)
+        return msgspec.convert(_with_integers(body), form)
     except UnicodeEncodeError as error:
         raise InvalidError("The body is not valid text", "It has half of a surrogate pair.", BODY) from error
     except msgspec.ValidationError as error:
@@ -207,6 +210,14 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
         raise InvalidError("A field is wrong", text, pointer or BODY) from error
 
 
+def _with_integers(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with integers for fields such as 2.0, except payloads, which belong to the tasks."""
+    read = {name: value if name == "payload" else as_integer(value) for name, value in body.items()}
+    if isinstance(tasks := body.get("tasks"), list):
+        read["tasks"] = [_with_integers(task) if isinstance(task, dict) else task for task in tasks]
+    return read
+
+
 def _pointer(path: str) -> str:
     """`.tasks[3].task` as a JSON pointer."""
     return re.sub(r"\[(\d+)\]", r"/\1", path).replace(".", "/")
@@ -215,6 +226,9 @@ def _pointer(path: str) -> str:
 def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
     raw = request.raw_body or b""
     raw = raw.encode() if isinstance(raw, str) else raw
+    if not raw:
+        return {}
+    _check_coding(request)
     if len(raw) > most_bytes:
         raise TooLargeError(
             "The body is too large", f"It has {len(raw)} bytes; at most {most_bytes} are allowed.", BODY
@@ -236,6 +250,15 @@ def _json_object(request: Request, most_bytes: int) -> dict[str, Any]:
             "The body is not a JSON object", 'It has to be an object such as {"user_id": "ann"}.', BODY
         )
     return body
+
+
+def _check_coding(request: Request) -> None:
+    """Raises MediaTypeError for a compressed body: a few bytes could expand to gigabytes."""
+    codings = [coding.strip() for coding in ",".join(values(request, "content-encoding")).split(",")]
+    for coding in codings:
+        if coding.lower() not in ("", "identity"):
+            detail = f"The Content-Encoding {coding[:100]!r} is not read; send the body without one."
+            raise MediaTypeError("The body is encoded", detail, "Content-Encoding")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -265,7 +288,7 @@ def _user_to_act_for(request: Request, named: str | UnsetType, caller: Caller) -
 
 
 def _named_user(request: Request, named: str | UnsetType) -> str | None:
-    query = str(dict(request.query_params or {}).get("userId") or "") or None
+    query = _query(request).get("userId") or None
     body = None if named is UNSET else str(named)
     if query is not None:
         checked_user_id(query)

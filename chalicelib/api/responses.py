@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from chalice.app import Response
 
+from chalicelib.api.headers import preference_applied
 from chalicelib.api.problems import JSON, PROBLEM, Headers, problem
 from chalicelib.api.schema import (
     BulkAnswer,
@@ -19,7 +20,9 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.lane import FOREVER_MS, opens_at
+from chalicelib.core.estimates import plans_from
+from chalicelib.core.lane import FOREVER_MS
+from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
@@ -27,7 +30,7 @@ from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -49,7 +52,17 @@ def submit_answer(submission: Submission, outcome: Submitted | Refused) -> dict[
     not known whether something was queued.
     """
     response = _refused(outcome) if isinstance(outcome, Refused) else _submitted(submission, outcome)
-    return {"status": response.status_code, "headers": response.headers, "body": response.body}
+    headers = {**response.headers, **_applied(submission, response.status_code)}
+    return {"status": response.status_code, "headers": headers, "body": response.body}
+
+
+def _applied(submission: Submission, status: int) -> Headers:
+    """A 202 applies `respond-async`, and any answer but a 503 `handling=strict`; scheduled tasks ignore both."""
+    is_scheduled = all(task.due_at(submission.now_ms) for task in submission.tasks)
+    is_applied = status == 202 if submission.over_limit is OverLimit.ACCEPT else status != 503
+    if not submission.is_preferred or is_scheduled or not is_applied:
+        return {}
+    return {**preference_applied(submission.over_limit)}
 
 
 def _submitted(submission: Submission, outcome: Submitted) -> Response:
@@ -69,25 +82,29 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
     last = outcome.last_admitted
     assert last is not None, "a scheduled task is not over the limit"
     title = "Rate limit exceeded. Tasks have been queued." if is_bulk else "Rate limit exceeded. Task has been queued."
-    detail = f"It is number {last.position} in line and starts in about {last.delay_ms} ms."
-    if is_bulk:
-        detail = f"The last of them starts in about {last.delay_ms} ms."
+    violated = _violated(outcome.limits, outcome.lane.counted[1:], outcome.now_ms)
+    return _quota_problem(title, _waiting_detail(is_bulk, outcome, last), violated, body, headers)
+
+
+def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> str:
+    ahead = task_ahead(outcome.lane, outcome.now_ms)
+    start = f"starts in {'at least' if ahead else 'about'} {last.delay_ms} ms."
+    detail = f"The last of them {start}" if is_bulk else f"It is number {last.position} in line and {start}"
     if outcome.is_pause_endless:
-        detail = "The lane is paused: it goes on when it is resumed."
-    elif outcome.is_paused:
-        detail = f"The lane is paused for a time. {detail}"
-    violated = _violated(outcome.limits, outcome.lane.planned[1:], outcome.now_ms)
-    return _quota_problem(title, detail, violated, body, headers)
+        return "The lane is paused: it goes on when it is resumed."
+    if outcome.is_paused:
+        return f"The lane is paused for a time. {detail}"
+    return f"{ahead}, and a lane runs one task at a time. {detail}" if ahead else detail
 
 
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` counts to the time at which the policy lets the last task start, so Retry-After is never before it."""
-    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.planned, outcome.now_ms
+    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.counted, outcome.now_ms
     if last and outcome.is_over_limit:
         headers = rate_limit_headers(limits, planned, planned[1:], now_ms)
         # At least 1: the end of a pause without one is unknown, and may come within the next second.
         return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
-    ready_at = earliest_start(planned, limits, now_ms)
+    ready_at = max(earliest_start(planned, limits, now_ms), outcome.ready_at)
     headers = rate_limit_headers(limits, planned, planned, now_ms)
     return headers | {"Retry-After": str(_seconds(ready_at - now_ms))}
 
@@ -204,17 +221,20 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         user_id=lane.user_id,
         limits=format_limits(view.limits),
         own_limits=lane.limits is not None,
-        policies=[_limit_answer(limit, lane.planned, now_ms) for limit in view.limits],
+        policies=[_limit_answer(limit, lane.counted, now_ms) for limit in view.limits],
         backlog=lane.waiting,
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None if is_endless else earliest_start(lane.planned, view.limits, opens_at(lane, now_ms)),
+        open_at=None
+        if is_endless
+        else earliest_start(lane.counted, view.limits, plans_from(lane, view.limits, now_ms)),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,
         throttled_reason=lane.throttled_reason if lane.throttled_until > now_ms else None,
         starts=list(lane.starts),
+        start_ahead_at=start_ahead(lane, now_ms),
         admitted=lane.admitted,
         started=lane.started,
         now=now_ms,

@@ -12,7 +12,19 @@ from chalicelib.core.users import USER_PATTERN
 from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTask, TaskRequest
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
-LimitsText = Annotated[str, Meta(min_length=1, max_length=500, examples=["5/second; 100/minute"])]
+#: One limit as `parse_limits` reads it, which also checks quota, unit and window.
+_LIMIT = r"[0-9]{1,9}(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
+LimitsText = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=500,
+        description="Up to 5 limits, such as `1/second; 20 per 5 minutes`.",
+        examples=["5/second; 100/minute"],
+        # Described, and left to `parse_limits` to check: its errors say what is wrong.
+        extra_json_schema={"pattern": rf"^[\s;,]*{_LIMIT}(?:\s*[;,\n][\s;,]*{_LIMIT}){{0,4}}[\s;,]*$"},
+    ),
+]
 
 
 class SubmitRequest(TaskRequest, frozen=True, forbid_unknown_fields=True):
@@ -85,12 +97,14 @@ class LaneAnswer(Struct):
     policies: list[LimitAnswer]
     backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
     running: Annotated[str | None, Meta(description="Id of the running task.")]
-    next_start_at: int | None
+    next_start_at: Annotated[
+        int | None, Meta(description="Estimated start of the lane's next attempt; null if no task waits.")
+    ]
     next_starts: Annotated[
         list[int],
-        Meta(description="Planned starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
+        Meta(description="Estimated starts of waiting tasks, soonest first: at most 60, within the next 75 seconds."),
     ]
-    open_at: Annotated[int | None, Meta(description="Earliest start of a task submitted now.")]
+    open_at: Annotated[int | None, Meta(description="Planned start of a task submitted now.")]
     paused: bool
     paused_until: Annotated[int | None, Meta(description="End of the pause; null if not paused, or until a resume.")]
     throttled_until: Annotated[
@@ -98,6 +112,13 @@ class LaneAnswer(Struct):
     ]
     throttled_reason: str | None
     starts: Annotated[list[int], Meta(description="Times of the newest starts, newest first.")]
+    start_ahead_at: Annotated[
+        int | None,
+        Meta(
+            description="A start in the future, recorded by a worker whose clock was ahead: no task of the lane starts "
+            "before it. A resume corrects it. null without one."
+        ),
+    ]
     admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
     started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: int
@@ -130,7 +151,7 @@ class TotalsAnswer(Struct):
     paused: int
     starts_per_second: float
     late_ms: Annotated[
-        int | None, Meta(description="Median and maximum over the newest completions; null without any.")
+        int | None, Meta(description="Median and maximum over the completions of the last minute; null without any.")
     ]
     worst_late_ms: int | None
 
@@ -141,7 +162,11 @@ class LanesAnswer(Struct):
     ]
     totals: TotalsAnswer
     completions: Annotated[
-        list[CompletionAnswer], Meta(description="Finished tasks among the lanes' newest, newest first.")
+        list[CompletionAnswer],
+        Meta(
+            description="The 20 newest finished tasks, and up to 10 older failed ones, newest first, among the newest "
+            "20 tasks of the 12 lanes that started a task last and the newest task of each other lane."
+        ),
     ]
     next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
     now: int

@@ -3,7 +3,7 @@
 Error texts name the fault; they never quote the token and never reveal expected values.
 """
 
-import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +25,10 @@ from chalicelib.settings import JwtSettings
 
 #: Tolerated clock difference between issuer and Paceline, in seconds.
 LEEWAY_SECONDS = 10
+#: Largest time in a token, in seconds: up to here every JSON parser keeps whole numbers exact (RFC 8259, 6).
+MAX_TIME_SECONDS = 2**53
+#: Three parts of base64url without padding (RFC 7515, 2 and 7.1); only the signature may be empty.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 #: Error titles for PyJWT's exceptions; the first matching class wins.
 _ERROR_TITLES: tuple[tuple[type[PyJWTError], str], ...] = (
     (InvalidSignatureError, "The token's signature is wrong"),
@@ -104,6 +108,9 @@ class TokenVerifier:
 
 
 def _header(token: str) -> Claims:
+    # PyJWT also takes a padded signature.
+    if not _COMPACT.fullmatch(token):
+        raise UnauthenticatedError("The token is malformed", "Its parts must be base64url without padding.")
     try:
         header = jwt.get_unverified_header(token)
     except PyJWTError:
@@ -122,11 +129,14 @@ def _check_times(claims: Claims, now: float) -> None:
 
 
 def _time(claims: Claims, claim: str) -> float:
-    """Returns the claim in seconds since the epoch. Rejects Infinity and NaN, which Python's JSON parser accepts."""
+    """Returns the claim in seconds since the epoch.
+
+    Python's JSON parser accepts Infinity, NaN and integers that no float can hold; none of them passes the comparison.
+    """
     value = claims[claim]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UnauthenticatedError(f"The token's `{claim}` is not a valid time")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_TIME_SECONDS:
+        return value
+    raise UnauthenticatedError(f"The token's `{claim}` is not a valid time")
 
 
 def _scopes(claims: Claims) -> set[str]:

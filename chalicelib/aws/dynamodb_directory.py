@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import unavailable
-from chalicelib.aws.dynamodb_expression import LANE_ITEM, LISTED, LISTED_LANE, Item, key
+from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, LANE_ITEM, LISTED, LISTED_LANE, Item, key
 from chalicelib.aws.dynamodb_lanes import lane_of
 from chalicelib.aws.dynamodb_tasks import record_of
 from chalicelib.core.errors import UnavailableError
@@ -52,6 +52,19 @@ class DynamoDBLaneDirectory:
 
     def tasks(self, keys: Sequence[tuple[str, str]]) -> list[TaskRecord]:
         return [record_of(item) for item in self._items([key(*one) for one in keys])]
+
+    def newest_tasks(self, user_id: str, up_to: str | None, limit: int) -> list[TaskRecord]:
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item <= :last",
+            "ExpressionAttributeNames": {"#item": "item"},
+            "ExpressionAttributeValues": {":user": {"S": user_id}, ":last": {"S": up_to or AFTER_TASK_IDS}},
+            "ScanIndexForward": False,
+            "Limit": limit,
+        }
+        with unavailable("listing tasks"):
+            answer = self._client.query(**query)
+        return [record_of(item) for item in answer["Items"]]
 
     def _items(self, keys: Sequence[Item]) -> list[Item]:
         batches = [keys[start : start + BATCH_GET] for start in range(0, len(keys), BATCH_GET)]

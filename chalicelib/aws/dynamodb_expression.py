@@ -1,7 +1,8 @@
 """DynamoDB's items and expressions: keys, values, and the parts of an update.
 
 One table: partition key `user_id`, sort key `item`: `lane`, `parked` (counts of scheduled tasks; the key is older than
-the word), a task's id, or `request#` and the hash of a key.
+the word), `running-callbacks`, `scheduled` (the mark of who admits scheduled tasks), `scheduled#` and the order of a
+scheduled task, a task's id, or `request#` and the hash of a key.
 """
 
 from collections.abc import Sequence

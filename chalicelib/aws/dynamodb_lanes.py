@@ -17,11 +17,11 @@ from chalicelib.aws.dynamodb_expression import (
 )
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, format_limits, parse_limits
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.limits import Limits, fingerprint, format_limits, parse_limits
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
 
-#: Seconds after its last admission at which a lane expires: longer than any message's life and any window.
+#: Seconds after its last planned or real start at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
 
@@ -40,8 +40,10 @@ class DynamoDBLaneStore:
         with unavailable("DynamoDB"):
             self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id))
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
+        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id, only_if_free))
         return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -69,6 +71,9 @@ class DynamoDBLaneStore:
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
         return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
 
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        return isinstance(self._update(user_id, end_lease_expression(lease, now_ms, took_ms)), Written)
+
     def _update(self, user_id: str, expression: Expression) -> Write:
         with conditional("writing the lane") as condition:
             condition.item = self._client.update_item(
@@ -82,17 +87,25 @@ class DynamoDBLaneStore:
         return Written(lane) if condition.holds else Stale(lane)
 
 
-def fast_admit_expression(limits: Limits, now_ms: int, task_id: str) -> Expression:
+def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_free: bool) -> Expression:
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
     update.set(LISTED, LISTED_LANE)
     update.set("expires_at", number(now_ms // 1000 + LANE_KEPT_SECONDS))
+    update.set("planned_under", {"S": fingerprint(limits)})
     update.increment("admitted")
     update.absent("limits")
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
+    if only_if_free:
+        update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('phase')})")
+        update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
+    else:
+        _no_task_is_retrying(update)
+    retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
+    update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
     update.within("planned", "admitted", limits, now_ms)
     return update
 
@@ -105,9 +118,24 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
         update.set("expires_at", number(lane.planned[0] // 1000 + LANE_KEPT_SECONDS))
+    if lane.revision != seen.revision:
+        _set_new_plans(update, seen, lane)
+    elif lane.planned_under != seen.planned_under:
+        update.set("planned_under", {"S": lane.planned_under})
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
     return update
+
+
+def _set_new_plans(update: Expression, seen: Lane, changed: Lane) -> None:
+    update.set("replanned_seq", number(changed.replanned_seq))
+    update.set("replanned_at", number(changed.replanned_at))
+    update.set_or_remove("planned_under", {"S": changed.planned_under} if changed.planned_under else None)
+    update.set("revision", number(changed.revision))
+    if changed.retries != seen.retries:
+        update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
+    update.equals("started", seen.started)
+    update.equals("started_seq", seen.started_seq)
 
 
 def fast_claim_expression(start: Start, limits: Limits) -> Expression:
@@ -115,13 +143,17 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
     update.increment("started")
+    if lane.took_ms:
+        update.set("took_ms", number(lane.took_ms))
     update.equals("started_seq", lane.started_seq - 1)
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
     update.absent("cancelled")
     update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
+    _no_task_is_retrying(update)
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
     else:
@@ -136,14 +168,18 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _outlive_start(update, start)
+    if lane.took_ms:
+        update.set("took_ms", number(lane.took_ms))
+    if lane.retries != seen.retries:
+        update.set("retries", numbers(lane.retries))
     if lane.admitted != seen.admitted:
         update.set("admitted", number(lane.admitted))
         update.equals("admitted", seen.admitted)
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
-        for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
-            update.remove(attribute)
+        _remove_throttling(update)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
     update.equals("started", seen.started)
@@ -152,22 +188,30 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     return update
 
 
+def _outlive_start(update: Expression, start: Start) -> None:
+    """Keeps the lane beyond this start, since its backlog may last for months. Own limits never expire."""
+    if not start.lane.limits:
+        update.set("expires_at", number(start.at // 1000 + LANE_KEPT_SECONDS))
+
+
 def change_expression(seen: Lane, changed: Lane) -> Expression:
     update = Expression()
     update.set("planned", numbers(changed.planned))
     update.set("started_seq", number(changed.started_seq))
-    update.set("replanned_seq", number(changed.replanned_seq))
-    update.set("replanned_at", number(changed.replanned_at))
-    update.set("revision", number(changed.revision))
+    _set_new_plans(update, seen, changed)
     update.set(LISTED, LISTED_LANE)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
+    if changed.starts != seen.starts:
+        update.set("starts", numbers(changed.starts))
+    if seen.throttled_until and not changed.throttled_until:
+        _remove_throttling(update)
+    if changed.running != seen.running:
+        update.set("running", lease_value(changed.running))
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
-    update.equals("started", seen.started)
-    update.equals("started_seq", seen.started_seq)
     update.equals("revision", seen.revision)
     return update
 
@@ -181,17 +225,31 @@ def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
 
 
 def renew_lease_expression(lease: Lease, until: int) -> Expression:
-    update = Expression()
-    running, field, token = update.name("running"), update.name("until"), update.name("token")
-    update.sets.append(f"{running}.{field} = {update.value(number(until))}")
-    update.conditions.append(f"{running}.{token} = {update.value({'S': lease.token})}")
-    return update
+    return _lease_expression(lease, until, Phase.RUNNING, lease.token)
 
 
 def release_lease_expression(lease: Lease, retry_at: int) -> Expression:
-    update = renew_lease_expression(lease, retry_at)
-    running, token = update.name("running"), update.name("token")
-    update.sets.append(f"{running}.{token} = {update.value({'S': lease.last_token})}")
+    return _lease_expression(lease, retry_at, Phase.RETRY, lease.last_token)
+
+
+def end_lease_expression(lease: Lease, now_ms: int, took_ms: int) -> Expression:
+    update = _lease_expression(lease, now_ms, Phase.STARTED, lease.last_token)
+    update.set("took_ms", number(took_ms))
+    return update
+
+
+def _lease_expression(lease: Lease, until: int, phase: Phase, token: str) -> Expression:
+    """Changes the lease if it is still that one."""
+    update = Expression()
+    running, name = update.name("running"), update.name("token")
+    update.sets.append(f"{running}.{update.name('until')} = {update.value(number(until))}")
+    if phase is Phase.STARTED:
+        update.removes.append(f"{running}.{update.name('phase')}")
+    else:
+        update.sets.append(f"{running}.{update.name('phase')} = {update.value(_phase(phase))}")
+    if token != lease.token:
+        update.sets.append(f"{running}.{name} = {update.value({'S': token})}")
+    update.conditions.append(f"{running}.{name} = {update.value({'S': lease.token})}")
     return update
 
 
@@ -202,6 +260,28 @@ def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update.set("throttled_reason", {"S": reason})
     update.increment("revision")
     return update
+
+
+def _no_task_is_retrying(update: Expression) -> None:
+    phase = f"{update.name('running')}.{update.name('phase')}"
+    update.conditions.append(f"(attribute_not_exists({phase}) OR {phase} <> {update.value(_phase(Phase.RETRY))})")
+
+
+def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
+    """Tasks are short, or none waits and the newest start was so long ago that a running task would be marked."""
+    took, brief = update.name("took_ms"), update.value(number(BRIEF_MS))
+    none_waits = f"{update.name('admitted')} = {update.name('started_seq')}"
+    newest = f"{update.name('starts')}[0] <= {update.value(number(now_ms - MARKED_BY_MS))}"
+    return f"(attribute_not_exists({took}) OR {took} < {brief} OR ({none_waits} AND {newest}))"
+
+
+def _phase(phase: Phase) -> Item:
+    return {"S": phase.value}
+
+
+def _remove_throttling(update: Expression) -> None:
+    for attribute in ("throttled_until", "throttled_reason", "held_until", "held_reason"):
+        update.remove(attribute)
 
 
 def _same_lease(update: Expression, seen: Lane) -> None:
@@ -227,6 +307,8 @@ def lease_value(lease: Lease | None) -> Item:
             "token": {"S": lease.token},
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
+            **({"phase": _phase(lease.phase)} if lease.phase is not Phase.STARTED else {}),
+            **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
         }
     }
 
@@ -249,10 +331,13 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         started_seq=integer(item, "started_seq"),
         started=integer(item, "started"),
         starts=integers(item, "starts"),
+        retries=integers(item, "retries"),
         running=_lease_of(item["running"]["M"]) if "running" in item else None,
+        took_ms=integer(item, "took_ms"),
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
         paused_until=integer(item, "paused_until") if "paused_until" in item else None,
         cancelled={task_id: int(seq["N"]) for task_id, seq in item.get("cancelled", {}).get("M", {}).items()},
+        planned_under=item.get("planned_under", {}).get("S", ""),
         replanned_seq=integer(item, "replanned_seq"),
         replanned_at=integer(item, "replanned_at"),
         throttled_until=integer(item, "throttled_until"),
@@ -270,4 +355,6 @@ def _lease_of(fields: Item) -> Lease:
         fields["token"]["S"],
         integers(fields, "starts"),
         integer(fields, "filled_seq"),
+        Phase(fields.get("phase", {}).get("S", "")),
+        tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
     )

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from chalicelib.aws.client import conditional
-from chalicelib.aws.dynamodb_expression import Expression, key, number
+from chalicelib.aws.dynamodb_expression import Expression, integer, key, number
 
 SCHEDULED_COUNTS_ITEM = "parked"
+#: Counts the writes, and so orders the user's submits of scheduled tasks.
+NUMBER = "number"
 DAY_SECONDS = 86_400
 #: Days without a write after which the item expires: a task is scheduled at most 13 days ahead.
 KEPT_DAYS = 15
@@ -17,9 +19,9 @@ class DynamoDBScheduledCounts:
         self._client = client
         self._table = table_name
 
-    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
-        if max(days.values()) > most:
-            return False  # the condition is true for a missing count, whatever the number added
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> int | None:
+        if max(days.values(), default=0) > most:
+            return None  # the condition is true for a missing count, whatever the number added
         update = Expression()
         for day, count in days.items():
             path = update.name(f"day{day}")
@@ -28,9 +30,13 @@ class DynamoDBScheduledCounts:
             update.conditions.append(f"(attribute_not_exists({path}) OR {path} <= {room})")
         for past in range(today - KEPT_DAYS, today):
             update.remove(f"day{past}")
+        update.increment(NUMBER)
         update.set("expires_at", number((today + KEPT_DAYS) * DAY_SECONDS))
         with conditional("counting scheduled tasks") as condition:
-            self._client.update_item(
-                TableName=self._table, Key=key(user_id, SCHEDULED_COUNTS_ITEM), **update.parameters()
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=key(user_id, SCHEDULED_COUNTS_ITEM),
+                ReturnValues="UPDATED_NEW",
+                **update.parameters(),
             )
-        return condition.holds
+        return integer(answer["Attributes"], NUMBER) if condition.holds else None

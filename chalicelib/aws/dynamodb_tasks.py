@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
+from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
-from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
-#: Seconds after its planned start or its outcome for which a record is kept: longer than any message lives.
+#: Seconds after its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
-#: Newest tasks among which a missing predecessor is searched.
-PREDECESSORS_SEARCHED = 300
-#: Items that one BatchWriteItem takes.
-BATCH_WRITE = 25
-#: Tries to write the items that a batch left unprocessed.
-BATCH_TRIES = 4
+#: Seconds after its planned start for which the record of an unfinished task is kept. A lane that is paused for longer
+#: than messages live goes on from these records.
+UNFINISHED_KEPT_SECONDS = 366 * 24 * 3600
+#: Tasks older than the lane's backlog among which a missing predecessor is searched.
+OLDER_SEARCHED = 300
 #: Tasks that one page reads to find those in a state.
 LISTED_AT_ONCE = 500
 
@@ -36,20 +35,11 @@ class DynamoDBTaskStore:
         for start in range(0, len(tasks), BATCH_WRITE):
             batch = tasks[start : start + BATCH_WRITE]
             try:
-                self._write_all([{"PutRequest": {"Item": queued_item(task)}} for task in batch])
+                put_batch(self._client, self._table, [queued_item(task) for task in batch], "storing the tasks")
             except NotRepeatedError:
                 # The batch may be written, and a worker may have finished one of its tasks since.
                 for task in batch:
                     self.create_if_absent(task)
-
-    def _write_all(self, requests: list[Item]) -> None:
-        for _ in range(BATCH_TRIES):
-            with unavailable("storing the tasks"):
-                answer = self._client.batch_write_item(RequestItems={self._table: requests})
-            requests = answer.get("UnprocessedItems", {}).get(self._table, [])
-            if not requests:
-                return
-        raise UnavailableError(f"storing the tasks: {len(requests)} were not stored")
 
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
@@ -81,7 +71,7 @@ class DynamoDBTaskStore:
             answer = self._client.get_item(TableName=self._table, Key=key(user_id, task_id), ConsistentRead=True)
         return record_of(answer["Item"]) if "Item" in answer else None
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
         query: Item = {
             "TableName": self._table,
             "KeyConditionExpression": "user_id = :user AND #item < :lane",
@@ -96,7 +86,7 @@ class DynamoDBTaskStore:
             "ScanIndexForward": False,
             "ConsistentRead": True,
         }
-        found, left = list[TaskRecord](), PREDECESSORS_SEARCHED
+        found, left = list[TaskRecord](), OLDER_SEARCHED + newest_seq - first_seq
         # A page ends at 1 MB, which may hold only 15 tasks with large payloads. A seq below the first ends nothing:
         # who was scheduled, or came again with its key, has an old id and a new seq.
         while left > 0 and len(found) <= last_seq - first_seq:
@@ -126,7 +116,7 @@ class DynamoDBTaskStore:
     def mark_admitted(self, task: Task) -> bool:
         update = self._scheduled(task)
         update.set("state", {"S": TaskState.QUEUED.value})
-        update.set("expires_at", number(task.planned_at // 1000 + TASK_KEPT_SECONDS))
+        update.set("expires_at", number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS))
         return self._update(task, update)
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
@@ -186,7 +176,7 @@ def task_item(task: Task) -> Item:
 def queued_item(task: Task) -> Item:
     return task_item(task) | {
         "state": {"S": TaskState.QUEUED.value},
-        "expires_at": number(task.planned_at // 1000 + TASK_KEPT_SECONDS),
+        "expires_at": number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS),
     }
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Lane, opens_at
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.estimates import plans_from
+from chalicelib.core.lane import Lane
+from chalicelib.core.limits import Limits, earliest_start, fingerprint, memory_needed
 
 
 class Admission(Struct, frozen=True):
@@ -36,17 +37,19 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
     (6000, 7000)
     """
-    planned = list(lane.planned)
-    begin = opens_at(lane, now_ms)
+    starts = list(lane.counted)
+    begin = plans_from(lane, limits, now_ms)
     for _ in range(count):
-        planned.insert(0, earliest_start(planned, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+        starts.insert(0, earliest_start(starts, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+    planned = starts[:count]
     after = replace(
         lane,
         admitted=lane.admitted + count,
-        planned=tuple(planned[: memory_needed(limits)]),
+        planned=(*planned, *lane.planned)[: memory_needed(limits)],
         newest=newest,
+        planned_under=fingerprint(limits),
     )
-    return Admission(tuple(reversed(planned[:count])), after)
+    return Admission(tuple(reversed(planned)), after)
 
 
 def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limits, earliest_start, format_limits, memory_needed
 
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
@@ -63,9 +63,12 @@ def gap_before(lane: Lane, seq: int) -> Gap | None:
 
     Two concurrent submits may reach the queue in the reverse order; the lane's seqs show it. A task that ran out of
     order may have lost its worker, and only its lease records that attempt, so it counts as missing until it is over.
+    So does a task between two attempts: its message hides those behind it, unless SQS lost that message.
     """
     if lane.running and 0 < lane.running.filled_seq < seq:
         return Gap(lane.running.filled_seq, seq - 1)
+    if lane.retrying and 0 < lane.started_seq < seq:
+        return Gap(lane.started_seq, seq - 1)
     return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
 
 
@@ -92,7 +95,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     if lease and lease.until > now_ms:
         return Wait(lease.until)
     planned_at = task.planned_at
-    if task.seq <= lane.replanned_seq:
+    if lane.is_replanned(task.seq, limits):
         planned_at = _next_start(lane, limits, lane.replanned_at)
     at = _next_start(lane, limits, max(now_ms, planned_at))
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
@@ -106,18 +109,28 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     earlier = lane.lease_of(task.task_id)
     attempt = (earlier.attempt if earlier else task.failed_attempts) + 1
     starts = (*(earlier.starts if earlier else ()), at)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, task.seq if task.out_of_order else 0)
+    filled_seq = task.seq if task.out_of_order else 0
+    start_limits = _start_limits(earlier, lane.limits)
+    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits=start_limits)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
         started_seq=max(lane.started_seq, task.seq),
         started=lane.started + 1,
         starts=(at, *lane.starts)[: memory_needed(limits)],
+        retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         running=lease,
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.
     return Start(at, attempt, min(planned_at, starts[0]), after)
+
+
+def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
+    """The own limits of the task's starts: those of the earlier lease, and `own` for one more."""
+    before = (earlier.start_limits or ("",) * len(earlier.starts)) if earlier else ()
+    texts = (*before, format_limits(own) if own else "")
+    return texts if any(texts) else ()
 
 
 def without_cancelled(lane: Lane, task_id: str, seq: int) -> Lane:

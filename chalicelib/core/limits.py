@@ -4,6 +4,7 @@ Everything exact about Paceline follows from `earliest_start`: admission applies
 real ones. This module knows no clock, user or AWS.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -96,6 +97,16 @@ def _parse_limit(part: str) -> Limit:
     if not 1 <= seconds <= MAX_WINDOW_SECONDS:
         raise LimitsError(f"the window of {part!r} is {seconds} seconds; {_ALLOWED}")
     return Limit(quota, seconds * 1000)
+
+
+@lru_cache(maxsize=1_000)
+def fingerprint(limits: Limits) -> str:
+    """Returns a short text that differs between different limits.
+
+    >>> fingerprint(parse_limits("1/second")) == fingerprint(parse_limits("1/second; 20/minute"))
+    False
+    """
+    return hashlib.sha256(format_limits(limits).encode()).hexdigest()[:8]
 
 
 def memory_needed(limits: Limits) -> int:

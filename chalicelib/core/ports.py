@@ -10,7 +10,7 @@ from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
-from chalicelib.core.scheduled import ScheduledMessage
+from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 
 
@@ -57,8 +57,14 @@ class LaneStore(Protocol):
         """Returns the lane by a strongly consistent read; an empty lane if it does not exist."""
         ...
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
-        """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it."""
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
+        """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it.
+
+        Stale also while a task waits between two attempts, and with only_if_free while the lane says that tasks keep it
+        for a second or more (`busy_ms`).
+        """
         ...
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -68,7 +74,10 @@ class LaneStore(Protocol):
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         """Claims the first attempt of the lane's next task at start.at, on an ordinary lane that allows it.
 
-        Stale also while the newest lease is of a task that ran out of order: it must be finished first.
+        Stores the average run time of start.lane, if that is known.
+
+        Stale also while the newest lease is of a task that ran out of order, or of one between two attempts: it must be
+        finished first.
         """
         ...
 
@@ -77,7 +86,10 @@ class LaneStore(Protocol):
         ...
 
     def change(self, seen: Lane, changed: Lane) -> Write:
-        """Writes the whole lane except the lease. Stale if any task was admitted or started, or the lane changed."""
+        """Writes the whole lane. Stale if any task was admitted or started, or the lane changed.
+
+        Leaves the lease as it is, except that of a task between two attempts, which no worker holds.
+        """
         ...
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
@@ -92,11 +104,21 @@ class LaneStore(Protocol):
         ...
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
-        """Moves the end of the lease to `until`, epoch ms. False when it was released or another worker has it."""
+        """Marks the task as running, and moves the end of its lease to `until`, epoch ms.
+
+        False when the lease was released or another worker has it.
+        """
         ...
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
         """Ends the attempt: its task may be claimed again from `retry_at` on, epoch ms.
+
+        A renewal that arrives after it changes nothing. False when it was released or another worker has it.
+        """
+        ...
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        """Ends the lease of a finished task at now_ms, and stores the lane's average run time.
 
         A renewal that arrives after it changes nothing. False when it was released or another worker has it.
         """
@@ -125,8 +147,12 @@ class TaskStore(Protocol):
         """
         ...
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
-        """Returns the lane's tasks with these seqs, by seq, among its newest few hundred tasks."""
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
+        """Returns the lane's tasks with these seqs, by seq.
+
+        Searches the user's newest tasks: as many as `first_seq` to `newest_seq`, the lane's newest, and a few hundred
+        more, since a scheduled task, or one whose request was repeated, has an older id than its seq tells.
+        """
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:
@@ -152,11 +178,58 @@ class ScheduledCounts(Protocol):
     Days are counted from the epoch, in UTC.
     """
 
-    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
-        """Adds the given counts to each day, atomically. False, and no change, if a day would exceed `most`.
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> int | None:
+        """Adds the given counts to each day, atomically. None, and no change, if a day would exceed `most`.
 
-        Drops the counts of days before today.
+        Returns a number from 1 on, greater than that of each call of this user that was answered before. Drops the
+        counts of days before today.
         """
+        ...
+
+
+class CallbackSlots(Protocol):
+    """Bounds each user's callbacks that run at once. Methods raise UnavailableError if the store fails."""
+
+    def take(self, user_id: str, now_ms: int, until_ms: int, most: int) -> int | None:
+        """Takes one of the user's `most` slots, atomically, until it is given back or until_ms has passed.
+
+        Returns its number; None if all are taken.
+        """
+        ...
+
+    def give_back(self, user_id: str, slot: int, until_ms: int) -> None:
+        """Frees the slot, unless it has passed and another callback has it. until_ms: as it was taken."""
+        ...
+
+
+class DueTasks(Protocol):
+    """Lists each user's scheduled tasks in the order of their admission. UnavailableError if the store fails.
+
+    One dispatcher at a time admits a user's tasks, so that no seq is reserved twice for one task. Order does not rest
+    on that: a dispatcher whose time is up, and which goes on, breaks nothing.
+    """
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        """Lists these tasks; a repeat changes nothing."""
+        ...
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        """Returns the first `most` tasks with a time up to now_ms, in order, by a strongly consistent read."""
+        ...
+
+    def remove(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        """Takes admitted or finished tasks off the list; missing ones change nothing."""
+        ...
+
+    def try_begin_admitting(self, user_id: str, token: str, now_ms: int, until: int) -> bool:
+        """Marks the user's tasks as being admitted under this token until that time, epoch ms.
+
+        False if they are being admitted under another token.
+        """
+        ...
+
+    def end_admitting(self, user_id: str, token: str) -> None:
+        """Ends the mark, unless it has another token."""
         ...
 
 
@@ -179,6 +252,10 @@ class LaneDirectory(Protocol):
 
     def tasks(self, keys: Sequence[tuple[str, str]]) -> list[TaskRecord]:
         """Returns the existing tasks of these (user id, task id) pairs, in any order."""
+        ...
+
+    def newest_tasks(self, user_id: str, up_to: str | None, limit: int) -> list[TaskRecord]:
+        """Returns the user's `limit` newest tasks, newest first: those with an id up to `up_to`, if it is given."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The messages of the scheduled queue: a scheduled task, its cancellation, a callback.
+"""The messages of the scheduled queue (a scheduled task, its cancellation, a callback), and the order of the tasks.
 
 Pure. Owns the form of each message; `chalicelib.scheduled.dispatcher` acts on them.
 """
@@ -52,6 +52,17 @@ class Callback(Struct, frozen=True):
     #: epoch ms; the callback is retried for a day from then on
     begun_at: int
     due_at: int = 0
+
+
+class DueTask(Struct, frozen=True, order=True):
+    """A scheduled task in the order in which its user's are admitted: by time, then as their submits were counted."""
+
+    run_at: int
+    #: number of its submit among those of its user that scheduled tasks
+    number: int
+    #: index in its submit
+    index: int
+    task_id: str
 
 
 ScheduledMessage = ScheduledTask | CancelScheduled | Callback

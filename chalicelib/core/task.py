@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from chalicelib.core.errors import MessageError, NewerMessageError
+from chalicelib.core.lane import Lease
 
 #: A payload or a result: any JSON value.
 Json = Any
@@ -31,6 +32,20 @@ def to_ascii_json(value: Json) -> str:
     """Encodes JSON in ASCII, since SQS rejects some characters. At most triples the size in bytes."""
     text = to_json(value)
     return text if text.isascii() else _NOT_ASCII.sub(lambda some: json.dumps(some[0])[1:-1], text)
+
+
+def as_integer(value: Json) -> Json:
+    """An integer for a number without a fraction: to JSON, 2.0 and 2 are the same number. Any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def with_integers(value: Json) -> Json:
+    """A copy in which each number without a fraction is an integer."""
+    if isinstance(value, dict):
+        return {name: with_integers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [with_integers(inner) for inner in value]
+    return as_integer(value)
 
 
 class TaskState(str, Enum):
@@ -137,6 +152,11 @@ class Outcome(Struct, frozen=True):
     attempts: int
     result: Json = None
     error: str | None = None
+
+
+def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:
+    """lease: of the task's last attempt, None before the first."""
+    return Outcome(TaskState.CANCELLED, lease.starts[-1] if lease else None, now_ms, lease.attempt if lease else 0)
 
 
 class TaskRecord(Struct, frozen=True):

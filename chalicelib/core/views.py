@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.lane import FOREVER_MS, Lane, estimated_starts, position_of
+from chalicelib.core.estimates import estimated_starts, position_of, retry_at
+from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
@@ -29,11 +31,11 @@ class LaneView(Struct, frozen=True):
     lane: Lane
     limits: Limits
     now_ms: int
-    #: when the next waiting task will start; None when none waits or the lane is paused without an end
+    #: when the lane's next attempt will start; None when no task waits or the lane is paused without an end
     next_start_at: int | None
     #: id of the running task
     running: str | None
-    #: when the waiting tasks will start, soonest first: MAX_NEXT_STARTS at most, within NEXT_STARTS_MS
+    #: when the waiting tasks will start, soonest first, one between two attempts included: within NEXT_STARTS_MS
     next_starts: Sequence[int] = ()
 
 
@@ -42,6 +44,7 @@ def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms:
     task = record.task
     if record.outcome or lane is None:
         return _finished(record)
+    lane = up_to_date(lane, lane.limits_or(default), now_ms)
     if not task.seq:
         return TaskView(record, TaskState.QUEUED, estimated_at=task.run_at)
     if lane.running and is_running(lane, record, now_ms):
@@ -58,34 +61,47 @@ def _finished(record: TaskRecord) -> TaskView:
 
 
 def _waiting(record: TaskRecord, lane: Lane, limits: Limits, now_ms: int) -> TaskView:
-    estimated_at = _estimate(lane, limits, record.task, now_ms)
-    # By the estimate, since a retry, a throttling or other limits may have moved the planned start.
-    position = position_of(lane, limits, record.task.seq, estimated_at, now_ms)
+    estimated_at = _estimate(lane, limits, record.task, now_ms, with_run_times=True)
+    # By an estimate, since a retry, a throttling or other limits may have moved the planned start.
+    allowed_at = _estimate(lane, limits, record.task, now_ms)
+    position = _position(lane, limits, record.task, allowed_at, now_ms)
     known_at = None if lane.paused_until == FOREVER_MS else estimated_at
     return TaskView(record, TaskState.QUEUED, position, known_at, attempts=record.attempts)
 
 
-def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int) -> int:
+def _position(lane: Lane, limits: Limits, task: Task, allowed_at: int, now_ms: int) -> int:
+    """A task between two attempts is the lane's first."""
+    if lane.retrying and lane.retrying.task_id == task.task_id:
+        return int(allowed_at > now_ms or lane.is_paused(now_ms))
+    return position_of(lane, limits, task.seq, allowed_at, now_ms)
+
+
+def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int, with_run_times: bool = False) -> int:
     """The task's start, computed from the real starts and the tasks ahead."""
+    if lane.retrying and lane.retrying.task_id == task.task_id:
+        return retry_at(lane, limits, now_ms)
     ahead = lane.waiting_before(task.seq)
-    estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1]
-    is_replanned = task.seq <= lane.replanned_seq
-    return estimated_at if is_replanned else max(task.planned_at, estimated_at)
+    estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
+    return estimated_at if task.seq <= lane.replanned_seq else max(task.planned_at, estimated_at)
 
 
 def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
     """True while the lane's lease runs this task. The record decides too: a lease outlives its task by some seconds."""
     lease = lane.lease_of(record.task.task_id)
     is_open = lease is not None and record.outcome is None and record.attempts < lease.attempt
+    is_open = is_open and lane.retrying is None
     return is_open and lane.is_leased(now_ms)
 
 
 def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | None) -> LaneView:
     """newest: the record of the lane's newest start, None if it is not known."""
     limits, starts = lane.limits_or(default), list[int]()
-    if lane.waiting and lane.paused_until != FOREVER_MS:
-        starts = estimated_starts(lane, limits, now_ms, _known_plans(lane, now_ms, min(lane.waiting, MAX_NEXT_STARTS)))
-    near = [at for at in starts if at < now_ms + NEXT_STARTS_MS]
+    lane = up_to_date(lane, limits, now_ms)
+    if lane.paused_until != FOREVER_MS:
+        plans = _known_plans(lane, now_ms, min(lane.waiting, MAX_NEXT_STARTS))
+        retries = [retry_at(lane, limits, now_ms)] if lane.retrying else []
+        starts = [*retries, *estimated_starts(lane, limits, now_ms, plans, with_run_times=True)]
+    near = [at for at in starts[:MAX_NEXT_STARTS] if at < now_ms + NEXT_STARTS_MS]
     running = newest.task.task_id if newest and is_running(lane, newest, now_ms) else None
     return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
 

@@ -1,21 +1,24 @@
 """Views and controls of one lane: its tasks, cancellation, limits, pause, resume."""
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import FOREVER_MS, Lane, paused, resumed, with_limits, without
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
+from chalicelib.core.lane_changes import paused, resumed, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
+from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
-from chalicelib.core.task import Outcome, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
 from chalicelib.settings import Settings
 
 #: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
 MAX_CANCELLED = 100
-#: Milliseconds that a claimed start may lie ahead at most, with room for clocks that differ.
-CLAIMED_AHEAD_MS = 500
+#: Longest time ahead for which new limits may plan a waiting task, in milliseconds: SQS keeps messages for 14 days.
+MAX_PLANNED_AHEAD_MS = 12 * 86_400_000
 
 
 class Control:
@@ -60,9 +63,9 @@ class Control:
         return self._lane_view(self._lanes.get(user_id))
 
     def cancel(self, user_id: str, task_id: str) -> TaskView:
-        """Cancels a task that has not started; it takes no start. Doing it again changes nothing.
+        """Cancels a task that waits or is between two attempts; it takes no more start. Repeating it changes nothing.
 
-        NotFoundError if the user has no such task, ConflictError if it has started or finished.
+        NotFoundError if the user has no such task, ConflictError if it is running or finished.
         """
         record = self._cancel_scheduled(self._record(user_id, task_id))
         task = record.task
@@ -73,16 +76,19 @@ class Control:
             view = self._view(self._record(user_id, task_id), lane)
             if view.state is TaskState.CANCELLED:
                 return lane
-            if view.state is not TaskState.QUEUED or task.seq <= lane.started_seq:
-                raise ConflictError("The task has started", f"It is {view.state.value}; only waiting tasks end so.")
+            is_between = lane.retrying is not None and lane.retrying.task_id == task_id
+            if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
+                raise ConflictError("The task has started", _not_cancelled(view.state))
             if len(lane.cancelled) >= MAX_CANCELLED:
                 raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
+            if is_between:
+                return without_retrying(lane, task.seq, self._settings.limits, self._clock.now_ms())
             return without(lane, {task_id: task.seq})
 
         lane = self._change(user_id, cancelled)
-        if lane.head_receipt and task.seq == lane.started_seq + 1:
+        if lane.head_receipt and task.seq <= lane.started_seq + 1:
             self._queue.defer(lane.head_receipt, 0)  # nothing has to wait behind it
-        self._tasks.finish(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
+        self._tasks.finish(task, cancelled_outcome(lane.lease_of(task_id), self._clock.now_ms()))
         return self.task(user_id, task_id)
 
     def _cancel_scheduled(self, record: TaskRecord) -> TaskRecord:
@@ -96,8 +102,19 @@ class Control:
         return self._record(task.user_id, task.task_id)
 
     def set_limits(self, user_id: str, own: Limits | None) -> LaneView:
-        """Sets the user's own limits, None for the deployment's, in force from the next start on."""
-        return self._apply(user_id, lambda lane: with_limits(lane, own, self._settings.limits, self._clock.now_ms()))
+        """Sets the user's own limits, None for the deployment's, in force from the next start on.
+
+        ConflictError if a waiting task would then be planned further ahead than its message surely lives.
+        """
+
+        def limited(lane: Lane) -> Lane:
+            now_ms = self._clock.now_ms()
+            changed = with_limits(lane, own, self._settings.limits, now_ms)
+            if changed.waiting and changed.planned[0] > now_ms + MAX_PLANNED_AHEAD_MS:
+                raise ConflictError("Limits too low for the backlog", _too_low(changed))
+            return changed
+
+        return self._apply(user_id, limited)
 
     def pause(self, user_id: str, until: int | None) -> LaneView:
         """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""
@@ -105,16 +122,23 @@ class Control:
         return self._apply(user_id, lambda lane: paused(lane, end, self._settings.limits, self._clock.now_ms()))
 
     def resume(self, user_id: str) -> LaneView:
-        """Ends the lane's pause; without one, only plans its waiting tasks anew."""
+        """Ends the lane's pause and throttling, and plans its waiting tasks anew."""
         return self._apply(user_id, lambda lane: resumed(lane, self._settings.limits, self._clock.now_ms()))
 
     def _apply(self, user_id: str, how: Callable[[Lane], Lane]) -> LaneView:
         lane = self._change(user_id, how)
-        if lane.head_receipt and lane.paused_until != FOREVER_MS:
-            self._queue.defer(lane.head_receipt, 0)  # the wait was computed from the old limits
-        if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLAIMED_AHEAD_MS:
+        if lane.paused_until != FOREVER_MS:
+            self._wake(lane)
+        if lane.starts and (now_ms := self._clock.now_ms()) < lane.starts[0] < now_ms + CLOCKS_DIFFER_MS:
             self._clock.sleep_until(lane.starts[0])  # claimed before the change, shortly ahead of its time
         return self._lane_view(lane)
+
+    def _wake(self, lane: Lane) -> None:
+        """Shows the lane's hidden head to the workers, and sends messages again that may be lost."""
+        if lane.head_receipt:
+            self._queue.defer(lane.head_receipt, 0)  # its wait was computed from the old limits
+        for task in tasks_to_send_again(lane, self._tasks, self._clock.now_ms()):
+            self._queue.send(task)
 
     def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
         lane = self._lanes.get(user_id)
@@ -144,3 +168,17 @@ class Control:
             self._tasks.get(lane.user_id, lane.running.task_id) if lane.is_leased(now_ms) and lane.running else None
         )
         return view_of_lane(lane, self._settings.limits, now_ms, newest)
+
+
+def _not_cancelled(state: TaskState) -> str:
+    if state is TaskState.QUEUED:
+        return "Its worker does not answer and may still run it. It can be cancelled between two attempts."
+    return f"It is {state.value}. Only a task that waits, is scheduled or is between two attempts can be cancelled."
+
+
+def _too_low(changed: Lane) -> str:
+    last = datetime.fromtimestamp(changed.planned[0] // 1000, timezone.utc).isoformat()
+    return (
+        f"The last of {changed.waiting} waiting tasks would start at {last}; allowed: limits with which all of them "
+        "start within 12 days. Cancel tasks first, or set higher limits."
+    )

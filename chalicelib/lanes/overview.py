@@ -1,4 +1,7 @@
-"""Lists lanes with the sums over them, for the dashboard. Reads only, at most MAX_RANKED lanes and MAX_TASKS tasks."""
+"""Lists lanes with the sums over them and the newest finished tasks, for the dashboard.
+
+Only reads: at most MAX_RANKED lanes, the newest task of MAX_TASKS of them, and TASKS_OF_LANE tasks of RECENT_LANES.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +9,7 @@ from msgspec import Struct
 
 from chalicelib.core.lane import Lane
 from chalicelib.core.ports import Clock, LaneDirectory
-from chalicelib.core.task import TaskRecord
+from chalicelib.core.task import TaskRecord, TaskState
 from chalicelib.core.views import LaneView, is_running, view_of_lane
 from chalicelib.settings import Settings
 
@@ -16,14 +19,19 @@ MAX_RANKED = 500
 MAX_TASKS = 200
 #: A lane's newest task is read if it started within this, milliseconds.
 RECENT_MS = 60_000
-#: Completions in an answer.
+#: Lanes whose newest tasks a request reads, one query each: those that started a task last, however long ago.
+RECENT_LANES = 12
+#: Newest tasks that are read of each of them.
+TASKS_OF_LANE = 20
+#: Newest finished tasks in an answer, and older failed ones beside them.
 MAX_COMPLETIONS = 20
+MAX_OLDER_FAILURES = 10
 #: Period over which starts per second are counted, milliseconds.
 RATE_MS = 10_000
 
 
 class Completion(Struct, frozen=True):
-    """A lane's newest task, after it finished."""
+    """A finished task."""
 
     record: TaskRecord
     #: milliseconds after its planned start; None if that was planned anew or a retry started the task
@@ -44,7 +52,7 @@ class Totals(Struct, frozen=True):
     running: int
     paused: int
     starts_per_second: float
-    #: the median of the newest completions, milliseconds after the planned start; None without completions
+    #: the median of the completions of the last minute, milliseconds after the planned start; None without any
     late_ms: int | None
     worst_late_ms: int | None
 
@@ -80,7 +88,7 @@ class Overview:
         )
         moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or lane.is_leased(now_ms)]
         records = self._records(moving[:MAX_TASKS])
-        completions = _newest(lanes, records)
+        completions = _newest(self._finished(lanes, records))
         complete = not after and not has_more and len(moving) <= MAX_TASKS
         return LanePage(
             lanes=[self._view(lane, records, now_ms) for lane in lanes[:limit]],
@@ -94,6 +102,21 @@ class Overview:
         """The newest started task of each lane, by id."""
         keys = [(lane.user_id, lane.running.task_id) for lane in lanes if lane.running]
         return {record.task.task_id: record for record in self._directory.tasks(keys)}
+
+    def _finished(self, lanes: Sequence[Lane], records: dict[str, TaskRecord]) -> Iterable[Completion]:
+        """The newest task of each lane in `records`, and the newest tasks of the lanes that started one last."""
+        found = {
+            (one.user_id, record.task.task_id): (one, record)
+            for one in lanes
+            if (record := _newest_record(one, records))
+        }
+        for lane in sorted(lanes, key=_moved_at, reverse=True)[:RECENT_LANES]:
+            if lane.running:
+                # Those that wait are newer than the task that started last, and may be many.
+                up_to = lane.running.task_id if lane.waiting else None
+                tasks = self._directory.newest_tasks(lane.user_id, up_to, TASKS_OF_LANE)
+                found |= {(lane.user_id, record.task.task_id): (lane, record) for record in tasks}
+        return [Completion(record, _late_ms(lane, record)) for lane, record in found.values() if record.outcome]
 
     def _view(self, lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> LaneView:
         return view_of_lane(lane, self._settings.limits, now_ms, _newest_record(lane, records))
@@ -116,13 +139,11 @@ def _is_running(lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> bool
     return newest is not None and is_running(lane, newest, now_ms)
 
 
-def _newest(lanes: Iterable[Lane], records: dict[str, TaskRecord]) -> list[Completion]:
-    found = [
-        Completion(record, _late_ms(lane, record))
-        for lane in lanes
-        if (record := _newest_record(lane, records)) and record.outcome
-    ]
-    return sorted(found, key=lambda completion: completion.at, reverse=True)[:MAX_COMPLETIONS]
+def _newest(finished: Iterable[Completion]) -> list[Completion]:
+    """The newest ones; failed ones stay in sight when others have finished since."""
+    ordered = sorted(finished, key=lambda completion: completion.at, reverse=True)
+    older = [one for one in ordered[MAX_COMPLETIONS:] if one.record.state is TaskState.FAILED]
+    return [*ordered[:MAX_COMPLETIONS], *older[:MAX_OLDER_FAILURES]]
 
 
 def _late_ms(lane: Lane, record: TaskRecord) -> int | None:
@@ -140,7 +161,7 @@ def _totals(
     now_ms: int,
     complete: bool,
 ) -> Totals:
-    late = sorted(one.late_ms for one in completions if one.late_ms is not None)
+    late = sorted(one.late_ms for one in completions if one.late_ms is not None and one.at > now_ms - RECENT_MS)
     return Totals(
         lanes=len(lanes),
         complete=complete,

@@ -4,7 +4,7 @@ Resolves the name itself and connects to the address that it checked, so a DNS r
 call has no effect. Each redirect is checked like a new call.
 """
 
-import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -21,22 +21,30 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from chalicelib.core.errors import DestinationError, PermanentError
+from chalicelib.outbound.addresses import is_public
 from chalicelib.outbound.destinations import Destination, destination
 
 MAX_REDIRECTS = 3
 #: Bytes of an answer's body that are kept; the rest is not read.
 MAX_BODY_BYTES = 16_384
+#: Addresses of one host that are tried, one after the other.
+MAX_ADDRESSES = 8
 TIMED_OUT = "the server did not answer in time"
 _REDIRECTS = {301, 302, 303, 307, 308}
 #: Headers that a redirect may carry to another origin; any other header may hold a secret.
 _HARMLESS = {"accept", "accept-language", "content-type", "user-agent"}
 #: Headers that describe the body and are dropped with it.
 _ABOUT_BODY = {"content-type", "content-encoding", "content-language"}
-#: Public IPv6 ranges, and the ranges that embed an IPv4 address (6to4, Teredo).
-_IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
-_IPV6_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
-#: Range that DNS64 uses for IPv4 addresses behind a translator (RFC 6052).
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class _WithoutUrls(logging.Filter):
+    """Drops urllib3's warning about a server's malformed headers: it has the called URL, whose query may be secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "url=" not in str(record.msg)
+
+
+logging.getLogger("urllib3.connection").addFilter(_WithoutUrls())
 
 
 class NotAllowedError(PermanentError):
@@ -55,19 +63,6 @@ class Answer(Struct, frozen=True):
     body: bytes
     #: the body exceeded MAX_BODY_BYTES
     is_cut: bool
-
-
-def is_public(address: str) -> bool:
-    """Whether the address is public and does not embed or translate to a private one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        elif ip in _NAT64:
-            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        elif ip not in _IPV6_PUBLIC or any(ip in tunnel for tunnel in _IPV6_TUNNELS):
-            return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
@@ -123,12 +118,10 @@ class Outbound(Struct, frozen=True):
     def _call_once(
         self, method: str, parsed: Destination, headers: Mapping[str, str], body: bytes, ends_at: float
     ) -> Answer:
-        address = self._address(parsed)
-        left = ends_at - monotonic()
-        if left <= 0:
-            raise CallFailedError(TIMED_OUT)
-        with _Deadline(left) as deadline:
-            pool = _pool(parsed, address, left, deadline)
+        connection = _connect(self._addresses(parsed), parsed, ends_at)
+        left = max(0.001, ends_at - monotonic())
+        with connection, _Deadline(left, connection) as deadline:
+            pool = _pool(parsed, connection, left)
             try:
                 response = pool.urlopen(
                     method,
@@ -146,7 +139,7 @@ class Outbound(Struct, frozen=True):
                     kept += chunk
                 response.close()
             except (HTTPError, HTTPException, OSError, ValueError) as error:
-                is_late = deadline.is_over or isinstance(error, urllib3.exceptions.TimeoutError)
+                is_late = deadline.is_over or isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
                 reason = TIMED_OUT if is_late else f"{type(error).__name__}: {error}"
                 raise CallFailedError(reason[:500]) from error
             finally:
@@ -156,26 +149,50 @@ class Outbound(Struct, frozen=True):
         lowered = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, lowered, kept[:MAX_BODY_BYTES], len(kept) > MAX_BODY_BYTES)
 
-    def _address(self, parsed: Destination) -> str:
-        """Returns the host's first address. Raises NotAllowedError unless all its addresses may be called."""
+    def _addresses(self, parsed: Destination) -> Sequence[str]:
+        """Returns the host's addresses, at most MAX_ADDRESSES. Raises NotAllowedError unless all may be called."""
         try:
             found = self.resolve(parsed.host, parsed.port)
         except (OSError, UnicodeError) as error:
             raise CallFailedError(f"the host {parsed.host!r} is not found: {error}") from error
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             if not self.allow_private and not self.is_public(address):
                 raise NotAllowedError(f"the host {parsed.host!r} has the address {address}, which is not public")
-        return addresses[0]
+        return addresses[:MAX_ADDRESSES]
+
+
+def _connect(addresses: Sequence[str], parsed: Destination, ends_at: float) -> socket.socket:
+    """Connects to the first address that accepts; each gets an equal share of the time that is left.
+
+    Raises CallFailedError with the reason of each address.
+    """
+    reasons: dict[str, str] = {}
+    for tried, address in enumerate(addresses):
+        share = (ends_at - monotonic()) / (len(addresses) - tried)
+        try:
+            connection = socket.create_connection((address, parsed.port), max(0.001, share))
+        except TimeoutError:
+            reasons[address] = TIMED_OUT
+        except OSError as error:
+            reasons[address] = (error.strerror or str(error)).lower()
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+    if set(reasons.values()) == {TIMED_OUT}:
+        raise CallFailedError(TIMED_OUT)
+    listed = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+    raise CallFailedError(f"the host {parsed.host!r} is not reachable: {listed or 'it has no address'}"[:500])
 
 
 class _Deadline:
     """Closes the connection at the deadline: a socket's own timeout restarts with each received byte."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, connection: socket.socket) -> None:
         self.is_over = False
         self._lock = threading.Lock()
-        self._watched: list[socket.socket] = []
+        # Duplicate the handle, since TLS takes over the original one.
+        self._watched: socket.socket | None = connection.dup()
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
@@ -186,47 +203,39 @@ class _Deadline:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         with self._lock:
-            for watched in self._watched:
-                watched.close()
-            self._watched.clear()
-
-    def watch(self, connection: socket.socket) -> None:
-        # Duplicate the handle, since TLS takes over the original one.
-        with self._lock:
-            self._watched.append(connection.dup())
+            if self._watched:
+                self._watched.close()
+            self._watched = None
 
     def _cut(self) -> None:
         with self._lock:
             self.is_over = True
-            for watched in self._watched:
+            if self._watched:
                 with suppress(OSError):
-                    watched.shutdown(socket.SHUT_RDWR)
+                    self._watched.shutdown(socket.SHUT_RDWR)
 
 
 def _pool(
-    parsed: Destination, address: str, timeout_seconds: float, deadline: _Deadline
+    parsed: Destination, connection: socket.socket, timeout_seconds: float
 ) -> urllib3.connectionpool.HTTPConnectionPool:
-    """Returns a connection pool that connects only to this address and obeys the deadline."""
+    """Returns a connection pool that has only this connection."""
+    connection.settimeout(timeout_seconds)
 
     class Plain(HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            connection = super()._new_conn()
-            deadline.watch(connection)
             return connection
 
     class Secure(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            connection = super()._new_conn()
-            deadline.watch(connection)
             return connection
 
     options: dict[str, Any] = {"timeout": urllib3.Timeout(total=timeout_seconds), "maxsize": 1}
     if parsed.scheme == "http":
-        plain = urllib3.HTTPConnectionPool(address, parsed.port, **options)
+        plain = urllib3.HTTPConnectionPool(parsed.host, parsed.port, **options)
         plain.ConnectionCls = Plain
         return plain
     secure = urllib3.HTTPSConnectionPool(
-        address,
+        parsed.host,
         parsed.port,
         server_hostname=parsed.host,
         assert_hostname=parsed.host,

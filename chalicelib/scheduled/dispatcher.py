@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.ports import Clock, ScheduledQueue, TaskQueue, TaskStore
@@ -21,15 +20,16 @@ from chalicelib.core.scheduled import (
     from_message,
     to_message,
 )
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
-from chalicelib.scheduled.callbacks import DeliveryFailure
-from chalicelib.submit.submission import Refused
-from chalicelib.submit.submitter import Submitter
+from chalicelib.scheduled.admission import AdmittedByAnother, DueAdmitter, Postponed
+from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.worker.finalizer import Finalizer
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
+#: Seconds for which a message is hidden while another dispatcher admits the tasks of its user.
+BUSY_SECONDS = 1
 #: A callback is retried after as many milliseconds as it is old, within these bounds,
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time at this age.
@@ -52,15 +52,15 @@ class ScheduledDispatcher:
         scheduled_queue: ScheduledQueue,
         tasks: TaskStore,
         queue: TaskQueue,
-        submitter: Submitter,
+        admitter: DueAdmitter,
         finalizer: Finalizer,
-        send_callback: Callable[[Callback], DeliveryFailure | None],
+        send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
     ) -> None:
         self._scheduled_queue = scheduled_queue
         self._tasks = tasks
         self._queue = queue
-        self._submitter = submitter
+        self._admitter = admitter
         self._finalizer = finalizer
         self._send_callback = send_callback
         self._clock = clock
@@ -82,8 +82,7 @@ class ScheduledDispatcher:
         if self._is_early(delivery, message.due_at):
             return False
         if isinstance(message, ScheduledTask):
-            self._admit(message)
-            return True
+            return self._admit(message, delivery)
         if isinstance(message, CancelScheduled):
             self._cancel(message.task)
             return True
@@ -96,39 +95,14 @@ class ScheduledDispatcher:
         self._scheduled_queue.defer(delivery.receipt, min(wait_ms // 1000, MAX_HIDDEN_SECONDS))
         return True
 
-    def _admit(self, scheduled: ScheduledTask) -> None:
-        """Admits the task to its lane: reserves its start, stores it, sends it.
-
-        The record is stored before the message is sent. So a cancellation before that finishes the task here, and one
-        after that finishes it in its lane, never both.
-        """
-        task = scheduled.task
-        record = self._tasks.get(task.user_id, task.task_id)
-        if record and self._is_admitted_or_finished(record):
-            return
-        now_ms = self._clock.now_ms()
-        reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms)
-        if isinstance(reserved, Refused):
-            self._postpone(scheduled, reserved.retry_at - now_ms)
-            return
-        seq, planned_at = reserved
-        # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
-        admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
-        if self._tasks.mark_admitted(admitted):
-            self._queue.send(admitted)
-            return
-        record = self._tasks.get(task.user_id, task.task_id)
-        if record:
-            self._is_admitted_or_finished(record)
-
-    def _is_admitted_or_finished(self, record: TaskRecord) -> bool:
-        """True if the task is admitted or finished. An admitted one is sent again, in case its message is missing.
-
-        A task that was cancelled after its admission is sent too: the worker that receives it logs the outcome.
-        """
-        if record.task.seq and record.state in (TaskState.QUEUED, TaskState.CANCELLED):
-            self._queue.send(replace(record.task, is_repeat=True))
-        return bool(record.outcome or record.task.seq)
+    def _admit(self, scheduled: ScheduledTask, delivery: ScheduledDelivery) -> bool:
+        outcome = self._admitter.admit(scheduled.task)
+        if isinstance(outcome, AdmittedByAnother):
+            self._scheduled_queue.defer(delivery.receipt, BUSY_SECONDS)
+            return False
+        if isinstance(outcome, Postponed):
+            self._postpone(scheduled, outcome.until - self._clock.now_ms())
+        return True
 
     def _postpone(self, scheduled: ScheduledTask, wait_ms: int) -> None:
         """Sends a new message, since the wait may take days, and SQS keeps a message for 14."""
@@ -149,6 +123,9 @@ class ScheduledDispatcher:
         failure = self._send_callback(callback)
         if failure is None:
             return True
+        if isinstance(failure, Busy):
+            self._scheduled_queue.defer(delivery.receipt, failure.wait_seconds)
+            return False
         age_ms = max(0, self._clock.now_ms() - callback.begun_at)
         if failure.is_final or age_ms >= TRIED_FOR_MS:
             reason = f"callback to {callback.url[:200]}: {failure.reason}"

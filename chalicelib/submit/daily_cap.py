@@ -19,10 +19,14 @@ class DailyCap:
         self._counts = counts
         self.per_day = per_day
 
-    def take(self, user_id: str, due_at: Sequence[int], now_ms: int) -> bool:
-        """Takes room for tasks due then, epoch ms, for all or none: False if one of the days is full."""
+    def take(self, user_id: str, due_at: Sequence[int], now_ms: int) -> int | None:
+        """Takes room for tasks due then, epoch ms, for all or none: None if one of the days is full.
+
+        Returns a number greater than that of each submit of this user that was answered before. With no times it takes
+        no room: for a repeat, whose first try has taken it.
+        """
         days = Counter(at // DAY_MS for at in due_at)
-        return not days or self._counts.add(user_id, now_ms // DAY_MS, days, self.per_day)
+        return self._counts.add(user_id, now_ms // DAY_MS, days, self.per_day)
 
     def give_back(self, user_id: str, due_at: Sequence[int], now_ms: int) -> None:
         """Gives back the room of tasks that were not scheduled after all."""

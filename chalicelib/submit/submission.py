@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from chalicelib.core.lane import FOREVER_MS, Lane, position_of
+from chalicelib.core.estimates import busy_ms, position_of
+from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import DEFAULT_TASK, Task
@@ -16,7 +17,14 @@ from chalicelib.settings import OverLimit
 MAX_TASKS = 100
 
 TaskName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["log"], description="One of the deployment's tasks.")
+    str,
+    Meta(
+        max_length=64,
+        examples=["log"],
+        description="One of the deployment's tasks.",
+        # Only described: the error for an unknown name lists the tasks, which helps more than a pattern.
+        extra_json_schema={"pattern": r"^[A-Za-z0-9._-]{1,64}$"},
+    ),
 ]
 Payload = Annotated[Any, Meta(description="Any JSON value; the task's function gets it.")]
 RunAt = Annotated[
@@ -44,7 +52,7 @@ Position = Annotated[
     int,
     Meta(
         description="0: the limits allow the task's start now, or it has started, or it is scheduled. "
-        "Otherwise its number in line: 1 for the first task that may not start now."
+        "Otherwise 1 + the tasks ahead of it, a running one and one between two attempts included."
     ),
 ]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -83,6 +91,8 @@ class Submission(Struct, frozen=True):
     is_bulk: bool = False
     #: where the client sees the API, such as `/prod`; locations in the answer begin with it
     base_path: str = ""
+    #: `over_limit` is the request's own preference, not the deployment's setting
+    is_preferred: bool = False
 
 
 class SubmittedTask(Struct, frozen=True):
@@ -93,7 +103,10 @@ class SubmittedTask(Struct, frozen=True):
     seq: Annotated[int, Meta(description="Its number in its lane; 0 while it is scheduled.")]
     position: Position
     planned_at: Annotated[int, Meta(description="The earliest start; while scheduled, the time to join the lane.")]
-    delay_ms: int
+    delay_ms: Annotated[
+        int,
+        Meta(description="Milliseconds until the expected start: the planned start, or the end of the tasks ahead."),
+    ]
     queued: Annotated[bool, Meta(description="It waits, for its limits or for its time.")]
     state: State
 
@@ -101,13 +114,14 @@ class SubmittedTask(Struct, frozen=True):
     def of(cls, task: Task, lane: Lane, limits: Limits, now_ms: int) -> "SubmittedTask":
         """lane: as the admission left it."""
         position = position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0
+        wait_ms = busy_ms(lane, task.seq, now_ms) if task.seq else 0
         return cls(
             task_id=task.task_id,
             user_id=task.user_id,
             seq=task.seq,
             position=position,
             planned_at=task.planned_at,
-            delay_ms=max(0, task.planned_at - now_ms),
+            delay_ms=max(wait_ms, task.planned_at - now_ms, 0),
             queued=position > 0 or not task.seq,
             state="queued",
         )
@@ -140,6 +154,11 @@ class Submitted(Struct, frozen=True):
         return self.lane.paused_until == FOREVER_MS
 
     @property
+    def ready_at(self) -> int:
+        """From when on another task may start, as far as the tasks of the lane say, epoch ms."""
+        return self.now_ms + busy_ms(self.lane, self.lane.admitted + 1, self.now_ms)
+
+    @property
     def last_admitted(self) -> SubmittedTask | None:
         """None when all tasks are scheduled."""
         return next((task for task in reversed(self.tasks) if task.seq), None)
@@ -158,3 +177,12 @@ class Refused(Struct, frozen=True):
     planned: tuple[int, ...]
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
+
+
+def task_ahead(lane: Lane, now_ms: int) -> str:
+    """Why a new task waits although its limits may allow its start, as half a sentence; empty if none is known."""
+    if lane.retrying:
+        return "A task of this user waits for its next attempt"
+    if busy_ms(lane, lane.started_seq + 1, now_ms):
+        return "A task of this user is running"
+    return ""

@@ -5,13 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
+from chalicelib.core.estimates import busy_ms
 from chalicelib.core.lane import FOREVER_MS, Lane
-from chalicelib.core.ports import LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
-from chalicelib.core.scheduled import ScheduledTask, delay_seconds
+from chalicelib.core.lane_changes import up_to_date
+from chalicelib.core.ports import DueTasks, LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
 
 
 class Submitter:
@@ -36,10 +38,11 @@ class Submitter:
         lock: Callable[[str], AbstractContextManager[None]] = lambda _user_id: nullcontext(),
         scheduled_queue: ScheduledQueue | None = None,
         daily_cap: DailyCap | None = None,
+        due_tasks: DueTasks | None = None,
     ) -> None:
         """lock: serialises this process's submits of one user, to save lost races; correctness does not rest on it.
 
-        scheduled_queue, daily_cap: None where no task is scheduled.
+        scheduled_queue, daily_cap, due_tasks: None where no task is scheduled.
         """
         self._lanes = lanes
         self._tasks = tasks
@@ -49,6 +52,7 @@ class Submitter:
         self._lock = lock
         self._scheduled_queue = scheduled_queue
         self._daily_cap = daily_cap
+        self._due_tasks = due_tasks
 
     def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
         """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled."""
@@ -56,7 +60,8 @@ class Submitter:
         if submission.tasks[0].due_at(now_ms) is not None:
             return self._schedule(submission, ids, is_repeat)
         with self._lock(user_id):
-            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0])
+            is_strict = submission.over_limit is OverLimit.REJECT
+            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict)
             admission = self._admit(write, ids, now_ms, submission.over_limit)
             if isinstance(admission, Refused):
                 return admission
@@ -75,8 +80,9 @@ class Submitter:
         ids_now = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
         scheduled_at = [at for at in due if at is not None]
         with self._lock(submission.user_id):
-            if refused := self._over_daily_cap(submission, scheduled_at, is_repeat):
-                return refused
+            number = self._take_room(submission, scheduled_at, is_repeat)
+            if isinstance(number, Refused):
+                return number
             first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
             admission = (
                 self._admit(first_guess, ids_now, now_ms, submission.over_limit)
@@ -88,6 +94,7 @@ class Submitter:
                 return admission
             tasks = _tasks(submission, ids, admission, is_repeat)
             self._create(tasks, is_repeat)
+            self._list_due(tasks, number)
             self._send(tasks)
         return self._submitted(admission.lane, tasks, now_ms)
 
@@ -104,13 +111,18 @@ class Submitter:
         return admission.first_seq, admission.planned[0]
 
     def _schedule(self, submission: Submission, ids: Sequence[str], is_repeat: bool) -> Submitted | Refused:
-        """As for a task that starts now, the message is sent first and the record stored second."""
+        """As for a task that starts now, the message is sent first and the record stored second.
+
+        It is listed last: whoever finds it in the list finds its record.
+        """
         [task] = tasks = _tasks(submission, ids, Admission((), Lane(submission.user_id)), is_repeat)
-        if refused := self._over_daily_cap(submission, [task.planned_at], is_repeat):
-            return refused
+        number = self._take_room(submission, [task.planned_at], is_repeat)
+        if isinstance(number, Refused):
+            return number
         lane = self._lanes.get(submission.user_id)
         self._send(tasks)
         self._tasks.create_if_absent(task)
+        self._list_due(tasks, number)
         return self._submitted(lane, tasks, submission.now_ms)
 
     def _admit(self, write: Write, ids: Sequence[str], now_ms: int, over_limit: OverLimit) -> Admission | Refused:
@@ -120,11 +132,15 @@ class Submitter:
             if isinstance(write, Written):
                 return self._reserved(write.lane, planned)
             self._retry.pause(tries)
-            admission = admit(write.lane, write.lane.limits_or(self._settings.limits), now_ms, ids[-1], len(ids))
-            if refused := self._refusal(write.lane, admission.planned[-1], now_ms, over_limit):
+            limits = write.lane.limits_or(self._settings.limits)
+            lane = up_to_date(write.lane, limits, now_ms)
+            admission = admit(lane, limits, now_ms, ids[-1], len(ids))
+            if refused := self._refusal(lane, admission, now_ms, over_limit):
                 return refused
-            planned = admission.planned
+            planned, has_new_plans = admission.planned, lane is not write.lane
             write = self._lanes.admit(write.lane, admission)
+            if has_new_plans and isinstance(write, Written) and write.lane.head_receipt:
+                self._queue.defer(write.lane.head_receipt, 0)  # its wait was computed from the old limits
         if isinstance(write, Written):
             return self._reserved(write.lane, planned)
         return self._refused(write.lane, "Too many submits of this user at the same time.", now_ms + 1000, now_ms)
@@ -151,15 +167,30 @@ class Submitter:
                 [(ScheduledTask(task), delay_seconds(task.planned_at, task.submitted_at)) for task in scheduled]
             )
 
+    def _list_due(self, tasks: Sequence[Task], number: int) -> None:
+        """Lists scheduled tasks in the order of their admission, before their submit is answered."""
+        due = [
+            DueTask(task.planned_at, number, index, task.task_id) for index, task in enumerate(tasks) if not task.seq
+        ]
+        if due:
+            assert self._due_tasks is not None, "this deployment schedules no tasks"
+            self._due_tasks.add(tasks[0].user_id, due)
+
     def _submitted(self, lane: Lane, tasks: Sequence[Task], now_ms: int) -> Submitted:
         limits = lane.limits_or(self._settings.limits)
         return Submitted(tuple(SubmittedTask.of(task, lane, limits, now_ms) for task in tasks), lane, limits, now_ms)
 
-    def _over_daily_cap(self, submission: Submission, due_at: Sequence[int], is_repeat: bool) -> Refused | None:
-        """Counts scheduled tasks, unless the first try has counted them; Refused when a day has no room for them."""
+    def _take_room(self, submission: Submission, due_at: Sequence[int], is_repeat: bool) -> int | Refused:
+        """Counts scheduled tasks, unless the first try has counted them; Refused when a day has no room for them.
+
+        Returns the number of the submit, which orders tasks that are due at one time.
+        """
         cap, user_id, now_ms = self._daily_cap, submission.user_id, submission.now_ms
-        if cap is None or is_repeat or cap.take(user_id, due_at, now_ms):
-            return None
+        if cap is None or not due_at:
+            return 0
+        number = cap.take(user_id, [] if is_repeat else due_at, now_ms)
+        if number is not None:
+            return number
         reason = (
             f"No more than {cap.per_day} tasks may be scheduled in one day (UTC), those that were cancelled included; "
             f"there is not enough room on {' or '.join(days_of(due_at))}."
@@ -170,20 +201,23 @@ class Submitter:
         if self._daily_cap and not is_repeat:
             self._daily_cap.give_back(submission.user_id, due_at, submission.now_ms)
 
-    def _refusal(self, lane: Lane, planned_at: int, now_ms: int, over_limit: OverLimit) -> Refused | None:
-        """planned_at: the last of the tasks' planned starts."""
-        longest_ms = self._settings.max_delay_ms
+    def _refusal(self, lane: Lane, admission: Admission, now_ms: int, over_limit: OverLimit) -> Refused | None:
+        """Decides by the last of the tasks to be admitted."""
+        longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
+        expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
             return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
-        if over_limit is OverLimit.REJECT and planned_at > now_ms:
-            return self._refused(lane, "The limit is reached, and waiting was not wanted.", planned_at, now_ms)
+        if over_limit is OverLimit.REJECT and expected_at > now_ms:
+            limit = "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
+            reason = f"{task_ahead(lane, now_ms) or limit}, and waiting was not wanted."
+            return self._refused(lane, reason, expected_at, now_ms)
         if planned_at - now_ms > longest_ms:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."
             return self._refused(lane, reason, planned_at - longest_ms, now_ms)
         return None
 
     def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int) -> Refused:
-        return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.planned)
+        return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.counted)
 
 
 def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_repeat: bool) -> list[Task]:

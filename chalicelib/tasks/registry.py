@@ -10,12 +10,13 @@ import logging
 import re
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from chalicelib.core.errors import PayloadError
-from chalicelib.core.task import DEFAULT_TASK, Json
+from chalicelib.core.task import DEFAULT_TASK, Json, with_integers
 
 Function = TypeVar("Function", bound=Callable[..., Json])
 
@@ -25,6 +26,8 @@ PAYLOAD_PARAMETER = "payload"
 CONTEXT_PARAMETER = "context"
 #: Upper bounds of a task's own options, in attempts and seconds.
 MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 900
+#: How msgspec's errors end that name a parameter's pattern, which clients need not be able to read.
+_REGULAR_EXPRESSION = re.compile(r"matching regex '.*'$", re.DOTALL)
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -56,18 +59,30 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     backoff_ms: int | None
     deadline_ms: int | None
     check: Callable[[Mapping[str, Any]], None] | None = None
+    #: part of Paceline: it can't crash or hang its process
+    is_built_in: bool = False
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
         try:
-            value = msgspec.convert({} if payload is None and not self.takes_whole else payload, self.payload_type)
+            value = self._converted({} if payload is None and not self.takes_whole else payload)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at `")
+            text = _REGULAR_EXPRESSION.sub("in the form that the task requires", text)
             raise PayloadError(text, _pointer(path.rstrip("`").partition("$")[2])) from error
         arguments = {PAYLOAD_PARAMETER: value} if self.takes_whole else msgspec.structs.asdict(value)
         if self.check:
             self.check(arguments)
         return arguments
+
+    def _converted(self, payload: Json) -> Any:
+        try:
+            return msgspec.convert(payload, self.payload_type)
+        except msgspec.ValidationError as error:
+            # A function that takes an integer also takes 2.0; one that takes any JSON value gets what was sent.
+            with suppress(msgspec.ValidationError):
+                return msgspec.convert(with_integers(payload), self.payload_type)
+            raise error
 
     def run(self, payload: Json, context: Context) -> Json:
         """Calls the function with a copy of the payload and returns its result.
@@ -92,6 +107,7 @@ class Registry:
         backoff_seconds: float | None = None,
         deadline_seconds: float | None = None,
         check: Callable[[Mapping[str, Any]], None] | None = None,
+        is_built_in: bool = False,
     ) -> Callable[[Function], Function]:
         """Registers the decorated function as the task `name`.
 
@@ -101,7 +117,8 @@ class Registry:
 
         attempts, backoff_seconds, deadline_seconds: None uses the deployment's setting.
         check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
-        PayloadError. Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
+        PayloadError. is_built_in: for Paceline's own tasks.
+        Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
         for an option out of range, for an async function, and for parameters that JSON cannot supply.
         """
         if not _TASK_NAME.fullmatch(name):
@@ -122,6 +139,7 @@ class Registry:
                 None if backoff_seconds is None else round(backoff_seconds * 1000),
                 None if deadline_seconds is None else round(deadline_seconds * 1000),
                 check,
+                is_built_in,
             )
             return function
 
@@ -194,6 +212,6 @@ registry = Registry()
 task = registry.task
 
 
-@task(DEFAULT_TASK)
+@task(DEFAULT_TASK, is_built_in=True)
 def log_completion(payload: Json) -> None:
     """Does nothing: the worker logs its completion, as for every task."""

@@ -334,8 +334,8 @@ function taskRow(cancel, changed) {
         if (stated) changed(task);
         stated = task.state;
       }
-      const isOver = task.started_at !== null && task.completed_at !== null;
-      setText(took, isOver ? shortSpanOf(task.completed_at - task.started_at) : "");
+      const hasRun = task.started_at !== null && task.completed_at !== null && task.state !== "cancelled";
+      setText(took, hasRun ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));

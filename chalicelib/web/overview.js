@@ -5,7 +5,9 @@ import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanO
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 
 const PER_PAGE = 25;
-const FEED = 12;
+const FEED = 20;
+const OLDER_FAILURES = 10;
+const FEED_SHOWS = `The ${FEED} tasks that finished last, and ${OLDER_FAILURES} that failed before them, of the lanes that were active last`;
 /** Milliseconds between two answers for each lane that the server read. */
 const MS_PER_LANE = 10;
 
@@ -52,7 +54,7 @@ export function overviewPage(frame) {
     el(
       "section",
       { class: "card", "aria-labelledby": "feed-title" },
-      el("div", { class: "bar" }, el("h2", { id: "feed-title", text: "Newest completions" })),
+      el("div", { class: "bar" }, el("h2", { id: "feed-title", text: "Newest completions" }), el("p", { class: "range", text: FEED_SHOWS })),
       el(
         "div",
         { class: "wide" },
@@ -136,8 +138,10 @@ export function overviewPage(frame) {
   function showFeed(newest) {
     for (const one of newest) completions.set(one.task_id, one);
     const shown = [...completions.values()].sort((a, b) => b.completed_at - a.completed_at);
-    for (const one of shown.slice(FEED)) completions.delete(one.task_id);
-    keyed(feed, shown.slice(0, FEED), (one) => one.task_id, completionRow);
+    const failures = shown.slice(FEED).filter((one) => one.state === "failed");
+    const kept = [...shown.slice(0, FEED), ...failures.slice(0, OLDER_FAILURES)];
+    for (const one of shown) if (!kept.includes(one)) completions.delete(one.task_id);
+    keyed(feed, kept, (one) => one.task_id, completionRow);
     noFeed.hidden = shown.length > 0;
   }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from chalicelib.core.claim import Start
-from chalicelib.core.limits import format_limits
+from chalicelib.core.lane import Lease
 from chalicelib.core.task import Outcome, Task, TaskState
 
 METRICS_NAMESPACE = "Paceline"
@@ -18,7 +18,8 @@ _METRIC_UNITS = {"run_ms": "Milliseconds", "late_ms": "Milliseconds"}
 def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[str, Any]:
     """The line without its metrics. start: the last claim; None if the task never started."""
     planned_at = start.planned_at if start else task.planned_at
-    starts = start.lane.running.starts if start and start.lane.running else ()
+    lease = start.lane.running if start else None
+    starts = _taken_starts(lease, outcome)
     first = starts[0] if starts else outcome.started_at
     return {
         "timestamp": outcome.completed_at,
@@ -33,15 +34,15 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "late_ms": None if first is None or outcome.started_at is None else first - planned_at,
         "attempt": outcome.attempts,
         **_result_or_error(outcome),
-        **_earlier_starts(starts, outcome),
-        **_own_limits(start),
+        **({"starts": list(starts[:-1])} if starts[:-1] else {}),
+        **_own_limits(lease, len(starts)),
     }
 
 
 def with_metrics(event: dict[str, Any], stage: str) -> dict[str, Any]:
     """The line with metrics in CloudWatch's embedded metric format, by stage. Never by user: each would cost."""
     values = {event["event"]: 1}
-    if event["started_at"] is not None:
+    if event["started_at"] is not None and event["event"] != "task_cancelled":
         values |= {"run_ms": event["completed_at"] - event["started_at"]}
     names = [*values, "late_ms"] if event["late_ms"] is not None else list(values)
     directive = {
@@ -59,11 +60,16 @@ def _result_or_error(outcome: Outcome) -> dict[str, Any]:
     return {"error": outcome.error} if outcome.error else {}
 
 
-def _earlier_starts(starts: tuple[int, ...], outcome: Outcome) -> dict[str, Any]:
-    """The starts of earlier attempts: they count against the limits too."""
-    earlier = [at for at in starts if outcome.started_at is None or at < outcome.started_at]
-    return {"starts": earlier} if earlier else {}
+def _taken_starts(lease: Lease | None, outcome: Outcome) -> tuple[int, ...]:
+    """The task's starts, the last attempt's last. A task that is given up has one more in its lease, never taken."""
+    last = outcome.started_at
+    return tuple(at for at in lease.starts if last is not None and at <= last) if lease else ()
 
 
-def _own_limits(start: Start | None) -> dict[str, Any]:
-    return {"limits": format_limits(start.lane.limits)} if start and start.lane.limits else {}
+def _own_limits(lease: Lease | None, count: int) -> dict[str, Any]:
+    """The own limits at the last start; those at each earlier start too where one was made under others."""
+    if lease is None or not any(lease.start_limits[:count]):
+        return {}
+    *earlier, last = (text or None for text in lease.start_limits[:count])
+    own = {"limits": last} if last else {}
+    return own if all(one == last for one in earlier) else {**own, "starts_limits": earlier}

@@ -1,26 +1,26 @@
 """Runs one attempt of a claimed task: calls its function, keeps its deadline, and decides between outcome and retry."""
 
-import json
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from msgspec import Struct
 
 from chalicelib.core.claim import Start
-from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter, UnavailableError
-from chalicelib.core.lane import Lease
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
+from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
-from chalicelib.core.task import Json, Outcome, Task, TaskState, describe, printable
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
 from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, Room, TaskRunner, Throttled, overdue
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 
 MAX_BACKOFF_MS = 3_600_000
 #: Throttlings of one task. They use no attempt, but each costs at least one receive, of which SQS allows 1,000.
 MAX_THROTTLES = 200
-#: Bytes of a result as JSON; with the largest payload it stays below the 400 KB of a DynamoDB item.
-MAX_RESULT_BYTES = 131_072
 
 
 class Retry(Struct, frozen=True):
@@ -29,14 +29,10 @@ class Retry(Struct, frozen=True):
     at: int
 
 
-class _Result(Struct, frozen=True):
-    value: Json
+class Ran(Struct, frozen=True):
+    """The task is finished; its function ran for `took_ms`."""
 
-
-class _Failure(Struct, frozen=True):
-    error: str
-    #: a retry cannot succeed
-    is_permanent: bool = False
+    took_ms: int
 
 
 class TaskExecutor:
@@ -50,8 +46,12 @@ class TaskExecutor:
         renewer: LeaseRenewer,
         finalizer: Finalizer,
         end_process: Callable[[], None],
+        runner: TaskRunner | None = None,
     ) -> None:
-        """end_process: called when a task passed its deadline, since nothing else stops a function."""
+        """end_process: called when a task in this process passed its deadline, since nothing else stops a function.
+
+        runner: that of `make run`; None calls the functions in this process.
+        """
         self._lanes = lanes
         self._tasks = tasks
         self._registry = registry
@@ -60,66 +60,75 @@ class TaskExecutor:
         self._renewer = renewer
         self._finalizer = finalizer
         self._end_process = end_process
+        self._here = InProcess()
+        self._runner = runner or self._here
 
-    def run(self, task: Task, start: Start) -> Retry | None:
-        """Runs the task's function once; None when the task is finished, its outcome logged and stored.
+    def room(self, task: Task) -> AbstractContextManager[Room | None]:
+        """Reserves the room that `run` needs, before the task's start is claimed; None if there is none now."""
+        definition = self._registry.get(task.name)
+        return nullcontext(self._here) if definition is None else self._runner.room(definition, self._deadline_ms(task))
+
+    def run(self, task: Task, start: Start, room: Room) -> Retry | Ran:
+        """Runs the task's function once; Ran when the task is finished, its outcome logged and stored.
 
         UnavailableError when it is finished and its outcome could not be logged or stored; the finalizer keeps it.
         """
         lease = start.lane.running
         assert lease is not None, "a start has a lease"
-        deadline_at = start.at + self._deadline_ms(task)
+        deadline_at = FOREVER_MS if room.ends_overdue else start.at + self._deadline_ms(task)
         expire = lambda: self._expire(task, start)  # noqa: E731
         with self._renewer.renewing(task.user_id, lease, deadline_at, expire) as running:
-            ended = self._call(task, start)
+            ended = self._call(task, start, lease, room)
         if running.is_expired:
             # The renewer's thread finalizes it; until that is stored, the message has to stay.
             raise UnavailableError(f"{task.task_id} ran out of time")
         return self._finish_or_retry(task, start, lease, ended)
 
+    def knows(self, task: Task) -> bool:
+        return task.name in self._registry
+
     def max_attempts(self, task: Task) -> int:
         definition = self._registry.get(task.name)
         return (definition and definition.max_attempts) or self._settings.max_attempts
 
-    def _finish_or_retry(
-        self, task: Task, start: Start, lease: Lease, ended: _Result | _Failure | RetryAfter
-    ) -> Retry | None:
+    def _finish_or_retry(self, task: Task, start: Start, lease: Lease, ended: Ended) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
-        if isinstance(ended, RetryAfter):
+        if isinstance(ended, Throttled):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
                 return self._throttle(task, lease, ended, now_ms)
-            ended = _Failure(f"throttled {MAX_THROTTLES} times, at last: {describe(ended)}", is_permanent=True)
-        if isinstance(ended, _Result):
+            ended = Failed(f"throttled {MAX_THROTTLES} times, at last: {ended.error}", is_permanent=True)
+        if isinstance(ended, Returned):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            self._finalizer.finish(task, start, outcome)
-            return None
+            return self._finish(task, start, outcome)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            self._finalizer.finish(task, start, outcome)
-            return None
+            return self._finish(task, start, outcome)
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
         self._lanes.release_lease(task.user_id, lease, retry.at)
         self._tasks.attempt_failed(task, start.attempt, ended.error)
         return retry
 
-    def _throttle(self, task: Task, lease: Lease, asked: RetryAfter, now_ms: int) -> Retry:
+    def _finish(self, task: Task, start: Start, outcome: Outcome) -> Ran:
+        """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
+        self._finalizer.finish(task, start, outcome)
+        lease, took_ms, now_ms = start.lane.running, outcome.completed_at - start.at, self._clock.now_ms()
+        if lease is not None and now_ms - start.at >= MARKED_AFTER_MS:
+            with suppress(UnavailableError):  # the lease ends by itself
+                self._lanes.end_lease(task.user_id, lease, now_ms, with_run_time(start.lane, took_ms).took_ms)
+        return Ran(took_ms)
+
+    def _throttle(self, task: Task, lease: Lease, asked: Throttled, now_ms: int) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
-        until = now_ms + round(asked.seconds * 1000)
-        self._lanes.throttle(task.user_id, lease, until, printable(asked.reason[:200]))
+        until = now_ms + min(round(asked.seconds * 1000), self._settings.max_throttle_ms)
+        self._lanes.throttle(task.user_id, lease, until, asked.reason)
         return Retry(until)
 
-    def _call(self, task: Task, start: Start) -> _Result | _Failure | RetryAfter:
-        if task.name not in self._registry:
-            return _Failure(f"there is no task {task.name!r} in this deployment", is_permanent=True)
-        try:
-            result = self._registry[task.name].run(task.payload, self._context(task, start))
-        except RetryAfter as asked:
-            return asked
-        except (PayloadError, PermanentError) as error:
-            return _Failure(describe(error), is_permanent=True)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is a failed attempt
-            return _Failure(describe(error))
-        return _checked(result)
+    def _call(self, task: Task, start: Start, lease: Lease, room: Room) -> Ended:
+        definition = self._registry.get(task.name)
+        if definition is None:
+            return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
+        context, deadline_ms = self._context(task, start), self._deadline_ms(task)
+        return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 
     def _context(self, task: Task, start: Start) -> Context:
         deadline_at, logger = start.at + self._deadline_ms(task), logging.getLogger(f"paceline.{task.name}")
@@ -131,10 +140,10 @@ class TaskExecutor:
 
     def _expire(self, task: Task, start: Start) -> None:
         """Fails a task that passed its deadline, without a retry: its function runs until the process has ended."""
-        error = f"it did not end within {self._deadline_ms(task) / 1000:g} s"
+        error = overdue(self._deadline_ms(task))
         now_ms = self._clock.now_ms()
         try:
-            self._finalizer.finish(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+            self._finish(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
         except UnavailableError:
             pass  # the next attempt decides
         finally:
@@ -144,14 +153,3 @@ class TaskExecutor:
         definition = self._registry[task.name]
         first_ms = self._settings.backoff_ms if definition.backoff_ms is None else definition.backoff_ms
         return int(min(first_ms * 2 ** (attempt - 1), MAX_BACKOFF_MS))
-
-
-def _checked(result: Json) -> _Result | _Failure:
-    """The result if it can be stored, else the failure that it is."""
-    try:
-        size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, TypeError, RecursionError) as error:
-        return _Failure(f"the result is not JSON: {describe(error)}", is_permanent=True)
-    if size > MAX_RESULT_BYTES:
-        return _Failure(f"the result has {size} bytes as JSON; allowed: at most {MAX_RESULT_BYTES}", is_permanent=True)
-    return _Result(result)

@@ -12,7 +12,7 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.ports import Clock, CompletionLog, ScheduledQueue, TaskQueue, TaskStore
 from chalicelib.core.scheduled import Callback
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Outcome, Task, TaskState, cancelled_outcome
 from chalicelib.worker.completion_event import completion_event, with_metrics
 from chalicelib.worker.lease_renewal import LeaseRenewer
 
@@ -64,10 +64,10 @@ class Finalizer:
         with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None):
             self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start)))
 
-    def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
-        """Finalizes a task that was cancelled before its start. outcome: as stored, None if it is not stored yet."""
-        outcome = outcome or Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0)
-        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, None)))
+    def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
+        """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
+        outcome = outcome or cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
     def give_up(self, task: Task, start: Start) -> None:
         """Fails a task of which each attempt lost its worker. start: the attempt that would be one too many."""

@@ -1,5 +1,9 @@
-"""Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process."""
+"""Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process.
 
+The first renewal, a second after the start, marks the task in its lane as running.
+"""
+
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,13 +11,17 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.lane import Lease
+from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
 from chalicelib.core.ports import Clock, LaneStore
 
-#: Milliseconds after its claim or its last renewal at which a lease is renewed.
+#: Milliseconds after which a failed renewal is tried again, and the longest pause of the renewer's thread.
+LOOK_AGAIN_MS = 1_000
+#: Milliseconds after its last renewal at which a lease is renewed.
 RENEW_AFTER_MS = 3_000
 #: Milliseconds for which a renewed lease is valid.
 RENEWED_LEASE_MS = 10_000
+
+log = logging.getLogger(__name__)
 
 
 class RunningTask(Struct):
@@ -45,7 +53,7 @@ class LeaseRenewer:
         self, user_id: str, lease: Lease, deadline_at: int, on_expired: Callable[[], None]
     ) -> Iterator[RunningTask]:
         """Renews the lease while the body runs; afterwards `is_expired` says whether the deadline passed first."""
-        running = RunningTask(user_id, lease, self._clock.now_ms() + RENEW_AFTER_MS, deadline_at, on_expired)
+        running = RunningTask(user_id, lease, self._clock.now_ms() + MARKED_AFTER_MS, deadline_at, on_expired)
         with self._lock:
             self._running[lease.token] = running
             self._start()
@@ -67,14 +75,23 @@ class LeaseRenewer:
         for task in due:
             self._renew(task, now_ms)
         for task in expired:
-            task.on_expired()
+            _expire(task)
 
     def _renew(self, task: RunningTask, now_ms: int) -> None:
         try:
             self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS)
+            task.renew_at = now_ms + RENEW_AFTER_MS
         except UnavailableError:
-            return  # the next round tries again
-        task.renew_at = now_ms + RENEW_AFTER_MS
+            task.renew_at = now_ms + LOOK_AGAIN_MS
+        except Exception:
+            log.exception("the lease of %s was not renewed", task.user_id)
+            task.renew_at = now_ms + LOOK_AGAIN_MS
+
+    def _pause_ms(self) -> int:
+        """Until the next renewal, at most LOOK_AGAIN_MS: no lease that begins meanwhile is due earlier."""
+        with self._lock:
+            next_at = min((task.renew_at for task in self._running.values()), default=FOREVER_MS)
+        return max(0, min(next_at - self._clock.now_ms(), LOOK_AGAIN_MS))
 
     def _start(self) -> None:
         if self._in_background and self._thread is None:
@@ -84,9 +101,16 @@ class LeaseRenewer:
     def _run(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(1.0)
+            pause.wait(self._pause_ms() / 1000)
             self.renew_due()
             with self._lock:
                 if not self._running:
                     self._thread = None
                     return
+
+
+def _expire(task: RunningTask) -> None:
+    try:
+        task.on_expired()
+    except Exception:  # one task's end must not keep the others from being renewed
+        log.exception("a task of %s that passed its deadline was not finished", task.user_id)

@@ -7,14 +7,13 @@ conditional write refuses a start that the lane does not allow.
 from msgspec import Struct
 
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import LEASE_MS, Lane
 from chalicelib.core.limits import Limits
-from chalicelib.core.task import Task, TaskRecord
+from chalicelib.core.recovery import is_open
+from chalicelib.core.task import Task, TaskRecord, TaskState
 
 #: Milliseconds before its time at which a start is claimed, so that the write's duration makes no start late.
 LEAD_MS = 150
-#: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
-LEASE_MS = 10_000
 #: Milliseconds, from its own submit, for which a task waits for a predecessor that is in no record.
 GAP_GRACE_MS = 2_000
 #: Milliseconds between two looks for that predecessor.
@@ -78,7 +77,9 @@ class Skip(Struct, frozen=True):
 
 
 class DropCancelled(Struct, frozen=True):
-    """Log that the task was cancelled, and take it out of the lane."""
+    """Log that the task was cancelled, and take it out of the lane. `last`: its last attempt, None before the first."""
+
+    last: Start | None = None
 
 
 class GiveUp(Struct, frozen=True):
@@ -124,7 +125,8 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
         if not facts.is_record_read:
             return ReadRecord()
         if facts.record and facts.record.outcome:
-            return Skip()
+            may_be_unlogged = facts.record.state is TaskState.CANCELLED and not facts.is_lane_fresh
+            return ReadLane() if may_be_unlogged else Skip()
     return _claim_or_wait(facts, task, now_ms, rules, token, out_of_order)
 
 
@@ -137,7 +139,7 @@ def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step 
         return ReadLane()
     if facts.predecessors is None:
         return ReadPredecessors(gap)
-    unfinished = tuple(record.task for record in facts.predecessors if not record.outcome)
+    unfinished = tuple(record.task for record in facts.predecessors if is_open(record, lane))
     if unfinished:
         return RunFirst(unfinished)
     are_all_finished = len(facts.predecessors) > gap.last - gap.first
@@ -157,7 +159,7 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order)
     decision = claim(lane, candidate, lane.limits_or(rules.default_limits), now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled):
-        return DropCancelled()
+        return DropCancelled(_last_attempt(lane, task))
     if isinstance(decision, Start) and facts.is_served:
         decision = Wait(now_ms + SERVED_POLL_MS)
     is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
@@ -171,3 +173,10 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
         return WaitUntil(decision.at, decision.at - LEAD_MS)
     is_next = decision.attempt == 1 and decision.lane.started_seq == task.seq
     return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)
+
+
+def _last_attempt(lane: Lane, task: Task) -> Start | None:
+    lease = lane.lease_of(task.task_id)
+    if lease is None or not lease.starts:
+        return None
+    return Start(lease.starts[-1], lease.attempt, min(task.planned_at, lease.starts[0]), lane)

@@ -21,10 +21,13 @@ from chalicelib.core import visibility
 from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
 from chalicelib.settings import Settings
+from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.next_step import (
@@ -49,6 +52,17 @@ from chalicelib.worker.next_step import (
 MAX_DEFERRAL_SECONDS = 3_600
 #: Milliseconds of wait from which on the lane stores the hidden message's receipt, so that a resume can wake it.
 SAVE_RECEIPT_AFTER_MS = 3_000
+#: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
+#: have been updated before this worker.
+UNKNOWN_FOR_MS = 300_000
+#: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
+#: the message, allow eight hours.
+NO_ROOM_MS = 30_000
+#: Age of a message, in milliseconds, from which on a worker that hides it sends the lane's last task again, since SQS
+#: deletes messages after 14 days.
+SEND_AGAIN_AFTER_MS = 12 * 24 * 3_600_000
+#: Milliseconds after which it does so again.
+SEND_AGAIN_EVERY_MS = 12 * 3_600_000
 #: Lanes that a worker remembers, so that most claims succeed with their first write.
 LANES_REMEMBERED = 10_000
 
@@ -60,6 +74,8 @@ class Delivery(Struct, frozen=True):
     receipt: str
     user_id: str
     message_id: str
+    #: epoch ms
+    sent_at: int
 
 
 class Done(Struct, frozen=True):
@@ -169,31 +185,42 @@ class Worker:
         if self._finalizer.is_pending(task):
             self._finalizer.finalize_pending(task)
             return self._drop_from_lane(task)
-        rules = Rules(self._settings.limits, self._executor.max_attempts(task))
-        step = self._decide(job.facts, task, self._clock.now_ms(), rules, job.token, job.out_of_order)
+        step = self._next_step(job)
         match step:
             case ReadLane():
                 self._read_lane(job)
             case ReadRecord():
                 job.facts = replace(job.facts, record=self._tasks.get(task.user_id, task.task_id), is_record_read=True)
             case ReadPredecessors(gap):
-                found = self._tasks.between(task.user_id, gap.first, gap.last)
+                newest = max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
+                found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found))
             case RunFirst(predecessors):
                 jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]
             case WaitUntil():
                 return self._wait(step, job)
+            case Claim() if self._may_be_known_soon(task):
+                return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
             case Claim():
-                return self._claim_and_run(step, job)
+                return self._run_in_room(step, job)
             case Skip():
                 return Done()
-            case DropCancelled():
-                self._finalizer.cancel(task)
+            case DropCancelled(last):
+                self._finalizer.cancel(task, last=last)
                 return self._drop_from_lane(task)
             case GiveUp(start):
                 self._finalizer.give_up(task, start)
                 return Done()
         return None
+
+    def _may_be_known_soon(self, task: Task) -> bool:
+        """True if the task's name is unknown here, and the task so new that a newer worker may know it."""
+        wanted_at = max(task.submitted_at, task.planned_at)
+        return not self._executor.knows(task) and self._clock.now_ms() < wanted_at + UNKNOWN_FOR_MS
+
+    def _next_step(self, job: _Job) -> Step:
+        rules = Rules(self._settings.limits, self._executor.max_attempts(job.task))
+        return self._decide(job.facts, job.task, self._clock.now_ms(), rules, job.token, job.out_of_order)
 
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""
@@ -204,7 +231,17 @@ class Worker:
             self._read_lane(job)
         return None
 
-    def _claim_and_run(self, step: Claim, job: _Job) -> Handled | None:
+    def _run_in_room(self, claim: Claim, job: _Job) -> Handled | None:
+        """Reserves the room that the run needs, then claims the start; without room the start is not claimed."""
+        decided_ms = self._clock.now_ms()
+        with self._executor.room(job.task) as room:
+            if room is None:
+                return Deferred(self._clock.now_ms() + NO_ROOM_MS)
+            # A start can't be dated back, so a decision that had to wait for room is made again.
+            step = claim if self._clock.now_ms() == decided_ms else self._next_step(job)
+            return self._claim_and_run(step, job, room) if isinstance(step, Claim) else None
+
+    def _claim_and_run(self, step: Claim, job: _Job, room: Room) -> Handled | None:
         """None if the claim was refused: the job then has the lane as it is."""
         task, start = job.task, step.start
         with self._presence.serving(job.token):
@@ -213,8 +250,11 @@ class Worker:
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
-            retry = self._executor.run(task, start)
-        return Deferred(retry.at) if isinstance(retry, Retry) else Done()
+            ended = self._executor.run(task, replace(start, lane=write.lane), room)
+        if isinstance(ended, Retry):
+            return Deferred(ended.at, job.facts.lane)
+        self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
+        return Done()
 
     def _claim(self, step: Claim, job: _Job) -> Write:
         if step.is_fast:
@@ -232,7 +272,17 @@ class Worker:
             return True
         write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
         job.facts = self._fresh_facts(job.task, write.lane)
+        if isinstance(write, Written):
+            self._outlive(delivery, write.lane)
         return isinstance(write, Written)
+
+    def _outlive(self, delivery: Delivery, lane: Lane) -> None:
+        """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
+        now_ms = self._clock.now_ms()
+        age_ms = now_ms - delivery.sent_at
+        if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
+            for task in tasks_to_send_again(lane, self._tasks, now_ms):
+                self._queue.send(task)
 
     def _drop_from_lane(self, task: Task) -> Done:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""
@@ -257,7 +307,10 @@ class Worker:
         return lease is not None and self._presence.is_served(lease.token)
 
     def _remember(self, lane: Lane) -> Lane:
-        self._remembered.pop(lane.user_id, None)
+        """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""
+        known = self._remembered.pop(lane.user_id, None)
+        if known and known.took_ms and known.started == lane.started:
+            lane = replace(lane, took_ms=known.took_ms)
         self._remembered[lane.user_id] = lane
         if len(self._remembered) > LANES_REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)), None)

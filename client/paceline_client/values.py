@@ -142,6 +142,8 @@ class Lane:
     throttled_reason: str | None
     #: the newest starts, newest first
     starts: tuple[int, ...]
+    #: a start in the future, recorded by a worker with a wrong clock, which a resume corrects; None without one
+    start_ahead_at: int | None
     #: all starts ever taken, retries included
     started: int
     #: all tasks ever admitted

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,9 +18,9 @@ from infra.deploy.artifacts import Artifacts
 from infra.deploy.errors import DeployError, explained
 from infra.deploy.leftovers import delete_leftovers
 from infra.deploy.package import package
-from infra.deploy.stages import GUARDED_STAGES, Stage, function_settings, read_stage
+from infra.deploy.stages import Stage, function_settings, read_stage
 from infra.environment import aws_environment, environment
-from infra.stack import StackError, delete_stack, deploy_stack, stack_name, stack_resources
+from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources
 
 #: SAM creates roles, and CloudFormation runs it on the template.
 _CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
@@ -85,17 +85,25 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
 
 
 def _destroy(stage: Stage, env: Mapping[str, str]) -> None:
-    if stage.name in GUARDED_STAGES and env.get("DESTROY") != stage.name:
+    if stage.is_guarded and env.get("DESTROY") != stage.name:
         raise DeployError(f"this deletes all tasks of stage {stage.name}", f"confirm with DESTROY={stage.name}")
     account = _account(env)
     _say(f"Destroying stage {stage.name} in {account}")
     with _step("the stack", account):
+        if stage.is_guarded:
+            _end_protection(account, stage)
         delete_stack(account.client("cloudformation"), stack_name(stage.name))
         _say(f"deleted stack {stack_name(stage.name)}")
         for name in delete_leftovers(account, stage):
             _say(f"deleted {name}, which the stack left behind")
         Artifacts(account, stage).delete()
     _say(f"Destroyed stage {stage.name}; nothing is left")
+
+
+def _end_protection(account: Account, stage: Stage) -> None:
+    client = account.client("dynamodb")
+    with suppress(client.exceptions.ResourceNotFoundException):
+        client.update_table(TableName=stage.full_name, DeletionProtectionEnabled=False)
 
 
 def _require_python() -> None:
@@ -109,7 +117,7 @@ def _require_python() -> None:
 
 def _refuse_former_deployment(account: Account, stage: Stage) -> None:
     """DeployError if an earlier version deployed the functions outside of the stack, which then can't create them."""
-    if "APIHandler" in stack_resources(account.client("cloudformation"), stack_name(stage.name)):
+    if DEPLOYED in stack_resources(account.client("cloudformation"), stack_name(stage.name)):
         return
     names = [found["FunctionName"] for found in _functions(account)]
     if stage.full_name in names:

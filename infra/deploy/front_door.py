@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +30,34 @@ class GatewayResponse:
             f'{{"type":"about:blank","title":{json.dumps(self.title)},{status}"detail":$context.error.messageString}}'
         )
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Returns the headers; API Gateway requires quotes around constant values."""
-        headers = {
-            "Access-Control-Allow-Origin": "'*'",
-            "Access-Control-Expose-Headers": "'Retry-After'",
+    def headers(self, origins: Sequence[str]) -> dict[str, str]:
+        """Returns the headers; API Gateway requires quotes around constant values.
+
+        origins: those whose pages may call, as CORS_ORIGINS lists them.
+        """
+        headers = _cors_headers(origins) | {
+            "Cache-Control": "'no-store'",
             "Content-Type": "'application/problem+json'",
+            "X-Content-Type-Options": "'nosniff'",
         }
         if self.status == 401:
             headers["WWW-Authenticate"] = "'Bearer'"
         return headers | ({"Retry-After": f"'{self.retry_after}'"} if self.retry_after else {})
+
+
+def _cors_headers(origins: Sequence[str]) -> dict[str, str]:
+    """API Gateway can't choose from a list: with several origins each reads these errors, which hold no data."""
+    if not origins:
+        return {}
+    if len(origins) > 1:
+        return _cors_headers(["*"]) | {
+            "Access-Control-Allow-Origin": "method.request.header.Origin",
+            "Vary": "'Origin'",
+        }
+    return {
+        "Access-Control-Allow-Origin": f"'{origins[0]}'",
+        "Access-Control-Expose-Headers": "'Retry-After,WWW-Authenticate'",
+    }
 
 
 #: Specific response types first; the defaults apply to all others.
@@ -65,10 +83,10 @@ GATEWAY_RESPONSES = (
 )
 
 
-def front_door(stage: Stage) -> dict[str, Any]:
+def front_door(stage: Stage, origins: Sequence[str]) -> dict[str, Any]:
     """Returns the properties of the SAM template's API."""
     return {
-        "GatewayResponses": {response.kind: _as_property(response) for response in GATEWAY_RESPONSES},
+        "GatewayResponses": {response.kind: _as_property(response, origins) for response in GATEWAY_RESPONSES},
         "MethodSettings": [
             {
                 "ResourcePath": "/*",
@@ -80,9 +98,9 @@ def front_door(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _as_property(response: GatewayResponse) -> dict[str, Any]:
+def _as_property(response: GatewayResponse, origins: Sequence[str]) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "ResponseParameters": {"Headers": response.headers},
+        "ResponseParameters": {"Headers": response.headers(origins)},
         "ResponseTemplates": {"application/json": response.body},
     }
     return properties | ({"StatusCode": response.status} if response.status else {})

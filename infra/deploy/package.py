@@ -15,6 +15,7 @@ from typing import Any
 
 from chalice.package import YAMLTemplateSerializer
 
+from chalicelib.settings import Auth, auth_of, cors_origins_of
 from infra.deploy.errors import DeployError
 from infra.deploy.front_door import front_door
 from infra.deploy.project import project_folder
@@ -40,15 +41,16 @@ def package(
 ) -> Path:
     """Writes `sam.json` and `deployment.zip` to `out`; returns the template's path. DeployError if Chalice fails.
 
-    The package fits every account and region. is_local: for LocalStack, which runs functions on this
-    machine's processor, and refuses references to resources that SAM adds. with_requirements=False skips downloads: the package is complete except for its dependencies.
+    The package fits every account and region. is_local: for LocalStack, which runs functions on this machine's
+    processor, and refuses references to resources that SAM adds. with_requirements=False skips downloads: the package
+    is complete except for its dependencies.
     """
     architecture = "x86_64" if is_local else ARCHITECTURE
     with project_folder(stage.name, settings, architecture) as folder:
         if not with_requirements:
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
-        merge.write_text(json.dumps(merge_template(stage, has_authorizer=settings.get("AUTH") == "jwt")))
+        merge.write_text(json.dumps(merge_template(stage, settings)))
         # -B: otherwise the import would write bytecode into the folder that is packaged.
         command = [sys.executable, "-B", "-c", _CHALICE, "package", "--stage", stage.name, "--template-format", "json"]
         # Chalice requires a region, although it does not appear in the template.
@@ -75,7 +77,7 @@ def read_stack_template() -> dict[str, Any]:
     return template
 
 
-def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, Any]:
+def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     """Returns the template merged over Chalice's: the stack, and the references between both.
 
     It relies on Chalice's undocumented resource names; a test checks them.
@@ -84,14 +86,15 @@ def merge_template(stage: Stage, *, has_authorizer: bool = False) -> dict[str, A
     template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
     template["Parameters"]["LateMs"]["Default"] = stage.late_ms
+    template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"] |= {
-        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
-        "Worker": _triggered(stage, "worker", variables),
-        "Scheduled": _triggered(stage, "scheduled", variables),
-        "RestAPI": {"Properties": {"TracingEnabled": True, **front_door(stage)}},
+        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup", "Worker", "Scheduled"], variables),
+        "Worker": _triggered("worker", stage.maximum_concurrency, variables),
+        "Scheduled": _triggered("scheduled", stage.scheduled_concurrency, variables),
+        "RestAPI": {"Properties": front_door(stage, cors_origins_of(settings))},
     }
-    if has_authorizer:
+    if auth_of(settings) is Auth.JWT:
         template["Resources"]["Authorizer"] = {
             "DependsOn": ["AuthorizerLogGroup"],
             "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},
@@ -111,6 +114,9 @@ def _published(template: dict[str, Any]) -> dict[str, Any]:
     for resource in published["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"] |= PUBLISHED
+    # It sends messages into the queue that triggers it. Without this Lambda drops the 16th in such a chain.
+    published["Resources"]["Scheduled"]["Properties"]["RecursiveLoop"] = "Allow"
+    for resource in published["Resources"].values():
         if resource["Type"] == "AWS::Lambda::Permission":
             name = resource["Properties"]["FunctionName"]
             function = name["Ref"] if "Ref" in name else name["Fn::GetAtt"][0]
@@ -125,9 +131,9 @@ def _function(name: str, depends_on: list[str], variables: Mapping[str, Any]) ->
     return {"DependsOn": depends_on, "Properties": properties}
 
 
-def _triggered(stage: Stage, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+def _triggered(name: str, maximum_concurrency: int, variables: Mapping[str, Any]) -> dict[str, Any]:
     function = _function(f"paceline-${{Stage}}-{name}", [f"{name.title()}LogGroup"], variables)
-    trigger = {"Properties": event_source_mapping(stage.maximum_concurrency)}
+    trigger = {"Properties": event_source_mapping(maximum_concurrency)}
     function["Properties"]["Events"] = {f"{name.title()}SqsEventSource": trigger}
     return function
 

@@ -21,7 +21,8 @@ API = "api_handler"
 #: Settings that functions get from the environment; others (LOG_DIR, PORT, ...) apply to this machine only.
 PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
-    *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET"),
+    "MAX_THROTTLE",
+    *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET", "CORS_ORIGINS"),
 )
 #: Secrets, each with the Chalice names of the functions that get it.
 SECRETS = {"WEBHOOK_SECRET": ("worker", "scheduled")}
@@ -43,8 +44,10 @@ class Stage:
     log_retention_days: int
     #: lateness, in milliseconds, that raises the alarm
     late_ms: int
-    #: concurrent workers; the rest of the account's concurrency stays for the API and other functions
+    #: concurrent workers at most; the rest of the account's concurrency stays for the API and other functions
     maximum_concurrency: int
+    #: the same of the function for scheduled tasks and callbacks
+    scheduled_concurrency: int
     #: API Gateway's throttling: requests per second, and burst size
     throttling_rate: int
     throttling_burst: int
@@ -54,13 +57,14 @@ class Stage:
         """Prefix of the names of all the stage's resources."""
         return f"paceline-{self.name}"
 
+    @property
+    def is_guarded(self) -> bool:
+        """True if it must not be deleted or opened to all by mistake."""
+        return self.name in GUARDED_STAGES
+
     def function_name(self, function: str) -> str:
         """Returns the function's name on AWS, as Chalice, the template and the policies form it."""
         return self.full_name if function == API else f"{self.full_name}-{function}"
-
-    def role_name(self, function: str) -> str:
-        """Returns the name of the function's role, as Chalice forms it."""
-        return f"{self.full_name}-{function}"
 
 
 def read_config() -> dict[str, Any]:

@@ -48,6 +48,17 @@ def test_lanes_move_and_their_pictures_have_words(window: Window, open_system: P
     window.shoot("lanes-light")
 
 
+def test_newest_completions_are_tasks_and_say_which(window: Window, open_system: Paceline, user: str) -> None:
+    submit(open_system, user, 3)
+    open_system.wait_for_completions(3, user)
+    page = window.go()
+    rows = page.locator(".feed tbody tr", has_text=user)
+    expect(rows).to_have_count(3)
+    expect(rows.locator("td:nth-child(4)")).to_have_text(["3", "2", "1"])
+    expect(page.locator("section", has_text="Newest completions")).to_contain_text("10 that failed before")
+    window.shoot("completions")
+
+
 def test_users_are_found_and_their_pages_opened_by_keyboard_alone(
     window: Window, open_system: Paceline, user: str
 ) -> None:

@@ -50,6 +50,8 @@ def _report(console: Console, outcome: Handled) -> None:
         ("acknowledged", verdict.acknowledged),
         ("completed", verdict.completed),
         ("failed", verdict.failed),
+        ("of these submitted to crash", verdict.crashed),
+        ("innocent failures", len(verdict.innocent_failures)),
         ("cancelled", verdict.cancelled),
         ("lost", len(verdict.lost)),
         ("twice, without a dead worker", len(verdict.twice)),

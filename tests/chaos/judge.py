@@ -32,6 +32,10 @@ class Verdict:
     #: windows with more starts than the limits allow, and runs begun before the logged start
     early: list[str]
     out_of_order: list[str]
+    #: failed tasks that were not submitted to fail
+    innocent_failures: list[str]
+    #: failed tasks that were
+    crashed: int
     after_a_death: int
     #: outcomes logged twice: a worker died or AWS failed between log and store
     logged_twice: int
@@ -48,6 +52,7 @@ class Verdict:
             "run though cancelled": self.run_though_cancelled,
             "early": self.early,
             "order broken": self.out_of_order,
+            "innocent failures": self.innocent_failures,
             "wrong answers": self.wrong_answers,
         }
         return {kind: found for kind, found in kinds.items() if found}
@@ -64,6 +69,7 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) 
         by_task[end.task_id].append(end)
     told_cancelled = [task_id for task_id, task in ledger.tasks.items() if task.cancelled]
     words = [end.word for task_id, (end, *_) in by_task.items() if task_id in ledger.tasks]
+    failed = [end for task_id, (end, *_) in by_task.items() if task_id in ledger.tasks and end.word == "failed"]
     late = [end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]
     return Verdict(
         submitted=ledger.submitted,
@@ -77,6 +83,8 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) 
         run_though_cancelled=[task_id for task_id in told_cancelled if runs.by_task.get(task_id)],
         early=[*_too_fast(ends), *_before_their_start(by_task, runs, skew_ms)],
         out_of_order=_out_of_order(ledger, runs, skew_ms),
+        innocent_failures=[end.task_id for end in failed if not ledger.tasks[end.task_id].crashes],
+        crashed=sum(ledger.tasks[end.task_id].crashes for end in failed),
         after_a_death=len(runs.after_a_death),
         logged_twice=sum(len(known) > 1 for known in by_task.values()),
         worst_late_ms=max(late, default=0),

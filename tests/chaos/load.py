@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 #: Longest answer in seconds: API Gateway's timeout.
 MAX_ANSWER_SECONDS = 29.0
+#: How a task of `crash` goes wrong.
+CRASHES = ("exit", "kill", "segfault", "swallow", "hang", "search")
 ALLOWED = {200, 202, 409, 429, 503}
 
 
@@ -28,6 +30,8 @@ class Acknowledged:
     seq: int
     #: epoch ms at which the client had the answer
     answered_at: float
+    #: it was submitted to fail
+    crashes: bool = False
     cancelled: bool = False
 
 
@@ -47,8 +51,12 @@ class Ledger:
 class Client(threading.Thread):
     """One user that sends one request after another."""
 
-    def __init__(self, port: int, user_id: str, ledger: Ledger, seed: str, pause_seconds: float) -> None:
+    def __init__(
+        self, port: int, user_id: str, ledger: Ledger, seed: str, pause_seconds: float, *, crashes: bool = False
+    ) -> None:
+        """crashes: it submits only tasks that end their process."""
         super().__init__(daemon=True)
+        self._crashes = crashes
         self._port = port
         self._user = user_id
         self._ledger = ledger
@@ -62,7 +70,10 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(self._random.uniform(0.2, 1.8) * self._pause):
-            self._random.choices((self._one, self._one_with_key, self._many, self._cancel), (5, 3, 1, 1))[0]()
+            if self._crashes:
+                self._crash()
+            else:
+                self._random.choices((self._one, self._one_with_key, self._many, self._cancel), (5, 3, 1, 1))[0]()
 
     def _one(self) -> None:
         with self._ledger.lock:
@@ -92,6 +103,13 @@ class Client(threading.Thread):
                 with self._ledger.lock:
                     self._ledger.tasks[task_id].cancelled = True
 
+    def _crash(self) -> None:
+        """A task that ends its process, beside which all others have to go on."""
+        with self._ledger.lock:
+            self._ledger.submitted += 1
+        how = self._random.choice(CRASHES)
+        self._submit("/api/v1/task", {"user_id": self._user, "task": "crash", "payload": {"how": how}}, {})
+
     def _task(self) -> dict[str, Any]:
         milliseconds = self._random.choices((0, 300, 4000), (16, 6, 1))[0]
         return {
@@ -108,7 +126,9 @@ class Client(threading.Thread):
             for task in submitted:
                 if task.get("task_id"):
                     self._mine.append(task["task_id"])
-                    self._ledger.tasks[task["task_id"]] = Acknowledged(self._user, task["task_id"], task["seq"], now_ms)
+                    self._ledger.tasks[task["task_id"]] = Acknowledged(
+                        self._user, task["task_id"], task["seq"], now_ms, self._crashes
+                    )
         return status in (202, 429)
 
     def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:

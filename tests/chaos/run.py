@@ -16,6 +16,8 @@ from tests.chaos.system import System
 
 #: Seconds without a new outcome after which open tasks count as lost: longer than leases, deferrals and restarts.
 QUIET_SECONDS = 75
+#: Further users, all of whose tasks end their process.
+CRASHING_USERS = 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ def run_chaos(
         _wait(lambda: system.is_ready, 130, system.keep_up)
         clients = [
             Client(system.paceline.port, f"user-{n}", ledger, f"{seed} {n}", pause_seconds) for n in range(users)
+        ]
+        clients += [
+            Client(system.paceline.port, f"crash-{n}", ledger, f"{seed} crash {n}", pause_seconds, crashes=True)
+            for n in range(CRASHING_USERS)
         ]
         for client in clients:
             client.start()

@@ -15,6 +15,8 @@ class Run:
     """One run of a task's function."""
 
     pid: int
+    #: process that ends with the worker
+    parent: int
     #: epoch ms, by this machine's clock
     begun_at: int
     #: `end`, `failed`, or None while it runs or if its process died
@@ -27,7 +29,7 @@ class Runs:
     """Runs by task, and the violations found when a run began."""
 
     by_task: defaultdict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
-    #: tasks run again although an earlier run succeeded and its process is alive
+    #: tasks run again although an earlier run succeeded and its worker is alive
     twice: list[str] = field(default_factory=list)
     #: tasks run twice at once
     run_twice_at_once: list[str] = field(default_factory=list)
@@ -35,12 +37,12 @@ class Runs:
     after_a_death: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        what, task_id, pid, at = line.split()
+        what, task_id, pid, parent, at = line.split()
         runs = self.by_task[task_id]
         if what == "begin":
             if runs:
                 self._judge_again(task_id, runs[-1])
-            runs.append(Run(int(pid), int(at)))
+            runs.append(Run(int(pid), int(parent), int(at)))
         else:
             run = next(run for run in reversed(runs) if run.pid == int(pid))
             run.how, run.ended_at = what, int(at)

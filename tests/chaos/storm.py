@@ -12,7 +12,7 @@ from tests.chaos import proxy
 from tests.chaos.system import System
 
 KILLS = ("kill worker-1", "kill worker-2", "kill api-1", "kill api-2", "kill supervisord", "kill runner")
-OUTAGES = ("emulator stopped", "emulator frozen", "disk full")
+OUTAGES = ("emulator stopped", "emulator killed", "emulator frozen", "disk full")
 #: Starting everything anew takes long and hides what else could break, so that comes half as often.
 _OTHERS = (*KILLS, *OUTAGES, *KILLS[:4], *OUTAGES)
 #: The faults that a short test covers.
@@ -55,6 +55,8 @@ class Storm:
         elif kind == "emulator stopped":
             system.stop_emulator()
             undo.callback(system.start_emulator_again)
+        elif kind == "emulator killed":
+            system.kill_emulator()
         elif kind == "emulator frozen":
             undo.enter_context(system.emulator_frozen())
         elif kind == "disk full":

@@ -40,6 +40,7 @@ class System:
             LIMITS=LIMITS,
             MAX_DELAY=str(MAX_DELAY_SECONDS),
             BACKOFF="500ms",
+            CHILD_MEMORY_MB="300",
             AWS_ENDPOINT_URL=self.proxy.url,
             CHAOS_REPORTS=str(directory / "reports"),
             CHAOS_SKEW_MS=str(skew_ms),
@@ -86,6 +87,12 @@ class System:
     def stop_emulator(self) -> None:
         self._emulator.terminate()
         self._emulator.wait(30)
+
+    def kill_emulator(self) -> None:
+        """kill -9, and a new one at once, as supervisord starts it."""
+        self._emulator.kill()
+        self._emulator.wait()
+        self._start_emulator()
 
     def start_emulator_again(self) -> None:
         self._start_emulator()

@@ -10,4 +10,13 @@ def test_nothing_is_lost_early_twice_or_out_of_order_under_faults(tmp_path: Path
     outcome = run_chaos(tmp_path, 9, seed=1, kinds=QUICK, users=5, pause_seconds=0.5, strike_seconds=(1.2, 2.2))
     assert outcome.verdict.breaches == {}
     assert outcome.verdict.completed >= 10
+    assert outcome.verdict.crashed >= 1
     assert outcome.struck.total() >= 4
+
+
+def test_kills_of_the_emulator_lose_nothing_and_keep_pace_and_order(tmp_path: Path) -> None:
+    kinds = ("emulator killed",)
+    outcome = run_chaos(tmp_path, 12, seed=2, kinds=kinds, users=5, pause_seconds=0.3, strike_seconds=(0.5, 2.0))
+    assert outcome.verdict.breaches == {}
+    assert outcome.verdict.completed >= 10
+    assert outcome.struck["emulator killed"] >= 3

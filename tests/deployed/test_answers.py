@@ -1,5 +1,9 @@
 """Answers of a deployed stage, through API Gateway."""
 
+import os
+
+import pytest
+
 from tests.deployed.deployment import Deployment
 
 
@@ -23,5 +27,10 @@ def test_errors_are_problems(deployment: Deployment) -> None:
     assert answer.body["title"] == "User ID is required"
 
 
+@pytest.mark.xfail(
+    bool(os.environ.get("AWS_ENDPOINT_URL")),
+    reason="AWS answers 404 as the API's gateway response says; LocalStack ignores it and answers 403",
+    strict=True,
+)
 def test_an_unknown_path_is_not_found(deployment: Deployment) -> None:
     assert deployment.request("GET", "/no-such-path").status == 404

@@ -78,3 +78,21 @@ def test_pause_other_limits_and_resume_with_60_waiting_keep_the_pace(paceline: P
     assert not [entry for entry in entries if paused_at < entry["started_at"] < resuming_at]
     report = audited(paceline, user)
     assert (report["clean"], report["starts"]) == (True, BACKLOG + 3)
+
+
+def test_strict_submit_is_refused_while_a_long_task_runs_and_accepted_after_it(paceline: Paceline) -> None:
+    user, refusals = "long", list[str]()
+
+    def submits_strictly() -> bool:
+        answer = paceline.request("POST", "/api/v1/task", {"user_id": user}, {"Prefer": "handling=strict"})
+        refusals.extend([answer.body["detail"]] if answer.status == 429 else [])
+        return answer.status == 202
+
+    body = {"user_id": user, "task": "sleep", "payload": {"seconds": 5}}
+    assert paceline.request("POST", "/api/v1/task", body).status == 202
+    paceline.wait_for(lambda: paceline.request("GET", f"/api/v1/users/{user}").body["running"], 30, "it runs")
+    reason = "A task of this user is running, and waiting was not wanted."
+    paceline.wait_for(lambda: not submits_strictly() and reason in refusals, 30, "the lane says that a task runs")
+    entries = paceline.wait_for_completions(1, user)
+    assert entries[0]["task"] == "sleep"
+    paceline.wait_for(submits_strictly, 30, "the lane is free again")

@@ -61,7 +61,7 @@ def state_of(paceline: Paceline, location: str) -> Any:
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        ("die", "its worker died or ran out of time in each of 2 attempts"),
+        ("die", "its process was killed by SIGKILL"),
         ("hang", "it did not end within 2 s"),
         ("odd", "the result is not JSON: TypeError: Object of type set is not JSON serializable"),
     ],

@@ -46,6 +46,21 @@ def test_own_task_is_reloaded_and_a_fault_leaves_what_runs(tmp_path: Path) -> No
         assert paceline.submit("ann", {"name": "Ann"}, "greet").status == 202
         assert paceline.wait_for_completions(1, "ann")[0]["result"] == "Hello, Ann"
 
+        (module.parent / "farewells.py").write_text(GREET.format(word="Goodbye").replace("greet", "farewell"))
+        accepted = list[str]()
+
+        def submits_while_it_reloads() -> bool:
+            user = f"early-{len(accepted)}"
+            if paceline.submit(user, {"name": "Ann"}, "farewell").status == 202:
+                accepted.append(user)
+            return paceline.output.count("changed: reloaded") == 2
+
+        paceline.wait_for(submits_while_it_reloads, 60, "it is reloaded again")
+        assert accepted
+        assert "farewells.py changed: reloading" in paceline.output
+        for user in accepted:
+            assert paceline.wait_for_completions(1, user)[0]["result"] == "Goodbye, Ann"
+
         module.write_text("def greet(:\n")
         paceline.wait_for(lambda: "not reloaded: SyntaxError" in paceline.output, 60, "the fault is printed")
         [line] = [line for line in paceline.output.splitlines() if "not reloaded" in line]
@@ -54,7 +69,7 @@ def test_own_task_is_reloaded_and_a_fault_leaves_what_runs(tmp_path: Path) -> No
         assert paceline.wait_for_completions(2, "ann")[1]["result"] == "Hello, Ann"
 
         module.write_text(GREET.format(word="Good evening"))
-        paceline.wait_for(lambda: paceline.output.count("changed: reloaded") == 2, 60, "it is mended")
+        paceline.wait_for(lambda: paceline.output.count("changed: reloaded") == 3, 60, "it is mended")
         paceline.submit("ann", {"name": "Ann"}, "greet")
         assert paceline.wait_for_completions(3, "ann")[2]["result"] == "Good evening, Ann"
         assert "restarted" not in paceline.output

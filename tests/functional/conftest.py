@@ -1,12 +1,19 @@
 """The whole app through Chalice's own test client, over ports in memory, under a virtual clock."""
 
-from collections.abc import Iterator
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
+from chalice.app import Chalice
 
+from chalicelib.container import SystemClock, container, use
+from chalicelib.settings import Settings
 from tests.factories import VirtualClock
 from tests.in_process import Deploy, Paceline, deploying
 from tests.memory.container import Memory, MemoryContainer
@@ -31,3 +38,21 @@ def paceline(deploy: Deploy) -> Paceline:
 @pytest.fixture
 def user() -> str:
     return f"ann-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def load_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Chalice]]:
+    """Loads the app anew in such an environment, as a process does when it starts; its ports are in memory."""
+    memory = Memory(SystemClock().now_ms)
+    before = use(lambda: MemoryContainer(Settings.from_env(os.environ), memory))
+
+    def load(**env: str) -> Chalice:
+        for name, value in {"TABLE_NAME": "in-memory", **env}.items():
+            monkeypatch.setenv(name, value)
+        container.cache_clear()
+        monkeypatch.delitem(sys.modules, "app", raising=False)
+        return cast(Chalice, importlib.import_module("app").app)
+
+    yield load
+    use(before)
+    sys.modules.pop("app", None)

@@ -2,14 +2,19 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 from chalice.test import HTTPResponse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from chalicelib.api import dashboard
+from chalicelib.core.errors import PermanentError
 from chalicelib.lanes import overview
 from tests.factories import NOW
-from tests.functional.conftest import Paceline
+from tests.functional.conftest import Deploy, Paceline
 
 
 def lanes(paceline: Paceline, query: str) -> HTTPResponse:
@@ -50,6 +55,83 @@ def test_lane_that_ran_shows_its_starts_and_its_newest_completion(paceline: Pace
     (completion,) = answer["completions"]
     assert (completion["user_id"], completion["seq"], completion["state"]) == (user, 1, "succeeded")
     assert (completion["completed_at"], completion["late_ms"]) == (NOW, 0)
+
+
+def run_all(paceline: Paceline, *users: str) -> None:
+    """Handles every message at its time; the queue of the tests hides a deferred one until then."""
+    for _ in range(200):
+        records = paceline.receive(*users)
+        if not records and not paceline.clock.advance(1_000) and not (records := paceline.receive(*users)):
+            return
+        stuck = paceline.work(*records)
+        for record in records:
+            if record["messageId"] not in stuck:
+                paceline.delete(record)
+
+
+def completions(paceline: Paceline, user: str, query: str = "order=active") -> list[tuple[str, int, str]]:
+    found = lanes(paceline, f"search={user}&{query}").json_body["completions"]
+    return [(one["user_id"].removeprefix(user), one["seq"], one["state"]) for one in found]
+
+
+def test_newest_completions_are_tasks_of_every_lane_and_are_kept(paceline: Paceline, user: str) -> None:
+    for name in ("-a", "-b"):
+        submit(paceline, f"{user}{name}", 3)
+        run_all(paceline, f"{user}{name}")
+    expected = [("-b", 3), ("-b", 2), ("-b", 1), ("-a", 3), ("-a", 2), ("-a", 1)]
+    assert completions(paceline, user) == [(*one, "succeeded") for one in expected]
+    paceline.clock.advance(86_400_000)
+    answer = lanes(paceline, f"search={user}&order=active").json_body
+    assert len(answer["completions"]) == 6
+    assert answer["totals"]["late_ms"] is None  # of the last minute
+
+
+def test_failure_stays_in_sight_after_later_successes(deploy: Deploy, user: str) -> None:
+    paceline = deploy(LIMITS="100/second")
+
+    @paceline.parts.registry.task("bad")
+    def bad() -> None:
+        raise PermanentError("no such host")
+
+    paceline.request("POST", "/api/v1/task", {"user_id": user, "task": "bad"})
+    submit(paceline, user, 2)
+    run_all(paceline, user)
+    submit(paceline, user, 17)
+    run_all(paceline, user)
+    for number in range(8):
+        submit(paceline, f"{user}-{number}", 1)
+        run_all(paceline, f"{user}-{number}")
+    found = completions(paceline, user)
+    assert len(found) == overview.MAX_COMPLETIONS + 1
+    assert found[-1] == ("", 1, "failed")
+
+
+def test_tasks_that_wait_do_not_hide_those_that_finished(paceline: Paceline, user: str) -> None:
+    submit(paceline, user, 60)
+    for record in paceline.receive(user)[:1]:
+        paceline.work(record)
+    assert completions(paceline, user) == [("", 1, "succeeded")]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_page_misses_or_repeats_a_lane_whatever_changes_between_pages(deploy: Deploy, data: st.DataObject) -> None:
+    paceline = deploy()
+    prefix = f"p{uuid4().hex[:8]}-"
+    names = data.draw(st.sets(st.text("!09AZaz~", min_size=1, max_size=3), min_size=1, max_size=12))
+    for name in names:
+        submit(paceline, prefix + name, 1)
+    seen, before, size = [], "", data.draw(st.integers(1, 4))
+    while before is not None:
+        page = lanes(paceline, urlencode({"search": prefix, "limit": size, "before": before})).json_body
+        seen += [lane["user_id"] for lane in page["lanes"]]
+        before = page["next"]
+        changed = data.draw(st.lists(st.text("!09AZaz~", min_size=1, max_size=3), max_size=3))
+        for name in changed:
+            submit(paceline, prefix + name, 2)
+            run_all(paceline, prefix + name)
+    assert seen == sorted(set(seen))
+    assert {prefix + name for name in names} <= set(seen)
 
 
 def test_pages_by_user_id_hold_each_lane_once_though_lanes_change_between_them(paceline: Paceline, user: str) -> None:

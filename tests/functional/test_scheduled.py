@@ -1,12 +1,15 @@
 """Scheduled tasks and callbacks through the app's HTTP and SQS sides."""
 
+import json
 from typing import Any
 
 import pytest
 
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.scheduled.callbacks import CALLBACKS_AT_ONCE, MIN_WAIT_SECONDS, SLOT_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
+from tests.receiver import Receiver
 
 
 def post(paceline: Paceline, user: str, **body: Any) -> Any:
@@ -65,6 +68,25 @@ def test_parked_task_is_accepted_listed_admitted_and_run(paceline: Paceline, use
     assert (done["state"], done["seq"], done["started_at"]) == ("succeeded", 1, NOW + 500)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 4, 0, 3, 1)])
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_tasks_due_at_one_time_start_in_the_order_in_which_their_submits_were_answered(
+    paceline: Paceline, user: str, order: tuple[int, ...], is_bulk: bool
+) -> None:
+    """SQS delivers the messages of a standard queue in any order."""
+    tasks = [{"delay_seconds": 60}] * 5
+    if is_bulk:
+        submitted = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).json_body["tasks"]
+    else:
+        submitted = [post(paceline, user, **task).json_body for task in tasks]
+    paceline.clock.advance(60_000)
+    messages = paceline.receive_scheduled()
+    assert paceline.dispatch(*(messages[n] for n in order)) == []
+    listed = paceline.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
+    seqs = {task["task_id"]: task["seq"] for task in listed}
+    assert [seqs[task["task_id"]] for task in submitted] == [1, 2, 3, 4, 5]
+
+
 def test_same_key_with_another_time_is_another_request(paceline: Paceline, user: str) -> None:
     def submit(**body: Any) -> Any:
         return paceline.request("POST", "/api/v1/task", {"user_id": user, **body}, Idempotency_Key="k")
@@ -113,3 +135,46 @@ def test_production_refuses_private_addresses(deploy: Deploy) -> None:
 
     with pytest.raises(SettingError, match="HTTP_ALLOW_PRIVATE"):
         deploy(STAGE="prod", HTTP_ALLOW_PRIVATE="true")
+
+
+def test_users_callbacks_over_the_bound_are_put_off_and_those_of_others_are_not(deploy: Deploy, user: str) -> None:
+    """The slots are taken as by callbacks that hang in other processes."""
+    paceline = deploy(HTTP_ALLOWED_HOSTS="*", HTTP_ALLOW_PRIVATE="true")
+    with Receiver() as receiver:
+        for name in (user, f"{user}-other"):
+            post(paceline, name, callback_url=receiver.url())
+            [record] = paceline.receive(name)
+            paceline.work(record)
+        slots = paceline.parts.callback_slots
+        taken = [slots.take(user, NOW, NOW + SLOT_MS, CALLBACKS_AT_ONCE) for _ in range(CALLBACKS_AT_ONCE)]
+        assert len(paceline.dispatch(*paceline.receive_scheduled())) == 1
+        assert [json.loads(got.body)["user_id"] for got in receiver.got] == [f"{user}-other"]
+        assert taken[0] is not None
+        slots.give_back(user, taken[0], NOW + SLOT_MS)
+        paceline.clock.advance(MIN_WAIT_SECONDS * 1000)
+        assert paceline.dispatch(*paceline.receive_scheduled()) == []
+        assert [json.loads(got.body)["user_id"] for got in receiver.got] == [f"{user}-other", user]
+
+
+@pytest.mark.parametrize("number", [f"{NOW + 500}.0", f"{NOW + 500}.00e0", f"{(NOW + 500) / 1000}e3"])
+def test_integer_may_be_written_with_a_fraction_of_zero(paceline: Paceline, user: str, number: str) -> None:
+    one = f'{{"user_id": "{user}", "run_at": {number}, "payload": {{"whole": 2.0}}}}'
+    answer = paceline.request("POST", "/api/v1/task", one.encode())
+    assert (answer.status_code, answer.json_body["planned_at"]) == (202, NOW + 500)
+    many = paceline.request(
+        "POST", "/api/v1/tasks", f'{{"user_id": "{user}", "tasks": [{{"run_at": {number}}}]}}'.encode()
+    )
+    assert (many.status_code, many.json_body["tasks"][0]["planned_at"]) == (202, NOW + 500)
+    pause = paceline.request("POST", f"/api/v1/users/{user}/pause", f'{{"until": {number}}}'.encode())
+    assert (pause.status_code, pause.json_body["paused_until"]) == (200, NOW + 500)
+    stored = paceline.parts.tasks.get(user, answer.json_body["task_id"])
+    assert stored
+    assert isinstance(stored.task.payload["whole"], float)  # a payload is the task's own
+
+
+@pytest.mark.parametrize("number", ["1.5", f"{NOW}.5", "1e400", '"5.0"'])
+def test_number_that_is_not_whole_is_no_integer(paceline: Paceline, user: str, number: str) -> None:
+    body = f'{{"user_id": "{user}", "run_at": {number}}}'.encode()
+    assert paceline.request("POST", "/api/v1/task", body).status_code in (400, 422)
+    pause = paceline.request("POST", f"/api/v1/users/{user}/pause", f'{{"until": {number}}}'.encode())
+    assert pause.status_code in (400, 422)

@@ -77,7 +77,7 @@ def test_poison_message_is_buried_and_reported_done(paceline: Paceline, user: st
         "messageId": f"poison-{user}",
         "receiptHandle": "none",
         "body": "{not json",
-        "attributes": {"MessageGroupId": user, "ApproximateReceiveCount": "1"},
+        "attributes": {"MessageGroupId": user, "ApproximateReceiveCount": "1", "SentTimestamp": str(NOW)},
         "messageAttributes": {},
         "eventSource": "aws:sqs",
     }

@@ -4,11 +4,26 @@ import time
 from typing import Any, Protocol
 
 from chalicelib.container import Container
-from chalicelib.core.ports import LaneDirectory, LaneStore, RequestStore, ScheduledCounts, TaskQueue, TaskStore
+from chalicelib.core.ports import (
+    CallbackSlots,
+    DueTasks,
+    LaneDirectory,
+    LaneStore,
+    RequestStore,
+    ScheduledCounts,
+    TaskQueue,
+    TaskStore,
+)
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
-from tests.memory.stores import MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCallbackSlots,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
 
@@ -18,6 +33,8 @@ class Ports(Protocol):
     tasks: TaskStore
     queue: TaskQueue
     scheduled_counts: ScheduledCounts
+    callback_slots: CallbackSlots
+    due_tasks: DueTasks
     requests: RequestStore
     directory: LaneDirectory
     #: moto takes a message again that it was sent before
@@ -48,6 +65,8 @@ class MemoryPorts:
         self.queue: TaskQueue = self._memory_queue
         self.tasks: TaskStore = MemoryTaskStore()
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
+        self.callback_slots: CallbackSlots = MemoryCallbackSlots()
+        self.due_tasks: DueTasks = MemoryDueTasks()
         self.requests: RequestStore = MemoryRequestStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
@@ -74,6 +93,8 @@ class AwsPorts:
         self.tasks: TaskStore = parts.tasks
         self.queue: TaskQueue = parts.queue
         self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
+        self.callback_slots: CallbackSlots = parts.callback_slots
+        self.due_tasks: DueTasks = parts.due_tasks
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from chalicelib.core.task import Outcome, TaskState
 from tests.factories import NOW, make_lane, make_settings, make_task
 from tests.integration.ports import Ports
 
@@ -50,3 +53,50 @@ def test_tasks_are_read_as_the_store_has_them(ports: Ports, user: str) -> None:
     assert sorted(record.task.seq for record in found) == [1, 2, 3, 4, 5]
     assert ports.tasks.get(user, tasks[0].task_id) in found
     assert ports.directory.tasks([]) == []
+
+
+def test_newest_tasks_are_read_up_to_a_task(ports: Ports, user: str) -> None:
+    tasks = [make_task(seq, user) for seq in range(1, 6)]
+    ports.tasks.create_many(tasks)
+    admit(ports, user)
+
+    def seqs(up_to: str | None, limit: int) -> list[int]:
+        return [record.task.seq for record in ports.directory.newest_tasks(user, up_to, limit)]
+
+    assert seqs(None, 3) == [5, 4, 3]
+    assert seqs(tasks[2].task_id, 2) == [3, 2]
+    assert seqs(tasks[0].task_id, 9) == [1]
+    assert seqs("0198-0000", 9) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_pages_hold_each_lane_once_though_lanes_change_between_them(ports: Ports, user: str, size: int) -> None:
+    names = [f"{user}{letter}" for letter in ("!", "-", "0", "A", "a", "a!", "aa", "~")]
+    admit(ports, *names)
+    seen, after = list[str](), ""
+    while page := ports.directory.user_ids(user, after, size):
+        seen += page
+        after = page[-1]
+        for name in names:  # each lane gets another task, and one more lane begins behind the page
+            ports.lanes.try_fast_admit(name, LIMITS, NOW + len(seen) * 60_000, f"task-{len(seen)}")
+        admit(ports, f"{user}!{len(seen)}")
+    assert [one for one in seen if one in names] == names
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_pages_of_tasks_hold_each_task_once_though_tasks_finish_between_them(
+    ports: Ports, user: str, size: int
+) -> None:
+    tasks = [make_task(seq, user) for seq in range(1, 8)]
+    ports.tasks.create_many(tasks)
+    seen, before = list[int](), None
+    while True:
+        page, before = ports.tasks.newest(user, None, size, before)
+        seen += [record.task.seq for record in page]
+        for task in tasks[len(seen) % 3 :: 3]:
+            ports.tasks.finish(task, Outcome(TaskState.SUCCEEDED, NOW, NOW + len(seen), 1))
+        ports.tasks.create_if_absent(make_task(10 + len(seen), user))
+        if before is None:
+            break
+    assert seen == [7, 6, 5, 4, 3, 2, 1]

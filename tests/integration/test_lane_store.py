@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -6,8 +7,9 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
-from chalicelib.core.lane import Lane, Lease, paused, with_limits, without
-from chalicelib.core.limits import memory_needed, parse_limits
+from chalicelib.core.lane import Lane, Lease, Phase
+from chalicelib.core.lane_changes import paused, with_limits, without, without_retrying
+from chalicelib.core.limits import fingerprint, memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
 from tests.integration.ports import Ports
@@ -69,7 +71,7 @@ def test_unknown_user_has_the_empty_lane(ports: Ports, user: str) -> None:
 
 def test_first_admission_reserves_now(ports: Ports, user: str) -> None:
     lane = written(ports.lanes.try_fast_admit(user, LIMITS, NOW, "t1"))
-    assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1")
+    assert lane == Lane(user, admitted=1, planned=(NOW,), newest="t1", planned_under=fingerprint(LIMITS))
     assert ports.lanes.get(user) == lane
 
 
@@ -166,6 +168,16 @@ def test_first_claim_takes_start_lease_and_number(ports: Ports, user: str) -> No
     assert (lane.starts, lane.started, lane.started_seq) == ((NOW + 5,), 1, 1)
     assert lane.running == Lease("t1", 1, NOW + 5 + 10_000, "mine", (NOW + 5,))
     assert ports.lanes.get(user) == lane
+
+
+def test_lease_keeps_the_own_limits_of_each_start(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    first = written(ports.lanes.try_fast_claim(decide(ports.lanes.get(user), 1, NOW), LIMITS))
+    changed = written(ports.lanes.change(first, with_limits(first, parse_limits("9/second"), LIMITS, NOW)))
+    second = written(ports.lanes.claim(changed, decide(changed, 1, NOW + 20_000)))
+    assert second.running
+    assert second.running.start_limits == ("", "9/second")
+    assert ports.lanes.get(user) == second
 
 
 def test_claim_of_a_worker_that_knows_nothing_succeeds_when_the_task_is_next(ports: Ports, user: str) -> None:
@@ -382,7 +394,7 @@ def test_lease_is_renewed_by_its_worker_only(ports: Ports, user: str) -> None:
     assert not ports.lanes.renew_lease(user, replace(lease, token="other"), NOW + 99_000)
     assert not ports.lanes.renew_lease(f"{user}-2", lease, NOW + 99_000)
     running = ports.lanes.get(user).running
-    assert running == replace(lease, until=NOW + 40_000)
+    assert running == replace(lease, until=NOW + 40_000, phase=Phase.RUNNING)
 
 
 def test_released_lease_is_neither_renewed_nor_released_again(ports: Ports, user: str) -> None:
@@ -407,6 +419,104 @@ def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> No
     running = ports.lanes.get(user).running
     assert running
     assert (running.until, running.attempt) == (NOW + 1_000, 0)
+
+
+def test_claim_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_way(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    following = decide(ports.lanes.get(user), 2, NOW + 5_000)
+    assert ports.lanes.release_lease(user, lease, NOW + 60_000)
+    seen = stale(ports.lanes.try_fast_claim(following, LIMITS))
+    assert (seen.started_seq, seen.retrying and seen.retrying.task_id) == (1, "t1")
+
+
+def test_admission_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_way(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    later = NOW + 5_000
+    assert ports.lanes.release_lease(user, lease, NOW + 60_000)
+    seen = stale(ports.lanes.try_fast_admit(user, LIMITS, later, "t2"))
+    assert (seen.retrying and seen.retrying.until) == NOW + 60_000
+    assert written(ports.lanes.admit(seen, admit(seen, LIMITS, later, "t2"))).planned[0] == NOW + 61_000
+
+
+def test_start_of_a_second_attempt_counts_for_the_next_admission(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    seen = start_in_turn(ports, user, 1)
+    assert seen.running
+    ports.lanes.release_lease(user, seen.running, NOW + 6_000)
+    seen = ports.lanes.get(user)
+    lane = written(ports.lanes.claim(seen, decide(seen, 1, NOW + 6_000, "again")))
+    assert (lane.retries, lane.counted) == ((NOW + 6_000,), (NOW + 6_000, NOW))
+    seen = stale(ports.lanes.try_fast_admit(user, LIMITS, NOW + 6_900, "t2"))
+    assert written(ports.lanes.admit(seen, admit(seen, LIMITS, NOW + 6_900, "t2"))).planned == (NOW + 7_000, NOW)
+    assert isinstance(ports.lanes.try_fast_admit(user, LIMITS, NOW + 15_999, "t3"), Stale)
+    assert isinstance(ports.lanes.try_fast_admit(user, LIMITS, NOW + 17_000, "t3"), Written)
+    seen = set_limits(ports, user, "1/minute")
+    assert (seen.retries, ports.lanes.get(user).retries) == ((), ())
+
+
+def test_admission_while_a_task_runs_shows_that_it_runs_or_is_refused(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.renew_lease(user, lease, NOW + 15_000)
+    later = NOW + 5_000
+    for write in (
+        stale(ports.lanes.try_fast_admit(user, LIMITS, later, "t2", True)),
+        written(ports.lanes.try_fast_admit(user, LIMITS, later, "t2")),
+    ):
+        assert write.running
+        assert (write.running.phase, write.running.until) == (Phase.RUNNING, NOW + 15_000)
+
+
+@pytest.mark.parametrize(("took_ms", "is_free"), [(5, True), (400, False)])
+def test_lane_is_free_of_long_tasks_only_when_none_waits_and_none_may_run(
+    ports: Ports, user: str, took_ms: int, is_free: bool
+) -> None:
+    reserve(ports, user, "t1")
+    start = decide(Lane(user), 1, NOW)
+    ports.lanes.try_fast_claim(replace(start, lane=replace(start.lane, took_ms=took_ms)), LIMITS)
+    only_if_free = partial(ports.lanes.try_fast_admit, user, LIMITS, only_if_free=True)
+    assert isinstance(only_if_free(NOW + 1_199, "t2"), Written) == is_free
+    assert isinstance(only_if_free(NOW + 2_500, "t3"), Written)
+    assert isinstance(only_if_free(NOW + 9_000, "t4"), Written) == is_free
+
+
+def test_claims_store_the_average_run_time_that_is_known(ports: Ports, user: str) -> None:
+    start = decide(Lane(user), 1, NOW)
+    lane = written(ports.lanes.try_fast_claim(replace(start, lane=replace(start.lane, took_ms=250)), LIMITS))
+    assert lane.took_ms == 250
+    assert start_in_turn(ports, user, 2, NOW + 5_000).took_ms == 250
+    seen = ports.lanes.get(user)
+    exact = decide(replace(seen, took_ms=300), 3, NOW + 9_000)
+    assert written(ports.lanes.claim(seen, exact)).took_ms == 300
+    assert ports.lanes.get(user).took_ms == 300
+
+
+def test_ended_lease_is_not_renewed_and_no_task_runs_any_more(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.renew_lease(user, lease, NOW + 11_000)
+    assert ports.lanes.end_lease(user, lease, NOW + 4_000, 3_900)
+    assert not ports.lanes.renew_lease(user, lease, NOW + 14_000)
+    assert not ports.lanes.end_lease(user, lease, NOW + 5_000, 1)
+    lane = ports.lanes.get(user)
+    assert lane.running
+    assert (lane.running.phase, lane.running.until, lane.took_ms) == (Phase.STARTED, NOW + 4_000, 3_900)
+
+
+def test_task_between_two_attempts_is_cancelled_with_its_lease(ports: Ports, user: str) -> None:
+    for seq in (1, 2):
+        reserve(ports, user, f"t{seq}")
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    ports.lanes.release_lease(user, lease, NOW + 60_000)
+    seen = ports.lanes.get(user)
+    changed = without_retrying(seen, 1, LIMITS, NOW + 2_000)
+    lane = written(ports.lanes.change(seen, changed))
+    assert lane == changed == ports.lanes.get(user)
+    assert (lane.retrying, lane.cancelled, lane.planned[0]) == (None, {"t1": 1}, NOW + 2_000)
 
 
 # --- at the same time

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,6 +29,12 @@ def presence(path):
 
 @pytest.fixture
 def other(path):
+    with serving(path) as process:
+        yield process
+
+
+@contextmanager
+def serving(path):
     command = [sys.executable, "-c", SERVES, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"serving\n"
@@ -59,6 +66,16 @@ def test_a_claim_of_a_process_that_was_killed_is_served_no_longer(presence, othe
     other.kill()
     other.wait()
     assert not presence.is_served("theirs")
+
+
+def test_a_claim_of_a_worker_and_its_child_is_served_until_both_are_gone(presence, path):
+    with serving(path) as child, serving(path) as worker:
+        worker.kill()
+        worker.wait()
+        assert presence.is_served("theirs")
+        child.kill()
+        child.wait()
+        assert not presence.is_served("theirs")
 
 
 def test_a_process_that_stands_still_serves_its_claim(presence, other):

@@ -73,6 +73,34 @@ def test_only_the_named_users_dead_letters_come_back_and_the_others_stay_in_sigh
     assert [line.split(":")[0] for line in redrive(container(), None)] == [f"{user}-other"]
 
 
+def test_failures_of_its_own_tasks_are_left_for_the_next_redrive(failing: Paceline, user: str) -> None:
+    fail(failing, user, 1, 2, 3)
+    lines = list[str]()
+    for line in redrive(container(), user):
+        lines.append(line.split(" (")[0])
+        work(failing, user)  # it fails at once, while the redrive goes on
+        assert len(lines) <= 3
+    assert lines == [f"{user}: submitted again"] * 3
+    OUT_OF_ORDER.clear()
+    assert len(list(redrive(container(), user))) == 3
+    failing.clock.advance(60_000)
+    assert sorted(filter(lambda ended: isinstance(ended, int), work(failing, user))) == [1, 2, 3]
+
+
+def test_task_that_has_succeeded_meanwhile_is_left_out(failing: Paceline, user: str) -> None:
+    """SQS moves a message that it has delivered 1,000 times; its task may run from its record all the same."""
+    OUT_OF_ORDER.clear()
+    fail(failing, user, 1)
+    [listed] = failing.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
+    record = container().tasks.get(user, listed["task_id"])
+    assert record
+    container().queue.send_dead(user, record.task.task_id, record.task.to_message(), "moved by SQS")
+    (line,) = redrive(container(), user)
+    assert line.startswith(f"{user}: left out, since it is succeeded")
+    assert list(redrive(container(), user)) == []
+    assert work(failing, user) == [1]
+
+
 class Forgetful:
     """SQS that loses the first delete."""
 

@@ -94,7 +94,7 @@ def test_notes_of_many_whose_answer_is_lost_undo_no_end(
 
     monkeypatch.setattr(session, "send", lose_the_first)
     parts.tasks.create_many(tasks)
-    assert [record.task for record in parts.tasks.between(user, 1, 30)] == tasks
+    assert [record.task for record in parts.tasks.between(user, 1, 30, 30)] == tasks
     record = parts.tasks.get(user, tasks[1].task_id)
     assert record
     assert record.outcome == succeeded()
@@ -136,7 +136,7 @@ def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, 
         ports.tasks.create_if_absent(task)
     ports.tasks.finish(tasks[1], succeeded())
     ports.lanes.try_fast_admit(user, parse_limits("1/second"), NOW, task_id_of(9))
-    found = ports.tasks.between(user, 2, 4)
+    found = ports.tasks.between(user, 2, 4, 5)
     assert [(record.task.seq, record.state) for record in found] == [
         (2, TaskState.SUCCEEDED),
         (3, TaskState.QUEUED),
@@ -145,19 +145,20 @@ def test_between_gives_the_user_s_tasks_of_these_numbers_in_order(ports: Ports, 
     assert {record.task.user_id for record in found} == {user}
 
 
-def test_between_looks_at_the_newest_few_hundred(ports: Ports, user: str) -> None:
+def test_between_searches_the_whole_backlog_and_a_few_hundred_older_tasks(ports: Ports, user: str) -> None:
     ports.tasks.create_many([make_task(seq, user) for seq in range(1, 321)])
-    assert [record.task.seq for record in ports.tasks.between(user, 310, 312)] == [310, 311, 312]
-    assert ports.tasks.between(user, 1, 2) == []
+    assert [record.task.seq for record in ports.tasks.between(user, 310, 312, 320)] == [310, 311, 312]
+    assert [record.task.seq for record in ports.tasks.between(user, 1, 2, 320)] == [1, 2]
+    assert ports.tasks.between(user, 1, 2, 2) == []
 
 
 def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) -> None:
     """A page of DynamoDB ends at 1 MB, whatever of it is given."""
     for seq in range(1, 41):
         ports.tasks.create_if_absent(make_task(seq, user, payload="x" * 65_000))
-    assert [record.task.seq for record in ports.tasks.between(user, 2, 3)] == [2, 3]
-    assert [record.task.seq for record in ports.tasks.between(user, 1, 40)] == list(range(1, 41))
-    assert ports.tasks.between(user, 41, 41) == []
+    assert [record.task.seq for record in ports.tasks.between(user, 2, 3, 40)] == [2, 3]
+    assert [record.task.seq for record in ports.tasks.between(user, 1, 40, 40)] == list(range(1, 41))
+    assert ports.tasks.between(user, 41, 41, 41) == []
 
 
 def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> None:
@@ -171,7 +172,7 @@ def test_task_reads_back_as_what_its_message_says(ports: Ports, user: str) -> No
 def test_tasks_noted_at_once_read_back_the_same(ports: Ports, user: str) -> None:
     tasks = [make_task(seq, user, payload=PAYLOAD) for seq in range(1, 61)]
     ports.tasks.create_many(tasks)
-    assert [record.task for record in ports.tasks.between(user, 1, 60)] == tasks
+    assert [record.task for record in ports.tasks.between(user, 1, 60, 60)] == tasks
 
 
 def pages(ports: Ports, user: str, state: TaskState | None, most: int) -> list[list[int]]:

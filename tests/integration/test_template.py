@@ -104,6 +104,56 @@ def test_sam_takes_the_package(packaged: Path) -> None:
     assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]] * 2
     assert len(list(of_type(translated, "AWS::IAM::Role"))) == len(list(of_type(translated, "AWS::Lambda::Function")))
     assert len(list(of_type(translated, "AWS::ApiGateway::RestApi"))) == 1
+    assert_called_by_alias(translated)
+
+
+def assert_called_by_alias(translated: dict[str, Any]) -> None:
+    aliases = {name for name, one in translated["Resources"].items() if one["Type"] == "AWS::Lambda::Alias"}
+    assert aliases == {"APIHandlerAliaslive", "WorkerAliaslive", "ScheduledAliaslive"}
+    for mapping in of_type(translated, "AWS::Lambda::EventSourceMapping"):
+        assert mapping["FunctionName"]["Ref"] in aliases
+    for permission in of_type(translated, "AWS::Lambda::Permission"):
+        assert permission["FunctionName"] == {"Ref": "APIHandlerAliaslive"}
+    (api,) = of_type(translated, "AWS::ApiGateway::RestApi")
+    assert "${APIHandlerAliaslive}/invocations" in json.dumps(api)
+    assert ".Arn}/invocations" not in json.dumps(api)
+
+
+def test_functions_are_published_start_from_snapshots_and_run_on_arm(packaged: Path) -> None:
+    functions = list(of_type(json.loads(packaged.read_text()), "AWS::Serverless::Function"))
+    for function in functions:
+        assert (function["AutoPublishAlias"], function["AutoPublishAliasAllProperties"]) == ("live", True)
+        assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+        assert function["Architectures"] == ["arm64"]
+        assert function.get("Tracing") != "Active"
+    assert [function.get("RecursiveLoop") for function in functions].count("Allow") == 1
+
+
+def test_each_trigger_has_a_bound_of_its_own_and_the_api_keeps_concurrency(packaged: Path, stage: Stage) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    bounds = [
+        resources[name]["Properties"]["Events"][f"{name}SqsEventSource"]["Properties"]["ScalingConfig"]
+        for name in ("Worker", "Scheduled")
+    ]
+    assert [bound["MaximumConcurrency"] for bound in bounds] == [stage.maximum_concurrency, stage.scheduled_concurrency]
+    assert sum(bound["MaximumConcurrency"] for bound in bounds) < 1000  # of the account, by default
+
+
+def test_worker_is_updated_before_the_api_that_accepts_new_tasks(packaged: Path) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    assert {"Worker", "Scheduled"} < set(resources["APIHandler"]["DependsOn"])
+
+
+def test_only_the_table_of_a_guarded_stage_refuses_to_be_deleted(packaged: Path, stage: Stage) -> None:
+    template = json.loads(packaged.read_text())
+    assert template["Parameters"]["Protected"]["Default"] == {"dev": "false", "prod": "true"}[stage.name]
+
+
+def test_package_for_localstack_refers_to_nothing_that_sam_adds(stage: Stage, tmp_path: Path) -> None:
+    template = package(stage, {}, tmp_path, is_local=True, with_requirements=False)
+    assert "Alias" not in template.read_text()
+    functions = list(of_type(json.loads(template.read_text()), "AWS::Serverless::Function"))
+    assert {tuple(function["Architectures"]) for function in functions} == {("x86_64",)}
 
 
 def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +166,7 @@ def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
 def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Stage) -> None:
     """Merged parts without a type belong to a resource of Chalice's."""
     resources = json.loads(packaged.read_text())["Resources"]
-    merged = merge_template(stage)["Resources"]
+    merged = merge_template(stage, {})["Resources"]
     assert {name for name, resource in merged.items() if "Type" not in resource} == {
         "APIHandler",
         "Scheduled",
@@ -151,7 +201,7 @@ def test_package_with_tokens_has_an_authorizer_before_all_but_public_routes(stag
     assert authorizer["FunctionName"] == {"Fn::Sub": "paceline-${Stage}-authorizer"}
     assert authorizer["Environment"]["Variables"]["AUTH"] == "jwt"
     (policy,) = resources[authorizer["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]
-    assert {part["Sid"] for part in policy["PolicyDocument"]["Statement"]} == {"Log", "Trace"}
+    assert {part["Sid"] for part in policy["PolicyDocument"]["Statement"]} == {"Log"}
     paths = resources["RestAPI"]["Properties"]["DefinitionBody"]["paths"]
     open_to_all = {
         path
@@ -185,8 +235,47 @@ def test_gateway_responses_are_problems(response: Any) -> None:
     filled = json.loads(response.body.replace("$context.error.messageString", '"why"'))
     assert filled["type"] == "about:blank"
     assert filled.get("status") == response.status
-    assert response.headers["Content-Type"] == "'application/problem+json'"
-    assert response.headers["Access-Control-Allow-Origin"] == "'*'"
+    headers = response.headers([])
+    assert headers["Content-Type"] == "'application/problem+json'"
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("'no-store'", "'nosniff'")
+
+
+APP, OTHER = "https://app.example.com", "http://localhost:3000"
+
+
+@pytest.mark.parametrize("response", GATEWAY_RESPONSES, ids=lambda response: response.kind)
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [([], None), (["*"], "'*'"), ([APP], f"'{APP}'"), ([APP, OTHER], "method.request.header.Origin")],
+)
+def test_gateway_responses_can_be_read_by_the_allowed_origins(response: Any, origins: list[str], allowed: str) -> None:
+    headers = response.headers(origins)
+    assert headers.get("Access-Control-Allow-Origin") == allowed
+    assert ("Retry-After" in headers.get("Access-Control-Expose-Headers", "")) is bool(origins)
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({}, None),
+        ({"CORS_ORIGINS": APP}, f"'{APP}'"),
+        ({"AUTH": "jwt", "JWT_SECRET": "s" * 32}, "'*'"),
+        ({"AUTH": "jwt", "JWT_SECRET": "s" * 32, "CORS_ORIGINS": f"{APP}, {OTHER}"}, "method.request.header.Origin"),
+    ],
+)
+def test_package_answers_preflight_requests_if_an_origin_may_call(
+    stage: Stage, tmp_path: Path, settings: dict[str, str], allowed: str | None
+) -> None:
+    template = package(stage, settings, tmp_path, with_requirements=False)
+    assert faults(template) == []
+    api = json.loads(template.read_text())["Resources"]["RestAPI"]["Properties"]
+    refusal = api["GatewayResponses"]["UNAUTHORIZED"]["ResponseParameters"]["Headers"]
+    assert refusal.get("Access-Control-Allow-Origin") == allowed
+    for methods in api["DefinitionBody"]["paths"].values():
+        assert ("options" in methods) is bool(allowed)
+        if allowed:  # the function answers it, since API Gateway's own answer names one origin, and asks for no token
+            assert methods["options"]["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+            assert "security" not in methods["options"]
 
 
 def test_the_package_holds_the_app_without_its_caches(packaged: Path) -> None:

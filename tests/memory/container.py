@@ -8,7 +8,13 @@ from chalicelib.settings import Settings
 from tests.in_process import Record, make_record
 from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.scheduled_queue import MemoryScheduledQueue
-from tests.memory.stores import MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCallbackSlots,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
 
@@ -24,6 +30,8 @@ class Memory:
         self.scheduled_queue = MemoryScheduledQueue(now_ms, VISIBILITY_MS)
         self.lanes, self.tasks = MemoryLaneStore(), MemoryTaskStore()
         self.scheduled_counts, self.requests = MemoryScheduledCounts(), MemoryRequestStore()
+        self.callback_slots = MemoryCallbackSlots()
+        self.due_tasks = MemoryDueTasks()
         self.directory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, most: int = 10) -> list[Record]:
@@ -46,10 +54,16 @@ class Memory:
         return [letter.body for letter in self.queue.dead_letters]
 
 
+PORTS = (
+    *("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "due_tasks", "callback_slots", "requests"),
+    "directory",
+)
+
+
 class MemoryContainer(Container):
     def __init__(self, settings: Settings, memory: Memory) -> None:
         super().__init__(settings)
-        for port in ("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "requests", "directory"):
+        for port in PORTS:
             setattr(self, port, getattr(memory, port))
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
@@ -57,4 +71,8 @@ class MemoryContainer(Container):
 
 
 def _attributes(message: Any) -> dict[str, str]:
-    return {"MessageGroupId": message.user_id, "ApproximateReceiveCount": str(message.receives)}
+    return {
+        "MessageGroupId": message.user_id,
+        "ApproximateReceiveCount": str(message.receives),
+        "SentTimestamp": str(message.sent_at),
+    }

@@ -21,3 +21,7 @@ class MemoryLaneDirectory:
 
     def tasks(self, keys: Sequence[tuple[str, str]]) -> list[TaskRecord]:
         return [record for key in keys if (record := self._tasks.get(*key))]
+
+    def newest_tasks(self, user_id: str, up_to: str | None, limit: int) -> list[TaskRecord]:
+        records, _ = self._tasks.newest(user_id, None, limit, up_to and f"{up_to}~")
+        return records

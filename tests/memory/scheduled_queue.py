@@ -20,7 +20,14 @@ class _Queued(Struct):
 
 
 class MemoryScheduledQueue:
-    def __init__(self, now_ms: Callable[[], int], visibility_ms: int = 90_000) -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        visibility_ms: int = 90_000,
+        choose: Callable[[Sequence[_Queued]], _Queued] | None = None,
+    ) -> None:
+        """choose: the one that is delivered of those that can be had; None: the first sent."""
+        self._choose = choose or (lambda messages: messages[0])
         self._now_ms = now_ms
         self._visibility_ms = visibility_ms
         self._messages: list[_Queued] = []
@@ -41,12 +48,13 @@ class MemoryScheduledQueue:
     def receive(self) -> tuple[str, str, str] | None:
         """Body, receipt and id of a message that can be had now."""
         with self._lock:
-            for message in self._messages:
-                if message.visible_at <= self._now_ms():
-                    message.receives += 1
-                    message.visible_at = self._now_ms() + self._visibility_ms
-                    return message.body, message.receipt, message.message_id
-        return None
+            visible = [message for message in self._messages if message.visible_at <= self._now_ms()]
+            if not visible:
+                return None
+            message = self._choose(visible)
+            message.receives += 1
+            message.visible_at = self._now_ms() + self._visibility_ms
+            return message.body, message.receipt, message.message_id
 
     def defer(self, receipt: str, seconds: int) -> None:
         with self._lock:

@@ -11,15 +11,16 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, memory_needed
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.limits import Limits, fingerprint, memory_needed
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
+from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 20
-#: How many of the newest tasks are looked through for a missing predecessor.
-PREDECESSORS_SEARCHED = 300
+#: Tasks older than the lane's backlog among which a missing predecessor is searched.
+OLDER_SEARCHED = 300
 
 
 class MemoryLaneStore:
@@ -40,24 +41,35 @@ class MemoryLaneStore:
             self._lanes[user_id] = how(self.get(user_id))
             return self._lanes[user_id]
 
-    def try_fast_admit(self, user_id: str, limits: Limits, now_ms: int, task_id: str) -> Write:
+    def try_fast_admit(
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+    ) -> Write:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until
+            special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, now_ms))
+            special = special or any(at > now_ms - limit.window_ms for at in lane.retries[:1] for limit in limits)
             return not special and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
-            return replace(lane, planned=(now_ms, *lane.planned), admitted=lane.admitted + 1, newest=task_id)
+            planned, under = (now_ms, *lane.planned), fingerprint(limits)
+            return replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
 
         return own_admission(self._write(user_id, fits, reserved), task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
         after = admission.lane
 
+        has_new_plans = after.revision != seen.revision
+
         def unmoved(lane: Lane) -> bool:
+            if has_new_plans:
+                return _moving(lane) == _moving(seen)
             return (lane.admitted, lane.revision) == (seen.admitted, seen.revision)
 
         def reserved(lane: Lane) -> Lane:
-            return replace(lane, planned=after.planned, admitted=after.admitted, newest=after.newest)
+            names = ["planned", "admitted", "newest", "planned_under"]
+            names += ["replanned_seq", "replanned_at", "revision", "retries"] if has_new_plans else []
+            return replace(lane, **{name: getattr(after, name) for name in names})
 
         return own_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
 
@@ -68,13 +80,14 @@ class MemoryLaneStore:
             special = (
                 lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.throttled_until
             )
-            special = special or (lane.running is not None and lane.running.filled_seq)
+            unfinished = lane.retrying or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
-            return following and not special and _within(lane.starts, lane.started, limits, start.at)
+            return following and not special and not unfinished and _within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
-            starts, started = (start.at, *lane.starts), lane.started + 1
-            return replace(lane, starts=starts, started=started, started_seq=after.started_seq, running=after.running)
+            starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
+            lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
+            return replace(lane, started_seq=after.started_seq, running=after.running)
 
         return own_claim(self._write(after.user_id, fits, taken), start)
 
@@ -86,9 +99,9 @@ class MemoryLaneStore:
             return _moving(lane) == _moving(seen)
 
         def whole(lane: Lane) -> Lane:
-            return replace(
-                changed, running=lane.running, starts=lane.starts, head_receipt=lane.head_receipt, newest=lane.newest
-            )
+            running = lane.running if changed.running == seen.running else changed.running
+            kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
+            return replace(changed, running=running, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
 
@@ -112,7 +125,9 @@ class MemoryLaneStore:
                 started_seq=after.started_seq,
                 started=after.started,
                 starts=after.starts,
+                retries=after.retries,
                 running=after.running,
+                took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
                 throttled_until=0 if seen.throttled_until else lane.throttled_until,
@@ -123,17 +138,26 @@ class MemoryLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def throttled(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token)
+            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token, phase=Phase.RETRY)
             revision = lane.revision + 1
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return self._write_leased(user_id, lease, throttled)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
-        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token))
+        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token, Phase.RUNNING))
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
-        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, retry_at, lease.last_token))
+        def released(lane: Lane) -> Lane:
+            return _with_lease(lane, retry_at, lease.last_token, Phase.RETRY)
+
+        return self._write_leased(user_id, lease, released)
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        def ended(lane: Lane) -> Lane:
+            return replace(_with_lease(lane, now_ms, lease.last_token, Phase.STARTED), took_ms=took_ms)
+
+        return self._write_leased(user_id, lease, ended)
 
     def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> bool:
         """False when the lane's lease is another one."""
@@ -156,8 +180,15 @@ def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
 
 
-def _with_lease(lane: Lane, until: int, token: str) -> Lane:
-    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token))
+def _is_free(lane: Lane, now_ms: int) -> bool:
+    """As far as DynamoDB's condition sees it."""
+    is_marked = lane.running is not None and lane.running.phase is not Phase.STARTED
+    none_waits = lane.admitted == lane.started_seq and bool(lane.starts) and lane.starts[0] <= now_ms - MARKED_BY_MS
+    return not is_marked and (lane.took_ms < BRIEF_MS or none_waits)
+
+
+def _with_lease(lane: Lane, until: int, token: str, phase: Phase) -> Lane:
+    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token, phase=phase))
 
 
 def _until(lane: Lane) -> int | None:
@@ -178,16 +209,72 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
 class MemoryScheduledCounts:
     def __init__(self) -> None:
         self._counts: dict[str, dict[int, int]] = {}
+        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> bool:
+    def add(self, user_id: str, today: int, days: Mapping[int, int], most: int) -> int | None:
         with self._lock:
             counts = {day: count for day, count in self._counts.get(user_id, {}).items() if day >= today}
             after = {day: counts.get(day, 0) + count for day, count in days.items()}
-            if max(after.values()) > most:
-                return False
+            if max(after.values(), default=0) > most:
+                return None
             self._counts[user_id] = counts | after
+            self._numbers[user_id] = self._numbers.get(user_id, 0) + 1
+            return self._numbers[user_id]
+
+
+class MemoryDueTasks:
+    def __init__(self) -> None:
+        self._listed: dict[str, set[DueTask]] = {}
+        self._admitting: dict[str, tuple[str, int]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        with self._lock:
+            self._listed.setdefault(user_id, set()).update(tasks)
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        with self._lock:
+            return sorted(task for task in self._listed.get(user_id, ()) if task.run_at <= now_ms)[:most]
+
+    def remove(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        with self._lock:
+            self._listed.setdefault(user_id, set()).difference_update(tasks)
+
+    def try_begin_admitting(self, user_id: str, token: str, now_ms: int, until: int) -> bool:
+        with self._lock:
+            known = self._admitting.get(user_id)
+            if known and known[1] > now_ms and known[0] != token:
+                return False
+            self._admitting[user_id] = (token, until)
             return True
+
+    def end_admitting(self, user_id: str, token: str) -> None:
+        with self._lock:
+            if self._admitting.get(user_id, ("", 0))[0] == token:
+                self._admitting[user_id] = (token, 0)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._listed.values()))
+
+
+class MemoryCallbackSlots:
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()
+
+    def take(self, user_id: str, now_ms: int, until_ms: int, most: int) -> int | None:
+        with self._lock:
+            for slot in range(most):
+                if self._taken.get((user_id, slot), 0) <= now_ms:
+                    self._taken[user_id, slot] = until_ms
+                    return slot
+        return None
+
+    def give_back(self, user_id: str, slot: int, until_ms: int) -> None:
+        with self._lock:
+            if self._taken.get((user_id, slot)) == until_ms:
+                del self._taken[user_id, slot]
 
 
 class MemoryTaskStore:
@@ -215,10 +302,10 @@ class MemoryTaskStore:
     def get(self, user_id: str, task_id: str) -> TaskRecord | None:
         return self._records.get((user_id, task_id))
 
-    def between(self, user_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
         with self._lock:
             mine = sorted((key for key in self._records if key[0] == user_id), reverse=True)
-            newest = [self._records[key] for key in mine[:PREDECESSORS_SEARCHED]]
+            newest = [self._records[key] for key in mine[: OLDER_SEARCHED + newest_seq - first_seq]]
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 

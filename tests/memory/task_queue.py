@@ -22,6 +22,8 @@ class Message(Struct, frozen=True):
     receipt: str
     #: how often it was received, this time included
     receives: int
+    #: epoch ms
+    sent_at: int
 
 
 class DeadLetter(Struct, frozen=True):
@@ -120,7 +122,9 @@ class MemoryTaskQueue:
     def _take(self, message: _Queued, now_ms: int) -> Message:
         message.receives += 1
         message.received_at, message.visible_at = now_ms, now_ms + self._visibility_ms
-        return Message(message.message_id, message.user_id, message.body, message.receipt, message.receives)
+        return Message(
+            message.message_id, message.user_id, message.body, message.receipt, message.receives, message.sent_at
+        )
 
     def _is_exhausted(self, group: _Group, message: _Queued) -> bool:
         """Moves a message that was received as often as it may be to the dead-letter queue."""

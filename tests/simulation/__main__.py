@@ -4,11 +4,11 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from tests.simulation.mutants import FOUND_BY, MUTANTS
-from tests.simulation.schedule import Plan, draw, shrink
+from tests.simulation.schedule import Plan, draw, draw_due, shrink
 from tests.simulation.world import Parts, Result, run
 
 
@@ -18,21 +18,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--mutants", action="store_true", help="turn off one guard after the other")
     parser.add_argument("--tell", action="store_true", help="tell the story of the first seed")
+    parser.add_argument("--due", action="store_true", help="schedules of tasks that are due at one time")
     options = parser.parse_args()
+    plan_of = draw_due if options.due else draw
     seeds = range(options.seed, options.seed + options.schedules)
     if options.mutants:
         found = [show_mutant(name, seeds) for name in MUTANTS]
         print(f"{sum(found)} of {len(found)} found")
         return 0
     if options.tell:
-        return tell(run(draw(options.seed)))
-    return simulate(seeds)
+        return tell(run(plan_of(options.seed)))
+    return simulate(seeds, plan_of)
 
 
-def simulate(seeds: range) -> int:
+def simulate(seeds: range, plan_of: Callable[[int], Plan]) -> int:
     began, figures, calls, bad = time.monotonic(), Counter[str](), 0, 0
     for seed in seeds:
-        result = run(draw(seed))
+        result = run(plan_of(seed))
         figures.update(result.figures)
         calls += result.calls
         if result.broken:
@@ -66,7 +68,8 @@ def tell(result: Result) -> int:
 
 
 def show_mutant(name: str, seeds: range) -> bool:
-    tries, result = find(MUTANTS[name], chain(seeds, [FOUND_BY[name]]))
+    plan_of = draw_due if name.startswith("scheduled task") else draw
+    tries, result = find(MUTANTS[name], chain(map(plan_of, seeds), [FOUND_BY[name]]))
     found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"
     print(f"{name:45} {found}", flush=True)
     return result is not None

@@ -8,9 +8,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits
-from chalicelib.core.ports import RequestRecord, Stale, Write, Written
+from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
+from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
@@ -18,10 +19,10 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import Facts, Rules, Step, next_step
 from chalicelib.worker.worker import NoPresence
-from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.requests import MemoryRequestStore
-from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong
+from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due
 from tests.simulation.world import Parts
 
 
@@ -93,6 +94,45 @@ class NoAttemptBack(MemoryLaneStore):
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
+
+
+class NoRunningMark(MemoryLaneStore):
+    """A lease is renewed, and the lane does not say that its task runs."""
+
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+        is_renewed = super().renew_lease(user_id, lease, until)
+        if is_renewed:
+            self.prepare(user_id, lambda lane: replace(lane, running=replace(lane.running, phase=Phase.STARTED)))
+        return is_renewed
+
+
+class NoEndOfLease(MemoryLaneStore):
+    """The lane says that a task runs which has ended."""
+
+    def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
+        return False
+
+
+class NoBackoffCheck(MemoryLaneStore):
+    """The quick admission does not see that a task waits for its next attempt."""
+
+    def try_fast_admit(self, user_id: str, *arguments: Any) -> Write:
+        kept = self.get(user_id).running
+        if kept is None or kept.phase is not Phase.RETRY:
+            return super().try_fast_admit(user_id, *arguments)
+        self.prepare(user_id, lambda lane: replace(lane, running=None))
+        super().try_fast_admit(user_id, *arguments)
+        lane = self.prepare(user_id, lambda lane: replace(lane, running=kept))
+        return own_admission(Stale(lane), arguments[2])
+
+
+class NoRetriesCounted(MemoryLaneStore):
+    """The starts of later attempts do not count for new planned starts."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        write = super().claim(seen, start)
+        lane = self.prepare(seen.user_id, lambda lane: replace(lane, retries=()))
+        return Written(lane) if isinstance(write, Written) else Stale(lane)
 
 
 class NoParkCheck(MemoryLaneStore):
@@ -252,6 +292,20 @@ class WrongMessages(MemoryTaskQueue):
             super().send(task)
 
 
+class OwnTaskOnly(MemoryDueTasks):
+    """Nothing is listed as due: each message admits its own task alone."""
+
+    def due(self, user_id: str, now_ms: int, most: int) -> list[DueTask]:
+        return []
+
+
+class NoNumber(MemoryDueTasks):
+    """Tasks due at one time are listed by their ids."""
+
+    def add(self, user_id: str, tasks: Sequence[DueTask]) -> None:
+        super().add(user_id, [replace(task, number=0, index=0) for task in tasks])
+
+
 #: The missing guard, and the deployment without it.
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
@@ -267,6 +321,10 @@ MUTANTS: dict[str, Parts] = {
     "lease of a task that ran out of order": Parts(decide=no_mark_of_out_of_order),
     "throttle: lane and lease": Parts(lanes=NoHold),
     "throttle: the attempt given back": Parts(lanes=NoAttemptBack),
+    "answers: running task marked": Parts(lanes=NoRunningMark),
+    "answers: mark cleared": Parts(lanes=NoEndOfLease),
+    "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
+    "answers: later attempts counted": Parts(lanes=NoRetriesCounted),
     "idempotency: take-over only when abandoned": Parts(requests=NoTakeOverGuard),
     "idempotency: ids kept on take-over": Parts(requests=NewIdsOnTakeOver),
     "idempotency: repeat marked": Parts(submitter=NoRepeatMark),
@@ -276,6 +334,8 @@ MUTANTS: dict[str, Parts] = {
     "task record: an outcome is final": Parts(tasks=UnconditionalEnd),
     "task record: a finished task does not run": Parts(tasks=NoEndedCheck),
     "scheduled task: admitted once, unless finished": Parts(tasks=UnconditionalPlace),
+    "scheduled tasks: all that is due, in order": Parts(due_tasks=OwnTaskOnly),
+    "scheduled tasks: the submit's number": Parts(due_tasks=NoNumber),
     "callback before record": Parts(finalizer=StoresBeforeCallback),
     "log before record": Parts(finalizer=StoresBeforeLog),
     "memory of pending outcomes": Parts(finalizer=NoPendingMemory),
@@ -299,6 +359,13 @@ LATE_REPEAT = Plan(
     max_attempts=3,
 )
 
+
+def _after_a_failure(at: int, limits: str) -> Plan:
+    """A submit that long after the first attempt of a task, which fails and is tried again after a second."""
+    actions = (Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(at, "ann", "later", (Behaviour(),)))
+    return Plan(seed=0, limits=limits, is_lambda=True, workers=2, offsets=(0,) * 4, actions=actions)
+
+
 #: A seed that found each: what `make test` tries.
 FOUND_BY: dict[str, int | Plan] = {
     "claim condition: starts in the window": 12,
@@ -314,6 +381,10 @@ FOUND_BY: dict[str, int | Plan] = {
     "lease of a task that ran out of order": 40,
     "throttle: lane and lease": 1,
     "throttle: the attempt given back": 1,
+    "answers: running task marked": 35,
+    "answers: mark cleared": 1356,
+    "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),
+    "answers: later attempts counted": _after_a_failure(1_500, "1/second; 20/minute"),
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": LATE_REPEAT,
@@ -322,7 +393,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "task record: created only if absent": 44,
     "task record: an outcome is final": 2,
     "task record: a finished task does not run": 3,
-    "scheduled task: admitted once, unless finished": 1115,
+    "scheduled task: admitted once, unless finished": draw_due(35),
+    "scheduled tasks: all that is due, in order": draw_due(0),
+    "scheduled tasks: the submit's number": draw_due(7),
     "callback before record": 442,
     "log before record": 0,
     "memory of pending outcomes": 332,

@@ -59,6 +59,8 @@ class Started:
     life: int = 0
     #: its function has given a result, so its outcome is to be stored
     has_result: bool = False
+    #: when its task may start again, epoch ms; 0 until it is released
+    retry_at: int = 0
 
 
 @dataclass
@@ -174,6 +176,7 @@ class History:
         self._prompt = Promptness(slots) if plan.is_prompt else None
         self._paused: dict[str, Paused] = {}
         self._throttled_until: dict[str, int] = {}
+        self._open_resumes: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._open_changes: Counter[str] = Counter()
         self._claimed_by: dict[Process, list[Started]] = {}
@@ -248,8 +251,8 @@ class History:
     def cancel_answered(self, task_id: str) -> None:
         known = self.known[task_id]
         known.cancel_answered = True
-        if known.starts:
-            self.breaks("a cancelled task takes no start", f"{task_id} had started before its cancel was answered")
+        if known.starts and not known.starts[-1].has_raised:
+            self.breaks("a cancelled task takes no start", f"{task_id} was running before its cancel was answered")
 
     def change_begins(self, user: str) -> int:
         """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
@@ -257,6 +260,14 @@ class History:
         self._changes[user] += 1
         self._open_changes[user] += 1
         return self._changes[user] if self._open_changes[user] == 1 else 0
+
+    def resume_begins(self, user: str) -> None:
+        """Throttling may end from now on, and has ended afterwards."""
+        self._open_resumes[user] += 1
+
+    def resume_ends(self, user: str) -> None:
+        self._open_resumes[user] -= 1
+        self._throttled_until.pop(user, None)
 
     def change_ends(self, user: str) -> None:
         self._open_changes[user] -= 1
@@ -311,7 +322,7 @@ class History:
                 self.breaks("pace", f"{len(within)} starts within {limit}: {within}")
 
     def _check_pause(self, start: Started) -> None:
-        if start.at < self._throttled_until.get(start.user, 0):
+        if start.at < self._throttled_until.get(start.user, 0) and not self._open_resumes[start.user]:
             self.breaks(
                 "throttled",
                 f"{start.task_id} was claimed for {start.at}, throttled until {self._throttled_until[start.user]}",
@@ -341,8 +352,15 @@ class History:
         self.known[task_id].starts[-1].was_throttled = True
         self.figures["starts that were throttled"] += 1
 
+    def released(self, task_id: str, retry_at: int) -> None:
+        """The attempt is over, and the lane knows from when on the task may start again."""
+        self.known[task_id].starts[-1].retry_at = retry_at
+
     def _check_order(self, known: Known, start: Started) -> None:
-        if known.starts or known.is_scheduled:
+        if known.starts:
+            return
+        if known.is_scheduled:
+            self._check_order_of_scheduled(known)
             return
         delivered_at = self._delivered.get(start.process, (0, ""))[0]
         for other in self.known.values():
@@ -363,6 +381,20 @@ class History:
             once = len(other.seqs) == len(known.seqs) == 1
             if once and min(other.seqs) < min(known.seqs) and other.answered_at < delivered_at:
                 self.breaks("order by seq", f"{known.tag} {known.seqs} started before {other.tag} {other.seqs}")
+
+    def _check_order_of_scheduled(self, known: Known) -> None:
+        """Of tasks due at one time, that comes first whose submit was answered before the other's was begun."""
+        for other in self.known.values():
+            is_due_with_it = other.is_scheduled and other is not known and other.task.user_id == known.task.user_id
+            if not is_due_with_it or other.task.run_at != known.task.run_at or other.starts or other.outcome:
+                continue
+            if other.answered_at is None or other.cancel_begun:
+                continue
+            self.figures["pairs of tasks due at one time"] += 1
+            submit, index = known.tag.split("/")
+            in_one_bulk = other.tag.split("/")[0] == submit and int(other.tag.split("/")[1]) < int(index)
+            if other.answered_at < known.begun_at or in_one_bulk:
+                self.breaks("order of scheduled", f"{known.tag} {known.seqs} starts before {other.tag} {other.seqs}")
 
     def _check_again(self, known: Known, start: Started) -> None:
         for earlier in known.starts:
@@ -495,7 +527,7 @@ class History:
         hurt = hurt or self._may_have_lost_its_worker(known)
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
-            is_cancelled_again = set(words) == {"task_cancelled"} and not known.starts
+            is_cancelled_again = set(words) == {"task_cancelled"} and not (known.starts and self._is_calm)
             if not hurt and not is_cancelled_again and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:

@@ -35,6 +35,8 @@ class Submit:
     is_strict: bool = False
     #: ms from now at which it is scheduled
     delay_ms: int | None = None
+    #: ms from the beginning for which it is scheduled
+    due_at: int | None = None
     #: has a callback URL
     is_told: bool = False
 
@@ -99,7 +101,15 @@ class ForgetLane:
     user: str
 
 
-Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane
+@dataclass(frozen=True)
+class LoseMessages:
+    """Deletes all messages of the lane, as a purge does, or SQS after 14 days."""
+
+    at: int
+    user: str
+
+
+Action: TypeAlias = Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
 
 
 class Wrong(Enum):
@@ -157,6 +167,8 @@ class Plan:
     max_attempts: int = 3
     #: each worker has a machine of its own, so no worker sees whether another lives
     is_apart: bool = False
+    #: scheduled messages are delivered in any order
+    is_any_order: bool = False
 
     @property
     def size(self) -> int:
@@ -166,7 +178,7 @@ class Plan:
     @property
     def is_calm(self) -> bool:
         """No fault occurs in it."""
-        kills = any(isinstance(action, Kill | StepClock | ForgetLane) for action in self.actions)
+        kills = any(isinstance(action, Kill | StepClock | ForgetLane | LoseMessages) for action in self.actions)
         return not (self.faults or self.outages or kills or any(self.offsets))
 
     @property
@@ -252,6 +264,62 @@ def draw(seed: int) -> Plan:
     )  # fmt: skip
 
 
+#: Calls that can fail around the admission of scheduled tasks.
+DUE_CALLS = (
+    "due_tasks.add",
+    "due_tasks.due",
+    "due_tasks.remove",
+    "due_tasks.try_begin_admitting",
+    "due_tasks.end_admitting",
+    "scheduled_counts.add",
+    "scheduled_queue.send",
+    "scheduled_queue.defer",
+    "scheduled_queue.delete",
+    "tasks.get",
+    "tasks.mark_admitted",
+    "tasks.create_if_absent",
+    "lanes.try_fast_admit",
+    "lanes.admit",
+    "queue.send",
+)
+
+
+def draw_due(seed: int) -> Plan:
+    """Returns that seed's plan of many tasks that are due at few times, whose messages come in any order."""
+    random = Random(f"due {seed}")
+    users, workers = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 3)
+    offsets = tuple(random.choice((0, random.randint(-250, 250))) for _ in range(2 + workers))
+    faults = tuple(_due_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    actions = sorted(_due_actions(random, users, workers), key=lambda action: action.at)
+    return Plan(
+        seed, random.choice(LIMITS), random.random() < 0.6, workers, offsets, tuple(actions), faults, is_any_order=True
+    )
+
+
+def _due_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
+    at, times = 0, [random.choice((4_000, 9_000, 30_000)) + random.choice((0, 0, 5, 300)) for _ in range(2)]
+    for number in range(random.randint(2, 9)):
+        at += random.choice((0, 1, 15, 90, 400))
+        user, behaviours = random.choice(users), tuple(Behaviour() for _ in range(random.choice((1, 1, 1, 2, 4))))
+        key = f"key-{number}" if random.random() < 0.3 else None
+        due_at, again_at = random.choice(times), at + random.choice((5, 700, 2_500))
+        submit = Submit(at, user, f"t{number}", behaviours, key, due_at=due_at)
+        yield submit
+        if key and again_at < due_at - 1_000:  # a repeat after its time is as any other repeat
+            yield replace(submit, at=again_at)
+        if random.random() < 0.15:
+            yield Cancel(at + random.choice((200, 3_900, 4_000)), user, random.randint(0, 2))
+        if random.random() < 0.15:
+            yield Kill(random.choice(times) + random.randint(0, 120), random.randrange(workers))
+        if random.random() < 0.2:
+            yield Submit(random.choice(times) + random.randint(-20, 20), user, f"n{number}", (Behaviour(),))
+
+
+def _due_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(DUE_CALLS), random.randint(1, 6), wrong, random.choice((5, 50, 700, 5_000)))
+
+
 def _actions(random: Random, users: list[str], workers: int, is_skewed: bool, is_lambda: bool) -> Iterator[Action]:
     at, submits = 0, list[Submit]()
     for number in range(random.randint(2, 14)):
@@ -319,7 +387,7 @@ def _submit(random: Random, at: int, user: str, number: int, is_lambda: bool) ->
     behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
     delay_ms = random.choice((200, 3_000, 20_000, 1_000_000)) if random.random() < 0.12 else None
     is_told = random.random() < 0.15
-    return Submit(at, user, f"t{number}", behaviours, key, random.random() < 0.05, delay_ms, is_told)
+    return Submit(at, user, f"t{number}", behaviours, key, random.random() < 0.05, delay_ms, is_told=is_told)
 
 
 def _behaviour(random: Random, is_lambda: bool) -> Behaviour:
@@ -384,9 +452,9 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 def _simpler(action: Action) -> Iterator[Action]:
     if not isinstance(action, Submit):
         return
-    for field in ("delay_ms", "is_told"):
+    for field in ("delay_ms", "due_at", "is_told"):
         if getattr(action, field):
-            yield replace(action, **{field: None if field == "delay_ms" else False})
+            yield replace(action, **{field: False if field == "is_told" else None})
     if len(action.behaviours) > 1:
         yield replace(action, behaviours=action.behaviours[:-1])
     for index, behaviour in enumerate(action.behaviours):

@@ -8,11 +8,14 @@ from tests.simulation.schedule import (
     Cancel,
     Fault,
     ForgetLane,
+    LoseMessages,
     Outage,
+    Pause,
     Plan,
     Submit,
     Wrong,
     draw,
+    draw_due,
 )
 from tests.simulation.world import run
 
@@ -25,6 +28,14 @@ def test_no_schedule_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw(seed))
         assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_due(seed))
+        story = f"python -m tests.simulation --due --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
 def test_a_seed_gives_the_same_story_each_time():
@@ -156,6 +167,44 @@ def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "call", ["lanes.change", "lanes.save_head_receipt", "queue.defer", "tasks.finish", "log.write"]
+)
+def test_a_task_that_is_cancelled_between_two_attempts_is_logged_once(seed, call):
+    first, later = submit(0, "first", Behaviour(fails=2)), submit(300, "later")
+    wrong = (Wrong.REFUSED, Wrong.LOST, Wrong.REPEATED, Wrong.DIED_AFTER, Wrong.SLOW_BEFORE)[seed % 5]
+    actions = (first, later, Cancel(600, "ann", 1), Cancel(900, "ann", 1))
+    for nth in (1, 2):
+        faults = (Fault(call, nth, wrong, 300),)
+        for limits in ("5/second", "1/second; 3/10 seconds"):
+            assert_promises_kept(plan(*actions, faults=faults, limits=limits, seed=seed))
+
+
 def test_a_repeat_that_comes_when_the_queue_has_forgotten_the_first_try_runs_nothing_twice():
     """Only the mark of a repeat in the message makes the worker look at the record."""
     assert_promises_kept(LATE_REPEAT)
+
+
+LOSSES = (30, 700, 1_900, 2_600, 4_500, 9_000)
+
+
+@pytest.mark.parametrize("lost_at", LOSSES)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_submit_brings_on_a_lane_whose_messages_were_lost(lost_at, seed):
+    """Also a task between two attempts, of which only its lease tells."""
+    ends = Behaviour(fails=1), Behaviour(holds=1), Behaviour()
+    first = [submit(100 * n, f"first{n}", one) for n, one in enumerate(ends)]
+    later = submit(30_000, "later"), submit(60_000, "last", Behaviour(kills=1))
+    assert_promises_kept(plan(*first, LoseMessages(lost_at, "ann"), *later, limits="2/3 seconds", seed=seed))
+
+
+@pytest.mark.parametrize("cancelled", [(), (Cancel(300_000, "ann", 0),)], ids=["newest waits", "newest is cancelled"])
+@pytest.mark.parametrize("paused_at", [150, 700, 1_500])
+def test_a_resume_brings_on_a_lane_whose_messages_were_lost(paused_at, cancelled):
+    ends = Behaviour(fails=1), Behaviour(holds=1), Behaviour(), Behaviour()
+    tasks = [submit(30 * n, f"task{n}", one) for n, one in enumerate(ends)]
+    lost = LoseMessages(400_000, "ann")
+    for seed in range(4):
+        actions = (*tasks, Pause(paused_at, "ann", None), *cancelled, lost)
+        assert_promises_kept(plan(*actions, limits="2/3 seconds", seed=seed))

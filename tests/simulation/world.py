@@ -18,13 +18,16 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Presence
 from chalicelib.core.scheduled import Callback
 from chalicelib.lanes.control import Control
+from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
+from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submission import Submission, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
@@ -32,9 +35,16 @@ from chalicelib.worker.next_step import next_step
 from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.scheduled_queue import MemoryScheduledQueue
-from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCompletionLog,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
+from tests.simulation.answers import Answers
 from tests.simulation.faults import Faults, Remote
 from tests.simulation.promises import Broken, History
 from tests.simulation.requests import MemoryRequestStore
@@ -83,6 +93,19 @@ class SimulatedPresence:
         return token in self._served
 
 
+class MortalRunner(InProcess):
+    """Runs functions in the simulated process, which may die in one: no function's failure comes of that."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+
+    def run(self, call: Call) -> Ended:
+        ended = super().run(call)
+        if self._timeline.current is not None and self._timeline.current.is_dead:
+            raise DiedError
+        return ended
+
+
 @dataclass(frozen=True)
 class Parts:
     """Parts of the simulated machines; a mutant replaces one by a broken one."""
@@ -91,6 +114,7 @@ class Parts:
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     requests: type[MemoryRequestStore] = MemoryRequestStore
+    due_tasks: type[MemoryDueTasks] = MemoryDueTasks
     finalizer: type[Finalizer] = Finalizer
     decide: Decide = field(default=next_step)
     submitter: type[Submitter] = Submitter
@@ -125,7 +149,7 @@ class SimulatedRenewer(LeaseRenewer):
 
     def _run(self) -> None:
         while self._running:
-            self._clock.sleep(1_000)
+            self._clock.sleep(self._pause_ms())
             self.renew_due()
 
 
@@ -139,12 +163,15 @@ class World:
         self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
         self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
+        self.answers = Answers(self.history, plan)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
-        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms)
+        any_order = Random(f"{plan.seed}/any order").choice if plan.is_any_order else None
+        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms, any_order)
+        self.scheduled_counts, self.due_tasks = MemoryScheduledCounts(), self.parts.due_tasks()
         self.teller = CallbackSender(self.history)
         self.requests = self.parts.requests()
         self.log = MemoryCompletionLog()
@@ -216,6 +243,9 @@ class World:
         elif isinstance(action, schedule.Poison):
             self.queue.send_body(action.user, f"poison-{number}", '{"v": 1}')
             self.source.look()
+        elif isinstance(action, schedule.LoseMessages):
+            self.tell(f"the messages of {action.user} are lost")
+            self.queue._groups.pop(action.user, None)
         elif isinstance(action, schedule.ForgetLane):
             self._forget(action.user)
         else:
@@ -248,6 +278,7 @@ class World:
             TaskRequest(
                 "run",
                 {"tag": f"{action.tag}/{n}", **vars(behaviour)},
+                run_at=None if action.due_at is None else NOW + action.due_at,
                 delay_seconds=None if action.delay_ms is None else action.delay_ms / 1000,
                 callback_url="https://example.com" if action.is_told else None,
             )
@@ -267,6 +298,7 @@ class World:
         self.tell(f"{action.tag} is answered {response.status_code}: {[task['seq'] for task in submitted]}")
         if action.key and submitted and self.timeline.current in self._kept_answers:
             self.history.answer_kept(action.key, response.body)
+        self.answers.answered(submitted)
         for index, task in enumerate(submitted):
             self.history.answered(task["task_id"], self.timeline.now, action.key, index)
             self._answered.setdefault(action.user, []).append(task["task_id"])
@@ -282,11 +314,18 @@ class World:
                 self.tell(f"{self.history.known[task_id].tag} is answered to be cancelled")
                 self.history.cancel_answered(task_id)
 
+    def _resume(self, api: "ApiMachine", user: str) -> None:
+        self.history.resume_begins(user)
+        try:
+            api.control.resume(user)
+        finally:
+            self.history.resume_ends(user)
+
     def _pause_or_resume(self, api: "ApiMachine", action: schedule.Pause | schedule.Resume) -> None:
         change = self.history.change_begins(action.user)
         try:
             if isinstance(action, schedule.Resume):
-                api.control.resume(action.user)
+                self._resume(api, action.user)
                 return
             until = None if action.lasts_ms is None else api.clock.now_ms() + action.lasts_ms
             view = api.control.pause(action.user, until)
@@ -301,10 +340,8 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
-        if name in ("lanes.change", "lanes.throttle"):
-            return self._observe_change(name, arguments, effect)
-        if name in ("lanes.try_fast_claim", "lanes.claim"):
-            return self._observe_claim(arguments, effect, process)
+        if name.startswith("lanes."):
+            return self._observe_lane(name, arguments, effect, process)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -335,6 +372,15 @@ class World:
             self.scheduled_source.look()
         return answer
 
+    def _observe_lane(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
+            return self._observe_change(name, arguments, effect)
+        if name in ("lanes.try_fast_admit", "lanes.admit"):
+            return self._observe_admission(arguments, effect)
+        if name in ("lanes.try_fast_claim", "lanes.claim"):
+            return self._observe_claim(arguments, effect, process)
+        return effect()
+
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
         start = arguments[0] if hasattr(arguments[0], "at") else arguments[1]
         before = self.lanes.get(start.lane.user_id)
@@ -347,11 +393,22 @@ class World:
             self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
         return answer
 
+    def _observe_admission(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
+        before = self.lanes.get(user)
+        answer = effect()
+        lane = self.lanes.get(user)
+        if lane.admitted > before.admitted:
+            self.answers.admitted(lane, lane.admitted - before.admitted, self.timeline.now)
+        return answer
+
     def _observe_change(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         user = arguments[0] if isinstance(arguments[0], str) else arguments[0].user_id
         before = self.lanes.get(user)
         answer = effect()
         lane = self.lanes.get(user)
+        if name in ("lanes.throttle", "lanes.release_lease") and answer:
+            self.history.released(arguments[1].task_id, arguments[2])
         if name == "lanes.throttle" and answer:
             lease, until = arguments[1:3]
             self.tell(f"{self._tag(lease)} is throttled until {until - NOW}")
@@ -427,6 +484,10 @@ class Machine(ABC):
         world = self.world
         return Remote(name, getattr(world, name), world.timeline, world.faults, self.die, world.observe, error)
 
+    def scheduling(self) -> dict[str, Any]:
+        cap = DailyCap(self.remote("scheduled_counts"), self.world.settings.max_scheduled)
+        return {"daily_cap": cap, "due_tasks": self.remote("due_tasks")}
+
     @abstractmethod
     def die(self, process: Process) -> None: ...
 
@@ -440,7 +501,7 @@ class ApiMachine(Machine):
         races = RetryWithJitter(self.clock, world.chance)
         scheduled_queue = self.remote("scheduled_queue")
         self.submitter = world.parts.submitter(
-            lanes, tasks, queue, races, world.settings, scheduled_queue=scheduled_queue
+            lanes, tasks, queue, races, world.settings, scheduled_queue=scheduled_queue, **self.scheduling()
         )
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
@@ -525,8 +586,9 @@ class WorkerMachine(Machine):
             tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
         )
         executor = TaskExecutor(
-            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer, lambda: self.kill("expired")
-        )
+            lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer,
+            lambda: self.kill("expired"), MortalRunner(world.timeline),
+        )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = Worker(
@@ -540,9 +602,12 @@ class WorkerMachine(Machine):
             RetryWithJitter(self.clock, world.chance),
             world.settings,
             scheduled_queue=self.remote("scheduled_queue"),
+            **self.scheduling(),
         )
+        due = (self.remote("due_tasks"), tasks, queue)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}")
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, submitter, finalizer, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, admitter, finalizer, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):
@@ -574,7 +639,7 @@ class WorkerMachine(Machine):
         process = self.world.timeline.current
         assert process is not None
         process.wait(process.random.randint(0, 20))
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
         try:
             outcome = self._worker.handle(delivery)
         except UnavailableError as error:

@@ -176,11 +176,10 @@ def test_start_before_its_planned_start_is_found() -> None:
     [
         completion_text(started_at=None),
         completion_text(started_at=NOW, attempt=0),
-        completion_text(started_at=NOW, starts=[NOW - 2000], attempt=1, planned_at=NOW - 2000),
         completion_text(started_at=NOW, starts=[NOW + 2000]),
         completion_text(started_at=NOW, starts=[NOW - 2000, NOW - 4000], planned_at=NOW - 4000),
     ],
-    ids=["no start", "no attempt", "more starts than attempts", "retry first", "attempts swapped"],
+    ids=["no start", "no attempt", "retry first", "attempts swapped"],
 )
 def test_impossible_attempts_are_found(text: str) -> None:
     assert kinds(audited(text)) == ["attempts"]
@@ -190,6 +189,81 @@ def test_starts_of_dead_workers_and_missing_ends_are_told_but_break_nothing() ->
     report = audited(completion_text(1, NOW, attempt=3), completion_text(4, NOW + 1000))
 
     assert (report.clean, report.unknown_starts, report.missing_ends) == (True, 2, 2)
+
+
+def test_start_that_an_api_throttled_uses_no_attempt() -> None:
+    report = audited(completion_text(1, NOW, starts=[NOW - 3000, NOW - 1000], attempt=1, planned_at=NOW - 3000))
+
+    assert (report.clean, report.starts, report.throttled_starts, report.unknown_starts) == (True, 3, 2, 0)
+
+
+def test_throttled_starts_are_held_against_the_limits() -> None:
+    early = completion_text(1, NOW, starts=[NOW - 999], attempt=1, planned_at=NOW - 999)
+
+    assert kinds(audited(early)) == ["pace"]
+
+
+def test_cancellation_between_two_attempts_keeps_the_starts() -> None:
+    between = {"event": "task_cancelled", "result": None, "late_ms": None, "planned_at": NOW - 1000}
+    throttled = completion_text(1, None, starts=[NOW - 1000], attempt=0, **between)
+    failed_once = completion_text(2, None, starts=[NOW], attempt=1, **between)
+
+    report = audited(throttled, failed_once)
+
+    assert (report.clean, report.starts) == (True, 2)
+
+
+def test_two_starts_in_one_millisecond_are_two() -> None:
+    at_once = completion_text(1, NOW, starts=[NOW], planned_at=NOW, limits="2/second")
+
+    assert audited(at_once).clean
+    assert audited(at_once).starts == 2
+    assert kinds(audited(at_once, completion_text(2, NOW + 1, limits="2/second"))) == ["pace"]
+
+
+def test_each_start_of_a_task_is_held_against_its_own_limits() -> None:
+    starts = [NOW - 4200, NOW - 4000]
+    lowered = completion_text(1, NOW, starts=starts, planned_at=starts[0], limits="1/4 seconds")
+    named = json.dumps({**json.loads(lowered), "starts_limits": ["5/second", "5/second"]})
+
+    assert kinds(audited(lowered)) == ["pace"]
+    assert audited(named).clean
+    assert kinds(audited(named.replace("5/second", "1/second"))) == ["pace"]
+    raised = json.dumps({**json.loads(lowered), "limits": "9/second", "starts_limits": [None, "9/second"]})
+    assert audited(raised).clean
+
+
+@pytest.mark.parametrize("named", [["5/second"], "5/second", ["5/second", 1], [None, "often"]])
+def test_line_with_wrong_limits_of_its_starts_is_skipped(named: object) -> None:
+    text = completion_text(1, NOW, starts=[NOW - 4200, NOW - 4000], planned_at=NOW - 4200)
+
+    assert audited(json.dumps({**json.loads(text), "starts_limits": named})).skipped
+
+
+def test_outcome_logged_by_a_worker_that_died_before_it_stored_it_is_one_end() -> None:
+    logged = completion_text(1, NOW, completed_at=NOW + 5)
+    again = completion_text(1, NOW + 10_000, starts=[NOW], planned_at=NOW, event="task_failed")
+    given_up = completion_text(1, NOW, event="task_failed", completed_at=NOW + 10_000)
+
+    for second in (logged, again, given_up):
+        report = audited(logged, second)
+        assert (report.clean, report.repeated_ends) == (True, 1)
+    assert kinds(audited(logged, completion_text(1, NOW, event="task_failed", completed_at=NOW + 4_000))) == ["ended"]
+    assert kinds(audited(logged, completion_text(1, NOW, completed_at=NOW + 20_000))) == ["ended"]
+    assert kinds(audited(again, completion_text(1, NOW, completed_at=NOW + 20_000))) == ["ended"]
+
+
+def test_lane_that_was_forgotten_begins_its_seqs_anew() -> None:
+    fortnight = 14 * 24 * 3_600_000
+
+    assert audited(completion_text(3, NOW), completion_text(1, NOW + fortnight + 6, task_id="new")).clean
+    assert kinds(audited(completion_text(3, NOW), completion_text(1, NOW + fortnight, task_id="new"))) == ["order"]
+
+
+def test_task_cancelled_before_its_admission_has_no_seq_to_miss() -> None:
+    scheduled = completion_text(0, None, event="task_cancelled", attempt=0, late_ms=None, result=None)
+
+    assert audited(scheduled, completion_text(3, NOW), completion_text(5, NOW + 1000)).missing_ends == 1
 
 
 def test_cancelled_task_takes_no_start() -> None:

@@ -1,8 +1,10 @@
+import hmac
 import json
 import subprocess
 import sys
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ REFUSED: dict[str, tuple[str, Callable[[], str]]] = {
     "key id is an object": ("malformed", lambda: forged({**HS, "kid": {}}, claims(), SECRET)),
     "expired": ("has expired", lambda: make_token(exp=NOW_SECONDS - 11)),
     "expired at the start of time": ("has expired", lambda: make_token(exp=0)),
-    "expired before it": ("has expired", lambda: make_token(exp=-1e300)),
+    "expired before it": ("has expired", lambda: make_token(exp=-(2**53))),
     "never expires": ("no `exp`", lambda: make_token(exp=None)),
     "expiry is null": ("no `exp`", lambda: forged(HS, {**claims(), "exp": None}, SECRET)),
     "expiry is infinite": ("`exp` is not a valid time", lambda: forged(HS, claims(exp=float("inf")), SECRET)),
@@ -303,6 +305,74 @@ def test_no_claim_or_header_of_a_signed_token_breaks_it(value: Any) -> None:
             bearer(forged({**HS, name: value}, claims(), SECRET))
         except UnauthenticatedError:
             continue
+
+
+#: Texts of JSON numbers, some of which only Python's parser takes, and of other values that are no time.
+DIGITS = "9" * 400
+NO_TIMES = [DIGITS, f"-{DIGITS}", f"{DIGITS}.0", f"1{'0' * 308}", str(2**53 + 1), "1e16", "-1e300", "1e400", "-1e400"]
+NO_TIMES += ["NaN", "Infinity", "-Infinity", "true", "false", "null", '"1795324829"', '""', "[1]", "{}"]
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("text", NO_TIMES, ids=lambda text: text[:12])
+def test_claim_that_is_no_time_is_refused_by_its_name(claim: str, text: str) -> None:
+    named = {name: json.dumps(value) for name, value in claims().items()} | {claim: text}
+    body = "{" + ",".join(f'"{name}":{value}' for name, value in named.items()) + "}"
+    title = (
+        "The token has no `exp`" if (claim, text) == ("exp", "null") else f"The token's `{claim}` is not a valid time"
+    )
+    assert refusal(forged(HS, body.encode(), SECRET)) == title
+
+
+@given(
+    st.sampled_from(["exp", "nbf", "iat"]),
+    st.integers(-(10**4000), 10**4000).map(str)
+    | st.from_regex(r"-?(0|[1-9][0-9]{0,400})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,5})?", fullmatch=True),
+)
+def test_no_number_in_a_time_breaks_it(claim: str, number: str) -> None:
+    body = f'{{"sub":"ann","exp":{NOW_SECONDS + 600},"{claim}":{number}}}'
+    with suppress(UnauthenticatedError):
+        assert bearer(forged(HS, body.encode(), SECRET)) == ANN
+
+
+def spelt_otherwise(token: str, part: int, change: Callable[[str], str]) -> str:
+    parts = token.split(".")
+    parts[part] = change(parts[part])
+    return ".".join(parts)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("change", ["{}=", "{}==", "={}", "{}~", "~{}", "{}+/", "{}%3D"])
+def test_part_that_is_not_plain_base64url_is_refused(part: int, change: str) -> None:
+    assert "malformed" in refusal(spelt_otherwise(make_token(), part, change.format))
+
+
+def test_signed_text_with_padding_is_refused() -> None:
+    """The signature covers the padding, so it is right."""
+    for extra in range(3):
+        body = json.dumps(claims(jti="x" * extra)).encode()
+        header, text = (urlsafe_b64encode(raw).decode() for raw in (json.dumps(HS).encode(), body))
+        if "=" in header + text:
+            signed = f"{header}.{text}"
+            mac = urlsafe_b64encode(hmac.digest(SECRET.encode(), signed.encode(), "sha256")).rstrip(b"=").decode()
+            assert "malformed" in refusal(f"{signed}.{mac}")
+
+
+def test_token_has_one_spelling() -> None:
+    """The last character of an HS256 signature has two unused bits, so 4 characters give the same bytes."""
+    token = make_token()
+    others = [token[:-1] + last for last in URL_ALPHABET if last != token[-1]]
+    same = [other for other in others if _signature(other) == _signature(token)]
+    assert len(same) == 3
+    for other in same:
+        assert "malformed" in refusal(other)
+
+
+URL_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def _signature(token: str) -> bytes:
+    return urlsafe_b64decode(token.rsplit(".", 1)[1] + "=")
 
 
 def test_errors_hold_neither_token_nor_what_would_be_right() -> None:

@@ -120,6 +120,7 @@ def lane(**changes: Any) -> dict[str, Any]:
             "throttled_reason": None,
             "next_starts": [],
             "starts": [NOW_MS],
+            "start_ahead_at": None,
             "started": 1,
             "admitted": 1,
         }

@@ -50,6 +50,7 @@ def test_every_field_of_a_line_is_read() -> None:
         late_ms=2,
         attempt=3,
         limits=parse_limits("5/second"),
+        earlier_limits=(parse_limits("5/second"),) * 2,
     )
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
-from infra.deploy.run_chalice import event_source_mapping
 
+from infra.deploy.artifacts import with_code
 from infra.deploy.errors import DeployError, explained
-from infra.deploy.project import project_folder, with_names
+from infra.deploy.package import event_source_mapping
+from infra.deploy.project import project_folder
 from infra.deploy.stages import ROOT, function_settings, read_stage
 
-NAMES = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012", "Stage": "dev"}
 ENDPOINT = "http://127.0.0.1:4566"
 
 
@@ -45,15 +45,16 @@ def test_a_stage_that_is_not_configured_is_refused_with_those_that_are() -> None
         read_stage("staging")
 
 
-def test_the_project_folder_names_the_account_and_leaves_the_tree_alone() -> None:
+def test_the_project_folder_fits_every_account_and_leaves_the_tree_alone() -> None:
     before = {path: path.stat().st_mtime_ns for path in (ROOT / ".chalice").glob("*.json")}
-    with project_folder("dev", {"TABLE_NAME": "t"}, with_names(NAMES), {"resources": []}) as folder:
+    with project_folder("dev", {"TABLE_NAME": "t"}, "arm64") as folder:
         policy = json.loads((folder / ".chalice" / "policy-worker.json").read_text())
         config = json.loads((folder / ".chalice" / "config.json").read_text())
-        assert (folder / ".chalice" / "deployed" / "dev.json").exists()
         requirements = (folder / "requirements.txt").read_text()
     assert not folder.exists()
-    assert policy["Statement"][0]["Resource"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/paceline-dev"
+    table = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/paceline-${Stage}"
+    assert policy["Statement"][0]["Resource"] == {"Fn::Sub": table}
+    assert config["lambda_architecture"] == "arm64"
     assert config["stages"]["dev"]["environment_variables"] == {"STAGE": "dev", "TABLE_NAME": "t"}
     assert "log_retention_in_days" not in config["stages"]["dev"]
     assert "boto3==" in requirements
@@ -61,16 +62,18 @@ def test_the_project_folder_names_the_account_and_leaves_the_tree_alone() -> Non
     assert before == {path: path.stat().st_mtime_ns for path in (ROOT / ".chalice").glob("*.json")}
 
 
-def test_a_policy_with_an_unknown_name_is_not_deployed() -> None:
-    with pytest.raises(KeyError):
-        with_names(NAMES)("arn:aws:sqs:::${Queue}")
-
-
 def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
     assert event_source_mapping(20) == {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": 20},
     }
+
+
+def test_every_function_gets_the_uploaded_archive() -> None:
+    kinds = ("AWS::Serverless::Function", "AWS::DynamoDB::Table", "AWS::Serverless::Function")
+    template = {"Resources": {str(n): {"Type": kind, "Properties": {}} for n, kind in enumerate(kinds)}}
+    given = with_code(template, "s3://bucket/key.zip")["Resources"].values()
+    assert [one["Properties"].get("CodeUri") for one in given] == ["s3://bucket/key.zip", None, "s3://bucket/key.zip"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import admit, reserved
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before, without_cancelled
-from chalicelib.core.lane import FOREVER_MS, Lane, Lease, estimated_starts, position_of
-from chalicelib.core.limits import Limits, memory_needed, parse_limits
+from chalicelib.core.estimates import busy_ms, estimated_starts, plans_from, position_of, retry_at
+from chalicelib.core.lane import FOREVER_MS, Lane, Lease, Phase
+from chalicelib.core.lane_changes import without_retrying
+from chalicelib.core.limits import Limits, fingerprint, memory_needed, parse_limits
 from tests.factories import make_lane
 from tests.strategies import Step, any_limits, steps
 from tests.windows import assert_pace_kept, breaks_a_limit
@@ -50,7 +52,7 @@ def test_what_a_first_try_reserved_is_known_also_beyond_what_the_lane_remembers(
 def test_first_submit_starts_now_as_number_one() -> None:
     admission = admit(make_lane(), DEFAULT, 5_000, "t1")
     assert (admission.planned, admission.first_seq) == ((5_000,), 1)
-    assert admission.lane == make_lane(admitted=1, planned=(5_000,), newest="t1")
+    assert admission.lane == make_lane(admitted=1, planned=(5_000,), newest="t1", planned_under=fingerprint(DEFAULT))
 
 
 def test_second_submit_within_a_second_is_delayed() -> None:
@@ -67,7 +69,7 @@ def test_twenty_first_submit_within_a_minute_waits_for_the_first_to_leave_it() -
 def test_admission_keeps_what_it_does_not_decide_on() -> None:
     lane = make_lane(started_seq=3, started=4, starts=(1, 2), cancelled={"x": 4}, revision=7, admitted=3)
     after = admit(lane, DEFAULT, 5_000, "t4").lane
-    assert replace(after, admitted=3, planned=(), newest="") == lane
+    assert replace(after, admitted=3, planned=(), newest="", planned_under="") == lane
 
 
 def test_pause_and_late_starts_do_not_move_what_is_planned() -> None:
@@ -269,6 +271,70 @@ def test_estimates_begin_when_a_pause_ends_and_now_when_it_has_no_end(paused_unt
     assert estimated_starts(lane, DEFAULT, 5_000, [3_000, 4_000]) == expected
 
 
+@given(
+    any_limits(),
+    st.lists(steps(), min_size=2, max_size=20),
+    st.sampled_from((0, 300, 3_000)),
+    st.sampled_from((None, 0, 1_500, 40_000)),
+    st.data(),
+)
+def test_estimates_come_true_when_each_task_takes_as_long_as_those_before(
+    limits: Limits, taken: list[Step], took_ms: int, backoff_ms: int | None, data: st.DataObject
+) -> None:
+    """The newest started task has ended, or runs, or waits for its next attempt."""
+    lane, now_ms, planned = make_lane(took_ms=took_ms), 100_000, list[int]()
+    for step in taken:
+        now_ms += step.milliseconds
+        admission = admit(lane, limits, now_ms, "t")
+        lane, planned = admission.lane, [*planned, *admission.planned]
+    done, free_at = data.draw(st.integers(1, len(planned) - 1)), 0
+    for seq, at in enumerate(planned[:done], start=1):
+        lane = claimed(lane, make_candidate(seq, at), max(at, free_at), limits).lane
+        free_at = lane.starts[0] + took_ms
+    assert lane.running
+    now_ms = max(now_ms, free_at)
+    if backoff_ms is not None:
+        lane = replace(lane, running=replace(lane.running, phase=Phase.RETRY, until=free_at + backoff_ms))
+    elif took_ms > 1_000 and free_at == now_ms:
+        now_ms -= data.draw(st.integers(1_000, took_ms - 1_000))
+        lane = replace(lane, running=replace(lane.running, phase=Phase.RUNNING))
+    estimates = estimated_starts(lane, limits, now_ms, planned[done:], with_run_times=True)
+    for seq, estimate in enumerate(estimates, start=done + 1):
+        planned_at = planned[seq - 1]
+        assert max(planned_at, now_ms + busy_ms(lane, seq, now_ms)) <= estimate
+        assert (position_of(lane, limits, seq, planned_at, now_ms) == 0) <= (planned_at <= now_ms)
+    if lane.retrying:
+        estimated_at = retry_at(lane, limits, now_ms)
+        assert plans_from(lane, limits, now_ms) >= estimated_at >= lane.retrying.until
+        lane = claimed(lane, make_candidate(done), max(now_ms, lane.retrying.until), limits).lane
+        assert lane.starts[0] == estimated_at
+        free_at = estimated_at + took_ms
+    for seq, estimate in enumerate(estimates, start=done + 1):
+        lane = claimed(lane, make_candidate(seq, planned[seq - 1]), max(now_ms, free_at), limits).lane
+        assert lane.starts[0] == estimate
+        free_at = estimate + took_ms
+
+
+@given(any_limits(), st.lists(steps(), min_size=2, max_size=20), st.integers(0, 100_000))
+def test_tasks_behind_a_cancelled_retry_start_as_soon_as_the_limits_allow(
+    limits: Limits, taken: list[Step], backoff_ms: int
+) -> None:
+    lane, now_ms = make_lane(), 100_000
+    lane = claimed(admit(lane, limits, now_ms, "t1").lane, make_candidate(), now_ms, limits).lane
+    lane = replace(lane, running=lane.running and replace(lane.running, phase=Phase.RETRY, until=now_ms + backoff_ms))
+    for number, step in enumerate(taken, start=2):
+        now_ms += step.milliseconds
+        lane = admit(lane, limits, now_ms, f"t{number}").lane
+    after = without_retrying(lane, 1, limits, now_ms)
+    assert after.retrying is None
+    assert isinstance(claim(after, make_candidate(), limits, now_ms, LEASE_MS, "mine"), Cancelled)
+    after, starts = without_cancelled(after, "t1", 1), list[int]()
+    for seq in range(2, after.admitted + 1):
+        after = claimed(after, make_candidate(seq, planned_at=FOREVER_MS), now_ms, limits).lane
+        starts.append(after.starts[0])
+    assert starts == estimated_starts(replace(lane, running=None), limits, now_ms, [now_ms] * len(starts))
+
+
 # --- position in line
 
 
@@ -311,3 +377,32 @@ def test_tasks_that_may_start_together_all_have_place_0() -> None:
 
 def test_cancelled_tasks_do_not_count_as_ahead() -> None:
     assert positions(make_lane(admitted=4, cancelled={"t2": 2, "t3": 3}), (8_000,)) == [1]
+
+
+def running_lane(phase: Phase, until: int = 15_000, **fields: object) -> Lane:
+    """Task 1 started at 2,000 ms, and two more were admitted."""
+    started = {"admitted": 3, "started_seq": 1, "started": 1, "starts": (2_000,)}
+    return make_lane(running=replace(make_lease(until=until), phase=phase), **started, **fields)
+
+
+def test_running_task_and_one_between_two_attempts_are_ahead() -> None:
+    assert positions(running_lane(Phase.RUNNING), (5_000, 5_000)) == [2, 3]
+    assert positions(running_lane(Phase.RETRY), (15_000, 16_000)) == [2, 3]
+
+
+def test_task_whose_next_attempt_is_due_is_ahead_and_keeps_no_one_from_starting() -> None:
+    due = running_lane(Phase.RETRY, until=4_000)
+    assert positions(due, (5_000, 5_000), limits=parse_limits("9/second")) == [0, 0]
+    assert positions(due, (6_000, 7_000)) == [1, 2]
+    assert positions(replace(due, took_ms=4_000), (5_000, 5_000), limits=parse_limits("9/second")) == [1, 2]
+
+
+def test_mark_counts_no_longer_than_the_lease() -> None:
+    assert positions(running_lane(Phase.RUNNING, until=5_000), (5_000,)) == [0]
+
+
+def test_task_that_may_not_be_marked_yet_counts_if_tasks_of_its_user_take_long() -> None:
+    unmarked = running_lane(Phase.STARTED)
+    assert positions(unmarked, (3_000, 3_000), now_ms=3_000) == [0, 0]
+    assert positions(replace(unmarked, took_ms=4_000), (3_000, 3_000), now_ms=3_000) == [2, 3]
+    assert positions(replace(unmarked, took_ms=4_000), (3_200, 3_200), now_ms=3_200) == [0, 1]

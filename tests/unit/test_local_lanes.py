@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -10,7 +12,7 @@ from local.deletions import Deletions
 from local.invocation import Context, sqs_event
 from local.lane_threads import HELD, Lanes
 from local.queue_source import Message, Source, SourceError
-from local.worker_process import handler
+from local.worker_process import Poller, handler
 
 WAIT_SECONDS = 5
 QUEUE_ARN = "arn:aws:sqs:eu-central-1:000000000000:paceline-dev.fifo"
@@ -34,14 +36,19 @@ class FakeSource:
         self.deleted: list[str] = []
         self.hidden: list[tuple[str, int]] = []
         self.is_down = False
+        self.fault: Exception | None = None
 
     def delete(self, messages: Sequence[Message]) -> list[str]:
+        if self.fault:
+            raise self.fault
         self.deleted += [message.id for message in messages]
         return []
 
     def hide(self, messages: Sequence[Message], seconds: int) -> None:
         if self.is_down:
             raise SourceError("down")
+        if self.fault and messages:
+            raise self.fault
         self.hidden += [(message.id, seconds) for message in messages]
 
 
@@ -116,6 +123,71 @@ def test_a_message_whose_handler_raises_is_not_deleted(caplog: pytest.LogCapture
     assert sorted(bench.seen) == ["a1", "b1"]
     assert bench.done == []
     assert "message a1 of a failed and will be redelivered" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_exit_out_of_a_handler_blocks_neither_lane_nor_thread(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(message: Message) -> bool:
+        if message.id == "a1":
+            raise kind
+        return True
+
+    bench = Bench(leave)
+    bench.lanes.add([message("a", 1)])
+    wait_until(lambda: "message a1 of a failed" in caplog.text and bench.lanes.is_quiet())
+    bench.run(message("a", 2))
+    assert bench.done == ["a2"]
+    assert kind.__name__ in caplog.text
+
+
+def test_an_unexpected_error_of_the_queue_does_not_block_the_lane(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(lambda message: message.id != "a1")
+    bench.source.fault = KeyError("an answer of another form")
+    bench.lanes.add([message("a", 1), message("a", 2)])
+    wait_until(lambda: "could not be made visible" in caplog.text)
+    bench.run(message("a", 3))
+    assert bench.done == ["a3"]
+
+
+def test_an_unexpected_error_does_not_end_the_deletions(caplog: pytest.LogCaptureFixture) -> None:
+    source = FakeSource()
+    source.fault = KeyError("an answer of another form")
+    deletions = Deletions(cast("Source", source))
+    deletions.start(lambda: True)
+    deletions.add(message("a", 1), True)
+    wait_until(lambda: "not deleted" in caplog.text)
+    source.fault = None
+    deletions.add(message("a", 2), True)
+    deletions.close()
+    assert source.deleted == ["a2"]
+
+
+def test_an_unexpected_error_does_not_end_the_poll_loop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Answers:
+        def __init__(self) -> None:
+            self.answers: list[list[Message]] = [[message("a", 1)]]
+
+        def receive(self, _count: int, _wait_seconds: int) -> list[Message]:
+            if "receiving failed" not in caplog.text:
+                raise KeyError("an answer of another form")
+            return self.answers.pop() if self.answers else []
+
+    bench = Bench(lambda _: True)
+    poller = Poller(cast("Source", Answers()), bench.lanes, tmp_path / "beat", 10, pause_seconds=0.01)
+    poller.start()
+    wait_until(lambda: bench.done == ["a1"])
+    poller.stop()
+    poller.join()
+    bench.lanes.join()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_held_messages_stay_hidden_until_the_handler_is_through() -> None:

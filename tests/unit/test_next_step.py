@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from chalicelib.core import claim, lane, limits
+from chalicelib.core import admission, claim, estimates, lane_changes, limits
 from chalicelib.core.claim import Gap
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import parse_limits
@@ -129,7 +129,7 @@ def test_no_claim_is_for_a_start_that_the_limits_refuse(starts: list[int], late:
         assert at - LEAD_MS <= NOW + late
 
 
-@pytest.mark.parametrize("documented", [module, claim, lane, limits])
+@pytest.mark.parametrize("documented", [module, admission, claim, estimates, lane_changes, limits])
 def test_examples_in_the_docstrings_hold(documented: Any) -> None:
     result = doctest.testmod(documented)
     assert (result.failed, result.attempted > 0) == (0, True)

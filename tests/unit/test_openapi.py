@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -6,7 +8,8 @@ import pytest
 from app import PUBLIC, app
 from chalicelib.api.openapi import HEADERS, OPERATIONS, PARAMETERS, Operation, document
 from chalicelib.api.problems import PROBLEMS
-from chalicelib.core.errors import ConflictError, RequestError, UnavailableError
+from chalicelib.core.errors import ConflictError, LimitsError, RequestError, UnavailableError
+from chalicelib.core.limits import parse_limits
 
 #: For people: not described.
 PAGES = {"/", "/web/{name}"}
@@ -66,3 +69,39 @@ def test_requests_are_described_by_the_types_that_check_them() -> None:
 
 def test_base_path_is_where_the_api_is() -> None:
     assert json.loads(document("/api"))["servers"] == [{"url": "/api"}]
+
+
+def every_schema(inside: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(inside, dict):
+        yield inside
+        inside = list(inside.values())
+    for one in inside if isinstance(inside, list) else ():
+        yield from every_schema(one)
+
+
+def test_no_property_has_a_default_and_every_enum_has_a_type() -> None:
+    """Generators make a property with a default a required one, and an enum without a type any value."""
+    for schema in every_schema(described()["components"]["schemas"]):
+        assert "default" not in schema
+        assert "enum" not in schema or schema["type"] in ("string", "integer")
+    assert (
+        "Default: `log`." in described()["components"]["schemas"]["SubmitRequest"]["properties"]["task"]["description"]
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1/second", "5/10 seconds", "20 per 5 minutes", "1/s;20/m", " 2 / Hour ,\n3/day;", "100/7d", "1 PER 2sec", ";1/s"],
+)
+def test_pattern_of_limits_takes_what_can_be_read(text: str) -> None:
+    pattern = described()["components"]["schemas"]["LimitsRequest"]["properties"]["limits"]["pattern"]
+    assert parse_limits(text)
+    assert re.fullmatch(pattern, text)
+
+
+@pytest.mark.parametrize("text", ["often", "1", "1/", "/second", "1 second", "20per minute", "1/s 2/m", "1/s;" * 6, ""])
+def test_pattern_of_limits_refuses_what_can_not_be_read(text: str) -> None:
+    pattern = described()["components"]["schemas"]["LimitsRequest"]["properties"]["limits"]["pattern"]
+    with pytest.raises(LimitsError):
+        parse_limits(text)
+    assert not re.fullmatch(pattern, text)

@@ -4,18 +4,21 @@ import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from chalicelib.core.errors import DestinationError
+from chalicelib.outbound.addresses import is_public
 from chalicelib.outbound.client import (
+    MAX_ADDRESSES,
     MAX_BODY_BYTES,
     MAX_REDIRECTS,
+    TIMED_OUT,
     CallFailedError,
     NotAllowedError,
     Outbound,
-    is_public,
 )
 from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination
 from tests.receiver import Got, Receiver, Reply, raw_server
@@ -52,6 +55,16 @@ def receiver() -> Iterator[Receiver]:
         *("fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "100::1", "2001:db8::1"),
         *("2002:7f00:1::1", "2002:a9fe:a9fe::", "2001:0:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
         *("64:ff9b:1::1", "5f00::1"),
+        # The rest of IANA's special-purpose registries, first and last address of each range.
+        *("0.255.255.255", "10.255.255.255", "100.127.255.255", "169.254.255.255", "172.31.255.255"),
+        *("192.0.0.0", "192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "192.0.0.255"),
+        *("192.31.196.0", "192.31.196.255", "192.52.193.0", "192.52.193.255", "192.88.99.0", "192.88.99.2"),
+        *("192.88.99.255", "192.168.255.255", "192.175.48.0", "192.175.48.255", "198.19.255.255"),
+        *("198.51.100.0", "198.51.100.255", "203.0.113.255", "239.255.255.255", "255.255.255.254"),
+        *("::ffff:192.88.99.1", "64:ff9b::c000:9", "100:0:0:1::1", "2001::", "2001:1::1", "2001:1::2", "2001:1::3"),
+        *("2001:2::1", "2001:3::1", "2001:4:112::1", "2001:10::1", "2001:20::1", "2001:30::1"),
+        *("2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db8:ffff::1", "2002::", "2620:4f:8000::1", "3ffe::1"),
+        *("3fff::", "3fff::1", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff", "4000::1", "1fff::1"),
     ],
 )
 def test_address_that_is_not_public_is_known_as_such(address: str) -> None:
@@ -59,7 +72,16 @@ def test_address_that_is_not_public_is_known_as_such(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+    "address",
+    [
+        *("1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"),
+        # Neighbours of special ranges.
+        *("1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0"),
+        *("169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "191.255.255.255", "192.0.1.0"),
+        *("192.0.3.0", "192.88.98.255", "192.88.100.0", "192.167.255.255", "192.169.0.0", "198.17.255.255"),
+        *("198.20.0.0", "223.255.255.255", "2001:200::1", "2001:4860:4860::8888", "2003::1", "2620:4f:8001::1"),
+        *("3fff:1000::1", "2a00::1"),
+    ],
 )
 def test_public_address_is_known_as_such(address: str) -> None:
     assert is_public(address)
@@ -310,6 +332,78 @@ def test_nobody_there_is_a_failure() -> None:
         get(ANYWHERE, f"http://127.0.0.1:{port}/")
     with pytest.raises(CallFailedError, match="not found"):
         get(ANYWHERE, "http://no-such-host.invalid/")
+
+
+def at(addresses: Sequence[str]) -> Outbound:
+    """A client of hosts that have these addresses, all public."""
+    return Outbound(("*",), resolve=answering(addresses), is_public=lambda address: True)
+
+
+@pytest.mark.parametrize("others", [1, 3, MAX_ADDRESSES - 1])
+def test_every_address_of_a_host_is_tried(receiver: Receiver, others: int) -> None:
+    addresses = [f"127.0.1.{n}" for n in range(1, others + 1)] + [receiver.host]
+    assert get(at(addresses), f"http://many.example:{receiver.port}/").status == 200
+    assert [got.headers["host"] for got in receiver.got] == [f"many.example:{receiver.port}"]
+
+
+def test_addresses_are_not_tried_without_end(receiver: Receiver) -> None:
+    addresses = [f"127.0.1.{n}" for n in range(1, MAX_ADDRESSES + 1)] + [receiver.host]
+    with pytest.raises(CallFailedError, match="not reachable"):
+        get(at(addresses), f"http://many.example:{receiver.port}/")
+
+
+def test_address_that_never_answers_leaves_time_for_the_next_one(receiver: Receiver) -> None:
+    with silent_address("127.0.0.3", receiver.port):
+        assert get(at(["127.0.0.3", receiver.host]), f"http://two.example:{receiver.port}/", timeout=4).status == 200
+
+
+def test_addresses_that_never_answer_share_one_time() -> None:
+    with silent_address("127.0.0.3") as port, silent_address("127.0.0.4", port):
+        begun = time.monotonic()
+        with pytest.raises(CallFailedError, match=f"^{TIMED_OUT}$"):
+            get(at(["127.0.0.3", "127.0.0.4"]), f"http://two.example:{port}/", timeout=0.6)
+        assert time.monotonic() - begun < 3
+
+
+def test_request_that_was_sent_is_not_sent_to_the_next_address(receiver: Receiver) -> None:
+    receiver.answer = lambda got: Reply(500)
+    assert get(at([receiver.host, "127.0.0.3"]), f"http://two.example:{receiver.port}/").status == 500
+    assert len(receiver.got) == 1
+
+
+def test_refused_connection_is_called_that(receiver: Receiver) -> None:
+    with pytest.raises(CallFailedError) as refused:
+        get(at(["127.0.0.3", "127.0.0.4"]), f"http://two.example:{receiver.port}/")
+    reasons = "127.0.0.3: connection refused; 127.0.0.4: connection refused"
+    assert str(refused.value) == f"the host 'two.example' is not reachable: {reasons}"
+
+
+def test_host_without_an_address_is_a_failure() -> None:
+    with pytest.raises(CallFailedError, match="it has no address"):
+        get(at([]), "http://none.example/")
+
+
+@contextmanager
+def silent_address(host: str, port: int = 0) -> Iterator[int]:
+    """An address that drops every attempt to connect: its queue of connections is full."""
+    with ExitStack() as opened:
+        listening = opened.enter_context(socket.socket())
+        listening.bind((host, port))
+        listening.listen(0)
+        port = listening.getsockname()[1]
+        for _ in range(4):
+            filling = opened.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex((host, port))
+        yield port
+
+
+@pytest.mark.parametrize("headers", [b"X-A: b\r\nnonsense\r\n", b"nonsense\r\nX-A: b\r\n"])
+def test_called_url_is_not_logged(headers: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    sent = b"HTTP/1.1 200 OK\r\n" + headers + b"Content-Length: 2\r\n\r\nOK"
+    with raw_server(sent) as port, suppress(CallFailedError):
+        get(ANYWHERE, f"http://127.0.0.1:{port}/path?token=the-secret")
+    assert "the-secret" not in caplog.text
 
 
 def test_https_server_with_a_strange_certificate_is_not_talked_to(receiver: Receiver) -> None:

@@ -210,3 +210,15 @@ def test_check_says_what_types_can_not() -> None:
 )
 def test_wait_that_a_task_asks_for_is_bounded(asked: float, waits: float) -> None:
     assert RetryAfter(asked).seconds == waits
+
+
+def test_integer_parameter_takes_a_whole_number_with_a_fraction_of_zero() -> None:
+    registry = Registry()
+
+    @registry.task("count")
+    def count(times: int, more: Any = None) -> None:
+        pass
+
+    assert registry["count"].arguments({"times": 2.0, "more": None}) == {"times": 2, "more": None}
+    with pytest.raises(PayloadError):
+        registry["count"].arguments({"times": 2.5})

@@ -20,7 +20,8 @@ from chalicelib.core.scheduled import (
 )
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
-from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.admission import ADMITTING_MS, PAGE, DueAdmitter
+from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.worker.finalizer import FINALIZE_TRIES
@@ -37,19 +38,23 @@ class SchedulingShop(Workshop):
     def __init__(self, **env: str) -> None:
         super().__init__(**env)
         #: what the receiver of callbacks says, one after the other, then None for well received
-        self.answers: Iterator[DeliveryFailure | None] = iter(())
+        self.answers: Iterator[DeliveryFailure | Busy | None] = iter(())
         self.sent: list[tuple[int, Callback]] = []
         #: times at which a message was handled
         self.scheduled_messages_at: list[int] = []
 
-    def _tell(self, callback: Callback) -> DeliveryFailure | None:
+    def _tell(self, callback: Callback) -> DeliveryFailure | Busy | None:
         self.sent.append((self.clock.now_ms() - NOW, callback))
         return next(self.answers, None)
 
     def runner(self) -> ScheduledDispatcher:
-        return ScheduledDispatcher(
-            self.scheduled_queue, self.tasks, self.queue, self.submitter, self.finalizer, self._tell, self.clock
-        )
+        return self.runner_with(self.submitter)
+
+    def runner_with(self, submitter: Any) -> ScheduledDispatcher:
+        stores = (self.due_tasks, self.tasks, self.queue)
+        admitter = DueAdmitter(*stores, submitter, self.clock, lambda: f"dispatcher-{next(self._tokens)}")
+        queues = (self.scheduled_queue, self.tasks, self.queue)
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock)
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
         outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))
@@ -273,6 +278,152 @@ def test_parked_task_that_was_never_noted_runs_all_the_same(shop: SchedulingShop
     assert shop.seqs == [1]
 
 
+# In order.
+
+
+def schedule_many(shop: SchedulingShop, count: int, delay_ms: int = 2_000) -> list[str]:
+    return [shop.schedule(delay_ms).task_id for _ in range(count)]
+
+
+def run_nth_message(shop: SchedulingShop, nth: int) -> bool:
+    """Handles the nth message, as if SQS had delivered it first."""
+    messages = shop.scheduled_queue._messages
+    messages.insert(0, messages.pop(nth))
+    return shop.run_scheduled_message()
+
+
+def admitted(shop: SchedulingShop, ids: list[str]) -> list[int]:
+    return [shop.tasks.get("ann", task_id).task.seq for task_id in ids]
+
+
+def test_tasks_due_at_one_time_keep_the_order_of_their_submits_whatever_their_ids(shop: SchedulingShop) -> None:
+    """Clocks of two API processes may differ, and so the order of the ids that they make."""
+    ids = [task_id_of(n) for n in (7, 3, 9)]
+    for task_id in ids:
+        shop.submitter.submit(Submission("ann", [TaskRequest("log", None, delay_seconds=2)], NOW), [task_id])
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+
+
+def test_one_message_admits_all_that_is_due_and_the_others_find_it_done(shop: SchedulingShop) -> None:
+    ids = schedule_many(shop, 4)
+    shop.clock.sleep_until(NOW + 2_000)
+    assert run_nth_message(shop, 3)
+    assert admitted(shop, ids) == [1, 2, 3, 4]
+    assert (len(shop.due_tasks), len(shop.queue)) == (0, 4)
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+
+
+def test_more_than_a_page_that_is_due_is_admitted_in_order() -> None:
+    shop = SchedulingShop(LIMITS="100/second")
+    ids = schedule_many(shop, PAGE + 30)
+    shop.clock.sleep_until(NOW + 2_000)
+    assert run_nth_message(shop, PAGE + 29)
+    assert admitted(shop, ids) == list(range(1, PAGE + 31))
+
+
+def test_tasks_that_are_not_due_yet_stay(shop: SchedulingShop) -> None:
+    first, late = shop.schedule(2_000), shop.schedule(2_001)
+    shop.clock.sleep_until(NOW + 2_000)
+    assert run_nth_message(shop, 0)
+    assert admitted(shop, [first.task_id, late.task_id]) == [1, 0]
+
+
+def test_cancelled_one_among_those_that_are_due_is_left_out(shop: SchedulingShop) -> None:
+    ids = schedule_many(shop, 3)
+    shop.control.cancel("ann", ids[1])
+    shop.clock.sleep_until(NOW + 2_000)
+    assert run_nth_message(shop, 2)
+    assert admitted(shop, ids) == [1, 0, 2]
+    assert len(shop.due_tasks) == 0
+    shop.run_all()
+    assert sorted(event["event"] for event in shop.events) == ["task_cancelled", "task_completed", "task_completed"]
+
+
+def test_message_of_a_task_that_was_cancelled_takes_it_off_the_list(shop: SchedulingShop) -> None:
+    late = shop.schedule(2_000)
+    shop.control.cancel("ann", late.task_id)
+    shop.run_all()
+    assert len(shop.due_tasks) == 0
+
+
+def test_while_another_dispatcher_admits_a_message_waits(shop: SchedulingShop) -> None:
+    ids = schedule_many(shop, 2)
+    shop.clock.sleep_until(NOW + 2_000)
+    shop.due_tasks.try_begin_admitting("ann", "another", NOW + 2_000, NOW + 2_000 + ADMITTING_MS)
+    assert not run_nth_message(shop, 1)
+    assert admitted(shop, ids) == [0, 0]
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+    assert shop.events[0]["started_at"] <= NOW + 2_000 + ADMITTING_MS + 2_000  # as if the other one had died
+
+
+def test_dispatcher_that_comes_back_late_breaks_no_order(shop: SchedulingShop) -> None:
+    """Between its reserve and its write of the record, another one admits everything."""
+    ids = schedule_many(shop, 3)
+    shop.clock.sleep_until(NOW + 2_000)
+    real, runner = shop.submitter.reserve, shop.runner()
+
+    class Stalled:
+        def reserve(self, user_id: str, task_id: str, now_ms: int) -> Any:
+            reserved = real(user_id, task_id, now_ms)
+            if task_id == ids[0]:
+                shop.clock.advance(ADMITTING_MS)
+                runner.handle(ScheduledDelivery(to_message(ScheduledTask(shop.tasks.get("ann", ids[2]).task)), "", ""))
+            return reserved
+
+    body, receipt, message_id = shop.scheduled_queue.receive()
+    shop.runner_with(Stalled()).handle(ScheduledDelivery(body, receipt, message_id))
+    assert admitted(shop, ids) == sorted(set(admitted(shop, ids)))
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize(
+    ("port", "call"),
+    [
+        ("due_tasks", "due"),
+        ("due_tasks", "try_begin_admitting"),
+        ("due_tasks", "end_admitting"),
+        ("due_tasks", "remove"),
+        ("tasks", "mark_admitted"),
+        ("lanes", "try_fast_admit"),
+        ("queue", "send"),
+    ],
+)
+def test_failure_at_any_step_among_many_changes_no_order(
+    shop: SchedulingShop, port: str, call: str, after: bool
+) -> None:
+    ids = schedule_many(shop, 4)
+    shop.clock.sleep_until(NOW + 2_000)
+    getattr(shop, port).fail(call, after=after)
+    with suppress(UnavailableError):
+        run_nth_message(shop, 2)
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+    last = shop.schedule(1_000)  # the next one clears the list of those that could not be taken off it
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == [*ids, last.task_id]
+    assert len(shop.due_tasks) == 0
+
+
+def test_refusal_at_its_time_puts_off_all_that_is_due_in_order() -> None:
+    shop = SchedulingShop(LIMITS="1/10 seconds", MAX_DELAY="20s")
+    ids = schedule_many(shop, 5, 1_000)
+    shop.run_all()
+    assert [event["task_id"] for event in shop.events] == ids
+
+
+def test_task_that_an_earlier_version_scheduled_without_listing_it_is_admitted(shop: SchedulingShop) -> None:
+    listed, unlisted = shop.schedule(2_000), shop.schedule(2_000)
+    shop.due_tasks.remove("ann", [task for task in shop.due_tasks.due("ann", NOW + 9_000, 9) if task.number == 2])
+    shop.clock.sleep_until(NOW + 2_000)
+    assert run_nth_message(shop, 1)
+    assert admitted(shop, [listed.task_id, unlisted.task_id]) == [1, 2]
+
+
 # How many.
 
 
@@ -405,9 +556,7 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
             control.cancel(user_id, task_id)
             return real(user_id, task_id, now_ms)
 
-    runner = ScheduledDispatcher(
-        shop.scheduled_queue, shop.tasks, shop.queue, Slow(), shop.finalizer, shop._tell, shop.clock
-    )  # type: ignore[arg-type]
+    runner = shop.runner_with(Slow())
     body, receipt, message_id = shop.scheduled_queue.receive()
     assert runner.handle(ScheduledDelivery(body, receipt, message_id))
     shop.scheduled_queue.delete(receipt)
@@ -488,7 +637,7 @@ def test_slow_answers_do_not_make_a_callback_be_tried_more_often(shop: Schedulin
     shop.answers = iter([DeliveryFailure("time-out", is_final=False)] * 3)
     tell = shop._tell
 
-    def tell_slowly(callback: Callback) -> DeliveryFailure | None:
+    def tell_slowly(callback: Callback) -> DeliveryFailure | Busy | None:
         answer = tell(callback)
         shop.clock.advance(9_500)
         return answer
@@ -509,6 +658,17 @@ def test_callback_that_nobody_takes_for_a_day_is_a_dead_letter_with_its_reason(s
     dead = from_message(letter.body)
     assert isinstance(dead, Callback)
     assert dead.task_id == task.task_id
+
+
+def test_callback_that_finds_its_users_others_running_is_put_off_however_old_it_is(shop: SchedulingShop) -> None:
+    shop.answers = iter(
+        [Busy(7), Busy(30), Busy(43_000), Busy(43_000), Busy(43_000), DeliveryFailure("HTTP 503", False)]
+    )
+    shop.schedule(0, callback_url=URL)
+    shop.run_all()
+    assert [at for at, _ in shop.sent] == [0, 7_000, 37_000, 43_037_000, 86_037_000, 129_037_000]
+    [letter] = shop.queue.dead_letters  # it was tried once, and its day is over
+    assert letter.reason == f"callback to {URL}: HTTP 503"
 
 
 def test_callback_that_can_never_succeed_is_a_dead_letter_at_once(shop: SchedulingShop) -> None:

@@ -1,5 +1,7 @@
+import asyncio
 import sys
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -9,14 +11,18 @@ from msgspec.structs import replace
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.lane import Lease
 from chalicelib.core.limits import parse_limits
+from chalicelib.core.ports import LaneStore
 from chalicelib.core.task import Json, TaskState
-from chalicelib.core.visibility import NEWER_SECONDS
+from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
+from chalicelib.tasks.registry import TaskDefinition
+from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.finalizer import FINALIZE_TRIES
+from chalicelib.worker.lease_renewal import RENEW_AFTER_MS, LeaseRenewer
 from chalicelib.worker.next_step import LEASE_MS
-from chalicelib.worker.worker import Deferred, Done
+from chalicelib.worker.worker import UNKNOWN_FOR_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
-from tests.unit.workshop import Workshop
+from tests.unit.workshop import WorkerDiedError, Workshop
 from tests.windows import assert_pace_kept
 
 
@@ -207,7 +213,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
     shop.register("deadly", dies)
     task = shop.submit(payload="deadly", name="deadly")
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(WorkerDiedError):
             shop.handle_next()
         shop.replace_worker()
         shop.clock.advance(90_000)
@@ -221,7 +227,7 @@ def test_task_whose_worker_dies_every_time_is_given_up() -> None:
 
 
 def dies(payload: Json) -> Json:
-    raise KeyboardInterrupt  # not an Exception: it ends the worker as a kill would
+    raise WorkerDiedError
 
 
 def test_exit_from_a_task_is_a_failed_attempt() -> None:
@@ -230,6 +236,60 @@ def test_exit_from_a_task_is_a_failed_attempt() -> None:
     task = shop.submit(name="leaves")
     shop.run()
     assert shop.event_of(task)["error"] == "SystemExit: 3"
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
+def test_exception_of_any_kind_fails_its_attempt_and_the_lane_goes_on(kind: type[BaseException]) -> None:
+    def leave(payload: Json) -> Json:
+        raise kind
+
+    shop = Workshop(MAX_ATTEMPTS="2", BACKOFF="0s")
+    shop.register("leave", leave)
+    task, after = shop.submit(name="leave"), shop.submit()
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["event"], event["attempt"], event["error"]) == ("task_failed", 2, f"{kind.__name__}: ")
+    assert shop.record(after).state is TaskState.SUCCEEDED
+
+
+class ScarceRunner(InProcess):
+    """Has no room for the first so many runs; waits that long before it says so, or before it gives room."""
+
+    def __init__(self, shop: Workshop, refusals: int, wait_ms: int = 0) -> None:
+        self._shop = shop
+        self._refusals = refusals
+        self._wait_ms = wait_ms
+
+    def room(self, definition: TaskDefinition, deadline_ms: int) -> AbstractContextManager[Room | None]:
+        self._shop.clock.advance(self._wait_ms)
+        self._refusals -= 1
+        return nullcontext(None) if self._refusals >= 0 else nullcontext(self)
+
+
+def scarce(refusals: int, wait_ms: int = 0) -> Workshop:
+    shop = Workshop(MAX_ATTEMPTS="2")
+    shop.task_runner = ScarceRunner(shop, refusals, wait_ms)
+    shop.replace_worker()
+    return shop
+
+
+def test_without_room_no_start_is_claimed_and_no_attempt_used() -> None:
+    shop = scarce(refusals=3)
+    task = shop.submit()
+    assert isinstance(shop.handle_next(), Deferred)
+    lane = shop.lanes.get("ann")
+    assert (lane.started_seq, lane.starts, lane.running) == (0, (), None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["event"], event["attempt"]) == ("task_completed", 1)
+
+
+def test_start_that_had_to_wait_for_room_is_not_dated_back() -> None:
+    shop = scarce(refusals=0, wait_ms=700)
+    tasks = [shop.submit() for _ in range(3)]
+    shop.run()
+    for task, (ran_ms, _) in zip(tasks, shop.ran, strict=True):
+        assert shop.event_of(task)["started_at"] - NOW == ran_ms
 
 
 @pytest.mark.parametrize(
@@ -266,8 +326,30 @@ def test_task_whose_function_is_gone_fails_and_the_lane_goes_on() -> None:
     shop.submit(payload="after")
     shop.run()
     assert shop.event_of(task)["error"] == "there is no task 'gone' in this deployment"
-    assert shop.ran == [(1_000, "after")]
+    assert shop.ran == [(UNKNOWN_FOR_MS + 1_000, "after")]
     assert len(shop.queue.dead_letters) == 1
+
+
+def test_new_name_that_this_worker_does_not_know_yet_waits_for_a_worker_that_does() -> None:
+    shop = Workshop()
+    task = shop.submit(name="new")
+    shop.run(until_ms=60_000)
+    assert (shop.events, shop.lanes.get("ann").started) == ([], 0)
+    shop.register("new", lambda payload: "done")
+    shop.replace_worker()
+    shop.run()
+    assert (shop.event_of(task)["result"], shop.event_of(task)["attempt"]) == ("done", 1)
+    assert shop.event_of(task)["late_ms"] <= 60_000 + 1_000 * AGAIN_SECONDS
+
+
+def test_task_whose_function_went_while_it_waited_for_long_fails_at_once() -> None:
+    shop = Workshop(LIMITS="1/second")
+    first, second = shop.submit(name="gone"), shop.submit(name="gone")
+    shop.run()
+    first_at, second_at = (shop.event_of(task)["completed_at"] - NOW for task in (first, second))
+    assert first_at == UNKNOWN_FOR_MS
+    assert second_at - first_at <= 1_000 * AGAIN_SECONDS
+    assert len(shop.deferrals) <= 2 * UNKNOWN_FOR_MS / (1_000 * AGAIN_SECONDS)
 
 
 @pytest.mark.parametrize("text", ["nul \x00", "lone \ud800", "not a character \uffff", "lines\r\nand\x85more"])
@@ -313,12 +395,12 @@ def test_other_worker_may_take_over_once_the_lease_has_ended() -> None:
     shop.register("deadly", dies)
     shop.submit(name="deadly")
     message = shop.receive()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message)
     shop.clock.advance(LEASE_MS - 1_201)
     assert isinstance(shop.deliver(message, shop.new_worker()), Deferred)
     shop.clock.advance(1_201)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(WorkerDiedError):
         shop.deliver(message, shop.new_worker())
     assert shop.started_ms == [0, LEASE_MS]
 
@@ -468,10 +550,16 @@ def test_lease_is_kept_until_the_end_is_noted() -> None:
     shop.submit()
     message = shop.receive()
     shop.tasks.fail("finish", times=9)
-    for second in range(1, 10):
-        shop.clock.at(NOW + 1000 * second + 1, shop.renewer.renew_due)
+    left_ms = []
+
+    def renew() -> None:
+        shop.renewer.renew_due()
+        left_ms.append(shop.lanes.get("ann").running.until - shop.clock.now_ms())
+
+    for second in range(1, 9):
+        shop.clock.at(NOW + 1000 * second + 1, renew)
     shop.deliver(message)
-    assert shop.lanes.get("ann").running.until >= NOW + 16_000
+    assert min(left_ms) >= LEASE_MS - 3_000
 
 
 def test_failed_task_whose_dead_letter_can_not_be_sent_keeps_its_reason() -> None:
@@ -579,20 +667,20 @@ def test_lease_of_a_long_task_is_renewed_before_it_ends_and_not_after_the_task()
         return shop.lanes.get("ann").running.until - NOW
 
     with renewer.renewing("ann", make_lease(), NOW + 60_000, lambda: None):
-        shop.clock.advance(2_999)
-        renewer.renew_due()
-        assert until() == LEASE_MS
-        shop.clock.advance(1)
-        renewer.renew_due()
-        assert until() == 13_000
+        for advance_ms, expected in ((999, LEASE_MS), (1, 11_000), (2_999, 11_000), (1, 14_000)):
+            shop.clock.advance(advance_ms)
+            renewer.renew_due()
+            assert until() == expected
         shop.clock.advance(3_000)
-        shop.lanes.fail("extend")
+        shop.lanes.fail("renew_lease")
         renewer.renew_due()
+        assert until() == 14_000
+        shop.clock.advance(1_000)
         renewer.renew_due()
-        assert until() == 16_000
+        assert until() == 18_000
     shop.clock.advance(9_000)
     renewer.renew_due()
-    assert until() == 16_000
+    assert until() == 18_000
 
 
 @pytest.mark.parametrize("backoff_ms", [3_000, 60_000])
@@ -706,3 +794,54 @@ def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
     assert [letter.reason for letter in shop.queue.dead_letters] == [
         "unsupported message version 0; this worker supports 1"
     ]
+
+
+def test_whatever_goes_wrong_with_one_lease_the_others_are_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Workshop()
+    renewed = []
+
+    class Lanes:
+        def renew_lease(self, user_id: str, _lease: Lease, _until: int) -> bool:
+            if user_id == "bad":
+                raise RuntimeError("an answer of another form")
+            renewed.append(user_id)
+            return True
+
+    def fail() -> None:
+        raise RuntimeError("not finished")
+
+    renewer = LeaseRenewer(cast("LaneStore", Lanes()), shop.clock, in_background=False)
+    leases = [make_lease(token) for token in ("a", "b", "c")]
+    with (
+        renewer.renewing("bad", leases[0], NOW + 60_000, fail),
+        renewer.renewing("late", leases[1], NOW, fail) as late,
+        renewer.renewing("good", leases[2], NOW + 60_000, fail),
+    ):
+        shop.clock.advance(RENEW_AFTER_MS)
+        renewer.renew_due()
+    assert (renewed, late.is_expired) == (["good"], True)
+    assert "the lease of bad was not renewed" in caplog.text
+    assert "not finished" in caplog.text
+
+
+def test_line_names_the_limits_of_each_start() -> None:
+    shop = Workshop(BACKOFF="2s")
+    shop.register("flaky", Flaky(2))
+    task = shop.submit(name="flaky")
+    shop.run(until_ms=1_000)
+    shop.control.set_limits("ann", parse_limits("1/4 seconds"))
+    shop.run(until_ms=5_000)
+    shop.control.set_limits("ann", None)
+    shop.run()
+    event = shop.event_of(task)
+    assert (event["starts"], event["started_at"]) == ([NOW, NOW + 4_000], NOW + 8_000)
+    assert event["starts_limits"] == [None, "1/4 seconds"]
+    assert "limits" not in event
+
+
+def test_two_starts_in_one_millisecond_are_both_logged() -> None:
+    shop = Workshop(LIMITS="5/second", BACKOFF="0s")
+    shop.register("flaky", Flaky(1))
+    task = shop.submit(name="flaky")
+    shop.run()
+    assert (shop.event_of(task)["starts"], shop.event_of(task)["started_at"]) == ([NOW], NOW)

@@ -12,13 +12,20 @@ from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.registry import Registry
+from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, TaskRunner
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
-from tests.memory.stores import MemoryCompletionLog, MemoryLaneStore, MemoryScheduledCounts, MemoryTaskStore
+from tests.memory.stores import (
+    MemoryCompletionLog,
+    MemoryDueTasks,
+    MemoryLaneStore,
+    MemoryScheduledCounts,
+    MemoryTaskStore,
+)
 from tests.memory.task_queue import MemoryTaskQueue, Message
 
 
@@ -52,6 +59,20 @@ class Failing:
         return call if callable(real) else real
 
 
+class WorkerDiedError(BaseException):
+    """A task's function raises it to end its worker, as a kill would."""
+
+
+class MortalRunner(InProcess):
+    """Runs functions in this process, and dies with those that raise WorkerDiedError."""
+
+    def run(self, call: Call) -> Ended:
+        ended = super().run(call)
+        if isinstance(ended, Failed) and ended.error.startswith(WorkerDiedError.__name__):
+            raise WorkerDiedError
+        return ended
+
+
 class Workshop:
     def __init__(self, **env: str) -> None:
         self.settings = make_settings(**env)
@@ -59,6 +80,7 @@ class Workshop:
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
         self.scheduled_counts = Failing(MemoryScheduledCounts())
+        self.due_tasks = Failing(MemoryDueTasks())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
         self.scheduled_queue = Failing(MemoryScheduledQueue(self.clock.now_ms))
         self.log = Failing(MemoryCompletionLog(), OSError("no space left on device"))
@@ -70,6 +92,7 @@ class Workshop:
         self._numbers = count(1)
         self._tokens = count(1)
         self.processes_ended = 0
+        self.task_runner: TaskRunner = MortalRunner()
         self._worker = self.new_worker()
 
     def register(self, name: str, function: Callable[[Json], Json]) -> None:
@@ -86,8 +109,9 @@ class Workshop:
         stores = (self.tasks, self.queue, self.log)
         self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
         self.executor = TaskExecutor(
-            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process
-        )
+            self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process,
+            self.task_runner,
+        )  # fmt: skip
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         runs = (self.executor, self.finalizer)
         return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings)
@@ -121,7 +145,8 @@ class Workshop:
         races = RetryWithJitter(self.clock, lambda: 0.5)
         daily_cap = DailyCap(self.scheduled_counts, self.settings.max_scheduled)
         stores = (self.lanes, self.tasks, self.queue)
-        return Submitter(*stores, races, self.settings, scheduled_queue=self.scheduled_queue, daily_cap=daily_cap)
+        scheduling = {"scheduled_queue": self.scheduled_queue, "daily_cap": daily_cap, "due_tasks": self.due_tasks}
+        return Submitter(*stores, races, self.settings, **scheduling)
 
     @property
     def control(self) -> Control:
@@ -130,7 +155,7 @@ class Workshop:
 
     def deliver(self, message: Message, worker: Worker | None = None) -> Handled:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id)
+        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
         outcome = (worker or self._worker).handle(delivery)
         self.handled.append((self.clock.now_ms() - NOW, outcome))
         if isinstance(outcome, Done):

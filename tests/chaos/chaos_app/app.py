@@ -1,9 +1,13 @@
 """Paceline's app with a skewed clock and a task that reports its runs to the harness."""
 
+import ctypes
 import os
 import random
+import re
+import signal
 import socket
 import time
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -36,9 +40,12 @@ if SKEW_MS:
     wiring.SystemClock = SkewedClock  # type: ignore[misc]
 
 
-@task("chaos")
+@task("chaos", attempts=20)
 def chaos(milliseconds: int, failures: int, context: Context) -> Any:
-    """Takes the given time; fails the given number of times before it succeeds."""
+    """Takes the given time; fails the given number of times before it succeeds.
+
+    It has more attempts than workers are killed under it, so it fails for good only by somebody else's doing.
+    """
     report("begin", context)
     time.sleep(milliseconds / 1000)
     if context.attempt <= failures:
@@ -48,8 +55,33 @@ def chaos(milliseconds: int, failures: int, context: Context) -> Any:
     return {"attempt": context.attempt}
 
 
+@task("crash", attempts=2, deadline_seconds=2)
+def crash(how: str, context: Context) -> Any:
+    """Never succeeds: ends its process, overruns its deadline, or takes memory."""
+    report("begin", context)
+    time.sleep(0.2)
+    CRASHES[how]()
+
+
+def swallow() -> None:
+    taken = []
+    while True:
+        taken.append(bytearray(8 * 1024 * 1024))
+
+
+CRASHES: dict[str, Callable[[], object]] = {
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
+    "swallow": swallow,
+    "hang": lambda: time.sleep(600),
+    "search": lambda: re.match(r"(a+)+$", "a" * 60 + "b"),
+}
+
+
 def report(what: str, context: Context) -> None:
-    line = f"{what} {context.task_id} {os.getpid()} {time.time_ns() // 1_000_000}"
+    # The parent is the fork server, which ends with its worker.
+    line = f"{what} {context.task_id} {os.getpid()} {os.getppid()} {time.time_ns() // 1_000_000}"
     reports.sendto(line.encode(), os.environ["CHAOS_REPORTS"])
 
 

@@ -1,6 +1,9 @@
 """Paceline's own app with a task that takes the seconds that its payload says, and with such as go wrong."""
 
+import asyncio
+import ctypes
 import os
+import re
 import signal
 import time
 from importlib.util import module_from_spec, spec_from_file_location
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.core.errors import RetryAfter
-from chalicelib.tasks import task
+from chalicelib.tasks import Context, task
 
 
 @task("sleep")
@@ -32,6 +35,45 @@ def slow_down(seconds: int) -> Any:
 def hang(payload: Any) -> Any:
     while True:
         time.sleep(60)
+
+
+@task("exit", attempts=2, backoff_seconds=0)
+def exit_process(seconds: float = 0) -> Any:
+    time.sleep(seconds)
+    os._exit(3)
+
+
+@task("segfault", attempts=2, backoff_seconds=0)
+def segfault() -> Any:
+    ctypes.string_at(0)
+
+
+@task("swallow", attempts=2, backoff_seconds=0)
+def swallow() -> Any:
+    """Takes memory until it gets no more."""
+    taken = []
+    while True:
+        taken.append(bytearray(8 * 1024 * 1024))
+
+
+@task("leave", attempts=2, backoff_seconds=0)
+def leave(by: str) -> Any:
+    raise {"cancel": asyncio.CancelledError, "interrupt": KeyboardInterrupt, "close": GeneratorExit}[by]
+
+
+@task("search", deadline_seconds=6)
+def search() -> Any:
+    """Holds the interpreter's lock for longer than any deadline."""
+    return bool(re.match(r"(a+)+$", "a" * 60 + "b"))
+
+
+@task("diary")
+def diary(path: str, seconds: float, context: Context) -> Any:
+    """Writes down when it began and ended, and in which process; only the first attempt takes its time."""
+    with Path(path).open("a") as file:
+        print("begin", os.getpid(), time.time(), file=file, flush=True)
+        time.sleep(seconds if context.attempt == 1 else 0)
+        print("end", os.getpid(), time.time(), file=file, flush=True)
 
 
 @task("odd")

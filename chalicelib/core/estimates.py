@@ -1,0 +1,112 @@
+"""When the tasks of a lane will start, and their position in line. Pure."""
+
+from collections.abc import Sequence
+
+from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
+from chalicelib.core.limits import Limits, earliest_start, memory_needed
+
+
+def estimated_starts(
+    lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int], with_run_times: bool = False
+) -> list[int]:
+    """When the lane's next tasks will start if nothing else is late, from its real starts, in order.
+
+    planned: the earliest time of each of them, in order, epoch ms. A pause without an end counts as over now. A task
+    between two attempts starts before them.
+    with_run_times: each task waits for the end of the one before it, by the lane's average run time.
+    """
+    starts, estimates = list(lane.starts), []
+    forgotten = lane.started > len(lane.starts)
+    begin, took_ms = opens_at(lane, now_ms), lane.took_ms if with_run_times else 0
+    if lane.retrying:
+        starts.insert(0, retry_at(lane, limits, now_ms))
+        begin = max(begin, starts[0] + took_ms)
+    elif with_run_times:
+        begin = max(begin, expected_end(lane, now_ms) or 0)
+    for at in planned:
+        starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
+        estimates.append(starts[0])
+        begin = starts[0] + took_ms
+        del starts[memory_needed(limits) :]
+    return estimates
+
+
+def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """When the task between two attempts will start, epoch ms."""
+    backoff_ends_at = lane.retrying.until if lane.retrying else 0
+    begin = max(opens_at(lane, now_ms), backoff_ends_at)
+    return earliest_start(lane.starts, limits, begin, forgotten=lane.started > len(lane.starts))
+
+
+def expected_end(lane: Lane, now_ms: int) -> int | None:
+    """When the lane's started task will end, by the average run time, epoch ms; None if none is known to run.
+
+    A marked task that has outlasted the average ends in a second at the earliest. A task without a mark counts as
+    running while it may not have been marked yet, if the average says that it runs.
+
+    >>> from msgspec.structs import replace
+    >>> from chalicelib.core.lane import Lease
+    >>> lease = Lease("t1", 1, until=15_000, token="w")
+    >>> lane = Lane("ann", starts=(5_000,), running=lease, took_ms=3_000)
+    >>> [expected_end(lane, now_ms) for now_ms in (5_400, 6_199, 6_200)]
+    [8000, 8000, None]
+    >>> marked = replace(lane, running=replace(lease, phase=Phase.RUNNING))
+    >>> [expected_end(marked, now_ms) for now_ms in (6_500, 9_000, 15_000)]
+    [8000, 10000, None]
+    """
+    lease = lane.running
+    if lane.retrying:
+        return max(now_ms, lane.retrying.until) + lane.took_ms
+    if lease is None or lease.until <= now_ms or not lane.starts:
+        return None
+    started_at = lane.starts[0]
+    if lease.phase is Phase.RUNNING:
+        return max(started_at + lane.took_ms, now_ms + MARKED_AFTER_MS)
+    return started_at + lane.took_ms if now_ms < started_at + min(lane.took_ms, MARKED_BY_MS) else None
+
+
+def busy_ms(lane: Lane, seq: int, now_ms: int) -> int:
+    """How long the tasks ahead of that seq keep the lane, which runs one task at a time; 0 if less than a second."""
+    end = expected_end(lane, now_ms)
+    waiting_ms = lane.waiting_before(seq) * lane.took_ms if lane.took_ms >= BRIEF_MS else 0
+    expected_ms = (end - now_ms if end else 0) + waiting_ms
+    return expected_ms if expected_ms >= MARKED_AFTER_MS else 0
+
+
+def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: int) -> int:
+    """The position of a task that was just admitted: 0 if it may start now, else its number in line.
+
+    It may not start now if limits, a pause or throttling keep it, or if the tasks ahead run for a second or more.
+    While these keep even the first of those that wait from starting, that one is number 1; a running task, and one
+    between two attempts, is ahead of it. Behind workers that are late a task has position 0 all the same: the user did
+    not cause that wait.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("1/second; 20/minute")
+    >>> begun = Lane("ann", admitted=3, started_seq=1, started=1, starts=(5_000,))
+    >>> [position_of(begun, limits, seq, planned_at, 5_100) for seq, planned_at in ((2, 6_000), (3, 7_000))]
+    [1, 2]
+    """
+    is_paused = lane.is_paused(now_ms)
+    if planned_at <= now_ms and not is_paused and not busy_ms(lane, seq, now_ms):
+        return 0
+    is_running = not lane.retrying and (expected_end(lane, now_ms) or 0) >= now_ms + MARKED_AFTER_MS
+    ahead = lane.waiting_before(seq) + (is_running or lane.retrying is not None)
+    does_first_wait = is_paused or is_running or _first_start(lane, limits, now_ms) > now_ms
+    return ahead + 1 if does_first_wait else max(1, ahead)
+
+
+def _first_start(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """When the first of the waiting tasks may start; a task between two attempts is the first."""
+    return retry_at(lane, limits, now_ms) if lane.retrying else estimated_starts(lane, limits, now_ms, [now_ms])[0]
+
+
+def plans_from(lane: Lane, limits: Limits, now_ms: int) -> int:
+    """The earliest planned start of a new task: after pause, throttling, and the next attempt of a failed task."""
+    return estimated_starts(lane, limits, now_ms, [now_ms])[0] if lane.retrying else opens_at(lane, now_ms)
+
+
+def opens_at(lane: Lane, now_ms: int) -> int:
+    """The end of pause and throttling, epoch ms; now if there is neither, or if the pause has no end."""
+    end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until
+    return max(now_ms, end, lane.throttled_until)

@@ -1,0 +1,116 @@
+"""Changes of a whole lane, as pure functions: limits, pause, resume, cancellation, new plans.
+
+Each returns the changed lane; `LaneStore.change` writes it if the lane was not written meanwhile.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from msgspec.structs import replace
+
+from chalicelib.core.estimates import estimated_starts, opens_at
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Lease, Phase
+from chalicelib.core.limits import Limits, fingerprint, memory_needed
+
+
+def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
+    """The lane under limits of its own, or under the default again; its backlog is planned anew."""
+    return replanned(replace(lane, limits=own), own or default, now_ms)
+
+
+def up_to_date(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+    """The lane itself, or planned anew if its waiting tasks were planned under an earlier default.
+
+    limits: in force now.
+    """
+    return replanned(lane, limits, now_ms) if lane.waiting and lane.has_old_plans(limits) else lane
+
+
+def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
+    """The lane, paused until that time, epoch ms; FOREVER_MS for no end."""
+    return replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
+
+
+def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
+    """The lane without pause and throttling, and without starts in the future; its backlog is planned anew.
+
+    Such a start comes from a worker whose clock was ahead, so its task really started before now.
+    """
+    opened = replace(
+        lane,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        starts=_without_future(lane.starts, now_ms),
+        running=_reopened(lane, now_ms),
+    )
+    return replanned(opened, lane.limits_or(default), now_ms)
+
+
+def _without_future(starts: Sequence[int], now_ms: int) -> tuple[int, ...]:
+    """The starts, newest first, those in the future set to now, or to an older one that was claimed ahead of time.
+
+    >>> _without_future((9_000_000, 5_100, 4_000), 5_000)
+    (5100, 5100, 4000)
+    """
+    oldest_first = (now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in reversed(starts))
+    return tuple(reversed([*accumulate(oldest_first, max)]))
+
+
+def _reopened(lane: Lane, now_ms: int) -> Lease | None:
+    """The lane's lease: over if it only keeps a throttled task back, and no longer than any worker's lease."""
+    lease = lane.running
+    if lease is None:
+        return None
+    if lane.throttled_until > now_ms and lease.until == lane.throttled_until:
+        return replace(lease, until=now_ms)
+    is_ahead = bool(lane.starts) and lane.starts[0] > now_ms + CLOCKS_DIFFER_MS
+    return replace(lease, until=min(lease.until, now_ms + LEASE_MS)) if is_ahead else lease
+
+
+def start_ahead(lane: Lane, now_ms: int) -> int | None:
+    """A start in the future, epoch ms, which a worker recorded whose clock was ahead. Nothing starts before it."""
+    newest = max(lane.starts, default=0)
+    return newest if newest > now_ms + CLOCKS_DIFFER_MS else None
+
+
+def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
+    """The lane with these waiting tasks, id and seq, cancelled; those behind them keep their planned starts."""
+    return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
+
+
+def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane:
+    """The lane with its task between two attempts, which has that seq, cancelled; the tasks behind it start at once."""
+    lease = lane.retrying
+    assert lease is not None, "a task waits for its next attempt"
+    over = replace(lease, phase=Phase.STARTED, until=now_ms)
+    lane = replace(without(lane, {lease.task_id: seq}), running=over)
+    return replanned(lane, lane.limits_or(default), now_ms)
+
+
+def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
+    """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
+    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
+    planned = [*reversed(estimates), *lane.starts]
+    if lane.started == len(lane.starts):  # the lane remembers all of them; cancelled tasks took none
+        planned += [0] * (lane.admitted - len(planned))
+    return replace(
+        lane,
+        planned=tuple(planned[: memory_needed(limits)]),
+        planned_under=fingerprint(limits),
+        retries=(),  # the real starts among the planned ones include them
+        replanned_seq=lane.admitted,
+        replanned_at=opens_at(lane, now_ms),
+        revision=lane.revision + 1,
+    )
+
+
+def with_run_time(lane: Lane, took_ms: int) -> Lane:
+    """The lane with one more task in its average run time, in which the latest ones count most.
+
+    >>> from itertools import accumulate
+    >>> list(accumulate((3_000, 3_000, 1_000), with_run_time, initial=Lane("ann")))[-1].took_ms
+    2500
+    """
+    average_ms = (3 * lane.took_ms + took_ms) // 4 if lane.took_ms else took_ms
+    return replace(lane, took_ms=max(1, average_ms))  # 0 stands for unknown

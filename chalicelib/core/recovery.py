@@ -1,0 +1,42 @@
+"""Finds the tasks whose messages bring a lane on if SQS lost its messages, by a purge or after 14 days."""
+
+from collections.abc import Iterator
+
+from chalicelib.core.lane import Lane
+from chalicelib.core.ports import TaskStore
+from chalicelib.core.task import Task, TaskRecord
+
+
+def tasks_to_send_again(lane: Lane, tasks: TaskStore, now_ms: int) -> list[Task]:
+    """The lane's last waiting task, and before it the newest started one if it has no worker and no outcome.
+
+    A cancelled task waits too until its outcome is logged. A worker that receives a later task runs all waiting tasks
+    before it from their records. A message that was not lost comes a second time, and is dropped.
+    """
+    records = [*_without_worker(lane, tasks, now_ms), *_last_waiting(lane, tasks)]
+    return [record.task for record in records]
+
+
+def is_open(record: TaskRecord, lane: Lane) -> bool:
+    """True until the task's outcome is logged: a cancelled one's is stored before."""
+    return record.outcome is None or record.task.task_id in lane.cancelled
+
+
+def _without_worker(lane: Lane, tasks: TaskStore, now_ms: int) -> Iterator[TaskRecord]:
+    if lane.running is None or (lane.is_leased(now_ms) and not lane.retrying):
+        return
+    record = tasks.get(lane.user_id, lane.running.task_id)
+    if record and is_open(record, lane):
+        yield record
+
+
+def _last_waiting(lane: Lane, tasks: TaskStore) -> Iterator[TaskRecord]:
+    if not lane.waiting and not lane.cancelled:
+        return
+    newest = tasks.get(lane.user_id, lane.newest)
+    if newest and newest.task.seq == lane.admitted and is_open(newest, lane):
+        yield newest
+        return
+    # It is finished, or its submit died: the one before it that still waits.
+    found = tasks.between(lane.user_id, lane.started_seq + 1, lane.admitted, lane.admitted)
+    yield from [record for record in found if is_open(record, lane)][-1:]

@@ -1,0 +1,88 @@
+"""The messages between a worker and its child processes: JSON, with the length in front."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+from chalicelib.tasks.registry import Context
+from chalicelib.tasks.runner import Ended, Failed, Returned, Throttled
+
+_LENGTH = struct.Struct("!I")
+#: Bytes of a message at most: some times the largest payload or result, each of whose bytes may take six as JSON.
+_MAX_BYTES = 4 * 1024 * 1024
+_KINDS: dict[str, type[Returned] | type[Failed] | type[Throttled]] = {
+    kind.__name__: kind for kind in (Returned, Failed, Throttled)
+}
+
+
+class FrameError(Exception):
+    """The other side ended, or sent something else than a message."""
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    """Returns the message's bytes. Raises ValueError, TypeError or RecursionError if it is not JSON."""
+    body = json.dumps(message).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+def call_frame(payload: Any, context: Context, token: str) -> bytes:
+    """Returns the message by which a worker sends a task."""
+    fields = {name: getattr(context, name) for name in context.__struct_fields__ if name != "logger"}
+    return frame({"payload": payload, "context": fields, "token": token})
+
+
+def ended_frame(ended: Ended, is_last: bool) -> bytes:
+    """Returns the message by which a child answers. is_last: the child ends after it."""
+    fields = {name: getattr(ended, name) for name in ended.__struct_fields__}
+    return frame({"kind": type(ended).__name__, "is_last": is_last, "fields": fields})
+
+
+def read_ended(message: dict[str, Any]) -> tuple[Ended, bool]:
+    """Returns the two that `ended_frame` made the message from. Raises FrameError."""
+    try:
+        return _KINDS[message["kind"]](**message["fields"]), bool(message["is_last"])
+    except (KeyError, TypeError) as error:
+        raise FrameError(f"not an outcome: {error}") from error
+
+
+class FrameReader:
+    """Puts the parts that a socket delivers together."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, part: bytes) -> dict[str, Any] | None:
+        """Returns the message once it is complete, else None. Raises FrameError."""
+        self._bytes += part
+        if len(self._bytes) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._bytes)
+        if length > _MAX_BYTES or len(self._bytes) > _LENGTH.size + length:
+            raise FrameError("more than one message")
+        if len(self._bytes) < _LENGTH.size + length:
+            return None
+        body = bytes(self._bytes[_LENGTH.size :])
+        self._bytes.clear()
+        return _parsed(body)
+
+
+def receive(source: socket.socket) -> dict[str, Any]:
+    """Waits for a message. Raises FrameError when the other side ended."""
+    reader = FrameReader()
+    while part := source.recv(65_536):
+        if (message := reader.feed(part)) is not None:
+            return message
+    raise FrameError("the other side ended")
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise FrameError("not an object")
+    return message

@@ -1,0 +1,75 @@
+"""A child process's side: runs one task after the other that its worker sends over a socket, in its main thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from chalicelib.core.ports import Presence
+from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.runner import Ended, Failed, run_function
+from local.frames import FrameError, ended_frame, frame, receive
+
+#: Bytes of memory that a child may have taken since its start; with more it is replaced after its task.
+KEPT_BYTES = 256 * 1024 * 1024
+
+
+def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
+    """Greets the worker and runs its tasks; returns when the worker is gone or this process has grown too large."""
+    pid, is_last, limit = os.getpid(), False, _memory_bytes() + KEPT_BYTES
+    job.sendall(frame({"pid": pid}))
+    while not is_last:
+        try:
+            call = receive(job)
+        except (OSError, FrameError):
+            return
+        # The worker locks the claim too. Of both, the process that dies last says when it is free.
+        with presence.serving(call["token"]):
+            if _is_left(job):
+                return
+            ended = _run(call, registry)
+            if os.getpid() != pid:
+                os._exit(0)  # a process that the function forked and let return
+            is_last = _memory_bytes() > limit
+            job.sendall(_answer(ended, is_last))
+
+
+def _run(call: Mapping[str, Any], registry: Registry) -> Ended:
+    context = Context(**call["context"], logger=logging.getLogger(f"paceline.{call['context']['name']}"))
+    definition = registry.get(context.name)
+    if definition is None:
+        return Failed(f"there is no task {context.name!r} in this deployment", is_permanent=True)
+    ended = run_function(definition, call["payload"], context)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    return ended
+
+
+def _answer(ended: Ended, is_last: bool) -> bytes:
+    try:
+        return ended_frame(ended, is_last)
+    except (ValueError, TypeError, RecursionError) as error:
+        return ended_frame(Failed(f"the result is not JSON: {type(error).__name__}", is_permanent=True), is_last)
+
+
+def _is_left(job: socket.socket) -> bool:
+    """Returns True if the worker died before this process had locked the claim, so that others may run the task."""
+    try:
+        return job.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _memory_bytes() -> int:
+    """Returns the most memory that this process has had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,154 @@
+"""Tasks for the tests of child processes. The fork server loads this module as `app`, and only there they register."""
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chalicelib.tasks import Context, PermanentError, RetryAfter, task
+
+#: the functions by the names of their tasks
+registered: dict[str, Callable[..., Any]] = {}
+
+
+def named(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        registered[name] = function
+        return task(name)(function) if __name__ == "app" else function
+
+    return register
+
+
+class UnreadableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@named("echo")
+def echo(payload: Any) -> Any:
+    return payload
+
+
+@named("greet")
+def greet(name: str) -> str:
+    return name
+
+
+@named("who")
+def who(context: Context) -> Any:
+    fields = ("user_id", "task_id", "name", "seq", "attempt", "deadline_at")
+    return [getattr(context, field) for field in fields]
+
+
+@named("raise")
+def raise_error(payload: str) -> Any:
+    known = (ValueError, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, SystemExit, PermanentError)
+    kinds = {kind.__name__: kind for kind in (*known, UnreadableError)}
+    raise kinds[payload]("on request")
+
+
+@named("slow-down")
+def slow_down() -> Any:
+    raise RetryAfter(2.5, "the bank")
+
+
+@named("a-set")
+def a_set() -> Any:
+    return {1}
+
+
+@named("long")
+def long() -> Any:
+    return "x" * 200_000
+
+
+@named("exit")
+def exit_process() -> Any:
+    os._exit(3)
+
+
+@named("kill")
+def kill() -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@named("segfault")
+def segfault() -> Any:
+    ctypes.string_at(0)
+
+
+@named("swallow")
+def swallow() -> Any:
+    taken = []
+    while True:
+        taken.append(bytearray(8 * 1024 * 1024))
+
+
+@named("grow")
+def grow() -> int:
+    bytearray(270 * 1024 * 1024)
+    return os.getpid()
+
+
+@named("close-all")
+def close_all() -> Any:
+    os.closerange(3, 1024)
+
+
+@named("hang")
+def hang(payload: str) -> Any:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(payload).write_text(f"{os.getpid()} {other.pid}")
+    time.sleep(600)
+
+
+@named("search")
+def search(payload: str) -> Any:
+    Path(payload).write_text(str(os.getpid()))
+    return bool(re.match(r"(a+)+$", "a" * 60 + "b"))
+
+
+@named("wait")
+def wait(payload: str) -> Any:
+    Path(payload, "begun").write_text(str(os.getpid()))
+    while not Path(payload, "go").exists():
+        time.sleep(0.01)
+
+
+@named("pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@named("parent")
+def parent() -> int:
+    return os.getppid()
+
+
+@named("threads-of-parent")
+def threads_of_parent() -> int:
+    return len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+
+
+@named("fork")
+def fork() -> str:
+    os.fork()
+    return "forked"
+
+
+@named("print")
+def print_and_log(context: Context) -> None:
+    print("printed by the task")
+    context.logger.warning("logged by the task")
+
+
+if os.environ.get("CHILD_APP_THREAD"):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()

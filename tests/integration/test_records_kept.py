@@ -1,0 +1,98 @@
+"""How long DynamoDB keeps the record of a task, and a lane."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from moto import mock_aws
+from msgspec.structs import replace
+
+from chalicelib.aws.client import client
+from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.core.claim import Candidate, Start, claim
+from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import with_limits
+from chalicelib.core.limits import parse_limits
+from chalicelib.core.ports import Written
+from chalicelib.core.task import Outcome, Task, TaskState
+from tests.factories import NOW, task_id_of
+from tests.integration.aws import make_resources
+
+DAY_MS = 86_400_000
+WAITING = Task("ann", task_id_of(1), 1, "log", None, planned_at=NOW + DAY_MS, submitted_at=NOW)
+SCHEDULED = replace(WAITING, seq=0, run_at=NOW + DAY_MS)
+#: of a lane that an operator forgot to resume
+LONGEST_PAUSE_MS = 365 * DAY_MS
+
+
+class Records:
+    def __init__(self, dynamodb: Any, table: str) -> None:
+        self._dynamodb, self._table = dynamodb, table
+        self.lanes = DynamoDBLaneStore(dynamodb, table)
+        self.store = DynamoDBTaskStore(dynamodb, table)
+
+    @property
+    def expires_ms(self) -> int:
+        return int(self.item(WAITING.task_id)["expires_at"]["N"]) * 1000
+
+    def item(self, name: str) -> dict[str, Any]:
+        key = {"user_id": {"S": WAITING.user_id}, "item": {"S": name}}
+        return dict(self._dynamodb.get_item(TableName=self._table, Key=key)["Item"])
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    with mock_aws():
+        dynamodb = client("dynamodb", None)
+        yield Records(dynamodb, make_resources(dynamodb, client("sqs", None)).table)
+
+
+def test_record_of_a_waiting_task_outlives_a_long_pause(records: Records) -> None:
+    records.store.create_if_absent(WAITING)
+    assert records.expires_ms > NOW + LONGEST_PAUSE_MS
+
+
+def test_record_of_a_bulk_s_task_outlives_a_long_pause(records: Records) -> None:
+    records.store.create_many([WAITING])
+    assert records.expires_ms > NOW + LONGEST_PAUSE_MS
+
+
+def test_record_of_a_scheduled_task_outlives_a_pause_that_begins_after_its_admission(records: Records) -> None:
+    records.store.create_if_absent(SCHEDULED)
+    records.store.mark_admitted(WAITING)
+    assert records.expires_ms > NOW + LONGEST_PAUSE_MS
+
+
+def test_record_of_a_finished_task_is_kept_for_30_days(records: Records) -> None:
+    records.store.create_if_absent(WAITING)
+    records.store.finish(WAITING, Outcome(TaskState.SUCCEEDED, NOW, NOW + 5_000, 1))
+    assert records.expires_ms // 1000 == (NOW + 5_000 + 30 * DAY_MS) // 1000
+
+
+LIMITS = parse_limits("1/7 days")
+
+
+def take_start(records: Records, is_fast: bool, at: int) -> None:
+    """A start in the lane, in which two tasks were admitted a month before."""
+    lane = records.lanes.get("ann")
+    start = claim(lane, Candidate("t1", 1, at), lane.limits_or(LIMITS), at, 10_000, "token")
+    assert isinstance(start, Start)
+    limits = lane.limits_or(LIMITS)
+    write = records.lanes.try_fast_claim(start, limits) if is_fast else records.lanes.claim(lane, start)
+    assert isinstance(write, Written)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_lane_with_a_backlog_of_months_is_kept_as_long_as_its_tasks_start(records: Records, is_fast: bool) -> None:
+    records.lanes.try_fast_admit("ann", LIMITS, NOW, "t1")
+    take_start(records, is_fast, NOW + 29 * DAY_MS)
+    assert int(records.item("lane")["expires_at"]["N"]) == (NOW + 59 * DAY_MS) // 1000
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_start_gives_no_end_to_own_limits(records: Records, is_fast: bool) -> None:
+    seen = Lane("ann")
+    records.lanes.change(seen, with_limits(seen, LIMITS, LIMITS, NOW))
+    take_start(records, is_fast, NOW)
+    assert "expires_at" not in records.item("lane")

@@ -1,0 +1,83 @@
+"""The audit of what simulated workers logged: clean whatever happened to them, and broken by any line that is false."""
+
+import json
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from chalicelib.worker.next_step import GAP_GRACE_MS
+from completions.audit import audit
+from completions.reader import LogLine, read_completions
+from completions.report import Report
+from tests.simulation.schedule import ForgetLane, draw
+from tests.simulation.world import World
+
+#: The simulation forgets lanes within minutes, where the real one takes weeks; the unit tests have that case.
+SEEDS = [seed for seed in range(300) if not any(isinstance(action, ForgetLane) for action in draw(seed).actions)]
+BATCHES = [SEEDS[start : start + 40] for start in range(0, len(SEEDS), 40)]
+
+Events = Sequence[dict[str, Any]]
+
+
+def audited(events: Events, world: World) -> Report:
+    lines = (LogLine("2026/11/22/[w]1", json.dumps(event)) for event in events)
+    return audit(read_completions(lines), world.settings.limits)
+
+
+def logged(world: World) -> Events:
+    """The lines of tasks that were answered within the time for which later ones wait for them."""
+    world.run()
+    known = world.history.known.values()
+    in_time = {
+        one.task.task_id
+        for one in known
+        if one.answered_at is not None and one.answered_at < one.task.submitted_at + GAP_GRACE_MS
+    }
+    return [event for event in world.log.events if event["task_id"] in in_time]
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds[0]} to {seeds[-1]}")
+def test_log_of_workers_that_kept_the_promises_is_clean(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        world = World(draw(seed))
+        report = audited(logged(world), world)
+        assert report.clean, f"seed {seed}: {report.breaches[0]}"
+
+
+@pytest.mark.parametrize("kind", ["pace", "order", "ended", "early", "attempts"])
+def test_line_that_is_false_is_found(kind: str) -> None:
+    found = 0
+    for seed in SEEDS[:60]:
+        world = World(draw(seed))
+        events = falsified(logged(world), kind, Random(seed), world)
+        if events is not None:
+            report = audited(events, world)
+            assert kind in {breach.kind for breach in report.breaches}, f"seed {seed}"
+            found += 1
+    assert found > 10
+
+
+def falsified(events: Events, kind: str, random: Random, world: World) -> Events | None:
+    """The lines with one false among them; None where there is nothing to falsify."""
+    ran = [event for event in events if event["started_at"] is not None]
+    if not ran:
+        return None
+    event = random.choice(ran)
+    others = [one for one in events if one is not event]
+    if kind == "pace":
+        return [*events, *_copies(event, max(limit.quota for limit in world.settings.limits))]
+    if kind == "order":
+        return [*events, {**event, "task_id": "other"}]
+    if kind == "ended":
+        return [*events, {**event, "event": "task_cancelled", "completed_at": event["completed_at"] + 1}]
+    if kind == "early":
+        first = event.get("starts", [event["started_at"]])[0]
+        return [*others, {**event, "planned_at": first + 1}]
+    return [*others, {**event, "attempt": 0, "event": "task_completed"}]
+
+
+def _copies(event: dict[str, Any], count: int) -> Events:
+    """As many tasks more, started in the same millisecond as this one."""
+    return [{**event, "task_id": f"copy-{number}", "seq": event["seq"] + number} for number in range(1, 100 + count)]
