@@ -20,7 +20,6 @@ from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
 from infra.stack import StackError, ensure_stack
 from local.emulator import HOST, free_port
-from local.file_limit import FILES_NEEDED, raise_file_limit
 from local.health import is_healthy
 from local.programs import app_programs, emulator_program
 from local.reload import Reload
@@ -30,9 +29,6 @@ from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from local.watch import Watch
-
-#: Seconds in which processes whose supervisord was killed end: they finish their running requests.
-_ORPHAN_SECONDS = 40.0
 
 
 class RunError(Exception):
@@ -46,9 +42,6 @@ class StopRequestedError(Exception):
 def main() -> int:
     """Returns 0 after a requested stop, 1 if the run cannot start or continue, 2 for an invalid setting."""
     signals = StopSignals()
-    if raise_file_limit() < FILES_NEEDED:
-        _say(f"The limit of open files is below {FILES_NEEDED}: raise it with ulimit -n {FILES_NEEDED}", sys.stderr)
-        return 1
     env = environment()
     try:
         settings = LocalSettings.from_env(env)
@@ -93,7 +86,7 @@ class Run:
 
     def run(self, *, open_to_all: bool) -> None:
         """Returns after a requested stop. Raises RunError, SupervisorError or StackError."""
-        with self._state_dir() as self._lock:
+        with self._state_dir():
             try:
                 self._start()
                 self._announce(open_to_all)
@@ -107,7 +100,7 @@ class Run:
     def _start(self) -> None:
         if self._supervisor.end_leftover():
             _say("Ended the processes left from an earlier run")
-        _await_port(self._settings, self._signals.wait)
+        _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)
         emulator = self._start_emulator()
@@ -154,20 +147,6 @@ class Run:
         while not self._signals.wait(0.5):
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and all processes with it")
-            if not self._has_state():
-                raise RunError(f"STATE_DIR {self._settings.state_dir} was deleted while Paceline ran: stopping")
-            if self._watch and not self._watch.alive:
-                raise RunError("The thread that watches the processes ended")
-
-    def _has_state(self) -> bool:
-        """Checks that the state directory is the one that this run locked."""
-        try:
-            mine = os.fstat(self._lock.fileno())
-            return (
-                os.path.samestat(mine, (self._settings.state_dir / "lock").stat()) and self._settings.run_dir.exists()
-            )
-        except FileNotFoundError:
-            return False
 
     def _restore_stack(self) -> None:
         """Recreates the stack if an emulator that crashed early came back without table and queues."""
@@ -186,11 +165,6 @@ class Run:
         if self._reload:
             self._reload.stop()
         if not self._supervisor.alive:
-            return
-        if self._supervisor.is_frozen:
-            _say("The process supervisor does not answer: killing it; its processes end by themselves", sys.stderr)
-            self._supervisor.kill()
-            self._supervisor.wait(10)
             return
         if self._signals.count:
             _say("Stopping: running tasks finish, waiting tasks stay queued (send the signal again to hurry)")
@@ -245,19 +219,6 @@ def _make(directory: Path, mode: int = 0o777) -> None:
         directory.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot create {directory}: {error.strerror}") from error
-
-
-def _await_port(settings: LocalSettings, is_stopped: Callable[[float], bool]) -> None:
-    """Waits while processes of a supervisord that was killed may still serve the port. Raises RunError."""
-    # A supervisord that ends cleanly deletes its file.
-    is_leftover = (settings.run_dir / "supervisord.pid").exists()
-    deadline = time.monotonic() + (_ORPHAN_SECONDS if is_leftover else 0)
-    while True:
-        try:
-            return _check_port(settings)
-        except RunError:
-            if time.monotonic() >= deadline or is_stopped(0.5):
-                raise
 
 
 def _check_port(settings: LocalSettings) -> None:

@@ -21,26 +21,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 
-from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
+from supervisor.xmlrpc import SupervisorTransport
 
 from local.parent import as_parent
 
 #: Seconds to wait for a program's stop: longer than a task may run on Lambda.
 STOP_SECONDS = 65
 
-#: Seconds to wait for supervisord's answer; a stop of one process takes up to STOP_SECONDS.
-_ANSWER_SECONDS = 10.0
-
 _CALL_ERRORS = (OSError, HTTPException, xmlrpc.client.Error)
-
-
-class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
-    """A connection to supervisord's socket with a timeout."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.socketfile)
 
 
 class SupervisorError(Exception):
@@ -145,24 +133,6 @@ class Supervisor:
         if self._process is not None and self.alive:
             self._process.terminate()
 
-    @property
-    def is_frozen(self) -> bool:
-        """Checks that supervisord accepts a call and does not answer it."""
-        try:
-            self._call("getPID")
-        except SupervisorError as error:
-            return isinstance(error.__cause__, TimeoutError)
-        return False
-
-    def kill(self) -> None:
-        """Kills supervisord; its programs notice it and end by themselves."""
-        if self._process is not None:
-            self._process.kill()
-
-    def _kill_frozen(self) -> None:
-        with suppress(OSError, ValueError):
-            os.kill(int((self._run_dir / "supervisord.pid").read_text()), signal.SIGKILL)
-
     def wait(self, timeout_seconds: float) -> bool:
         """Returns True if supervisord ended within this time."""
         if self._process is None:
@@ -177,13 +147,8 @@ class Supervisor:
             self._socket.unlink(missing_ok=True)
             return False
         # A supervisord that is already stopping refuses the call.
-        try:
+        with suppress(SupervisorError, ProcessLookupError):
             os.kill(cast("int", self._call("getPID")), signal.SIGTERM)
-        except SupervisorError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                self._kill_frozen()
-        except ProcessLookupError:
-            pass
         deadline = time.monotonic() + timeout_seconds
         # Check its socket rather than its process id, which survives as a zombie if no process reaps it.
         while self._listens():
@@ -206,10 +171,6 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: str) -> object:
         transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
-        seconds = _ANSWER_SECONDS + (STOP_SECONDS if method in ("stopProcess", "startProcess") else 0)
-        transport.connection = _Connection("localhost", timeout=seconds)
-        transport.connection.socketfile = str(self._socket)
-        transport.headers = {"Content-Type": "text/xml", "Accept": "text/xml"}
         try:
             proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)

@@ -46,10 +46,6 @@ class Watch:
     def start(self) -> None:
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
     def stop(self) -> None:
         self._stopping.set()
 
