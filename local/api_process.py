@@ -29,11 +29,6 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 log = logging.getLogger("server")
 
 _THREADS = 32
-#: Connections at which the process accepts no further ones, and at which it closes idle ones.
-_CONNECTIONS = 1000
-_CONNECTIONS_KEPT = 800
-#: Seconds of silence after which a connection may be closed in favour of new ones.
-_IDLE_SECONDS = 1.0
 #: Seconds that running requests get to finish when the process stops.
 _DRAIN_SECONDS = 30.0
 
@@ -104,8 +99,8 @@ class Dispatcher:
     Waitress's own dispatcher rotates through all its threads, so each request runs with a cold CPU cache.
     """
 
-    def __init__(self, threads: int = _THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="request")
 
     def add_task(self, channel: HTTPChannel) -> None:
         self._pool.submit(_serve, channel)
@@ -116,16 +111,11 @@ class Dispatcher:
 
 
 class Server:
-    """Waitress on several sockets; after SIGTERM, running requests finish.
-
-    A unix socket is for health checks: it has its own thread and no limit of connections, so that a check never waits
-    for requests.
-    """
+    """Waitress on several sockets with one thread pool; after SIGTERM, running requests finish."""
 
     def __init__(self, application: Application, sockets: list[socket.socket]) -> None:
         self._map: dict[int, Any] = {}
         self._dispatcher = Dispatcher()
-        self._health_dispatcher = Dispatcher(threads=1)
         self._servers = [self._listen(application, listener) for listener in sockets]
         self._stopping = False
         signal.signal(signal.SIGTERM, self.stop)
@@ -134,7 +124,6 @@ class Server:
     def serve(self) -> None:
         while not self._stopping:
             loop(timeout=1.0, map=self._map, use_poll=True, count=1)
-            self._close_oldest_idle()
         for server in self._servers:
             # Only remove it from our map: the other API process shares the socket.
             server.accepting = False
@@ -142,16 +131,14 @@ class Server:
         self._drain()
 
     def _listen(self, application: Application, listener: socket.socket) -> Any:
-        is_private = listener.family == socket.AF_UNIX
         # Waitress needs separate servers for TCP and unix sockets; they share the loop and the threads.
         server = create_server(
             application,
             map=self._map,
-            _dispatcher=self._health_dispatcher if is_private else self._dispatcher,
+            _dispatcher=self._dispatcher,
             sockets=[listener],
             ident="Paceline",
-            # Waitress counts the connections of all servers.
-            connection_limit=2 * _CONNECTIONS if is_private else _CONNECTIONS,
+            connection_limit=1000,
             backlog=1024,
             max_request_body_size=MAX_BODY_BYTES,
             asyncore_use_poll=True,
@@ -171,27 +158,10 @@ class Server:
         while time.monotonic() < settled_at or (self._is_busy() and time.monotonic() < deadline):
             loop(timeout=0.05, map=self._map, use_poll=True, count=1)
         self._dispatcher.shutdown()
-        self._health_dispatcher.shutdown()
-
-    def _close_oldest_idle(self) -> None:
-        """Closes the connections that were idle longest, so that new ones are accepted."""
-        channels = [channel for server in self._servers for channel in list(server.active_channels.values())]
-        excess = len(channels) - _CONNECTIONS_KEPT
-        if excess <= 0:
-            return
-        idle = [channel for channel in channels if _is_idle(channel)]
-        for channel in sorted(idle, key=lambda channel: channel.last_activity)[:excess]:
-            channel.handle_close()
 
     def _is_busy(self) -> bool:
         channels = [channel for server in self._servers for channel in server.active_channels.values()]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
-
-
-def _is_idle(channel: HTTPChannel) -> bool:
-    """Checks that the client waits for no answer, has begun no request and was silent for a while."""
-    is_busy = channel.requests or channel.request or channel.total_outbufs_len
-    return not is_busy and time.time() - channel.last_activity >= _IDLE_SECONDS
 
 
 if __name__ == "__main__":
