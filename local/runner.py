@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -19,16 +19,22 @@ from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
 from infra.stack import StackError, ensure_stack
-from local.emulator import HOST, free_port
+from local.emulator import HOST, STATE_FILE, free_port
 from local.health import is_healthy
+from local.open_files import OpenFilesError, raise_limit
+from local.pid_files import SUPERVISOR
 from local.programs import app_programs, emulator_program
 from local.reload import Reload
 from local.run_settings import LocalSettings
 from local.signals import StopSignals
 from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
+from local.state_watch import StateWatch
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from local.watch import Watch
+
+#: Seconds that supervisord gets to end once its processes were killed.
+_KILL_SECONDS = 10
 
 
 class RunError(Exception):
@@ -50,8 +56,9 @@ def main() -> int:
         _say(str(error), sys.stderr)
         return 2
     try:
+        raise_limit()
         Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
-    except (RunError, StartError, SupervisorError, StackError, OSError) as error:
+    except (RunError, OpenFilesError, StartError, SupervisorError, StackError, OSError) as error:
         _say(str(error), sys.stderr)
         return 1
     return 0
@@ -71,6 +78,7 @@ class Run:
         self._env = {
             **env,
             "LOG_DIR": str(settings.log_dir),
+            "RUN_DIR": str(settings.run_dir),
             "STATE_DIR": str(settings.state_dir),
             "STAGE": settings.stage,
             "PYTHONUNBUFFERED": "1",
@@ -98,8 +106,7 @@ class Run:
         _say("Paceline stopped")
 
     def _start(self) -> None:
-        if self._supervisor.end_leftover():
-            _say("Ended the processes left from an earlier run")
+        self._end_leftover()
         _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)
@@ -113,6 +120,12 @@ class Run:
         if self._settings.reload:
             self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say)
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
+
+    def _end_leftover(self) -> None:
+        if self._supervisor.pids():
+            _say("Waiting for the processes of an earlier run to end")
+        if not self._supervisor.end_leftover(self._signals.wait):
+            raise StopRequestedError
 
     def _start_emulator(self) -> list[Program]:
         """Starts the emulator and returns its program; returns none if AWS_ENDPOINT_URL names a running one."""
@@ -144,9 +157,16 @@ class Run:
         self._stack_watch.start()
         if self._reload:
             self._reload.start()
+        state = self._state_watch()
         while not self._signals.wait(0.5):
+            if path := state.deleted():
+                raise RunError(f"{path} was deleted while Paceline ran: it stopped, since it could store nothing more")
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and all processes with it")
+
+    def _state_watch(self) -> StateWatch:
+        emulator = [] if self._settings.endpoint_url else [self._settings.emulator_dir / STATE_FILE]
+        return StateWatch([self._settings.state_dir / "lock", self._settings.run_dir, *emulator])
 
     def _restore_stack(self) -> None:
         """Recreates the stack if an emulator that crashed early came back without table and queues."""
@@ -168,19 +188,22 @@ class Run:
             return
         if self._signals.count:
             _say("Stopping: running tasks finish, waiting tasks stay queued (send the signal again to hurry)")
-        pids = self._app_pids()
         asked = self._signals.count
         self._supervisor.stop()
         deadline = time.monotonic() + 2 * STOP_SECONDS + 15
         while not self._supervisor.wait(0.1):
             if self._signals.count > max(asked, 1) or time.monotonic() > deadline:
-                _kill(pids)
+                self._hurry()
+                return
 
-    def _app_pids(self) -> list[int]:
-        """Returns the process ids of all but the emulator, which must save its state."""
-        with suppress(SupervisorError):
-            return [info.pid for info in self._supervisor.processes().values() if info.pid and info.name != "emulator"]
-        return []
+    def _hurry(self) -> None:
+        """Kills the API and the workers, and supervisord too if it does not end then."""
+        deadline = time.monotonic() + _KILL_SECONDS
+        while not self._supervisor.wait(0.1):
+            _kill(pid for pid, name in self._supervisor.pids().items() if name not in (SUPERVISOR, "emulator"))
+            if time.monotonic() > deadline:
+                _say("The process supervisor does not end: killing it", sys.stderr)
+                self._supervisor.kill()
 
     def _wait_for(self, is_ready: Callable[[], bool], names: list[str]) -> None:
         if not Startup(self._supervisor, names).wait(is_ready, self._signals.wait):
@@ -244,7 +267,7 @@ def _listens(endpoint_url: str) -> bool:
     return True
 
 
-def _kill(pids: list[int]) -> None:
+def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

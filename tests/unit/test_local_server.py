@@ -38,7 +38,7 @@ def listener() -> Iterator[socket.socket]:
 def server(listener: socket.socket) -> Iterator[Server]:
     """Its handlers of signals go again, and what it opened is closed, which a process that ends need not do."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    server = Server(application, [listener])
+    server = Server(application, listener)
     yield server
     close_all(server._map)
     for number, handler in before.items():
