@@ -36,6 +36,8 @@ def as_parent() -> dict[str, str]:
 
 def _watch(parent: int) -> None:
     # An orphan gets a new parent. Polling for that works on Linux and macOS; PR_SET_PDEATHSIG only on Linux.
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+    finally:  # after an error too: without this thread the process could outlive its parent
+        os.kill(os.getpid(), signal.SIGTERM)

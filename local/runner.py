@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from local.state_watch import StateWatch
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from local.watch import Watch
 
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Seconds that supervisord gets to end once its processes were killed.
 _KILL_SECONDS = 10
 
@@ -152,17 +154,17 @@ class Run:
         return Watch(self._supervisor, self._settings.run_dir, interval_seconds, _say, self._restore_stack)
 
     def _stay(self) -> None:
-        if self._watch:
-            self._watch.start()
-        self._stack_watch.start()
-        if self._reload:
-            self._reload.start()
+        threads = [part.thread for part in (self._watch, self._stack_watch, self._reload) if part]
+        for thread in threads:
+            thread.start()
         state = self._state_watch()
         while not self._signals.wait(0.5):
             if path := state.deleted():
                 raise RunError(f"{path} was deleted while Paceline ran: it stopped, since it could store nothing more")
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and all processes with it")
+            for thread in threads:
+                thread.check()
 
     def _state_watch(self) -> StateWatch:
         emulator = [] if self._settings.endpoint_url else [self._settings.emulator_dir / STATE_FILE]
@@ -180,8 +182,8 @@ class Run:
 
     def _stop(self) -> None:
         if self._watch:
-            self._watch.stop()
-        self._stack_watch.stop()
+            self._watch.thread.stop()
+        self._stack_watch.thread.stop()
         if self._reload:
             self._reload.stop()
         if not self._supervisor.alive:
@@ -234,6 +236,7 @@ class Run:
                 "stop it, or set STATE_DIR to another directory"
             ) from None
         self._settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+        logging.basicConfig(filename=self._settings.process_log_dir / "runner.log", format=_LOG_FORMAT)
         return lock
 
 
