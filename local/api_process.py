@@ -1,6 +1,7 @@
 """One API process: serves the Chalice app on the listening socket that supervisord passes as file descriptor 0.
 
-It also listens on a private unix socket, by which this process's own health is checked.
+It also listens on a private unix socket, by which this process's own health is checked. The server's loop itself
+answers there, so that a check waits neither for a thread nor for room among the connections.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,18 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, WSGITask
 from waitress.wasyncore import loop
 
+from chalicelib.api.problems import RETRY_UNAVAILABLE
 from local.gateway import MAX_BODY_BYTES, Environ, Gateway, StartResponse, completed, problem, status_line
 from local.health import api_socket
 from local.parent import end_with_parent
+from local.request_threads import WAIT_SECONDS, BusyError, LoopRequests, RequestThreads
 
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-log = logging.getLogger("server")
-
-_THREADS = 32
-#: Connections at which the process accepts no further ones, and at which it closes idle ones.
+#: Connections beyond which each new one closes the one that has been idle for longest.
+IDLE_CONNECTIONS = 900
+#: Connections beyond which no further ones are accepted, since all are active.
 _CONNECTIONS = 1000
-_CONNECTIONS_KEPT = 800
-#: Seconds of silence after which a connection may be closed in favour of new ones.
-_IDLE_SECONDS = 1.0
 #: Seconds that running requests get to finish when the process stops.
 _DRAIN_SECONDS = 30.0
 
@@ -41,22 +39,22 @@ _DRAIN_SECONDS = 30.0
 def main() -> None:
     end_with_parent()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    listeners = sockets()
+    listener, private = sockets()
     # Import after logging is configured, since loading the app can fail.
     from app import app  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
     warm_up()
-    Server(Gateway(app), listeners).serve()
+    Server(Gateway(app), listener, private).serve()
 
 
-def sockets() -> list[socket.socket]:
+def sockets() -> tuple[socket.socket, socket.socket]:
     """Returns the shared listening socket and this process's private one."""
     path = api_socket(Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"])
     path.unlink(missing_ok=True)
     private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     private.bind(str(path))
-    return [socket.socket(fileno=os.dup(0)), private]
+    return socket.socket(fileno=os.dup(0)), private
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
@@ -64,6 +62,8 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         status, headers, body = problem(self.request.error.code, self.request.error.body)
+        if isinstance(self.request.error, BusyError):
+            headers.append(("Retry-After", str(RETRY_UNAVAILABLE)))
         self.status = status_line(status)
         self.response_headers.extend(completed(headers, self.request.headers.get("ORIGIN")))
         self.set_close_on_finish()
@@ -90,68 +90,68 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = ProblemTask
     task_class = AppTask
 
+    def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(server, *arguments, **options)
+        if len(server.active_channels) > IDLE_CONNECTIONS:
+            idle = [channel for channel in server.active_channels.values() if channel.is_idle and channel is not self]
+            if idle:
+                min(idle, key=lambda channel: channel.last_activity).will_close = True
 
-def _serve(channel: HTTPChannel) -> None:
-    try:
-        channel.service()
-    except BaseException:  # a SystemExit would end a thread of the pool for good
-        log.exception("a request failed without an answer")
-
-
-class Dispatcher:
-    """Runs Waitress's tasks on a thread pool that grows with the number of concurrent requests.
-
-    Waitress's own dispatcher rotates through all its threads, so each request runs with a cold CPU cache.
-    """
-
-    def __init__(self, threads: int = _THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-
-    def add_task(self, channel: HTTPChannel) -> None:
-        self._pool.submit(_serve, channel)
-
-    def shutdown(self) -> None:
-        """Does nothing: the process exits once its running requests finish."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    @property
+    def is_idle(self) -> bool:
+        return not (self.requests or self.total_outbufs_len or self.will_close)
 
 
 class Server:
-    """Waitress on several sockets; after SIGTERM, running requests finish.
+    """Waitress on a listener and a private one for health checks; after SIGTERM, running requests finish."""
 
-    A unix socket is for health checks: it has its own thread and no limit of connections, so that a check never waits
-    for requests.
-    """
-
-    def __init__(self, application: Application, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        listener: socket.socket,
+        private: socket.socket | None = None,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        """wait_seconds: how long a request may wait for a thread."""
         self._map: dict[int, Any] = {}
-        self._dispatcher = Dispatcher()
-        self._health_dispatcher = Dispatcher(threads=1)
-        self._servers = [self._listen(application, listener) for listener in sockets]
+        self._threads = RequestThreads(wait_seconds)
+        self._loop_requests = LoopRequests()
+        self._servers = [self._listen(application, listener, self._threads, _CONNECTIONS)]
+        if private:
+            # The limit counts all connections.
+            self._servers.append(self._listen(self._health, private, self._loop_requests, 2 * _CONNECTIONS))
         self._stopping = False
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
 
     def serve(self) -> None:
         while not self._stopping:
-            loop(timeout=1.0, map=self._map, use_poll=True, count=1)
-            self._close_oldest_idle()
+            self._turn(1.0)
         for server in self._servers:
             # Only remove it from our map: the other API process shares the socket.
             server.accepting = False
             server.del_channel()
         self._drain()
 
-    def _listen(self, application: Application, listener: socket.socket) -> Any:
-        is_private = listener.family == socket.AF_UNIX
-        # Waitress needs separate servers for TCP and unix sockets; they share the loop and the threads.
+    def _turn(self, timeout_seconds: float) -> None:
+        loop(timeout=timeout_seconds, map=self._map, use_poll=True, count=1)
+        self._loop_requests.serve()
+        self._threads.refuse_overdue()
+
+    def _health(self, _environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        body = b"all threads are stuck" if self._threads.are_stuck() else b"OK"
+        start_response(status_line(200 if body == b"OK" else 503), [("Content-Length", str(len(body)))])
+        return [body]
+
+    def _listen(self, application: Application, listener: socket.socket, dispatcher: Any, connections: int) -> Any:
+        # Waitress needs separate servers for TCP and unix sockets; they share the loop.
         server = create_server(
             application,
             map=self._map,
-            _dispatcher=self._health_dispatcher if is_private else self._dispatcher,
+            _dispatcher=dispatcher,
             sockets=[listener],
             ident="Paceline",
-            # Waitress counts the connections of all servers.
-            connection_limit=2 * _CONNECTIONS if is_private else _CONNECTIONS,
+            connection_limit=connections,
             backlog=1024,
             max_request_body_size=MAX_BODY_BYTES,
             asyncore_use_poll=True,
@@ -169,29 +169,12 @@ class Server:
         # Give a connection that was just accepted time to send its request.
         settled_at = time.monotonic() + 0.1
         while time.monotonic() < settled_at or (self._is_busy() and time.monotonic() < deadline):
-            loop(timeout=0.05, map=self._map, use_poll=True, count=1)
-        self._dispatcher.shutdown()
-        self._health_dispatcher.shutdown()
-
-    def _close_oldest_idle(self) -> None:
-        """Closes the connections that were idle longest, so that new ones are accepted."""
-        channels = [channel for server in self._servers for channel in list(server.active_channels.values())]
-        excess = len(channels) - _CONNECTIONS_KEPT
-        if excess <= 0:
-            return
-        idle = [channel for channel in channels if _is_idle(channel)]
-        for channel in sorted(idle, key=lambda channel: channel.last_activity)[:excess]:
-            channel.handle_close()
+            self._turn(0.05)
+        self._threads.shutdown()
 
     def _is_busy(self) -> bool:
         channels = [channel for server in self._servers for channel in server.active_channels.values()]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
-
-
-def _is_idle(channel: HTTPChannel) -> bool:
-    """Checks that the client waits for no answer, has begun no request and was silent for a while."""
-    is_busy = channel.requests or channel.request or channel.total_outbufs_len
-    return not is_busy and time.time() - channel.last_activity >= _IDLE_SECONDS
 
 
 if __name__ == "__main__":

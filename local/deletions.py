@@ -27,12 +27,12 @@ class Deletions:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._queue: queue.Queue[tuple[Message, bool] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="deletions")
+        self.thread = threading.Thread(target=self._run, name="deletions")
 
     def start(self, is_quiet: Callable[[], bool]) -> None:
         """is_quiet: True if no message is being handled, so no further delete will arrive soon."""
         self._is_quiet = is_quiet
-        self._thread.start()
+        self.thread.start()
 
     def add(self, message: Message, lane_waits: bool) -> None:
         """lane_waits: the rest of the message's lane can only be received after its deletion."""
@@ -41,15 +41,15 @@ class Deletions:
     def close(self) -> None:
         """Deletes all pending messages, then returns."""
         self._queue.put(None)
-        self._thread.join()
+        self.thread.join()
 
     def _run(self) -> None:
         is_last = False
         while not is_last and (first := self._queue.get()) is not None:
-            batch, is_last = self._gather(*first)
             try:
+                batch, is_last = self._gather(*first)
                 self._delete([message for message, _ in batch])
-            except Exception:
+            except BaseException:  # a SystemExit would end the thread
                 log.exception("not deleted, messages will be redelivered")
 
     def _gather(self, first: Message, lane_waits: bool) -> tuple[list[tuple[Message, bool]], bool]:

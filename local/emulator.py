@@ -25,8 +25,8 @@ from local.state_file import StateFile
 
 HOST = "127.0.0.1"
 
-_STATE_FILE = "state.sqlite3"
-_UNAVAILABLE = "The emulator can't store its state. Is the disk full?"
+STATE_FILE = "state.sqlite3"
+_UNAVAILABLE = "The emulator can't store its state. Is the disk full, or was the state deleted?"
 
 
 def free_port() -> int:
@@ -62,7 +62,7 @@ async def _serve(port: int, state_dir: Path) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = StateFile(state_dir / _STATE_FILE)
+    file = StateFile(state_dir / STATE_FILE)
     state = MinistackState(file)
     state.restore(state_dir)
     tune()

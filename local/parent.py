@@ -6,6 +6,9 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
+
+from local import pid_files
 
 _LOOK_SECONDS = 0.5
 
@@ -15,8 +18,13 @@ _VARIABLE = "PACELINE_PARENT"
 
 
 def end_with_parent() -> None:
-    """Sends this process a SIGTERM, as for a clean stop, soon after its parent has died."""
+    """Sends this process a SIGTERM, as for a clean stop, soon after its parent has died.
+
+    In a local run (RUN_DIR), also registers this process, so that the next run can wait for its end.
+    """
     parent = int(os.environ.get(_VARIABLE) or os.getppid())
+    if run_dir := os.environ.get("RUN_DIR"):
+        pid_files.register(Path(run_dir), os.environ.get("PROCESS_NAME") or pid_files.SUPERVISOR)
     os.environ.update(as_parent())
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
@@ -28,6 +36,8 @@ def as_parent() -> dict[str, str]:
 
 def _watch(parent: int) -> None:
     # An orphan gets a new parent. Polling for that works on Linux and macOS; PR_SET_PDEATHSIG only on Linux.
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+    finally:  # after an error too: without this thread the process could outlive its parent
+        os.kill(os.getpid(), signal.SIGTERM)

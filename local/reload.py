@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from watchfiles import PythonFilter, watch
 
+from local.background import Background
 from local.health import heartbeat_files, is_healthy
 from local.startup import START_SECONDS
 from local.supervisor import Supervisor, SupervisorError
@@ -26,7 +26,7 @@ _LONGEST_LINE = 300
 
 
 class Reload:
-    """Runs in its own thread from `start` to `stop`."""
+    """Runs in a thread of its own."""
 
     def __init__(
         self, supervisor: Supervisor, run_dir: Path, names: Iterable[str], root: Path, say: Callable[[str], None]
@@ -40,20 +40,16 @@ class Reload:
         self._names = sorted(names, key=lambda name: not name.startswith("worker"))
         self._root = root
         self._say = say
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self.thread = Background("looking for changed code", self._run, 0, say)
 
     def stop(self) -> None:
         """Waits until no restart is running."""
-        self._stopping.set()
-        self._thread.join(10)
+        self.thread.stop()
+        self.thread.join(10)
 
     def _run(self) -> None:
         watched = [path for path in (self._root / "app.py", self._root / "chalicelib") if path.exists()]
-        for changes in watch(*watched, watch_filter=PythonFilter(), step=_SETTLE_MS, stop_event=self._stopping):
+        for changes in watch(*watched, watch_filter=PythonFilter(), step=_SETTLE_MS, stop_event=self.thread.stopping):
             self._reload(sorted({str(Path(path).relative_to(self._root)) for _, path in changes}))
 
     def _reload(self, changed: list[str]) -> None:
@@ -64,7 +60,7 @@ class Reload:
         self._say(f"{what} changed: reloading, the workers first")
         try:
             for name in self._names:
-                if self._stopping.is_set():
+                if self.thread.stopping.is_set():
                     return
                 self._restart(name)
         except SupervisorError as error:
@@ -79,7 +75,7 @@ class Reload:
         self._supervisor.start_process(name)
         deadline = time.monotonic() + START_SECONDS
         while not is_healthy(self._run_dir, name) and time.monotonic() < deadline:
-            if self._stopping.wait(0.1):
+            if self.thread.stopping.wait(0.1):
                 return
 
 

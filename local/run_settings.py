@@ -80,6 +80,11 @@ class LocalSettings:
         return self.state_dir / "log"
 
     @property
+    def emulator_dir(self) -> Path:
+        """Folder of the embedded emulator's state."""
+        return self.state_dir / "ministack"
+
+    @property
     def run_dir(self) -> Path:
         """Folder of sockets and heartbeats: in the state directory, or a temporary one if that path is too long."""
         wanted = self.state_dir / "run"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -19,20 +20,23 @@ from chalicelib.core.errors import SettingError
 from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
 from infra.stack import StackError, ensure_stack
-from local.emulator import HOST, free_port
-from local.file_limit import FILES_NEEDED, raise_file_limit
+from local.emulator import HOST, STATE_FILE, free_port
 from local.health import is_healthy
+from local.open_files import OpenFilesError, raise_limit
+from local.pid_files import SUPERVISOR
 from local.programs import app_programs, emulator_program
 from local.reload import Reload
 from local.run_settings import LocalSettings
 from local.signals import StopSignals
 from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
+from local.state_watch import StateWatch
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
 from local.watch import Watch
 
-#: Seconds in which processes whose supervisord was killed end: they finish their running requests.
-_ORPHAN_SECONDS = 40.0
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+#: Seconds that supervisord gets to end once its processes were killed.
+_KILL_SECONDS = 10
 
 
 class RunError(Exception):
@@ -46,9 +50,6 @@ class StopRequestedError(Exception):
 def main() -> int:
     """Returns 0 after a requested stop, 1 if the run cannot start or continue, 2 for an invalid setting."""
     signals = StopSignals()
-    if raise_file_limit() < FILES_NEEDED:
-        _say(f"The limit of open files is below {FILES_NEEDED}: raise it with ulimit -n {FILES_NEEDED}", sys.stderr)
-        return 1
     env = environment()
     try:
         settings = LocalSettings.from_env(env)
@@ -57,8 +58,9 @@ def main() -> int:
         _say(str(error), sys.stderr)
         return 2
     try:
+        raise_limit()
         Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
-    except (RunError, StartError, SupervisorError, StackError, OSError) as error:
+    except (RunError, OpenFilesError, StartError, SupervisorError, StackError, OSError) as error:
         _say(str(error), sys.stderr)
         return 1
     return 0
@@ -78,6 +80,7 @@ class Run:
         self._env = {
             **env,
             "LOG_DIR": str(settings.log_dir),
+            "RUN_DIR": str(settings.run_dir),
             "STATE_DIR": str(settings.state_dir),
             "STAGE": settings.stage,
             "PYTHONUNBUFFERED": "1",
@@ -93,7 +96,7 @@ class Run:
 
     def run(self, *, open_to_all: bool) -> None:
         """Returns after a requested stop. Raises RunError, SupervisorError or StackError."""
-        with self._state_dir() as self._lock:
+        with self._state_dir():
             try:
                 self._start()
                 self._announce(open_to_all)
@@ -105,9 +108,8 @@ class Run:
         _say("Paceline stopped")
 
     def _start(self) -> None:
-        if self._supervisor.end_leftover():
-            _say("Ended the processes left from an earlier run")
-        _await_port(self._settings, self._signals.wait)
+        self._end_leftover()
+        _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)
         emulator = self._start_emulator()
@@ -120,6 +122,12 @@ class Run:
         if self._settings.reload:
             self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say)
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
+
+    def _end_leftover(self) -> None:
+        if self._supervisor.pids():
+            _say("Waiting for the processes of an earlier run to end")
+        if not self._supervisor.end_leftover(self._signals.wait):
+            raise StopRequestedError
 
     def _start_emulator(self) -> list[Program]:
         """Starts the emulator and returns its program; returns none if AWS_ENDPOINT_URL names a running one."""
@@ -146,28 +154,21 @@ class Run:
         return Watch(self._supervisor, self._settings.run_dir, interval_seconds, _say, self._restore_stack)
 
     def _stay(self) -> None:
-        if self._watch:
-            self._watch.start()
-        self._stack_watch.start()
-        if self._reload:
-            self._reload.start()
+        threads = [part.thread for part in (self._watch, self._stack_watch, self._reload) if part]
+        for thread in threads:
+            thread.start()
+        state = self._state_watch()
         while not self._signals.wait(0.5):
+            if path := state.deleted():
+                raise RunError(f"{path} was deleted while Paceline ran: it stopped, since it could store nothing more")
             if not self._supervisor.alive:
                 raise RunError("The process supervisor ended, and all processes with it")
-            if not self._has_state():
-                raise RunError(f"STATE_DIR {self._settings.state_dir} was deleted while Paceline ran: stopping")
-            if self._watch and not self._watch.alive:
-                raise RunError("The thread that watches the processes ended")
+            for thread in threads:
+                thread.check()
 
-    def _has_state(self) -> bool:
-        """Checks that the state directory is the one that this run locked."""
-        try:
-            mine = os.fstat(self._lock.fileno())
-            return (
-                os.path.samestat(mine, (self._settings.state_dir / "lock").stat()) and self._settings.run_dir.exists()
-            )
-        except FileNotFoundError:
-            return False
+    def _state_watch(self) -> StateWatch:
+        emulator = [] if self._settings.endpoint_url else [self._settings.emulator_dir / STATE_FILE]
+        return StateWatch([self._settings.state_dir / "lock", self._settings.run_dir, *emulator])
 
     def _restore_stack(self) -> None:
         """Recreates the stack if an emulator that crashed early came back without table and queues."""
@@ -181,32 +182,30 @@ class Run:
 
     def _stop(self) -> None:
         if self._watch:
-            self._watch.stop()
-        self._stack_watch.stop()
+            self._watch.thread.stop()
+        self._stack_watch.thread.stop()
         if self._reload:
             self._reload.stop()
         if not self._supervisor.alive:
             return
-        if self._supervisor.is_frozen:
-            _say("The process supervisor does not answer: killing it; its processes end by themselves", sys.stderr)
-            self._supervisor.kill()
-            self._supervisor.wait(10)
-            return
         if self._signals.count:
             _say("Stopping: running tasks finish, waiting tasks stay queued (send the signal again to hurry)")
-        pids = self._app_pids()
         asked = self._signals.count
         self._supervisor.stop()
         deadline = time.monotonic() + 2 * STOP_SECONDS + 15
         while not self._supervisor.wait(0.1):
             if self._signals.count > max(asked, 1) or time.monotonic() > deadline:
-                _kill(pids)
+                self._hurry()
+                return
 
-    def _app_pids(self) -> list[int]:
-        """Returns the process ids of all but the emulator, which must save its state."""
-        with suppress(SupervisorError):
-            return [info.pid for info in self._supervisor.processes().values() if info.pid and info.name != "emulator"]
-        return []
+    def _hurry(self) -> None:
+        """Kills the API and the workers, and supervisord too if it does not end then."""
+        deadline = time.monotonic() + _KILL_SECONDS
+        while not self._supervisor.wait(0.1):
+            _kill(pid for pid, name in self._supervisor.pids().items() if name not in (SUPERVISOR, "emulator"))
+            if time.monotonic() > deadline:
+                _say("The process supervisor does not end: killing it", sys.stderr)
+                self._supervisor.kill()
 
     def _wait_for(self, is_ready: Callable[[], bool], names: list[str]) -> None:
         if not Startup(self._supervisor, names).wait(is_ready, self._signals.wait):
@@ -237,6 +236,7 @@ class Run:
                 "stop it, or set STATE_DIR to another directory"
             ) from None
         self._settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+        logging.basicConfig(filename=self._settings.process_log_dir / "runner.log", format=_LOG_FORMAT)
         return lock
 
 
@@ -245,19 +245,6 @@ def _make(directory: Path, mode: int = 0o777) -> None:
         directory.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot create {directory}: {error.strerror}") from error
-
-
-def _await_port(settings: LocalSettings, is_stopped: Callable[[float], bool]) -> None:
-    """Waits while processes of a supervisord that was killed may still serve the port. Raises RunError."""
-    # A supervisord that ends cleanly deletes its file.
-    is_leftover = (settings.run_dir / "supervisord.pid").exists()
-    deadline = time.monotonic() + (_ORPHAN_SECONDS if is_leftover else 0)
-    while True:
-        try:
-            return _check_port(settings)
-        except RunError:
-            if time.monotonic() >= deadline or is_stopped(0.5):
-                raise
 
 
 def _check_port(settings: LocalSettings) -> None:
@@ -283,7 +270,7 @@ def _listens(endpoint_url: str) -> bool:
     return True
 
 
-def _kill(pids: list[int]) -> None:
+def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

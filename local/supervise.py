@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from supervisor.loggers import Handler, RotatingFileHandler
+from supervisor.options import ServerOptions
 from supervisor.supervisord import main
 
 from local.parent import end_with_parent
@@ -26,7 +27,13 @@ def survive_full_disk() -> None:
     Handler.handleError = lambda _handler: None
 
 
+def keep_open_files() -> None:
+    """Lets supervisord keep the file that marks it as running; it would close all files it does not know."""
+    ServerOptions.cleanup_fds = lambda _options: None
+
+
 if __name__ == "__main__":
     end_with_parent()
     survive_full_disk()
+    keep_open_files()
     main()

@@ -9,38 +9,29 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, cast
 
-from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
+from supervisor.xmlrpc import SupervisorTransport
 
+from local import pid_files
 from local.parent import as_parent
 
 #: Seconds to wait for a program's stop: longer than a task may run on Lambda.
 STOP_SECONDS = 65
 
-#: Seconds to wait for supervisord's answer; a stop of one process takes up to STOP_SECONDS.
-_ANSWER_SECONDS = 10.0
+#: Seconds to wait for an answer, beyond those that the call itself takes: a frozen supervisord never answers.
+_CALL_SECONDS = 15.0
 
 _CALL_ERRORS = (OSError, HTTPException, xmlrpc.client.Error)
-
-
-class _Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
-    """A connection to supervisord's socket with a timeout."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.socketfile)
 
 
 class SupervisorError(Exception):
@@ -103,7 +94,7 @@ class Supervisor:
         # In its own session: Ctrl-C in the terminal is for the runner, which stops the rest in order.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "local.supervise", "-n", "-c", str(self._config)],
-            env={**env, **as_parent()},
+            env={**env, **as_parent(), "PROCESS_NAME": pid_files.SUPERVISOR},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self._log_dir / "supervisord.err").open("ab"),
@@ -134,7 +125,7 @@ class Supervisor:
 
     def end_process(self, name: str) -> None:
         """Ends the process cleanly and waits for its end. Raises SupervisorError."""
-        self._call("stopProcess", _full_name(name))
+        self._call("stopProcess", _full_name(name), seconds=STOP_SECONDS)
 
     def start_process(self, name: str) -> None:
         """Starts the process again; returns after it has run for a second. Raises SupervisorError."""
@@ -144,24 +135,16 @@ class Supervisor:
         """Begins to stop everything, in order; `wait` waits for the end."""
         if self._process is not None and self.alive:
             self._process.terminate()
-
-    @property
-    def is_frozen(self) -> bool:
-        """Checks that supervisord accepts a call and does not answer it."""
-        try:
-            self._call("getPID")
-        except SupervisorError as error:
-            return isinstance(error.__cause__, TimeoutError)
-        return False
+            self._process.send_signal(signal.SIGCONT)  # a frozen one would keep the SIGTERM for later
 
     def kill(self) -> None:
-        """Kills supervisord; its programs notice it and end by themselves."""
-        if self._process is not None:
+        """Ends supervisord at once; its processes end with it, each cleanly."""
+        if self._process is not None and self.alive:
             self._process.kill()
 
-    def _kill_frozen(self) -> None:
-        with suppress(OSError, ValueError):
-            os.kill(int((self._run_dir / "supervisord.pid").read_text()), signal.SIGKILL)
+    def pids(self) -> dict[int, str]:
+        """Returns process ids and names of all living processes, also if supervisord is dead or does not answer."""
+        return pid_files.running(self._run_dir)
 
     def wait(self, timeout_seconds: float) -> bool:
         """Returns True if supervisord ended within this time."""
@@ -171,45 +154,33 @@ class Supervisor:
             self._process.wait(timeout_seconds)
         return not self.alive
 
-    def end_leftover(self, timeout_seconds: float = STOP_SECONDS + 15) -> bool:
-        """Ends a supervisord that a killed runner left behind; False if there was none."""
-        if not self._listens():
-            self._socket.unlink(missing_ok=True)
-            return False
-        # A supervisord that is already stopping refuses the call.
-        try:
-            os.kill(cast("int", self._call("getPID")), signal.SIGTERM)
-        except SupervisorError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                self._kill_frozen()
-        except ProcessLookupError:
-            pass
-        deadline = time.monotonic() + timeout_seconds
-        # Check its socket rather than its process id, which survives as a zombie if no process reaps it.
-        while self._listens():
-            if time.monotonic() > deadline:
-                raise SupervisorError("the processes left from an earlier run do not end")
-            time.sleep(0.1)
-        return True
+    def end_leftover(self, is_stopped: Callable[[float], bool], patience_seconds: float = STOP_SECONDS + 15) -> bool:
+        """Waits until no process of an earlier run lives; asks them to end, and kills them after the patience.
 
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
-            probe.connect(str(self._socket))
-            return True
-        return False
+        is_stopped: sleeps for the given seconds or until a stop is requested, and returns whether it was.
+        Returns False if a stop was requested.
+        """
+        left = self.pids()
+        # supervisord stops its processes in order. Without it each of them ends by itself.
+        heads = [pid for pid, name in left.items() if name == pid_files.SUPERVISOR] or list(left)
+        _send(heads, signal.SIGTERM)
+        _send(left, signal.SIGCONT)
+        kill_at = time.monotonic() + patience_seconds
+        while left := self.pids():
+            if time.monotonic() > kill_at:
+                _send(left, signal.SIGKILL)
+            if is_stopped(0.1):
+                return False
+        self._socket.unlink(missing_ok=True)
+        return True
 
     def _answers(self) -> bool:
         with suppress(SupervisorError):
             return self._call("getPID") == (self._process.pid if self._process else None)
         return False
 
-    def _call(self, method: str, *arguments: str) -> object:
-        transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
-        seconds = _ANSWER_SECONDS + (STOP_SECONDS if method in ("stopProcess", "startProcess") else 0)
-        transport.connection = _Connection("localhost", timeout=seconds)
-        transport.connection.socketfile = str(self._socket)
-        transport.headers = {"Content-Type": "text/xml", "Accept": "text/xml"}
+    def _call(self, method: str, *arguments: str, seconds: float = 0) -> object:
+        transport = _Transport(self._socket, seconds + _CALL_SECONDS)
         try:
             proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
@@ -264,6 +235,28 @@ class Supervisor:
             stdout_logfile_maxbytes="5MB",
             stdout_logfile_backups="2",
         )
+
+
+class _Transport(SupervisorTransport):  # type: ignore[misc]
+    """supervisord's own transport, with a time-out."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__(serverurl=f"unix://{path}")
+        make: Callable[[], HTTPConnection] = self._get_connection
+
+        def with_timeout() -> HTTPConnection:
+            connection = make()
+            connection.connect()
+            connection.sock.settimeout(timeout_seconds)
+            return connection
+
+        self._get_connection: Callable[[], HTTPConnection] = with_timeout
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _full_name(process: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from local.background import Background
 from local.health import is_healthy
 from local.supervisor import ProcessInfo, Supervisor, SupervisorError
 
 _LOOK_SECONDS = 0.25
+#: Seconds that a look may take; one that restores the stack waits for the emulator's start.
+_LONGEST_SECONDS = 300
 #: Seconds during which a new process is not checked, since it is importing its modules.
 _GRACE_SECONDS = 10.0
 
@@ -38,32 +40,20 @@ class Watch:
         self._interval_seconds = interval_seconds
         self._say = say
         self._on_emulator_restart = on_emulator_restart
-        self._stopping = threading.Event()
         self._ended: dict[str, str] = {}
+        self._check_at = time.monotonic() + interval_seconds
+        self._is_unanswered = False
         self._log_lines = _follow(supervisor.log, supervisor.log.stat().st_size)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.thread = Background(
+            "watching the processes", self._look, _LOOK_SECONDS, say, longest_seconds=_LONGEST_SECONDS
+        )
 
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def _run(self) -> None:
-        check_at = time.monotonic() + self._interval_seconds
-        while not self._stopping.wait(_LOOK_SECONDS):
-            try:
-                for line in next(self._log_lines):
-                    self._report(line)
-                if time.monotonic() >= check_at:
-                    check_at = time.monotonic() + self._interval_seconds
-                    self._check()
-            except Exception as error:  # noqa: BLE001 - without this thread no process would be checked
-                self._say(f"watching the processes failed, trying again: {type(error).__name__}: {error}")
+    def _look(self) -> None:
+        for line in next(self._log_lines):
+            self._report(line)
+        if time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + self._interval_seconds
+            self._check()
 
     def _report(self, line: str) -> None:
         if found := _EXITED.search(line):
@@ -76,14 +66,27 @@ class Watch:
 
     def _check(self) -> None:
         """Kills each process that fails its check; supervisord restarts it."""
-        with suppress(SupervisorError):
-            for process in self._supervisor.processes().values():
-                if not self._is_checked(process) or is_healthy(self._run_dir, process.name):
-                    continue
-                if not self._stopping.is_set():
-                    self._say(f"{process.name} does not answer: restarting it")
-                    with suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGKILL)
+        for process in self._processes():
+            if not self._is_checked(process) or is_healthy(self._run_dir, process.name):
+                continue
+            if not self.thread.stopping.is_set():
+                self._say(f"{process.name} does not answer: restarting it")
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+    def _processes(self) -> list[ProcessInfo]:
+        """Returns the processes; says once if supervisord does not answer, and returns none."""
+        try:
+            processes = list(self._supervisor.processes().values())
+        except SupervisorError as error:
+            if not (self._is_unanswered or self.thread.stopping.is_set()):
+                self._say(f"processes are neither checked nor restarted: {error}")
+            self._is_unanswered = True
+            return []
+        if self._is_unanswered:
+            self._say("the process supervisor answers again")
+        self._is_unanswered = False
+        return processes
 
     def _is_checked(self, process: ProcessInfo) -> bool:
         is_new = time.time() - process.started_at < _GRACE_SECONDS

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ class Poller:
         heartbeat: Path,
         batch: int,
         pause_seconds: float = _BACKOFF_SECONDS_LIMIT,
+        helpers: Sequence[threading.Thread] = (),
     ) -> None:
-        """pause_seconds: after an unexpected error."""
+        """pause_seconds: after an unexpected error. helpers: further threads that a healthy worker needs."""
         self._pause_seconds = pause_seconds
         self._source = source
         self._lanes = lanes
@@ -58,10 +59,11 @@ class Poller:
         self._stopping = threading.Event()
         self._receiver = threading.Thread(target=self._poll)
         self._extender = threading.Thread(target=self._extend, daemon=True)
+        self._helpers = (self._extender, *helpers)
 
     def start(self) -> None:
-        self._receiver.start()
         self._extender.start()
+        self._receiver.start()
 
     def stop(self) -> None:
         """Starts no further receive; `join` waits for the running one."""
@@ -74,7 +76,8 @@ class Poller:
         backoff = _Backoff()
         while not self._stopping.is_set():
             try:
-                self._heartbeat.touch()
+                if all(thread.is_alive() for thread in self._helpers):
+                    self._heartbeat.touch()
                 if count := min(self._batch, self._lanes.room):
                     self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
                 else:
@@ -82,7 +85,7 @@ class Poller:
                 backoff.succeeded()
             except SourceError as error:
                 self._stopping.wait(backoff.failed(error))
-            except Exception:
+            except BaseException:  # a SystemExit would end the thread
                 log.exception("receiving failed")
                 self._stopping.wait(self._pause_seconds)
 
@@ -93,7 +96,7 @@ class Poller:
                 self._lanes.extend(_EXTEND_SECONDS, VISIBILITY_SECONDS)
             except SourceError as error:
                 log.warning("received messages may be redelivered to another worker: %s", error)
-            except Exception:
+            except BaseException:  # a SystemExit would end the thread
                 log.exception("received messages may be redelivered to another worker")
 
 
@@ -173,7 +176,7 @@ class Trigger:
         source = Source(queue_url)
         self._deletions = Deletions(source)
         self._lanes = Lanes(source, handle, self._deletions.add)
-        self._poller = Poller(source, self._lanes, heartbeat, batch)
+        self._poller = Poller(source, self._lanes, heartbeat, batch, helpers=[self._deletions.thread])
 
     def start(self) -> None:
         self._deletions.start(self._lanes.is_quiet)

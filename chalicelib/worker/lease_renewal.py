@@ -101,8 +101,12 @@ class LeaseRenewer:
     def _run(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(self._pause_ms() / 1000)
-            self.renew_due()
+            try:
+                pause.wait(self._pause_ms() / 1000)
+                self.renew_due()
+            except BaseException:  # without this thread the leases of all running tasks would end
+                log.exception("renewing leases failed, trying again")
+                pause.wait(LOOK_AGAIN_MS / 1000)
             with self._lock:
                 if not self._running:
                     self._thread = None

@@ -52,7 +52,7 @@ def run_chaos(
             Client(system.paceline.port, f"user-{n}", ledger, f"{seed} {n}", pause_seconds) for n in range(users)
         ]
         clients += [
-            Client(system.paceline.port, f"crash-{n}", ledger, f"{seed} crash {n}", pause_seconds, crashes=True)
+            Client(system.paceline.port, f"crash-{n}", ledger, f"{seed} crash {n}", 4 * pause_seconds, crashes=True)
             for n in range(CRASHING_USERS)
         ]
         for client in clients:

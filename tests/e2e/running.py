@@ -103,6 +103,15 @@ class Paceline:
         assert self._process
         return self._process.wait(timeout_seconds)
 
+    def wait_until_ended(self, message: str) -> None:
+        """Waits until the runner ended by itself with this message."""
+        assert self._process
+        self._process.wait(90)
+        assert message in self.output
+
+    def pids(self) -> dict[int, str]:
+        return self._supervisor.pids()
+
     def wait_for(self, condition: Callable[[], object], timeout_seconds: float, what: str) -> None:
         deadline = time.monotonic() + timeout_seconds
         while not condition():

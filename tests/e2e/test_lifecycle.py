@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
+from local import pid_files
 from tests.e2e.running import Paceline, assert_in_order, most_in_any_window, running
 from tests.e2e.test_pace import SHORT_LIMITS
 
@@ -48,6 +53,44 @@ def test_a_killed_runner_leaves_nothing_and_the_next_start_has_everything(tmp_pa
         again.wait_for_completions(3, "orphan")
 
 
+def test_the_processes_of_a_killed_supervisor_do_not_keep_the_port_from_the_next_start(tmp_path: Path) -> None:
+    paceline = Paceline(tmp_path)
+    try:
+        paceline.start()
+        os.kill(supervisor_pid(paceline), signal.SIGKILL)
+        paceline.wait_until_ended("The process supervisor ended, and all processes with it")
+    finally:
+        paceline.stop()
+    with running(tmp_path, PORT=str(paceline.port)) as again:
+        assert again.submit("next").status == 202
+
+
+def test_a_frozen_supervisor_keeps_neither_the_stop_nor_the_next_start(tmp_path: Path) -> None:
+    with running(tmp_path) as paceline:
+        os.kill(supervisor_pid(paceline), signal.SIGSTOP)
+        assert paceline.stop() == 0
+        assert paceline.output.rstrip().endswith("Paceline stopped")
+    with running(tmp_path, PORT=str(paceline.port)) as paceline:
+        frozen = supervisor_pid(paceline)
+        os.kill(frozen, signal.SIGSTOP)
+        assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
+    with running(tmp_path, PORT=str(paceline.port)) as again:
+        assert again.output.startswith("Waiting for the processes of an earlier run to end")
+        assert not _is_alive(frozen)
+
+
+def test_a_deleted_state_ends_the_run_with_a_message(tmp_path: Path) -> None:
+    paceline = Paceline(tmp_path)
+    try:
+        paceline.start()
+        shutil.rmtree(paceline.env["STATE_DIR"])
+        with suppress(OSError, HTTPException):  # it may have ended already
+            assert paceline.submit("late").status == 503
+        paceline.wait_until_ended("was deleted while Paceline ran")
+    finally:
+        assert paceline.stop() == 1
+
+
 def test_a_second_run_on_the_same_state_is_refused(paceline: Paceline, tmp_path: Path) -> None:
     second = Paceline(tmp_path, STATE_DIR=paceline.env["STATE_DIR"])
     assert second.run() == 1
@@ -80,6 +123,10 @@ def test_an_endpoint_that_does_not_answer_is_named_in_one_line(tmp_path: Path) -
     assert paceline.run() == 1
     assert paceline.output.startswith("AWS_ENDPOINT_URL http://127.0.0.1:9 does not answer")
     assert len(paceline.output.splitlines()) == 1
+
+
+def supervisor_pid(paceline: Paceline) -> int:
+    return next(pid for pid, name in paceline.pids().items() if name == pid_files.SUPERVISOR)
 
 
 def _is_alive(pid: int) -> bool:

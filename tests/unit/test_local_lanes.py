@@ -183,6 +183,28 @@ def test_an_unexpected_error_does_not_end_the_poll_loop(tmp_path: Path, caplog: 
     bench.lanes.join()
 
 
+def test_a_worker_that_lost_a_thread_has_no_heartbeat(tmp_path: Path) -> None:
+    class Counting:
+        receives = 0
+
+        def receive(self, _count: int, _wait_seconds: int) -> list[Message]:
+            self.receives += 1
+            time.sleep(0.001)
+            return []
+
+    lost = threading.Thread(target=int)
+    lost.start()
+    lost.join()
+    source, bench, heartbeat = Counting(), Bench(lambda _: True), tmp_path / "beat"
+    poller = Poller(cast("Source", source), bench.lanes, heartbeat, 10, helpers=[lost])
+    poller.start()
+    wait_until(lambda: source.receives > 1)
+    poller.stop()
+    poller.join()
+    bench.lanes.join()
+    assert not heartbeat.exists()
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():

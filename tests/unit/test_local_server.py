@@ -5,19 +5,15 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from waitress.wasyncore import close_all
 
-from local import api_process
-from local.api_process import Application, Server
+from local.api_process import Server
 from local.gateway import MAX_BODY_BYTES
-from local.health import api_socket, is_healthy
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -42,7 +38,7 @@ def listener() -> Iterator[socket.socket]:
 def server(listener: socket.socket) -> Iterator[Server]:
     """Its handlers of signals go again, and what it opened is closed, which a process that ends need not do."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    server = Server(application, [listener])
+    server = Server(application, listener)
     yield server
     close_all(server._map)
     for number, handler in before.items():
@@ -122,62 +118,3 @@ def test_what_the_server_itself_refuses_has_the_headers_of_every_answer(
     headers = full_answer(server, listener, sent).headers
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
     assert headers["Access-Control-Allow-Origin"] == (allowed or None)
-
-
-def test_health_check_does_not_wait_for_requests(tmp_path: Path, listener: socket.socket) -> None:
-    release = threading.Event()
-
-    def blocking(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        if environ["PATH_INFO"] != "/health-check":
-            release.wait(60)
-        return application(environ, start_response)
-
-    with private_listener(tmp_path) as private, running(blocking, [listener, private]):
-        waiting = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(40)]
-        try:
-            for connection in waiting:
-                connection.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert is_healthy(tmp_path, "api-1")
-        finally:
-            release.set()
-            for connection in waiting:
-                connection.close()
-
-
-def test_connection_that_was_idle_longest_is_closed_for_new_ones(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api_process, "_CONNECTIONS_KEPT", 2)
-    with running(application, [listener]):
-        clients = [socket.create_connection(listener.getsockname(), timeout=20) for _ in range(3)]
-        try:
-            clients[0].sendall(b"GET / HTTP/1.1\r\n")  # a request that has begun counts as active
-            assert clients[1].recv(1) == b""
-            for client, rest in ((clients[0], b"Host: a\r\n\r\n"), (clients[2], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")):
-                client.sendall(rest)
-                assert client.recv(12) == b"HTTP/1.1 200"
-        finally:
-            for client in clients:
-                client.close()
-
-
-def private_listener(run_dir: Path) -> socket.socket:
-    private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    private.bind(str(api_socket(run_dir, "api-1")))
-    return private
-
-
-@contextmanager
-def running(application: Application, listeners: list[socket.socket]) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    server = Server(application, listeners)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.stop()
-        thread.join()
-        close_all(server._map)
-        for number, handler in before.items():
-            signal.signal(number, handler)

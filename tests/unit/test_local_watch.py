@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from local.supervisor import ProcessInfo, Supervisor
+from local.supervisor import ProcessInfo, Supervisor, SupervisorError
 from local.watch import Watch
 
 WAIT_SECONDS = 5
@@ -37,7 +37,7 @@ def supervisor(tmp_path: Path) -> FakeSupervisor:
 
 def watching(supervisor: FakeSupervisor, tmp_path: Path, said: list[str]) -> Watch:
     watch = Watch(cast("Supervisor", supervisor), tmp_path, 0.01, said.append, lambda: None)
-    watch.start()
+    watch.thread.start()
     return watch
 
 
@@ -56,7 +56,7 @@ def test_each_kind_of_end_is_reported(supervisor: FakeSupervisor, tmp_path: Path
         log.write(b"\xff\xfe not UTF-8\n")
         log.write(f"WARN exited: worker-1 ({ended})\nINFO spawned: 'worker-1' with pid 7\n".encode())
     wait_until(lambda: said != [])
-    watch.stop()
+    watch.thread.stop()
     assert said == [f"worker-1 ended ({how}): restarted"]
 
 
@@ -67,8 +67,22 @@ def test_an_unexpected_error_does_not_end_the_watch(supervisor: FakeSupervisor, 
     wait_until(lambda: said != [])
     supervisor.fault, looks = None, supervisor.looks
     wait_until(lambda: supervisor.looks > looks)
-    watch.stop()
+    watch.thread.stop()
     assert "watching the processes failed, trying again: KeyError" in said[0]
+
+
+def test_a_supervisor_that_does_not_answer_is_named_once(supervisor: FakeSupervisor, tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor.fault = SupervisorError("timed out")
+    watch = watching(supervisor, tmp_path, said)
+    wait_until(lambda: supervisor.looks > 1)
+    supervisor.fault = None
+    wait_until(lambda: len(said) > 1)
+    watch.thread.stop()
+    assert said == [
+        "processes are neither checked nor restarted: timed out",
+        "the process supervisor answers again",
+    ]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -55,7 +55,7 @@ def chaos(milliseconds: int, failures: int, context: Context) -> Any:
     return {"attempt": context.attempt}
 
 
-@task("crash", attempts=2, deadline_seconds=2)
+@task("crash", attempts=2, backoff_seconds=0, deadline_seconds=2)
 def crash(how: str, context: Context) -> Any:
     """Never succeeds: ends its process, overruns its deadline, or takes memory."""
     report("begin", context)
