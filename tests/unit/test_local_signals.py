@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_closed_terminal_stops_a_run_whose_session_another_process_leads(tmp_pat
         assert leader.wait(30) == 0
         assert (tmp_path / "count").read_text() == "1"
     finally:
-        leader.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)  # its child too
         leader.wait()
 
 
