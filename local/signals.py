@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import suppress
 
 
 class StopSignals:
@@ -53,7 +54,8 @@ class StopSignals:
 
     def _leave_terminal(self) -> None:
         if self._terminal is not None:
-            self._poll.unregister(self._terminal)
+            with suppress(KeyError):  # a SIGHUP may come at this moment and do the same
+                self._poll.unregister(self._terminal)
             self._terminal = None
         self.count = self.count or 1  # the same end may also have sent a SIGHUP
 
