@@ -30,7 +30,7 @@ def test_no_schedule_breaks_a_promise(seeds):
         assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
 
 
-@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", BATCHES[:3], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_due(seed))
