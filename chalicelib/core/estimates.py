@@ -17,7 +17,8 @@ def estimated_starts(
     """
     starts, estimates = list(lane.starts), []
     forgotten = lane.started > len(lane.starts)
-    begin, took_ms = opens_at(lane, now_ms), lane.took_ms if with_run_times else 0
+    begin = opens_at(lane, now_ms)
+    took_ms = lane.took_ms if with_run_times and lane.took_ms >= BRIEF_MS else 0
     if lane.retrying:
         starts.insert(0, retry_at(lane, limits, now_ms))
         begin = max(begin, starts[0] + took_ms)

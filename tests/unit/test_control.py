@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, note
+from hypothesis import example, given, note
 from hypothesis import strategies as st
 
 from chalicelib.core.errors import ConflictError, NotFoundError
@@ -136,6 +136,7 @@ def test_cancelled_tasks_end_once_and_take_no_start_whatever_is_changed(script: 
         assert (room.record(task).state is TaskState.CANCELLED) == (task.task_id in room.cancelled)
 
 
+@example([(0, "set_limits", "2/second; 2/10 seconds")])  # two tasks start in one millisecond
 @given(scripts(cancellations))
 def test_estimates_come_true_when_nothing_changes_any_more(script: Script) -> None:
     room = prepared(script)
