@@ -1,4 +1,4 @@
-"""All that is deployed: every route, and the functions that SQS triggers."""
+"""Defines every route, and the functions that SQS triggers. This file and `chalicelib/` are all that is deployed."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def _authorised(access: Access, parameters: dict[str, str]) -> dict[str, str]:
 
 
 @app.middleware("http")
-def admit_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
+def identify_caller(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Refuses or identifies the caller before Chalice looks at method and content type, and completes every answer.
 
     Views rely on this, not on the authorizer.

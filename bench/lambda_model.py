@@ -127,7 +127,7 @@ class _Queue:
 
 
 class LambdaModel:
-    """One deployment; `run` takes the submits in order: time in ms, user and number of tasks."""
+    """Models one deployment; `run` takes submits as (time in ms, user id, number of tasks), oldest first."""
 
     def __init__(self, settings: Settings, design: Design) -> None:
         self.usage = Usage()

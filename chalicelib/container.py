@@ -70,7 +70,7 @@ class SystemClock:
         return stopping.wait(milliseconds / 1000)
 
     def sleep_until(self, at: int) -> None:
-        """Also returns after the time that was to be waited at first, in case the clock is set back."""
+        """Sleeps until `at`, epoch ms; a clock that is set back meanwhile does not prolong the sleep."""
         patience = time.monotonic() + max(0, at - self.now_ms()) / 1000
         while (left := min(at / 1000 - time.time(), patience - time.monotonic())) > 0:
             time.sleep(left)

@@ -164,9 +164,9 @@ def parse_since(text: str, now_ms: int) -> int:
 
 
 def show(batches: Iterable[list[Entry]], form: str, write: Callable[[str], object]) -> None:
-    """Write each batch in the named form, whole, as it comes.
+    """Write each batch at once when it arrives, in the format that `form` names.
 
-    It ends quietly on Ctrl-C. The BrokenPipeError of a closed reader passes through.
+    Returns on Ctrl-C. Raises BrokenPipeError if the reader has closed the pipe.
     """
     try:
         for entries in batches:

@@ -1,6 +1,7 @@
 """Runs own tasks in child processes: a task's crash, time-out or memory ends its own child and no other task.
 
-Children are forked by `local/fork_server.py` on demand and reused. Built-in tasks run in the worker itself.
+Children are forked by `local/fork_server.py` on demand and reused. The worker runs built-in tasks itself, unless
+DEADLINE is below 35 s.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def call_frame(payload: Any, context: Context, token: str) -> bytes:
 
 
 def ended_frame(ended: Ended, is_last: bool) -> bytes:
-    """Returns the message by which a child answers. is_last: the child ends after it."""
+    """Returns the message in which a child reports how its call ended. is_last: the child ends after it."""
     fields = {name: getattr(ended, name) for name in ended.__struct_fields__}
     return frame({"kind": type(ended).__name__, "is_last": is_last, "fields": fields})
 

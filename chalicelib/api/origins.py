@@ -21,7 +21,7 @@ EXPOSED_HEADERS = (
 )
 #: Seconds for which a browser may keep the answer to a preflight request: the most that Chromium takes.
 PREFLIGHT_SECONDS = 7_200
-#: On every answer. Only the dashboard's files, which are checked by ETag, may be stored.
+#: Default headers of every answer. Only the dashboard's files, which browsers check by ETag, may be cached.
 UNSTORED: Headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 

@@ -211,7 +211,7 @@ def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
 
 
 def _with_integers(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with integers for fields such as 2.0, except payloads, which belong to the tasks."""
+    """Converts whole floats such as 2.0 in the body to integers; leaves each payload as the client sent it."""
     read = {name: value if name == "payload" else as_integer(value) for name, value in body.items()}
     if isinstance(tasks := body.get("tasks"), list):
         read["tasks"] = [_with_integers(task) if isinstance(task, dict) else task for task in tasks]

@@ -97,7 +97,7 @@ class LaneStore(Protocol):
         ...
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        """Starts no task of the lane before `until`, epoch ms; releases the lease and does not count its attempt.
+        """Throttles the lane until `until`, epoch ms; releases the lease and does not count its attempt.
 
         False when another worker has the lane's lease.
         """

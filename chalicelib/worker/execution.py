@@ -19,7 +19,7 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 
 MAX_BACKOFF_MS = 3_600_000
-#: Throttlings of one task. They use no attempt, but each costs at least one receive, of which SQS allows 1,000.
+#: Most throttlings of one task: each uses no attempt, but at least one of the 1,000 receives that SQS allows.
 MAX_THROTTLES = 200
 
 

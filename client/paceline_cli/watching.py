@@ -12,7 +12,7 @@ from paceline_client import Clock, Paceline, SubmittedTask, Task
 
 #: Seconds between two polls; each poll is one request, whatever the number of tasks.
 LOOK_SECONDS = 0.5
-#: Seconds between two polls of a scheduled task, which may be due in a week.
+#: Longest time between two polls of a scheduled task, which may be due in a week, in seconds.
 MAX_LOOK_SECONDS = 10.0
 
 

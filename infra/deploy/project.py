@@ -74,7 +74,7 @@ def _configuration(stage: str, environment: Mapping[str, Any]) -> dict[str, Any]
     chosen = dict(config["stages"][stage])
     chosen.pop("log_retention_in_days")
     for_all = {name: value for name, value in environment.items() if name not in SECRETS}
-    chosen["environment_variables"] = {**chosen["environment_variables"], **for_all}
+    chosen["environment_variables"] = {**chosen["environment_variables"], **for_all, "STAGE": stage}
     chosen["lambda_functions"] = {
         name: {**function, "environment_variables": _secrets_of(name, environment)}
         for name, function in chosen["lambda_functions"].items()

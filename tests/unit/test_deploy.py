@@ -62,6 +62,14 @@ def test_the_project_folder_fits_every_account_and_leaves_the_tree_alone() -> No
     assert before == {path: path.stat().st_mtime_ns for path in (ROOT / ".chalice").glob("*.json")}
 
 
+def test_each_stage_names_itself_to_its_functions_and_to_chalice() -> None:
+    """The trigger's queue is named after it: a copy of another stage's configuration must not use its queue."""
+    for stage in ("dev", "prod"):
+        with project_folder(stage, {"STAGE": "another"}, "arm64") as folder:
+            config = json.loads((folder / ".chalice" / "config.json").read_text())
+        assert config["stages"][stage]["environment_variables"]["STAGE"] == stage
+
+
 def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
     assert event_source_mapping(20) == {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
