@@ -53,10 +53,10 @@ class StopSignals:
         return terminal
 
     def _leave_terminal(self) -> None:
-        if self._terminal is not None:
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
             with suppress(KeyError):  # a SIGHUP may come at this moment and do the same
-                self._poll.unregister(self._terminal)
-            self._terminal = None
+                self._poll.unregister(terminal)
         self.count = self.count or 1  # the same end may also have sent a SIGHUP
 
     def _note(self, number: int, _frame: object) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from chalicelib.core.ports import Presence
@@ -21,8 +24,9 @@ KEPT_BYTES = 256 * 1024 * 1024
 
 
 def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
-    """Greets the worker and runs its tasks; returns when the worker is gone or this process has grown too large."""
+    """Greets the worker and runs its tasks; returns when the worker is gone or this process can't be used again."""
     pid, is_last, limit = os.getpid(), False, _memory_bytes() + KEPT_BYTES
+    before = _surroundings()
     job.sendall(frame({"pid": pid}))
     while not is_last:
         try:
@@ -36,7 +40,7 @@ def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
             ended = _run(call, registry)
             if os.getpid() != pid:
                 os._exit(0)  # a process that the function forked and let return
-            is_last = _memory_bytes() > limit
+            is_last = _memory_bytes() > limit or _surroundings() != before
             job.sendall(_answer(ended, is_last))
 
 
@@ -67,6 +71,16 @@ def _is_left(job: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def _surroundings() -> tuple[bool, int, str]:
+    """Returns what a task may leave behind that would end or disturb the next one: alarm, threads, current folder."""
+    has_alarm = signal.setitimer(signal.ITIMER_REAL, 0)[0] > 0
+    try:
+        threads, folder = len(list(Path("/proc/self/task").iterdir())), str(Path.cwd())
+    except OSError:
+        threads, folder = threading.active_count(), ""
+    return has_alarm, threads, folder
 
 
 def _memory_bytes() -> int:

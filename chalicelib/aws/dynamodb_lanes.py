@@ -209,6 +209,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
         _remove_throttling(update)
     if changed.running != seen.running:
         update.set("running", lease_value(changed.running))
+        _same_lease(update, seen)
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
@@ -291,6 +292,8 @@ def _same_lease(update: Expression, seen: Lane) -> None:
     else:
         until = update.value(number(seen.running.until))
         update.conditions.append(f"{running}.{update.name('until')} = {until}")
+        token = update.value({"S": seen.running.token})
+        update.conditions.append(f"{running}.{update.name('token')} = {token}")
 
 
 def _cancelled_value(lane: Lane) -> Item | None:

@@ -71,7 +71,7 @@ class DynamoDBTaskStore:
             answer = self._client.get_item(TableName=self._table, Key=key(user_id, task_id), ConsistentRead=True)
         return record_of(answer["Item"]) if "Item" in answer else None
 
-    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int | None) -> Sequence[TaskRecord]:
         query: Item = {
             "TableName": self._table,
             "KeyConditionExpression": "user_id = :user AND #item < :lane",
@@ -86,17 +86,17 @@ class DynamoDBTaskStore:
             "ScanIndexForward": False,
             "ConsistentRead": True,
         }
-        found, left = list[TaskRecord](), OLDER_SEARCHED + newest_seq - first_seq
+        found, left = list[TaskRecord](), None if newest_seq is None else OLDER_SEARCHED + newest_seq - first_seq
         # A page ends at 1 MB, which may hold only 15 tasks with large payloads. A seq below the first ends nothing:
         # who was scheduled, or came again with its key, has an old id and a new seq.
-        while left > 0 and len(found) <= last_seq - first_seq:
+        while (left is None or left > 0) and len(found) <= last_seq - first_seq:
             with unavailable("looking for earlier tasks"):
-                answer = self._client.query(**query, Limit=left)
+                answer = self._client.query(**query, **({} if left is None else {"Limit": left}))
             found += map(record_of, answer["Items"])
             if "LastEvaluatedKey" not in answer:
                 break
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-            left -= answer["ScannedCount"]
+            left = left and left - answer["ScannedCount"]
         return sorted(found, key=lambda record: record.task.seq)
 
     def finish(self, task: Task, outcome: Outcome) -> None:

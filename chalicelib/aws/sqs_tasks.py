@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from chalicelib.aws.client import unavailable
 from chalicelib.aws.sqs_queue import Entry, SQSQueue
 from chalicelib.core.task import Task
 
+#: Milliseconds within which SQS drops a second message of a task that is sent again.
+AGAIN_MS = 60_000
 #: Characters of the reason in a dead letter; SQS would take more.
 MAX_REASON = 1_000
 
@@ -24,6 +28,14 @@ class SQSTaskQueue(SQSQueue):
     def send(self, task: Task) -> None:
         with unavailable("sending the task"):
             self._client.send_message(QueueUrl=self._queue_url, **_message(task))
+
+    def send_again(self, task: Task, now_ms: int) -> None:
+        message = _message(replace(task, is_repeat=True))
+        with unavailable("sending the task again"):
+            self._client.send_message(
+                QueueUrl=self._queue_url,
+                **{**message, "MessageDeduplicationId": f"{task.task_id}-{now_ms // AGAIN_MS}"},
+            )
 
     def send_many(self, tasks: Sequence[Task]) -> None:
         self._send_all([_message(task) for task in tasks], "sending the tasks")

@@ -39,8 +39,9 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     """
     starts = list(lane.counted)
     begin = plans_from(lane, limits, now_ms)
+    is_any_forgotten = lane.admitted > len(lane.planned) or lane.started > len(lane.starts)
     for _ in range(count):
-        starts.insert(0, earliest_start(starts, limits, begin, forgotten=lane.admitted > len(lane.planned)))
+        starts.insert(0, earliest_start(starts, limits, begin, is_any_forgotten))
     planned = starts[:count]
     after = replace(
         lane,

@@ -69,7 +69,13 @@ def gap_before(lane: Lane, seq: int) -> Gap | None:
         return Gap(lane.running.filled_seq, seq - 1)
     if lane.retrying and 0 < lane.started_seq < seq:
         return Gap(lane.started_seq, seq - 1)
-    return Gap(lane.started_seq + 1, seq - 1) if lane.started_seq + 1 < seq else None
+    first = first_open_seq(lane)
+    return Gap(first, seq - 1) if first < seq else None
+
+
+def first_open_seq(lane: Lane) -> int:
+    """The lowest seq that has not started, or was cancelled between two attempts and is not logged yet."""
+    return min((lane.started_seq + 1, *lane.cancelled.values()))
 
 
 def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: int, token: str) -> Decision:

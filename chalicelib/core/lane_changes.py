@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from msgspec.structs import replace
 
-from chalicelib.core.estimates import estimated_starts, opens_at
+from chalicelib.core.estimates import estimated_starts, opens_at, plans_from
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, fingerprint, memory_needed
 
@@ -19,11 +19,16 @@ def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) ->
 
 
 def up_to_date(lane: Lane, limits: Limits, now_ms: int) -> Lane:
-    """The lane itself, or planned anew if its waiting tasks were planned under an earlier default.
+    """The lane itself, or planned anew if its waiting tasks have plans that can't come true any more.
 
-    limits: in force now.
+    They were planned under an earlier default, or before the lane was throttled or its first task failed. limits: in
+    force now.
     """
-    return replanned(lane, limits, now_ms) if lane.waiting and lane.has_old_plans(limits) else lane
+    if not lane.waiting:
+        return lane
+    is_held_up = lane.throttled_until > now_ms or lane.retrying is not None
+    is_too_early = is_held_up and max(lane.planned, default=0) < plans_from(lane, limits, now_ms)
+    return replanned(lane, limits, now_ms) if is_too_early or lane.has_old_plans(limits) else lane
 
 
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:

@@ -147,11 +147,12 @@ class TaskStore(Protocol):
         """
         ...
 
-    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int | None) -> Sequence[TaskRecord]:
         """Returns the lane's tasks with these seqs, by seq.
 
         Searches the user's newest tasks: as many as `first_seq` to `newest_seq`, the lane's newest, and a few hundred
-        more, since a scheduled task, or one whose request was repeated, has an older id than its seq tells.
+        more, since a scheduled task, or one whose request was repeated, has an older id than its seq tells. With
+        newest_seq=None it searches all of them.
         """
         ...
 
@@ -303,6 +304,10 @@ class TaskQueue(Protocol):
 
     def send(self, task: Task) -> None:
         """Sends the task's message to its user's group. A repeat within 5 minutes has no effect."""
+        ...
+
+    def send_again(self, task: Task, now_ms: int) -> None:
+        """Sends the message of a task whose first message may be lost. A repeat within a minute has no effect."""
         ...
 
     def send_many(self, tasks: Sequence[Task]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from chalicelib.core.claim import first_open_seq
 from chalicelib.core.lane import Lane
 from chalicelib.core.ports import TaskStore
 from chalicelib.core.task import Task, TaskRecord
@@ -38,5 +39,5 @@ def _last_waiting(lane: Lane, tasks: TaskStore) -> Iterator[TaskRecord]:
         yield newest
         return
     # It is finished, or its submit died: the one before it that still waits.
-    found = tasks.between(lane.user_id, lane.started_seq + 1, lane.admitted, lane.admitted)
+    found = tasks.between(lane.user_id, first_open_seq(lane), lane.admitted, None)
     yield from [record for record in found if is_open(record, lane)][-1:]

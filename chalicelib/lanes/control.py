@@ -137,8 +137,9 @@ class Control:
         """Shows the lane's hidden head to the workers, and sends messages again that may be lost."""
         if lane.head_receipt:
             self._queue.defer(lane.head_receipt, 0)  # its wait was computed from the old limits
-        for task in tasks_to_send_again(lane, self._tasks, self._clock.now_ms()):
-            self._queue.send(task)
+        now_ms = self._clock.now_ms()
+        for task in tasks_to_send_again(lane, self._tasks, now_ms):
+            self._queue.send_again(task, now_ms)
 
     def _change(self, user_id: str, how: Callable[[Lane], Lane]) -> Lane:
         lane = self._lanes.get(user_id)

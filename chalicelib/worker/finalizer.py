@@ -69,10 +69,11 @@ class Finalizer:
         outcome = outcome or cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
         self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
-    def give_up(self, task: Task, start: Start) -> None:
-        """Fails a task of which each attempt lost its worker. start: the attempt that would be one too many."""
-        error = f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
-        last = start.lane.running.starts[-2] if start.lane.running else start.at
+    def give_up(self, task: Task, start: Start, last_error: str | None = None) -> None:
+        """Fails a task that has used up its attempts. start: the attempt that would be one too many."""
+        error = last_error or f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
+        starts = start.lane.running.starts if start.lane.running else ()
+        last = starts[-2] if len(starts) > 1 else start.at
         now_ms = self._clock.now_ms()
         self.finish(task, start, Outcome(TaskState.FAILED, last, now_ms, start.attempt - 1, error=error))
 

@@ -34,6 +34,8 @@ class Facts(Struct, frozen=True):
     is_record_read: bool = False
     #: records of the tasks in the gap before this one; None before they are read
     predecessors: tuple[TaskRecord, ...] | None = None
+    #: all of the user's records were searched for them
+    is_search_whole: bool = False
     #: a live process of this machine runs the task, although its lease ran out
     is_served: bool = False
 
@@ -47,9 +49,10 @@ class ReadRecord(Struct, frozen=True):
 
 
 class ReadPredecessors(Struct, frozen=True):
-    """Read the records of the tasks in the gap."""
+    """Read the records of the tasks in the gap. is_whole: search all of the user's records for them."""
 
     gap: Gap
+    is_whole: bool = False
 
 
 class RunFirst(Struct, frozen=True):
@@ -143,10 +146,12 @@ def _before_the_task(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step 
     if unfinished:
         return RunFirst(unfinished)
     are_all_finished = len(facts.predecessors) > gap.last - gap.first
-    # After the grace time: those submits were never answered, so nothing was promised.
-    if are_all_finished or now_ms >= task.submitted_at + GAP_GRACE_MS:
+    if are_all_finished:
         return None
-    return WaitUntil(now_ms, now_ms + GAP_POLL_MS)
+    if now_ms < task.submitted_at + GAP_GRACE_MS:
+        return WaitUntil(now_ms, now_ms + GAP_POLL_MS)
+    # A task without any record was never promised to anyone, since its submit was not answered.
+    return None if facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
 
 
 def _may_be_finished(lane: Lane, task: Task) -> bool:

@@ -11,7 +11,7 @@ Pace, order and attempts rest on the claim's conditional write alone; everything
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from chalicelib.core import visibility
 from chalicelib.core.claim import without_cancelled
-from chalicelib.core.errors import MessageError, NewerMessageError
+from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
@@ -191,10 +191,10 @@ class Worker:
                 self._read_lane(job)
             case ReadRecord():
                 job.facts = replace(job.facts, record=self._tasks.get(task.user_id, task.task_id), is_record_read=True)
-            case ReadPredecessors(gap):
-                newest = max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
+            case ReadPredecessors(gap, is_whole):
+                newest = None if is_whole else max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
-                job.facts = replace(job.facts, predecessors=tuple(found))
+                job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
             case RunFirst(predecessors):
                 jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]
             case WaitUntil():
@@ -204,13 +204,13 @@ class Worker:
             case Claim():
                 return self._run_in_room(step, job)
             case Skip():
-                return Done()
+                return self._end_retry(job)
             case DropCancelled(last):
                 self._finalizer.cancel(task, last=last)
                 return self._drop_from_lane(task)
             case GiveUp(start):
-                self._finalizer.give_up(task, start)
-                return Done()
+                self._finalizer.give_up(task, start, self._last_error(job))
+                return self._end_retry(job)
         return None
 
     def _may_be_known_soon(self, task: Task) -> bool:
@@ -282,7 +282,25 @@ class Worker:
         age_ms = now_ms - delivery.sent_at
         if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
             for task in tasks_to_send_again(lane, self._tasks, now_ms):
-                self._queue.send(task)
+                self._queue.send_again(task, now_ms)
+
+    def _last_error(self, job: _Job) -> str | None:
+        """The error of the task's last attempt if that one failed by itself; None if it lost its worker."""
+        lane, task = job.facts.lane, job.task
+        if lane is None or lane.retrying is None or lane.retrying.task_id != task.task_id:
+            return None
+        record = self._tasks.get(task.user_id, task.task_id)
+        return record.error if record else None
+
+    def _end_retry(self, job: _Job) -> Done:
+        """Ends the lease of a finished task that the lane takes for one between two attempts."""
+        lane, now_ms = job.facts.lane, self._clock.now_ms()
+        lease = lane.retrying if lane else None
+        if lane and lease and lease.task_id == job.task.task_id:
+            with suppress(UnavailableError):  # the next claim replaces it
+                self._lanes.end_lease(job.task.user_id, lease, now_ms, lane.took_ms)
+            self._remembered.pop(job.task.user_id, None)
+        return Done()
 
     def _drop_from_lane(self, task: Task) -> Done:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""

@@ -89,7 +89,7 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"] |= {
-        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup", "Worker", "Scheduled"], variables),
+        "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
         "Worker": _triggered("worker", stage.maximum_concurrency, variables),
         "Scheduled": _triggered("scheduled", stage.scheduled_concurrency, variables),
         "RestAPI": {"Properties": front_door(stage, cors_origins_of(settings))},
@@ -114,6 +114,9 @@ def _published(template: dict[str, Any]) -> dict[str, Any]:
     for resource in published["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"] |= PUBLISHED
+    # New tasks are accepted only once the workers that know them are called.
+    newer = [f"{function}Alias{ALIAS}" for function in ("Worker", "Scheduled")]
+    published["Resources"]["APIHandler"]["DependsOn"] += newer
     # It sends messages into the queue that triggers it. Without this Lambda drops the 16th in such a chain.
     published["Resources"]["Scheduled"]["Properties"]["RecursiveLoop"] = "Allow"
     for resource in published["Resources"].values():

@@ -138,6 +138,14 @@ def test_a_child_that_took_much_memory_is_replaced(children: Children) -> None:
         assert after != grown
 
 
+@pytest.mark.parametrize("what", ["alarm", "thread"])
+def test_a_child_is_not_reused_after_a_task_that_left_something_running(children: Children, what: str) -> None:
+    left, after = children.run("leave", what), children.run("pid")
+    assert isinstance(left, Returned)
+    assert isinstance(after, Returned)
+    assert after != left
+
+
 def test_a_copy_of_its_process_that_a_task_leaves_behind_answers_nothing(children: Children) -> None:
     assert children.run("fork") == Returned("forked")
     assert children.run("echo", 5) == Returned(5)

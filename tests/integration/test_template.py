@@ -141,7 +141,7 @@ def test_each_trigger_has_a_bound_of_its_own_and_the_api_keeps_concurrency(packa
 
 def test_worker_is_updated_before_the_api_that_accepts_new_tasks(packaged: Path) -> None:
     resources = json.loads(packaged.read_text())["Resources"]
-    assert {"Worker", "Scheduled"} < set(resources["APIHandler"]["DependsOn"])
+    assert {"WorkerAliaslive", "ScheduledAliaslive"} < set(resources["APIHandler"]["DependsOn"])
 
 
 def test_only_the_table_of_a_guarded_stage_refuses_to_be_deleted(packaged: Path, stage: Stage) -> None:

@@ -96,7 +96,8 @@ class MemoryLaneStore:
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         def unmoved(lane: Lane) -> bool:
-            return _moving(lane) == _moving(seen)
+            is_same_lease = changed.running == seen.running or _lease(lane) == _lease(seen)
+            return _moving(lane) == _moving(seen) and is_same_lease
 
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
@@ -116,7 +117,7 @@ class MemoryLaneStore:
 
         def unmoved(lane: Lane) -> bool:
             same = (lane.started, lane.revision) == (seen.started, seen.revision)
-            return same and _until(lane) == _until(seen) and not (moves_admitted and lane.admitted != seen.admitted)
+            return same and _lease(lane) == _lease(seen) and not (moves_admitted and lane.admitted != seen.admitted)
 
         def taken(lane: Lane) -> Lane:
             return replace(
@@ -176,6 +177,10 @@ class MemoryLaneStore:
             return Written(self._lanes[user_id])
 
 
+def _lease(lane: Lane) -> tuple[str, int] | None:
+    return (lane.running.token, lane.running.until) if lane.running else None
+
+
 def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
 
@@ -189,10 +194,6 @@ def _is_free(lane: Lane, now_ms: int) -> bool:
 
 def _with_lease(lane: Lane, until: int, token: str, phase: Phase) -> Lane:
     return replace(lane, running=lane.running and replace(lane.running, until=until, token=token, phase=phase))
-
-
-def _until(lane: Lane) -> int | None:
-    return lane.running.until if lane.running else None
 
 
 def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
@@ -302,10 +303,11 @@ class MemoryTaskStore:
     def get(self, user_id: str, task_id: str) -> TaskRecord | None:
         return self._records.get((user_id, task_id))
 
-    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int) -> Sequence[TaskRecord]:
+    def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int | None) -> Sequence[TaskRecord]:
         with self._lock:
             mine = sorted((key for key in self._records if key[0] == user_id), reverse=True)
-            newest = [self._records[key] for key in mine[: OLDER_SEARCHED + newest_seq - first_seq]]
+            searched = mine if newest_seq is None else mine[: OLDER_SEARCHED + newest_seq - first_seq]
+            newest = [self._records[key] for key in searched]
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from chalicelib.core.task import Task
 
@@ -87,6 +88,9 @@ class MemoryTaskQueue:
 
     def send(self, task: Task) -> None:
         self.send_body(task.user_id, task.task_id, task.to_message())
+
+    def send_again(self, task: Task, now_ms: int) -> None:
+        self.send_body(task.user_id, f"{task.task_id}-{now_ms // 60_000}", replace(task, is_repeat=True).to_message())
 
     def send_many(self, tasks: Sequence[Task]) -> None:
         for task in tasks:

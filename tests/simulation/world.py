@@ -358,7 +358,7 @@ class World:
         answer = effect()
         if name.startswith("queue.send"):
             for task_id in [task_id for message, task_id in self._messages().items() if message not in messages_before]:
-                self.history.message_added(task_id, self.timeline.now)
+                self.history.message_added(task_id, self.timeline.now, is_again=name == "queue.send_again")
         if name == "requests.finish":
             self._kept_answers.add(process)
         if name == "requests.begin" and answer.answer is not None:

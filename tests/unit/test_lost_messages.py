@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.task import Json
+from chalicelib.submit.submission import TaskRequest
 from tests.factories import NOW, make_settings, task_id_of
 from tests.unit.workshop import Workshop
 
@@ -155,3 +156,74 @@ def test_a_lane_that_is_paused_for_months_keeps_a_message():
     assert [(event["seq"], event["started_at"] - NOW) for event in shop.events] == [
         (1 + number, 100 * DAY_MS + 1_000 * number) for number in range(3)
     ]
+
+
+def schedule_many(shop: Losing, count: int, delay_seconds: int) -> None:
+    for _ in range(count // 100):
+        shop.try_submit_many("ann", *[TaskRequest("log", None, delay_seconds=delay_seconds) for _ in range(100)])
+
+
+def test_waiting_tasks_are_found_behind_any_number_of_scheduled_ones():
+    shop = Losing()
+    shop.control.pause("ann", None)
+    for number in range(3):
+        shop.submit_obeying(number)
+    schedule_many(shop, 400, 13 * 86_400 - 60)
+    shop.run(until_ms=20 * DAY_MS)
+    shop.clock.sleep_until(NOW + 20 * DAY_MS)
+    shop.control.resume("ann")
+    shop.run()
+    assert shop.ends() == [(seq, "task_completed", 1) for seq in (1, 2, 3)]
+
+
+def test_resume_soon_after_the_submit_sends_a_lost_message_again():
+    """SQS drops a second message of a task for five minutes, if it has the same deduplication id."""
+    shop = Losing()
+    shop.control.pause("ann", None)
+    shop.submit_obeying(1)
+    shop.lose_messages()
+    shop.clock.sleep_until(NOW + 2 * MINUTE_MS)
+    shop.control.resume("ann")
+    shop.run()
+    assert shop.ends() == [(1, "task_completed", 1)]
+
+
+def test_task_that_was_cancelled_between_two_attempts_and_lost_its_message_is_logged_by_the_next_submit():
+    shop = Losing()
+    shop.submit_obeying(1, "fail")
+    shop.run(until_ms=5_000)
+    shop.lose_messages()
+    shop.control.cancel("ann", task_id_of(1))
+    shop.clock.sleep_until(NOW + 10 * MINUTE_MS)
+    shop.replace_worker()
+    shop.submit_obeying(2)
+    shop.run()
+    assert sorted(shop.ends()) == [(1, "task_cancelled", 1), (2, "task_completed", 1)]
+    assert not shop.lanes.get("ann").cancelled
+
+
+def test_lane_whose_task_has_used_up_fewer_attempts_goes_on_and_the_error_is_its_own():
+    """MAX_ATTEMPTS is lowered while the task waits between two attempts."""
+    shop = Losing()
+    shop.submit_obeying(1, "fail", "fail", "fail")
+    shop.run(until_ms=12_000)
+    shop.settings = make_settings(BACKOFF="10s", MAX_ATTEMPTS="2", LIMITS="1/second; 20/minute")
+    shop.replace_worker()
+    shop.run()
+    assert shop.ends() == [(1, "task_failed", 2)]
+    assert shop.events[-1]["error"] == "ValueError: not this time"
+    assert shop.lanes.get("ann").retrying is None
+    assert shop.control.lane("ann").next_start_at is None
+
+
+@pytest.mark.parametrize("word", ["fail", "throttle"])
+def test_planned_starts_count_the_tasks_that_wait_behind_a_backoff(word):
+    shop = Losing()
+    for number in range(5):
+        shop.submit_obeying(number, *([word] if number == 0 else []))
+    shop.run(until_ms=1_500)
+    added = shop.submit(payload={"n": 9, "words": ()}, name="obey")
+    shop.run()
+    started = {event["seq"]: event["started_at"] for event in shop.events}
+    assert added.planned_at == started[6]
+    assert shop.event_of(added)["late_ms"] == 0

@@ -100,8 +100,11 @@ def test_a_repeat_does_not_trust_a_remembered_lane() -> None:
 
 
 @pytest.mark.parametrize("facts", [facts_behind(TaskRecord(FIRST, TaskState.SUCCEEDED, SUCCEEDED)), facts_behind()])
-def test_a_gap_is_passed_when_it_is_finished_or_its_grace_is_over(facts: Facts) -> None:
+def test_a_gap_is_passed_when_it_is_finished_or_no_record_at_all_holds_it_after_its_grace(facts: Facts) -> None:
     later = NOW + (0 if facts.predecessors else GAP_GRACE_MS)
+    if not facts.predecessors:
+        assert next_step(facts, TASK, later, RULES) == ReadPredecessors(Gap(1, 1), is_whole=True)
+        facts = replace(facts, is_search_whole=True)
     assert isinstance(next_step(facts, TASK, later, RULES), Claim)
 
 

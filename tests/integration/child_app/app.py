@@ -98,6 +98,13 @@ def grow() -> int:
     return os.getpid()
 
 
+@named("leave")
+def leave(what: str) -> int:
+    """Leaves something behind that would end or disturb the next task in this process."""
+    {"alarm": lambda: signal.alarm(1), "thread": lambda: threading.Timer(1, os._exit, (3,)).start()}[what]()
+    return os.getpid()
+
+
 @named("close-all")
 def close_all() -> Any:
     os.closerange(3, 1024)
