@@ -99,9 +99,9 @@ def grow() -> int:
 
 
 @named("leave")
-def leave(what: str) -> int:
+def leave(payload: str) -> int:
     """Leaves something behind that would end or disturb the next task in this process."""
-    {"alarm": lambda: signal.alarm(1), "thread": lambda: threading.Timer(1, os._exit, (3,)).start()}[what]()
+    {"alarm": lambda: signal.alarm(1), "thread": lambda: threading.Timer(1, os._exit, (3,)).start()}[payload]()
     return os.getpid()
 
 
