@@ -40,7 +40,7 @@ def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
             ended = _run(call, registry)
             if os.getpid() != pid:
                 os._exit(0)  # a process that the function forked and let return
-            is_last = _memory_bytes() > limit or _surroundings() != before
+            is_last = _memory_bytes() > limit or _has_leftovers(*before)
             job.sendall(_answer(ended, is_last))
 
 
@@ -73,14 +73,19 @@ def _is_left(job: socket.socket) -> bool:
         return True
 
 
-def _surroundings() -> tuple[bool, int, str]:
-    """Returns what a task may leave behind that would end or disturb the next one: alarm, threads, current folder."""
-    has_alarm = signal.setitimer(signal.ITIMER_REAL, 0)[0] > 0
+def _surroundings() -> tuple[int, str]:
+    """Returns the number of this process's threads, and its current folder."""
     try:
-        threads, folder = len(list(Path("/proc/self/task").iterdir())), str(Path.cwd())
+        return len(list(Path("/proc/self/task").iterdir())), str(Path.cwd())
     except OSError:
-        threads, folder = threading.active_count(), ""
-    return has_alarm, threads, folder
+        return threading.active_count(), ""
+
+
+def _has_leftovers(threads_before: int, folder_before: str) -> bool:
+    """Returns True if a task left a thread, an alarm or another current folder, which could disturb the next task."""
+    had_alarm = signal.setitimer(signal.ITIMER_REAL, 0)[0] > 0
+    threads, folder = _surroundings()
+    return had_alarm or threads > threads_before or folder != folder_before
 
 
 def _memory_bytes() -> int:
