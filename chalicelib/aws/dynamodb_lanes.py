@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chalicelib.aws.client import conditional, unavailable
+from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import (
     LANE_ITEM,
     LISTED,
@@ -23,6 +23,9 @@ from chalicelib.core.ports import Stale, Write, Written, own_admission, own_clai
 
 #: Seconds after its last planned or real start at which a lane expires: longer than any message's life and any window.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
+
+#: The step that an error of a write names.
+_WRITING = "writing the lane"
 
 
 class DynamoDBLaneStore:
@@ -47,8 +50,10 @@ class DynamoDBLaneStore:
         return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
-        write = self._update(seen.user_id, admit_expression(seen, admission))
-        return own_admission(write, admission.lane.newest)
+        request = self._request(seen.user_id, admit_expression(seen, admission))
+        with conditional(_WRITING) as condition:
+            condition.item = self._client.update_item(**request)["Attributes"]
+        return own_admission(_write_of(seen.user_id, condition), admission.lane.newest)
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:
         return own_claim(self._update(start.lane.user_id, fast_claim_expression(start, limits)), start)
@@ -75,16 +80,23 @@ class DynamoDBLaneStore:
         return isinstance(self._update(user_id, end_lease_expression(lease, now_ms, took_ms)), Written)
 
     def _update(self, user_id: str, expression: Expression) -> Write:
-        with conditional("writing the lane") as condition:
-            condition.item = self._client.update_item(
-                TableName=self._table,
-                Key=key(user_id, LANE_ITEM),
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **expression.parameters(),
-            )["Attributes"]
-        lane = lane_of(user_id, condition.item)
-        return Written(lane) if condition.holds else Stale(lane)
+        with conditional(_WRITING) as condition:
+            condition.item = self._client.update_item(**self._request(user_id, expression))["Attributes"]
+        return _write_of(user_id, condition)
+
+    def _request(self, user_id: str, expression: Expression) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "Key": key(user_id, LANE_ITEM),
+            "ReturnValues": "ALL_NEW",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **expression.parameters(),
+        }
+
+
+def _write_of(user_id: str, condition: Condition) -> Write:
+    lane = lane_of(user_id, condition.item)
+    return Written(lane) if condition.holds else Stale(lane)
 
 
 def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_free: bool) -> Expression:
