@@ -47,7 +47,6 @@ def _environment(endpoint_url: str) -> dict[str, str]:
     os.environ.update(emulator_defaults(os.environ))
     settings = LocalSettings.from_env(os.environ)
     of_app = dict(app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment)
-    del of_app["RUN_DIR"]  # of `make run`
     return {**of_app, "AWS_ENDPOINT_URL": endpoint_url}
 
 

@@ -20,6 +20,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.task import Task
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import InProcess, Room
+from chalicelib.worker.execution import Ran
 from chalicelib.worker.worker import Delivery, Done, Worker
 from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
 
@@ -104,13 +105,17 @@ class _Executor:
     def max_attempts(self, _task: Task) -> int:
         return 3
 
+    def knows(self, _task: Task) -> bool:
+        return True
+
     def room(self, _task: Task) -> AbstractContextManager[Room]:
         return nullcontext(InProcess())
 
-    def run(self, _task: Task, start: Start, _room: Room) -> None:
+    def run(self, _task: Task, start: Start, _room: Room) -> Ran:
         self._usage.late_ms.append(start.at - start.planned_at)
         self._clock.now += TASK_MS + CALL_MS
         count_write(self._usage, self._clock.now)
+        return Ran(TASK_MS)
 
 
 class _Queue:

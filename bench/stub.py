@@ -52,7 +52,8 @@ class Stub:
             is_fast_admission = "if_not_exists(#planned" in parameters["UpdateExpression"]
             if is_fast_admission and self.is_over_limit:
                 return 400, {"__type": _REFUSED, "message": "The conditional request failed", "Item": _lane()}
-            return 200, {"Attributes": _lane(_admitted_at(parameters) if is_fast_admission else None)}
+            lane = _lane(_admitted_at(parameters) if is_fast_admission else None)
+            return 200, {"Attributes": lane | _claimed(parameters)}
         if operation == "SendMessage":
             digest = hashlib.md5(parameters["MessageBody"].encode()).hexdigest()
             return 200, {"MessageId": "m", "MD5OfMessageBody": digest, "SequenceNumber": "1"}
@@ -63,6 +64,12 @@ def _admitted_at(parameters: dict[str, Any]) -> int:
     """The planned start that a fast admission appends, epoch ms."""
     values = parameters["ExpressionAttributeValues"].values()
     return next(int(value["L"][0]["N"]) for value in values if value.get("L"))
+
+
+def _claimed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The lease that a claim sets, as an attribute of the lane; empty for another write."""
+    values = parameters["ExpressionAttributeValues"].values()
+    return next(({"running": value} for value in values if "token" in value.get("M", ())), {})
 
 
 def _lane(newest_planned: int | None = None) -> dict[str, Any]:
