@@ -68,7 +68,7 @@ def _admitted_at(parameters: dict[str, Any]) -> int:
 
 def _claimed(parameters: dict[str, Any]) -> dict[str, Any]:
     """The lease that a claim sets, as an attribute of the lane; empty for another write."""
-    values = parameters["ExpressionAttributeValues"].values()
+    values = parameters.get("ExpressionAttributeValues", {}).values()
     return next(({"running": value} for value in values if "token" in value.get("M", ())), {})
 
 
