@@ -281,7 +281,7 @@ def _no_task_is_retrying(update: Expression) -> None:
 
 
 def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
-    """Tasks are short, or none waits and the newest start was so long ago that a running task would be marked."""
+    """Requires brief tasks, or no waiting task and a newest start so old that its task, if it runs, is marked."""
     took, brief = update.name("took_ms"), update.value(number(BRIEF_MS))
     none_waits = f"{update.name('admitted')} = {update.name('started_seq')}"
     newest = f"{update.name('starts')}[0] <= {update.value(number(now_ms - MARKED_BY_MS))}"

@@ -39,7 +39,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     """
     starts = list(lane.counted)
     begin = plans_from(lane, limits, now_ms)
-    is_any_forgotten = lane.admitted > len(lane.planned) or lane.started > len(lane.starts)
+    is_any_forgotten = lane.admitted > len(lane.planned) or lane.has_forgotten_starts
     for _ in range(count):
         starts.insert(0, earliest_start(starts, limits, begin, is_any_forgotten))
     planned = starts[:count]

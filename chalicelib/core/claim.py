@@ -108,7 +108,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
 
 
 def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
-    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.started > len(lane.starts))
+    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.has_forgotten_starts)
 
 
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:

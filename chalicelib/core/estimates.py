@@ -16,7 +16,7 @@ def estimated_starts(
     with_run_times: each task waits for the end of the one before it, by the lane's average run time.
     """
     starts, estimates = list(lane.starts), []
-    forgotten = lane.started > len(lane.starts)
+    forgotten = lane.has_forgotten_starts
     begin = opens_at(lane, now_ms)
     took_ms = lane.took_ms if with_run_times and lane.took_ms >= BRIEF_MS else 0
     if lane.retrying:
@@ -36,7 +36,7 @@ def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
     """When the task between two attempts will start, epoch ms."""
     backoff_ends_at = lane.retrying.until if lane.retrying else 0
     begin = max(opens_at(lane, now_ms), backoff_ends_at)
-    return earliest_start(lane.starts, limits, begin, forgotten=lane.started > len(lane.starts))
+    return earliest_start(lane.starts, limits, begin, forgotten=lane.has_forgotten_starts)
 
 
 def expected_end(lane: Lane, now_ms: int) -> int | None:

@@ -18,8 +18,6 @@ CLOCKS_DIFFER_MS = 500
 LEASE_MS = 10_000
 #: Average run time, milliseconds, below which waiting tasks hardly delay each other.
 BRIEF_MS = 10
-
-
 #: A pause without an end: the year 9999, epoch ms.
 FOREVER_MS = 253_370_764_800_000
 
@@ -127,6 +125,15 @@ class Lane(Struct, frozen=True):
     def retrying(self) -> Lease | None:
         """The lease of the task that waits between two attempts, at the head of the lane."""
         return self.running if self.running and self.running.phase is Phase.RETRY else None
+
+    def retry_of(self, task_id: str) -> Lease | None:
+        """The lane's lease if this task waits between two attempts."""
+        return self.retrying if self.retrying and self.retrying.task_id == task_id else None
+
+    @property
+    def has_forgotten_starts(self) -> bool:
+        """True if starts were taken that `starts` does not hold any more."""
+        return self.started > len(self.starts)
 
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms

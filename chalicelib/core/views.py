@@ -71,14 +71,14 @@ def _waiting(record: TaskRecord, lane: Lane, limits: Limits, now_ms: int) -> Tas
 
 def _position(lane: Lane, limits: Limits, task: Task, allowed_at: int, now_ms: int) -> int:
     """A task between two attempts is the lane's first."""
-    if lane.retrying and lane.retrying.task_id == task.task_id:
+    if lane.retry_of(task.task_id):
         return int(allowed_at > now_ms or lane.is_paused(now_ms))
     return position_of(lane, limits, task.seq, allowed_at, now_ms)
 
 
 def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int, with_run_times: bool = False) -> int:
     """The task's start, computed from the real starts and the tasks ahead."""
-    if lane.retrying and lane.retrying.task_id == task.task_id:
+    if lane.retry_of(task.task_id):
         return retry_at(lane, limits, now_ms)
     ahead = lane.waiting_before(task.seq)
     estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
@@ -89,8 +89,7 @@ def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
     """True while the lane's lease runs this task. The record decides too: a lease outlives its task by some seconds."""
     lease = lane.lease_of(record.task.task_id)
     is_open = lease is not None and record.outcome is None and record.attempts < lease.attempt
-    is_open = is_open and lane.retrying is None
-    return is_open and lane.is_leased(now_ms)
+    return is_open and lane.retrying is None and lane.is_leased(now_ms)
 
 
 def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | None) -> LaneView:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
-from chalicelib.core.lane_changes import paused, resumed, with_limits, without, without_retrying
+from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.recovery import tasks_to_send_again
@@ -56,6 +56,8 @@ class Control:
         stored = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None
         records, next_cursor = self._tasks.newest(user_id, stored, limit, before)
         lane = self._lanes.get(user_id) if any(not record.outcome for record in records) else None
+        if lane:  # once for all of them, since new plans are computed from the whole backlog
+            lane = up_to_date(lane, lane.limits_or(self._settings.limits), self._clock.now_ms())
         views = [self._view(record, lane) for record in records]
         return [view for view in views if state in (None, view.state)], next_cursor
 
@@ -76,7 +78,7 @@ class Control:
             view = self._view(self._record(user_id, task_id), lane)
             if view.state is TaskState.CANCELLED:
                 return lane
-            is_between = lane.retrying is not None and lane.retrying.task_id == task_id
+            is_between = lane.retry_of(task_id) is not None
             if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
                 raise ConflictError("The task has started", _not_cancelled(view.state))
             if len(lane.cancelled) >= MAX_CANCELLED:

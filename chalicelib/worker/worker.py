@@ -287,7 +287,7 @@ class Worker:
     def _last_error(self, job: _Job) -> str | None:
         """The error of the task's last attempt if that one failed by itself; None if it lost its worker."""
         lane, task = job.facts.lane, job.task
-        if lane is None or lane.retrying is None or lane.retrying.task_id != task.task_id:
+        if lane is None or not lane.retry_of(task.task_id):
             return None
         record = self._tasks.get(task.user_id, task.task_id)
         return record.error if record else None
@@ -295,8 +295,8 @@ class Worker:
     def _end_retry(self, job: _Job) -> Done:
         """Ends the lease of a finished task that the lane takes for one between two attempts."""
         lane, now_ms = job.facts.lane, self._clock.now_ms()
-        lease = lane.retrying if lane else None
-        if lane and lease and lease.task_id == job.task.task_id:
+        lease = lane.retry_of(job.task.task_id) if lane else None
+        if lane and lease:
             with suppress(UnavailableError):  # the next claim replaces it
                 self._lanes.end_lease(job.task.user_id, lease, now_ms, lane.took_ms)
             self._remembered.pop(job.task.user_id, None)
