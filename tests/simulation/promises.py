@@ -393,10 +393,15 @@ class History:
             if other.answered_at is None or other.cancel_begun:
                 continue
             self.figures["pairs of tasks due at one time"] += 1
-            submit, index = known.tag.split("/")
-            in_one_bulk = other.tag.split("/")[0] == submit and int(other.tag.split("/")[1]) < int(index)
-            if other.answered_at < known.begun_at or in_one_bulk:
+            if other.answered_at < known.begun_at or self._are_in_one_bulk(other, known):
                 self.breaks("order of scheduled", f"{known.tag} {known.seqs} starts before {other.tag} {other.seqs}")
+
+    def _are_in_one_bulk(self, first: Known, second: Known) -> bool:
+        """True if both came in one bulk in this order; False where a request without a key was repeated."""
+        (submit, index), (other_submit, other_index) = first.tag.split("/"), second.tag.split("/")
+        if submit != other_submit or int(index) >= int(other_index):
+            return False
+        return sum(one.tag in (first.tag, second.tag) for one in self.known.values()) == 2
 
     def _check_again(self, known: Known, start: Started) -> None:
         for earlier in known.starts:

@@ -413,6 +413,8 @@ class World:
             lease, until = arguments[1:3]
             self.tell(f"{self._tag(lease)} is throttled until {until - NOW}")
             self.history.throttled(user, lease.task_id, until)
+        if name == "lanes.change" and lane.retrying and lane.retrying != before.retrying:
+            self.history.released(lane.retrying.task_id, lane.retrying.until)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
