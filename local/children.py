@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from chalicelib.tasks.runner import Call, Ended, Failed, overdue
+from local.fork_server import KILLED
 from local.frames import FrameError, FrameReader, call_frame, read_ended
 
 #: Seconds for a new child to greet, the start of the fork server included.
@@ -30,12 +31,21 @@ class Child:
 
     ends_overdue = True
 
-    def __init__(self, job: socket.socket, line: socket.socket, on_stuck: Callable[[], None]) -> None:
-        """on_stuck: ends a fork server that does not end this child."""
+    def __init__(
+        self,
+        job: socket.socket,
+        line: socket.socket,
+        on_stuck: Callable[[], None],
+        end_seconds: float = _END_SECONDS,
+    ) -> None:
+        """on_stuck: ends a fork server that does not kill this child within `end_seconds`."""
         self._job = job
         self._line = line
         self._on_stuck = on_stuck
+        self._end_seconds = end_seconds
         self._reader = FrameReader()
+        #: words of the fork server about this child that were received and not read
+        self._words = b""
         #: process id, 0 before it greets
         self.pid = 0
         #: it must not get another task
@@ -79,24 +89,39 @@ class Child:
         if self._line.fileno() < 0:
             return None  # it was ended before
         try:
-            last_word = self._last_word(grace_seconds)
-            if last_word is None:
-                with suppress(OSError):
-                    self._line.shutdown(socket.SHUT_WR)
-                last_word = self._last_word(_END_SECONDS)
-            if last_word is None:
-                self._on_stuck()
-            return int(last_word) if last_word else None
+            word = self._word(grace_seconds) or self._killed()
+            return int(word) if word else None
         finally:
             self._job.close()
             self._line.close()
 
-    def _last_word(self, seconds: float) -> bytes | None:
-        """Returns the exit code as the fork server sent it; empty if that server ended, None if it sent nothing."""
-        try:
-            return self._line.recv(32) if _readable(seconds, self._line) else None
-        except OSError:
-            return b""
+    def _killed(self) -> str:
+        """Has it killed; returns its exit code, empty if unknown."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_WR)
+        word = self._word(self._end_seconds)
+        if word is None:
+            self._on_stuck()
+        elif word == KILLED:
+            word = self._word(self._end_seconds)
+            if word is None:  # the kernel ends it when its input or output returns; until then it runs none of its code
+                log.warning("process %d was killed and is still in a system call", self.pid)
+        return word or ""
+
+    def _word(self, seconds: float) -> str | None:
+        """The next line of the fork server about this child; empty if that server ended, None if it sent nothing."""
+        while b"\n" not in self._words:
+            try:
+                if not _readable(seconds, self._line):
+                    return None
+                part = self._line.recv(64)
+            except OSError:
+                part = b""
+            if not part:
+                return ""
+            self._words += part
+        word, _, self._words = self._words.partition(b"\n")
+        return word.decode()
 
     def _send(self, message: bytes, deadline: float) -> None:
         self._job.settimeout(max(0.001, deadline - time.monotonic()))

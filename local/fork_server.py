@@ -24,6 +24,8 @@ from pathlib import Path
 
 #: Argument that defers loading the tasks to the children: some module starts a thread when it is loaded.
 BARE = "--bare"
+#: The server's word to the worker that it has killed a child; the child's exit code follows.
+KILLED = "killed"
 #: Part of the machine's memory that one child may use; beyond, it gets a MemoryError.
 _MEMORY_SHARE = 0.5
 #: Raises a child's score for Linux' out-of-memory killer, which then spares the worker and the emulator.
@@ -74,6 +76,7 @@ class ForkServer:
             else:
                 self._selector.unregister(key.fileobj)  # or it would be reported until the child has ended
                 _kill(key.data)
+                _say(self._lines.get(key.data), KILLED)
         return True
 
     def _fork(self) -> bool:
@@ -135,9 +138,14 @@ class ForkServer:
                     continue  # a process that one of the tasks' modules started
                 with suppress(KeyError):
                     self._selector.unregister(line)
-                with suppress(OSError):
-                    line.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+                _say(line, str(os.waitstatus_to_exitcode(status)))
                 line.close()
+
+
+def _say(line: socket.socket | None, word: str) -> None:
+    if line is not None:
+        with suppress(OSError):  # its worker is gone
+            line.sendall(f"{word}\n".encode())
 
 
 def prepare_child(server: int) -> None:
