@@ -1,4 +1,4 @@
-"""Registers plain functions as tasks and checks payloads against their parameters. Pure.
+"""Registers functions as tasks and checks payloads against their parameters. Pure.
 
 Parameter names are the payload's fields. Their types are checked at submit with the types that the run uses, so an
 invalid payload is rejected at once instead of failing later.
@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -90,7 +90,15 @@ class TaskDefinition(msgspec.Struct, frozen=True):
         Raises PayloadError if the payload does not match the function's types.
         """
         arguments = self.arguments(copy.deepcopy(payload))
-        return self.function(**arguments, **({CONTEXT_PARAMETER: context} if self.takes_context else {}))
+        result = self.function(**arguments, **({CONTEXT_PARAMETER: context} if self.takes_context else {}))
+        return _awaited(result) if inspect.iscoroutine(result) else result
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Json]) -> Json:
+    """Runs an asynchronous function to its end, in an event loop of its own."""
+    import asyncio  # noqa: PLC0415 - a cold start would pay for it
+
+    return asyncio.run(coroutine)
 
 
 class Registry:
@@ -113,13 +121,14 @@ class Registry:
 
         The function's parameters and their types define the payload's fields. A single parameter `payload` takes the
         whole payload; a parameter `context` takes a Context. The return value, JSON, is the task's result; an exception
-        fails the attempt. A function can run again if its worker died, so make it idempotent.
+        fails the attempt. An `async` function runs in an event loop of its own. A function can run again if its
+        worker died, so make it idempotent.
 
         attempts, backoff_seconds, deadline_seconds: None uses the deployment's setting.
         check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
         PayloadError. is_built_in: for Paceline's own tasks.
         Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
-        for an option out of range, for an async function, and for parameters that JSON cannot supply.
+        for an option out of range, for a generator, and for parameters that JSON cannot supply.
         """
         if not _TASK_NAME.fullmatch(name):
             raise ValueError(f"invalid task name {name!r}; allowed: 1 to 64 letters, digits, '.', '_' and '-'")
@@ -175,8 +184,8 @@ def _check_options(name: str, attempts: int | None, backoff: float | None, deadl
 
 def _payload_type(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:
     """Returns the payload's type, whether the function takes it whole, and whether it takes a context."""
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(f"the task {name!r} is asynchronous; allowed: a plain function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(f"the task {name!r} is a generator; allowed: a function that returns its result")
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = dict(inspect.signature(function).parameters)
     takes_context = parameters.pop(CONTEXT_PARAMETER, None) is not None

@@ -1,7 +1,7 @@
 """How a function becomes a task: its types are the payload's, and what can't work is refused early."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
@@ -163,12 +163,20 @@ def takes_anything(*names: str) -> None: ...
 def takes_keywords(**names: str) -> None: ...
 def takes_positions(name: str, /) -> None: ...
 def takes_a_function(name: Callable[[], int]) -> None: ...
-async def is_asynchronous(name: str) -> None: ...
+def yields(name: str) -> Iterator[str]:
+    yield name
+
+
+async def yields_later(name: str) -> AsyncIterator[str]:
+    yield name
+
+
 def has_a_full_default(names: list[str] = ["a"]) -> None: ...  # noqa: B006 - what is tested
 
 
 @pytest.mark.parametrize(
-    "function", [takes_anything, takes_keywords, takes_positions, takes_a_function, is_asynchronous, has_a_full_default]
+    "function",
+    [takes_anything, takes_keywords, takes_positions, takes_a_function, yields, yields_later, has_a_full_default],
 )
 def test_function_that_json_can_not_call_is_refused_where_it_is_defined(function: Callable[..., Json]) -> None:
     with pytest.raises(ValueError, match="'greet'"):

@@ -55,6 +55,21 @@ def raise_error(payload: str) -> Any:
     raise kinds[payload]("on request")
 
 
+@named("wait-for-all")
+async def wait_for_all(payload: list[Any]) -> Any:
+    async def late(value: Any) -> Any:
+        await asyncio.sleep(0)
+        return value
+
+    return await asyncio.gather(*map(late, payload))
+
+
+@named("raise-later")
+async def raise_later(payload: str) -> Any:
+    await asyncio.sleep(0)
+    raise_error(payload)
+
+
 @named("slow-down")
 def slow_down() -> Any:
     raise RetryAfter(2.5, "the bank")
