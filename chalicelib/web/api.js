@@ -6,14 +6,22 @@ const PATIENCE_MS = 20_000;
 export const token = {
   get: () => sessionStorage.getItem(TOKEN) ?? "",
   set: (text) => (text ? sessionStorage.setItem(TOKEN, text) : sessionStorage.removeItem(TOKEN)),
-  /** The user that the token names; only the API verifies it. */
-  subject() {
+  /** The token's claims, unverified: only the API verifies them. Empty without a token. */
+  claims() {
     try {
-      const claims = this.get().split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-      return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(claims), (c) => c.charCodeAt(0)))).sub ?? "");
+      const text = this.get().split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+      return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)))) ?? {};
     } catch {
-      return "";
+      return {};
     }
+  },
+  subject() {
+    return String(this.claims().sub ?? "");
+  },
+  /** True if the API lets this caller pause lanes and change limits; without tokens it lets everybody. */
+  isAdmin() {
+    const { scope, scp } = this.claims();
+    return !this.get() || [scope, scp].flat().join(" ").split(" ").includes("admin");
   },
 };
 

@@ -105,8 +105,10 @@ function message(title, text) {
   return el("section", { class: "card message" }, el("h1", { text: title }), el("p", { text }));
 }
 
+/** Asks for a token; a refused one is deleted. */
 function signIn(reason = "") {
   leave();
+  token.set("");
   pulse.hidden = true;
   const field = el("textarea", { id: "token", rows: "4", required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": "token-hint" });
   const form = el(
@@ -139,15 +141,12 @@ function showWho() {
   const userName = document.getElementById("user");
   const button = document.getElementById("sign");
   const isIn = Boolean(token.get());
-  userName.hidden = !isIn;
-  setText(userName, isIn ? token.subject() || "signed in" : "");
+  userName.hidden = !token.subject();
+  setText(userName, token.subject());
   button.hidden = !isIn;
 }
 
-document.getElementById("sign").addEventListener("click", () => {
-  token.set("");
-  signIn();
-});
+document.getElementById("sign").addEventListener("click", () => signIn());
 document.getElementById("banner-retry").addEventListener("click", () => refresher?.now());
 document.getElementById("skip").addEventListener("click", () => main.focus());
 addEventListener("hashchange", () => {

@@ -1,6 +1,6 @@
 // The page of one lane: pace, actions, tasks.
 
-import { api, Problem } from "./api.js";
+import { api, Problem, token } from "./api.js";
 import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
 import { describe, isBarred, legend, nextStart, pill, stateOf } from "./overview.js";
@@ -47,19 +47,22 @@ export function lanePage(user, frame) {
   }
 
   const tasks = taskList(user, frame);
+  const limits = limitsForm(user, frame, showLane);
+  const isAdmin = token.isAdmin();
+  const control = isAdmin ? [pause, resume, pauseUntil((at) => act(() => api.pause(user, at), `Paused until ${dayOf(at)}`))] : [];
   const node = el(
     "div",
-    { class: "page" },
+    { class: "page loading" },
     el(
       "div",
       { class: "title" },
       el("div", {}, el("a", { href: "#/", class: "back", text: "All lanes" }), el("h1", { text: user }), state),
-      el("div", { class: "actions" }, pause, resume, pauseUntil((at) => act(() => api.pause(user, at), `Paused until ${dayOf(at)}`))),
+      el("div", { class: "actions" }, ...control),
       laneStatus,
     ),
     facts,
     el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), legend(), picture, pictureHint()),
-    el("div", { class: "two" }, submitForm(user, frame, () => lane), limitsForm(user, frame, () => lane, showLane)),
+    el("div", { class: "two" }, submitForm(user, frame, () => lane), ...(isAdmin ? [limits] : [])),
     tasks.node,
   );
 
@@ -74,7 +77,7 @@ export function lanePage(user, frame) {
     setText(running, lane.running ? "1" : "0");
     pause.hidden = lane.paused && !lane.paused_until;
     resume.hidden = !lane.paused;
-    node.querySelector("#limits-form").update(lane);
+    limits.update(lane);
   }
 
   /** Fetches the lane and its tasks alternately: one request at a time, one a second. */
@@ -82,6 +85,7 @@ export function lanePage(user, frame) {
     if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
     else await tasks.refresh(signal);
     if (turn === 1) return 0;
+    node.classList.remove("loading"); // the lane and its tasks appear together, so that nothing moves
     return lane.backlog || lane.running ? 1000 : 1500;
   }
 
@@ -190,7 +194,7 @@ function field(text, input) {
   return el("div", { class: "field" }, el("label", { for: input.id, text }), input);
 }
 
-function limitsForm(user, frame, current, show) {
+function limitsForm(user, frame, show) {
   const limits = el("input", { id: "limits", required: true, maxlength: "500", spellcheck: "false", "aria-describedby": "limits-hint" });
   const reset = el("button", { type: "button", text: "Use the default" });
   const status = el("p", { class: "status", role: "status" });

@@ -8,6 +8,8 @@ const PER_PAGE = 25;
 const FEED = 20;
 const OLDER_FAILURES = 10;
 const FEED_SHOWS = `The ${FEED} tasks that finished last, and ${OLDER_FAILURES} that failed before them, of the lanes that were active last`;
+/** A lane without work folds once its newest start is older than any picture shows, ms. */
+const FOLDS_AFTER_MS = 75_000;
 /** Milliseconds between two answers for each lane that the server read. */
 const MS_PER_LANE = 10;
 
@@ -24,12 +26,16 @@ export function overviewPage(frame) {
   const older = el("button", { type: "button", text: "Next", disabled: true });
   const axis = el("canvas", { class: "axis", "aria-hidden": "true" });
   const list = el("ul", { class: "lanes", role: "list" });
+  const idle = el("ul", { class: "idle", role: "list" });
+  const idleTitle = el("h3", { text: "Idle" });
+  const idleSection = el("div", { hidden: true }, idleTitle, idle);
   const empty = el("div", { class: "empty", hidden: true });
+  const pictures = el("div", {}, legend(), el("div", { class: "row head", "aria-hidden": "true" }, el("span"), axis, el("span")), list);
   const feed = el("tbody");
   const noFeed = el("p", { class: "hint", text: "No completions yet." });
   const node = el(
     "div",
-    { class: "page" },
+    { class: "page loading" },
     el("h1", { class: "unseen", text: "All lanes" }),
     el("dl", { class: "totals", "aria-label": "Totals" }, ...Object.values(totals).map((one) => one.node)),
     el(
@@ -46,9 +52,8 @@ export function overviewPage(frame) {
         range,
         el("div", { class: "pager" }, newer, older),
       ),
-      legend(),
-      el("div", { class: "row head", "aria-hidden": "true" }, el("span"), axis, el("span")),
-      list,
+      pictures,
+      idleSection,
       empty,
     ),
     el(
@@ -100,6 +105,7 @@ export function overviewPage(frame) {
     showLanes(answer.lanes);
     showRange(answer, wanted);
     showFeed(answer.completions);
+    node.classList.remove("loading");
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
     // The more lanes the server has read, the longer it is left alone.
     return Math.max(moves ? 1000 : 2000, answer.totals.lanes * MS_PER_LANE);
@@ -112,7 +118,11 @@ export function overviewPage(frame) {
       if (!lines.has(lane.user_id)) lines.set(lane.user_id, new Line());
       lines.get(lane.user_id).update(lane);
     }
-    rows = keyed(list, inPlace(lanes), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
+    const busy = lanes.filter((lane) => !isIdle(lane));
+    rows = keyed(list, inPlace(busy), (lane) => lane.user_id, (lane) => laneRow(lines.get(lane.user_id), sight));
+    const folded = keyed(idle, lanes.filter(isIdle), (lane) => lane.user_id, idleLane);
+    pictures.hidden = !rows.length;
+    idleSection.hidden = !folded.length;
   }
 
   /** Busy lanes change ranks all the time: rows that stay on the page keep their places, and so does a focused row. */
@@ -224,6 +234,25 @@ function laneRow(line, sight) {
       const long = main ? `${line.used(main, now)} of ${limitOf(main)}` : lane.limits;
       setText(limits, lane.own_limits ? `${long} · own limits` : long);
       setText(state, stateOf(lane, now));
+    },
+  };
+}
+
+/** True for a lane whose picture would be empty. */
+function isIdle(lane) {
+  return !lane.backlog && !lane.running && !isBarred(lane) && lane.now - (lane.starts[0] ?? 0) > FOLDS_AFTER_MS;
+}
+
+/** A lane without a picture. */
+function idleLane() {
+  const link = el("a", { class: "name" });
+  const state = el("span", { class: "state" });
+  return {
+    node: el("li", {}, link, state),
+    update(lane) {
+      setText(link, lane.user_id);
+      setAttribute(link, "href", linkTo(lane.user_id));
+      setText(state, stateOf(lane, lane.now));
     },
   };
 }

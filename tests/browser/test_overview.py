@@ -12,7 +12,7 @@ from tests.browser.conftest import Open, Window, wait_until
 from tests.e2e.running import Paceline
 
 if TYPE_CHECKING or not missing():
-    from playwright.sync_api import Page, expect
+    from playwright.sync_api import Page, Route, expect
 
 
 def submit(paceline: Paceline, user: str, count: int) -> None:
@@ -88,6 +88,47 @@ def test_users_are_found_and_their_pages_opened_by_keyboard_alone(
         reached.add(page.evaluate("(document.activeElement.id || document.activeElement.textContent)"))
     wanted = {"All lanes", "Pause", "Pause until…", "task", "count", "payload", "Submit", "limits", "Change", "state"}
     assert wanted <= reached
+
+
+def idle_since(window: Window, user: str, seconds: int) -> None:
+    """Shows the page lanes of `user` as they will be once they were idle for so long."""
+
+    def later(route: Route) -> None:
+        answer = route.fetch().json()
+        for lane in answer["lanes"]:
+            if lane["user_id"].startswith(user):
+                lane["starts"] = [at - seconds * 1000 for at in lane["starts"]]
+        route.fulfill(json=answer)
+
+    window.page.route("**/api/v1/lanes?*", later)
+
+
+def test_idle_lanes_fold_and_leave_room_for_the_others(window: Window, open_system: Paceline, user: str) -> None:
+    for name in (f"{user}-idle", f"{user}-busy"):
+        submit(open_system, name, 1)
+        open_system.wait_for_completions(1, name)
+    idle_since(window, f"{user}-idle", 200)
+    page = window.go()
+    page.get_by_label("Find users").fill(user)
+    expect(page.locator(".idle li", has_text=user)).to_have_text(re.compile(f"^{user}-idlelast 3 min ago"))
+    expect(page.locator(".lanes .row")).to_have_count(1)
+    window.shoot("idle-lanes")
+    page.get_by_role("link", name=f"{user}-idle").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{user}-idle")
+
+
+def test_nothing_moves_while_a_page_loads(window: Window, open_system: Paceline, user: str) -> None:
+    for number in range(20):
+        submit(open_system, f"{user}-{number}", 2)
+    shifts = "() => new Promise(done => new PerformanceObserver(list => done(list.getEntries().reduce("
+    shifts += "(sum, one) => sum + one.value, 0))).observe({type: 'layout-shift', buffered: true}) ||"
+    shifts += " setTimeout(() => done(0), 500))"
+    for go in (window.go, lambda: window.lane(f"{user}-0")):
+        page = go()
+        page.reload()
+        expect(page.locator(".page:not(.loading)")).to_be_visible()
+        page.wait_for_timeout(1_500)
+        assert page.evaluate(shifts) < 0.1
 
 
 def test_unknown_user_is_said_to_be_unknown(window: Window) -> None:
