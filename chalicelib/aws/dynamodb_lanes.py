@@ -44,7 +44,13 @@ class DynamoDBLaneStore:
             self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self,
+        user_id: str,
+        limits: Limits,
+        now_ms: int,
+        task_id: str,
+        only_if_free: bool = False,
+        units: int = 1,  # noqa: ARG002
     ) -> Write:
         write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id, only_if_free))
         return own_admission(write, task_id)

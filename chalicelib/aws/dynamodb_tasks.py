@@ -170,6 +170,8 @@ def task_item(task: Task) -> Item:
         "submitted_at": number(task.submitted_at),
         **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
         **({"callback_url": {"S": task.callback_url}} if task.callback_url is not None else {}),
+        **({"units": number(task.units)} if task.units != 1 else {}),
+        **({"shared": {"S": task.shared}} if task.shared else {}),
     }
 
 
@@ -192,6 +194,8 @@ def record_of(item: Item) -> TaskRecord:
         submitted_at=integer(item, "submitted_at"),
         run_at=integer(item, "run_at") if "run_at" in item else None,
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
+        units=integer(item, "units") if "units" in item else 1,
+        shared=item["shared"]["S"] if "shared" in item else "",
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None

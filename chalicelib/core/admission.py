@@ -19,16 +19,25 @@ class Admission(Struct, frozen=True):
     planned: tuple[int, ...]
     #: the lane with these starts reserved
     lane: Lane
+    #: in force at the admission
+    limits: Limits = ()
 
     @property
     def first_seq(self) -> int:
         return self.lane.admitted - len(self.planned) + 1
 
 
-def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) -> Admission:
+def admit(
+    lane: Lane,
+    limits: Limits,
+    now_ms: int,
+    newest: str,
+    count: int = 1,
+    units: Sequence[int] = (),  # noqa: ARG001
+) -> Admission:
     """Plans the next `count` starts of the lane.
 
-    newest: the id of the last of the tasks to be admitted.
+    newest: the id of the last of the tasks to be admitted. units: one number for each task; empty if each has 1.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> one = admit(Lane("ann"), parse_limits("1/second; 20/minute"), 5_000, "t1")
@@ -50,7 +59,7 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
         newest=newest,
         planned_under=fingerprint(limits),
     )
-    return Admission(tuple(reversed(planned)), after)
+    return Admission(tuple(reversed(planned)), after, limits)
 
 
 def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:

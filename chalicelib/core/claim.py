@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, earliest_start, format_limits, memory_needed
+from chalicelib.core.lane import Lane, Lease, Phase
+from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, memory_needed
 
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
@@ -25,6 +25,8 @@ class Candidate(Struct, frozen=True):
     failed_attempts: int = 0
     #: it runs on the message of a later task, because its own message has not arrived
     out_of_order: bool = False
+    #: counted by limits of units
+    units: int = 1
 
 
 class Start(Struct, frozen=True):
@@ -36,6 +38,10 @@ class Start(Struct, frozen=True):
     #: epoch ms; from its admission, or computed anew after a change of limits or a pause
     planned_at: int
     lane: Lane
+    #: of the task, which limits of units count
+    units: int = 1
+    #: in force at the claim
+    limits: Limits = ()
 
 
 class Wait(Struct, frozen=True):
@@ -55,7 +61,13 @@ class Cancelled(Struct, frozen=True):
     """The task was cancelled; `without_cancelled` takes it out of the lane."""
 
 
-Decision = Start | Wait | Cancelled
+class TooLarge(Struct, frozen=True):
+    """The task has more units than this limit ever allows: the limit was lowered after its submit."""
+
+    limit: Limit
+
+
+Decision = Start | Wait | Cancelled | TooLarge
 
 
 def gap_before(lane: Lane, seq: int) -> Gap | None:
@@ -93,6 +105,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     """
     if task.task_id in lane.cancelled:
         return Cancelled()
+    if limit := _too_small(limits, task.units):
+        return TooLarge(limit)
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
     if lane.throttled_until > now_ms:
@@ -105,6 +119,10 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
         planned_at = _next_start(lane, limits, lane.replanned_at)
     at = _next_start(lane, limits, max(now_ms, planned_at))
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
+
+
+def _too_small(limits: Limits, units: int) -> Limit | None:
+    return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
 
 
 def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
@@ -129,7 +147,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.
-    return Start(at, attempt, min(planned_at, starts[0]), after)
+    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits)
 
 
 def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
@@ -147,6 +165,13 @@ def without_cancelled(lane: Lane, task_id: str, seq: int) -> Lane:
         cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
     )
+
+
+def passed_over(lane: Lane, task_id: str, seq: int, now_ms: int) -> Lane:
+    """The lane without this task, which counts as started; its lease is over if it waits for its next attempt."""
+    after = without_cancelled(lane, task_id, seq)
+    lease = lane.retry_of(task_id)
+    return replace(after, running=replace(lease, phase=Phase.STARTED, until=now_ms)) if lease else after
 
 
 def _cancelled_after(lane: Lane, task_id: str, seq: int) -> Mapping[str, int]:

@@ -2,8 +2,19 @@
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limit, Limits, earliest_start, memory_needed, used
+
+
+class Usage(Struct, frozen=True):
+    """How far a limit is used, in starts or units."""
+
+    #: at most the quota
+    used: int
+    #: when the limit allows one more than now, epoch ms; now if it is not used at all
+    resets_at: int
 
 
 def estimated_starts(
@@ -105,6 +116,17 @@ def _first_start(lane: Lane, limits: Limits, now_ms: int) -> int:
 def plans_from(lane: Lane, limits: Limits, now_ms: int) -> int:
     """The earliest planned start of a new task: after pause, throttling, and the next attempt of a failed task."""
     return estimated_starts(lane, limits, now_ms, [now_ms])[0] if lane.retrying else opens_at(lane, now_ms)
+
+
+def open_at(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:  # noqa: ARG001
+    """The planned start that one more task would get now, epoch ms."""
+    return earliest_start(lane.counted, limits, plans_from(lane, limits, now_ms))
+
+
+def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
+    """What counts against the limit at now_ms, planned starts included."""
+    taken = used(lane.counted, limit, now_ms)
+    return Usage(taken, lane.counted[taken - 1] + limit.window_ms if taken else now_ms)
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:

@@ -58,7 +58,7 @@ class LaneStore(Protocol):
         ...
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
         """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it.
 

@@ -17,8 +17,9 @@ Json = Any
 #: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
 #: Version of the message's form. A new version must still read all older ones, since messages wait for up to 14 days.
-#: A worker defers messages of a newer version and dead-letters malformed ones.
-MESSAGE_VERSION = 1
+#: A worker defers messages of a newer version and dead-letters malformed ones. Version 2 added `units` and `shared`; a
+#: message that needs neither is written as version 1, which workers of the earlier deployment run.
+MESSAGE_VERSION = 2
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -76,6 +77,10 @@ class Task(Struct, frozen=True):
     run_at: int | None = None
     #: URL to which the outcome is sent
     callback_url: str | None = None
+    #: the number that it counts for in a limit of units
+    units: int = 1
+    #: the shared limit that it counts against; empty for none
+    shared: str = ""
 
     def to_message(self) -> str:
         """Returns the JSON body of its queue message."""
@@ -84,7 +89,7 @@ class Task(Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """Returns the fields that `from_fields` reads."""
         return {
-            "v": MESSAGE_VERSION,
+            "v": 1 if self.units == 1 and not self.shared else MESSAGE_VERSION,
             "user_id": self.user_id,
             "task_id": self.task_id,
             "seq": self.seq,
@@ -95,6 +100,8 @@ class Task(Struct, frozen=True):
             **({"repeat": True} if self.is_repeat else {}),
             **({"run_at": self.run_at} if self.run_at is not None else {}),
             **({"callback_url": self.callback_url} if self.callback_url is not None else {}),
+            **({"units": self.units} if self.units != 1 else {}),
+            **({"shared": self.shared} if self.shared else {}),
         }
 
     @classmethod
@@ -110,9 +117,9 @@ class Task(Struct, frozen=True):
         """Builds a task from the fields that `fields` returned. Raises MessageError for any other value."""
         try:
             to_json(fields)  # rejects lone surrogates, which the store cannot save
-            if (version := _integer(fields["v"])) != MESSAGE_VERSION:
+            if not 1 <= (version := _integer(fields["v"])) <= MESSAGE_VERSION:
                 kind = NewerMessageError if version > MESSAGE_VERSION else MessageError
-                raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION}")
+                raise kind(f"unsupported message version {version}; this worker supports 1 to {MESSAGE_VERSION}")
             return cls(
                 user_id=_text(fields["user_id"]),
                 task_id=_text(fields["task_id"]),
@@ -124,6 +131,8 @@ class Task(Struct, frozen=True):
                 is_repeat=fields.get("repeat") is True,
                 run_at=_integer(fields["run_at"]) if "run_at" in fields else None,
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
+                units=_positive(fields.get("units", 1)),
+                shared=_text(fields["shared"]) if "shared" in fields else "",
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
             raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error
@@ -139,6 +148,12 @@ def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not an integer")
     return value
+
+
+def _positive(value: object) -> int:
+    if (number := _integer(value)) < 1:
+        raise TypeError(f"{value!r} is less than 1")
+    return number
 
 
 class Outcome(Struct, frozen=True):

@@ -93,6 +93,11 @@ class Submission(Struct, frozen=True):
     base_path: str = ""
     #: `over_limit` is the request's own preference, not the deployment's setting
     is_preferred: bool = False
+    #: one number for each task, which limits of units count; empty if each counts for 1
+    units: Sequence[int] = ()
+
+    def units_of(self, index: int) -> int:
+        return self.units[index] if self.units else 1
 
 
 class SubmittedTask(Struct, frozen=True):

@@ -61,8 +61,9 @@ class Submitter:
             return self._schedule(submission, ids, is_repeat)
         with self._lock(user_id):
             is_strict = submission.over_limit is OverLimit.REJECT
-            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict)
-            admission = self._admit(write, ids, now_ms, submission.over_limit)
+            units = [submission.units_of(0)]
+            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict, units[0])
+            admission = self._admit(write, ids, units, now_ms, submission.over_limit)
             if isinstance(admission, Refused):
                 return admission
             [task] = _tasks(submission, ids, admission, is_repeat)
@@ -78,6 +79,7 @@ class Submitter:
         now_ms = submission.now_ms
         due = [task.due_at(now_ms) for task in submission.tasks]
         ids_now = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
+        units_now = [submission.units_of(index) for index, at in enumerate(due) if at is None]
         scheduled_at = [at for at in due if at is not None]
         with self._lock(submission.user_id):
             number = self._take_room(submission, scheduled_at, is_repeat)
@@ -85,7 +87,7 @@ class Submitter:
                 return number
             first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
             admission = (
-                self._admit(first_guess, ids_now, now_ms, submission.over_limit)
+                self._admit(first_guess, ids_now, units_now, now_ms, submission.over_limit)
                 if ids_now
                 else Admission((), self._lanes.get(submission.user_id))
             )
@@ -98,14 +100,14 @@ class Submitter:
             self._send(tasks)
         return self._submitted(admission.lane, tasks, now_ms)
 
-    def reserve(self, user_id: str, task_id: str, now_ms: int) -> tuple[int, int] | Refused:
+    def reserve(self, user_id: str, task_id: str, now_ms: int, units: int = 1) -> tuple[int, int] | Refused:
         """Admits a scheduled task whose time has come: its seq and its planned start, epoch ms.
 
         The caller stores and sends the task. It waits over the limit, whatever OVER_LIMIT is.
         """
         with self._lock(user_id):
-            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, task_id)
-            admission = self._admit(write, [task_id], now_ms, OverLimit.QUEUE)
+            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, task_id, False, units)
+            admission = self._admit(write, [task_id], [units], now_ms, OverLimit.QUEUE)
         if isinstance(admission, Refused):
             return admission
         return admission.first_seq, admission.planned[0]
@@ -125,7 +127,9 @@ class Submitter:
         self._list_due(tasks, number)
         return self._submitted(lane, tasks, submission.now_ms)
 
-    def _admit(self, write: Write, ids: Sequence[str], now_ms: int, over_limit: OverLimit) -> Admission | Refused:
+    def _admit(
+        self, write: Write, ids: Sequence[str], units: Sequence[int], now_ms: int, over_limit: OverLimit
+    ) -> Admission | Refused:
         """Reserves planned starts for these tasks, given the answer to the first write or a guess at the lane."""
         planned: tuple[int, ...] = (now_ms,)
         for tries in self._retry.tries():
@@ -134,7 +138,7 @@ class Submitter:
             self._retry.pause(tries)
             limits = write.lane.limits_or(self._settings.limits)
             lane = up_to_date(write.lane, limits, now_ms)
-            admission = admit(lane, limits, now_ms, ids[-1], len(ids))
+            admission = admit(lane, limits, now_ms, ids[-1], len(ids), units)
             if refused := self._refusal(lane, admission, now_ms, over_limit):
                 return refused
             planned, has_new_plans = admission.planned, lane is not write.lane
@@ -224,7 +228,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
     """The submission's tasks: those with a time to come as scheduled, the others with the admission's starts."""
     starts = enumerate(admission.planned, admission.first_seq)
     tasks = []
-    for request, task_id in zip(submission.tasks, ids, strict=True):
+    for index, (request, task_id) in enumerate(zip(submission.tasks, ids, strict=True)):
         due_at = request.due_at(submission.now_ms)
         seq, planned_at = next(starts) if due_at is None else (0, due_at)
         task = Task(
@@ -238,6 +242,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
             is_repeat=is_repeat,
             run_at=due_at,
             callback_url=request.callback_url,
+            units=submission.units_of(index),
         )
         tasks.append(task)
     return tasks

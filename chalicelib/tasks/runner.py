@@ -21,6 +21,8 @@ class Returned(Struct, frozen=True):
     """The function returned this value, which can be stored as JSON."""
 
     value: Json
+    #: the units that the function reported; None if it reported none
+    used_units: int | None = None
 
 
 class Failed(Struct, frozen=True):
@@ -29,6 +31,7 @@ class Failed(Struct, frozen=True):
     error: str
     #: a retry cannot succeed
     is_permanent: bool = False
+    used_units: int | None = None
 
 
 class Throttled(Struct, frozen=True):
@@ -39,6 +42,7 @@ class Throttled(Struct, frozen=True):
     reason: str
     #: the exception in one line
     error: str
+    used_units: int | None = None
 
 
 Ended = Returned | Failed | Throttled

@@ -6,6 +6,7 @@ A crash between two of these repeats the task or the earlier steps; it never lea
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
@@ -67,6 +68,12 @@ class Finalizer:
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
         """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
         outcome = outcome or cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
+
+    def fail(self, task: Task, error: str, last: Start | None) -> None:
+        """Fails a task that takes no start, or no further one. last: its last attempt."""
+        cancelled = cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        outcome = replace(cancelled, state=TaskState.FAILED, error=error)
         self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
     def give_up(self, task: Task, start: Start, last_error: str | None = None) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core import visibility
-from chalicelib.core.claim import without_cancelled
+from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import with_run_time
@@ -35,6 +35,7 @@ from chalicelib.worker.next_step import (
     Claim,
     DropCancelled,
     Facts,
+    FailTooLarge,
     GiveUp,
     ReadLane,
     ReadPredecessors,
@@ -208,6 +209,9 @@ class Worker:
             case DropCancelled(last):
                 self._finalizer.cancel(task, last=last)
                 return self._drop_from_lane(task)
+            case FailTooLarge(limit, last):
+                self._finalizer.fail(task, f"its {task.units} units are more than {limit} allows", last)
+                return self._pass_over(task)
             case GiveUp(start):
                 self._finalizer.give_up(task, start, self._last_error(job))
                 return self._end_retry(job)
@@ -307,6 +311,14 @@ class Worker:
         lane = self._remembered.get(task.user_id)
         while lane and task.task_id in lane.cancelled:
             write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq))
+            lane = self._remember(write.lane)
+        return Done()
+
+    def _pass_over(self, task: Task) -> Done:
+        """Counts a failed task that takes no start as started, so that the lane goes on."""
+        lane = self._remembered.get(task.user_id)
+        while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
+            write = self._lanes.change(lane, passed_over(lane, task.task_id, task.seq, self._clock.now_ms()))
             lane = self._remember(write.lane)
         return Done()
 

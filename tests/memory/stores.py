@@ -42,7 +42,7 @@ class MemoryLaneStore:
             return self._lanes[user_id]
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until

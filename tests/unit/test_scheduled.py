@@ -366,8 +366,8 @@ def test_dispatcher_that_comes_back_late_breaks_no_order(shop: SchedulingShop) -
     real, runner = shop.submitter.reserve, shop.runner()
 
     class Stalled:
-        def reserve(self, user_id: str, task_id: str, now_ms: int) -> Any:
-            reserved = real(user_id, task_id, now_ms)
+        def reserve(self, user_id: str, task_id: str, now_ms: int, units: int) -> Any:
+            reserved = real(user_id, task_id, now_ms, units)
             if task_id == ids[0]:
                 shop.clock.advance(ADMITTING_MS)
                 runner.handle(ScheduledDelivery(to_message(ScheduledTask(shop.tasks.get("ann", ids[2]).task)), "", ""))
@@ -552,9 +552,9 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
     real = shop.submitter.reserve
 
     class Slow:
-        def reserve(self, user_id: str, task_id: str, now_ms: int) -> Any:
+        def reserve(self, user_id: str, task_id: str, now_ms: int, units: int) -> Any:
             control.cancel(user_id, task_id)
-            return real(user_id, task_id, now_ms)
+            return real(user_id, task_id, now_ms, units)
 
     runner = shop.runner_with(Slow())
     body, receipt, message_id = shop.scheduled_queue.receive()
