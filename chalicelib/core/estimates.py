@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from chalicelib.core.history import listed_for, tallies_of
 from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
-from chalicelib.core.limits import Limit, Limits, earliest_start, memory_needed, used
+from chalicelib.core.limits import Limit, Limits, large_limits, used
+from chalicelib.core.planner import Planner
+from chalicelib.core.tally import Tally, counted, resets_at, used_at
 
 
 class Usage(Struct, frozen=True):
@@ -26,28 +29,59 @@ def estimated_starts(
     between two attempts starts before them.
     with_run_times: each task waits for the end of the one before it, by the lane's average run time.
     """
-    starts, estimates = list(lane.starts), []
-    forgotten = lane.has_forgotten_starts
-    begin = opens_at(lane, now_ms)
+    planner, begin, estimates = _planner(lane, limits), opens_at(lane, now_ms), list[int]()
     took_ms = lane.took_ms if with_run_times and lane.took_ms >= BRIEF_MS else 0
     if lane.retrying:
-        starts.insert(0, retry_at(lane, limits, now_ms))
-        begin = max(begin, starts[0] + took_ms)
+        begin = planner.next(max(begin, lane.retrying.until), lane.units_each) + took_ms
     elif with_run_times:
         begin = max(begin, expected_end(lane, now_ms) or 0)
     for at in planned:
-        starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
-        estimates.append(starts[0])
-        begin = starts[0] + took_ms
-        del starts[memory_needed(limits) :]
+        estimates.append(planner.next(max(begin, at), lane.units_each))
+        begin = estimates[-1] + took_ms
     return estimates
+
+
+def planner_of_backlog(lane: Lane, limits: Limits, now_ms: int, count: int) -> tuple[Planner, int]:
+    """A planner that has planned the lane's next `count` starts from now on, and the last of them, epoch ms.
+
+    A task between two attempts starts before them. Work by buckets where all limits are large.
+    """
+    planner, begin, left = _planner(lane, limits), opens_at(lane, now_ms), count
+    if lane.retrying:
+        begin = planner.next(max(begin, lane.retrying.until), lane.units_each)
+    while left > 0:
+        begin = planner.next(begin, lane.units_each)
+        left -= 1 + planner.more(begin, lane.units_each, left - 1)
+    return planner, begin
 
 
 def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
     """When the task between two attempts will start, epoch ms."""
     backoff_ends_at = lane.retrying.until if lane.retrying else 0
-    begin = max(opens_at(lane, now_ms), backoff_ends_at)
-    return earliest_start(lane.starts, limits, begin, forgotten=lane.has_forgotten_starts)
+    return _planner(lane, limits).next(max(opens_at(lane, now_ms), backoff_ends_at), lane.units_each)
+
+
+def planner_of_plans(lane: Lane, limits: Limits) -> Planner:
+    """A planner that knows the lane's planned starts, and those of later attempts, which count beside them."""
+    is_any_forgotten = lane.admitted > len(lane.planned) or lane.has_forgotten_starts
+    tallies = _plan_tallies(lane, limits)
+    return Planner(lane.counted, is_any_forgotten, limits, tallies)
+
+
+def _planner(lane: Lane, limits: Limits) -> Planner:
+    """A planner that knows the lane's real starts."""
+    if not large_limits(limits) and not lane.real.tallies:
+        return Planner(lane.starts, lane.has_forgotten_starts, limits)
+    listed = listed_for(lane.real, lane.starts, lane.started, limits)
+    return Planner(listed, lane.started > len(listed), limits, tallies_of(lane.real, lane.starts, lane.started, limits))
+
+
+def _plan_tallies(lane: Lane, limits: Limits) -> dict[Limit, Tally]:
+    if not large_limits(limits):
+        return {}
+    retries = [(at, 1) for at in lane.retries]
+    tallies = tallies_of(lane.plans, lane.planned, lane.admitted, limits)
+    return {limit: counted(tally, limit, retries) for limit, tally in tallies.items()}
 
 
 def expected_end(lane: Lane, now_ms: int) -> int | None:
@@ -118,15 +152,18 @@ def plans_from(lane: Lane, limits: Limits, now_ms: int) -> int:
     return estimated_starts(lane, limits, now_ms, [now_ms])[0] if lane.retrying else opens_at(lane, now_ms)
 
 
-def open_at(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:  # noqa: ARG001
+def open_at(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
     """The planned start that one more task would get now, epoch ms."""
-    return earliest_start(lane.counted, limits, plans_from(lane, limits, now_ms))
+    return planner_of_plans(lane, limits).next(plans_from(lane, limits, now_ms), units)
 
 
 def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
-    """What counts against the limit at now_ms, planned starts included."""
-    taken = used(lane.counted, limit, now_ms)
-    return Usage(taken, lane.counted[taken - 1] + limit.window_ms if taken else now_ms)
+    """What counts against the limit, one of those in force, at now_ms, planned starts included."""
+    if not limit.is_large:
+        taken = used(lane.counted, limit, now_ms)
+        return Usage(taken, lane.counted[taken - 1] + limit.window_ms if taken else now_ms)
+    tally = _plan_tallies(lane, (limit,))[limit]
+    return Usage(min(limit.quota, used_at(tally, limit, now_ms)), resets_at(tally, limit, now_ms))
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:

@@ -52,6 +52,10 @@ class Limit(Struct, frozen=True, order=True):
         """True if it is counted in hundredths of its window (see tally.py), not start by start."""
         return self.counts_units or self.quota > MAX_EXACT_QUOTA
 
+    def taken_by(self, units: int) -> int:
+        """What one start of a task with these units takes of the quota."""
+        return units if self.counts_units else 1
+
     @property
     def window_seconds(self) -> int:
         return self.window_ms // 1000
@@ -148,12 +152,12 @@ def smallest_units_quota(limits: Limits) -> int | None:
 
 
 def memory_needed(limits: Limits) -> int:
-    """Returns the number of starts that a lane must store: the largest quota plus one.
+    """Returns the number of starts that a lane must list: the largest quota of its small limits plus one.
 
     The additional start bounds all dropped starts, which are at least as old, so limits that are raised later still
     hold (see `earliest_start`).
     """
-    return max(limit.quota for limit in limits) + 1
+    return max((limit.quota for limit in limits if not limit.is_large), default=0) + 1
 
 
 def earliest_start(starts: Sequence[int], limits: Limits, now_ms: int, forgotten: bool = False) -> int:

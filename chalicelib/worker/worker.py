@@ -310,7 +310,7 @@ class Worker:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""
         lane = self._remembered.get(task.user_id)
         while lane and task.task_id in lane.cancelled:
-            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq))
+            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq, task.units))
             lane = self._remember(write.lane)
         return Done()
 
@@ -318,7 +318,9 @@ class Worker:
         """Counts a failed task that takes no start as started, so that the lane goes on."""
         lane = self._remembered.get(task.user_id)
         while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
-            write = self._lanes.change(lane, passed_over(lane, task.task_id, task.seq, self._clock.now_ms()))
+            write = self._lanes.change(
+                lane, passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
+            )
             lane = self._remember(write.lane)
         return Done()
 
