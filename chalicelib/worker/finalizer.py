@@ -1,8 +1,9 @@
-"""Finalizes tasks: dead-letters failures, logs the outcome, sends the callback, stores the outcome, in that order.
+"""Finalizes tasks: corrects units, dead-letters failures, logs, sends the callback, stores the outcome, in that order.
 
 A crash between two of these repeats the task or the earlier steps; it never leaves an outcome unlogged.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -27,6 +28,8 @@ class _Finalization(Struct):
     task: Task
     outcome: Outcome
     event: dict[str, Any]
+    #: counts the units that the task used; None if there is nothing to correct, or it is done
+    correct: Callable[[], object] | None = None
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
@@ -55,15 +58,16 @@ class Finalizer:
         self._scheduled_queue = scheduled_queue
         self._pending: dict[str, _Finalization] = {}
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Callable[[], object] | None = None) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
+        correct: called before the outcome is logged, until it succeeds once.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
         assert lease is not None, "a start has a lease"
         with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None):
-            self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start)))
+            self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start), correct))
 
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
         """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
@@ -107,6 +111,9 @@ class Finalizer:
 
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
+        if finalization.correct:
+            finalization.correct()
+            finalization.correct = None
         if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
             finalization.is_dead_lettered = True

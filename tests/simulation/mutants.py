@@ -216,9 +216,9 @@ class StoresBeforeCallback(Finalizer):
 
         super().__init__(tasks, queue, log, clock, renewer, stage, StoresFirst())  # type: ignore[arg-type]
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Any = None) -> None:
         self._outcomes[task.task_id] = task, outcome
-        super().finish(task, start, outcome)
+        super().finish(task, start, outcome, correct)
 
     def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
         self._outcomes[task.task_id] = task, outcome or Outcome(TaskState.CANCELLED, None, 0, 0)
@@ -232,9 +232,9 @@ class StoresBeforeLog(Finalizer):
         super().__init__(tasks, *others)
         self._first = tasks
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Any = None) -> None:
         self._first.finish(task, outcome)
-        super().finish(task, start, outcome)
+        super().finish(task, start, outcome, correct)
 
 
 class NoPendingMemory(Finalizer):
