@@ -1,0 +1,144 @@
+"""Limits of thousands and of units, by the claims that a store makes: quick ones, and exact ones where these refuse."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.core.admission import admit
+from chalicelib.core.claim import Candidate, Start, TooLarge, Wait, claim
+from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import up_to_date
+from chalicelib.core.limits import Limit, Limits, parse_limits
+from chalicelib.core.ports import Stale, Written
+from tests.factories import NOW
+from tests.memory.stores import MemoryLaneStore
+from tests.strategies import Step, any_large_limits, steps
+
+
+@dataclass
+class Shop:
+    """One user's lane, and all its starts as they are known: time and units."""
+
+    limits: Limits
+    now_ms: int = NOW
+    lanes: MemoryLaneStore = field(default_factory=MemoryLaneStore)
+    #: a start's time and units, and units that were used beyond those
+    entries: list[list[int]] = field(default_factory=list)
+    quick: int = 0
+    exact: int = 0
+    seq: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        return self.lanes.get("ann")
+
+    def submit(self, units: int = 1) -> int:
+        """Admits one task as a submit does; its planned start."""
+        self.seq += 1
+        write = self.lanes.try_fast_admit("ann", self.limits, self.now_ms, f"t{self.seq}", False, units)
+        while isinstance(write, Stale):
+            limits = write.lane.limits_or(self.limits)
+            lane = up_to_date(write.lane, limits, self.now_ms)
+            write = self.lanes.admit(write.lane, admit(lane, limits, self.now_ms, f"t{self.seq}", 1, [units]))
+        return write.lane.planned[0]
+
+    def start(self, seq: int, units: int = 1, planned_at: int = 0) -> Start | None:
+        """Starts the task as a worker does that sleeps until the lane allows it; None if it has too many units."""
+        lane, is_quick = self.lane, True
+        while True:
+            limits = lane.limits_or(self.limits)
+            candidate = Candidate(f"t{seq}", seq, planned_at, units=units)
+            decision = claim(lane, candidate, limits, self.now_ms, 1, f"token-{len(self.entries)}")
+            if isinstance(decision, TooLarge):
+                return None
+            if isinstance(decision, Wait):
+                self.now_ms = decision.until
+                continue
+            assert isinstance(decision, Start)
+            write = self.lanes.try_fast_claim(decision, limits) if is_quick else self.lanes.claim(lane, decision)
+            if isinstance(write, Written):
+                self.quick, self.exact = self.quick + is_quick, self.exact + (not is_quick)
+                self.now_ms = max(self.now_ms, decision.at)
+                self.entries.append([decision.at, units])
+                return decision
+            lane, is_quick = write.lane, False
+
+    def correct(self, start: Start, used_units: int, now_ms: int) -> None:
+        assert self.lanes.correct_units(start, used_units, now_ms)
+        if used_units > start.units:
+            self.entries.append([now_ms, used_units - start.units])
+            self.entries[-1].append(0)  # no start of its own
+        else:
+            self.entries[-1][1] = used_units
+
+    def counts(self, limit: Limit, at: int) -> int:
+        """What counts at that time by the definition of a window, those later included."""
+        found = [entry for entry in self.entries if entry[0] > at - limit.window_ms]
+        return sum(entry[1] for entry in found) if limit.counts_units else sum(len(entry) == 2 for entry in found)
+
+
+@given(any_large_limits(), st.lists(st.tuples(steps(), st.integers(1, 9)), max_size=60))
+def test_no_window_holds_more_starts_or_units_than_its_quota(limits: Limits, taken: list[tuple[Step, int]]) -> None:
+    shop = Shop(limits)
+    for seq, (step, units) in enumerate(taken, start=1):
+        shop.now_ms += step.milliseconds
+        if start := shop.start(seq, units):
+            for limit in limits:
+                assert shop.counts(limit, start.at) <= limit.quota
+
+
+@given(
+    st.lists(
+        st.tuples(any_large_limits(), st.booleans(), steps(), st.integers(1, 9), st.integers(0, 27) | st.none()),
+        max_size=60,
+    )
+)
+def test_limits_that_change_at_any_time_and_corrections_hold_for_each_start(
+    tasks: list[tuple[Limits, bool, Step, int, int | None]],
+) -> None:
+    """Units are reported up to three times too low or too high; limits change between any two starts."""
+    shop = Shop(parse_limits("3/second; 9 units/2 seconds"))
+    for seq, (limits, changes, step, units, used) in enumerate(tasks, start=1):
+        shop.limits = limits if changes else shop.limits
+        shop.now_ms += step.milliseconds
+        start = shop.start(seq, units)
+        if start is None:
+            continue
+        for limit in shop.limits:
+            assert shop.counts(limit, start.at) <= limit.quota, limit
+        if used is not None and used != units:
+            shop.now_ms = max(shop.now_ms, start.at) + 40
+            shop.correct(start, used, shop.now_ms)
+
+
+@given(any_large_limits(), st.lists(st.tuples(steps(), st.integers(1, 9)), max_size=60))
+def test_no_start_counts_for_longer_than_a_hundredth_more_than_its_window(
+    limits: Limits, taken: list[tuple[Step, int]]
+) -> None:
+    shop = Shop(limits)
+    for seq, (step, units) in enumerate(taken, start=1):
+        shop.now_ms += step.milliseconds
+        asked_ms, before = max([shop.now_ms, *(entry[0] for entry in shop.entries)]), list(shop.entries)
+        if (start := shop.start(seq, units)) and start.at > asked_ms:
+            assert any(_is_full(before, limit, start.at - 1, units) for limit in limits)
+
+
+def _is_full(entries: list[list[int]], limit: Limit, at: int, units: int) -> bool:
+    """Whether one more start breaks the limit if each of these counts for 1.01 windows, or 1 in a small limit."""
+    counts_ms = limit.window_ms * 101 // 100 if limit.is_large else limit.window_ms
+    found = [entry for entry in entries if entry[0] + counts_ms > at]
+    return sum(limit.taken_by(one[1]) for one in found) + limit.taken_by(units) > limit.quota
+
+
+@pytest.mark.parametrize("text", ["500/minute", "5/second; 500/minute", "500/minute; 5000/hour; 10000/day"])
+def test_ten_thousand_starts_keep_each_window(text: str) -> None:
+    shop = Shop(parse_limits(text))
+    for seq in range(1, 10_002):
+        shop.start(seq)
+    starts = [at for at, _ in shop.entries]
+    for limit in shop.limits:
+        least = min(late - early for early, late in zip(starts, starts[limit.quota :], strict=False))
+        assert least >= limit.window_ms
+        assert least <= limit.window_ms * 1.01 or len(shop.limits) > 1
