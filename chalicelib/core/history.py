@@ -12,6 +12,9 @@ from msgspec import Struct
 from chalicelib.core.limits import MAX_QUOTA, Limit, Limits, large_limits, memory_needed, small_limits
 from chalicelib.core.tally import BUCKETS, Tally, counted, used_at
 
+#: Extra units that a lane without a limit of units remembers, one entry for each start, for a limit to come.
+MAX_EXTRAS = 20
+
 #: Times, epoch ms, and counts.
 Entries = list[tuple[int, int]]
 
@@ -67,7 +70,7 @@ def tallies_of(history: History, listed: Sequence[int], total: int, limits: Limi
         tallies[limit] = (
             counted(known, limit, entries)
             if known is not None
-            else counted(Tally(), limit, _older(history, listed, total, limit) + entries)
+            else counted(Tally(), limit, _bounded(_older(history, listed, total, limit)) + entries)
         )
     return tallies
 
@@ -81,11 +84,11 @@ def listed_for(history: History, listed: Sequence[int], total: int, limits: Limi
     source = _nearest(history, small[-1]) if small and len(listed) < min(total, memory_needed(limits)) else None
     if source is None or not listed:
         return listed
-    seconds, tally, _ = source
+    seconds, tally = source
     older: list[int] = []
     known = len(listed) - max(0, total - history.tallied)
     for number, count in tally.buckets.items():
-        older += [_end(number, seconds, listed[-1])] * max(0, count - known)
+        older += [min(number * _bucket_ms(seconds), listed[-1])] * max(0, count - known)
         known = max(0, known - count)
     return (*listed, *older[: memory_needed(limits) - len(listed)])
 
@@ -122,42 +125,53 @@ def _room(kind: Sequence[Limit], tallies: Mapping[Limit, Tally], listed: Sequenc
 
 
 def _still_listed(extras: Sequence[int], listed: Sequence[int]) -> tuple[int, ...]:
-    """The extras as far back as the list goes."""
+    """The newest extras, as far back as the list goes."""
     kept = [pair for pair in _pairs(extras) if listed and pair[0] >= listed[-1]]
-    return tuple(value for pair in kept for value in pair)
+    return tuple(value for pair in kept[:MAX_EXTRAS] for value in pair)
 
 
 def _older(history: History, listed: Sequence[int], total: int, limit: Limit) -> Entries:
     """Starts, or units, before the last exact write, each at the latest time that it can have had.
 
-    From the nearest tally, or the list; and one lump of all that neither of them shows, at the end of what is known.
+    From the nearest tally, or the list; and in one lump all that neither of them shows, at the end of what is known.
     """
     if not listed:
         return []
-    source = _nearest(history, limit, limit.counts_units) or _nearest(history, limit)
     since = max(0, total - history.tallied)
-    if source is None:
-        entries: Entries = [(at, 1) for at in listed[since:]]
-        shown, begin = len(listed), listed[-1]
+    if limit.counts_units and (source := _nearest(history, limit, counts_units=True)):
+        seconds, tally = source
+        extras = sum(units for _, units in _pairs(history.extras))
+        rest = total + history.extra_units - since - extras - tally.total
+        entries = [(number * _bucket_ms(seconds), count) for number, count in tally.buckets.items()]
+        return [(_reach(source), rest), *entries]
+    if source := _nearest(history, limit):
+        seconds, tally = source
+        entries = [(min(number * _bucket_ms(seconds), listed[0]), count) for number, count in tally.buckets.items()]
+        entries.append((_reach(source), total - since - tally.total))
     else:
-        seconds, tally, of_units = source
-        newest = None if of_units else listed[0]
-        entries = [(_end(number, seconds, newest), count) for number, count in tally.buckets.items()]
-        shown, begin = since + tally.total, (tally.newest - BUCKETS - 1) * _bucket_ms(seconds)
-    if limit.counts_units:
-        shown += sum(units for _, units in _pairs(history.extras)) - history.extra_units
-        begin = begin if source is not None and source[2] else listed[-1]
-    rest = min(total - shown, MAX_QUOTA)
-    return [*entries, (begin, rest)] if rest > 0 else entries
+        entries = [(at, 1) for at in listed[since:]] + [(listed[-1], total - len(listed))]
+    return entries + (_unlisted_extras(history, listed) if limit.counts_units else [])
 
 
-def _end(number: int, seconds: int, latest: int | None) -> int:
-    """The end of a bucket, or the latest time of any start if that is before it."""
-    end = number * _bucket_ms(seconds)
-    return end if latest is None else min(end, latest)
+def _bounded(entries: Entries) -> Entries:
+    """The entries that count, as far as any limit looks."""
+    return [(at, min(count, MAX_QUOTA)) for at, count in entries if count > 0 and at > 0]
 
 
-def _nearest(history: History, limit: Limit, counts_units: bool = False) -> tuple[int, Tally, bool] | None:
+def _unlisted_extras(history: History, listed: Sequence[int]) -> Entries:
+    """The extra units that the lane has forgotten: older than those that it lists, or as new as the newest start."""
+    pairs = list(_pairs(history.extras))
+    oldest = max(pairs[-1][0], listed[-1]) if pairs else listed[0]
+    return [(oldest, history.extra_units - sum(units for _, units in pairs))]
+
+
+def _reach(source: tuple[int, Tally]) -> int:
+    """The latest time that a tally is too new to count."""
+    seconds, tally = source
+    return (tally.newest - BUCKETS - 1) * _bucket_ms(seconds)
+
+
+def _nearest(history: History, limit: Limit, counts_units: bool = False) -> tuple[int, Tally] | None:
     """The tally of starts, or units, with the shortest window that is as long as the limit's, or else the longest one.
 
     With its window in seconds.
@@ -169,7 +183,7 @@ def _nearest(history: History, limit: Limit, counts_units: bool = False) -> tupl
     if not windows:
         return None
     seconds = min(longer) if longer else max(windows)
-    return seconds, windows[seconds], counts_units
+    return seconds, windows[seconds]
 
 
 def _bucket_ms(window_seconds: int) -> int:

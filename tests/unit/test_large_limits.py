@@ -46,7 +46,7 @@ class Shop:
 
     def start(self, seq: int, units: int = 1, planned_at: int = 0) -> Start | None:
         """Starts the task as a worker does that sleeps until the lane allows it; None if it has too many units."""
-        lane, is_quick = self.lane, True
+        lane, is_quick = Lane("ann", admitted=seq, started_seq=seq - 1), True  # of a worker that knows nothing
         while True:
             limits = lane.limits_or(self.limits)
             candidate = Candidate(f"t{seq}", seq, planned_at, units=units)
@@ -111,6 +111,26 @@ def test_limits_that_change_at_any_time_and_corrections_hold_for_each_start(
         if used is not None and used != units:
             shop.now_ms = max(shop.now_ms, start.at) + 40
             shop.correct(start, used, shop.now_ms)
+
+
+@given(
+    st.lists(
+        st.tuples(any_large_limits(), st.integers(1, 30), st.sampled_from((0, 40, 300, 1_100)), st.integers(1, 9)),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_starts_that_the_lane_has_forgotten_count_under_limits_that_grow(
+    phases: list[tuple[Limits, int, int, int]],
+) -> None:
+    shop, seq = Shop(parse_limits("1/second")), 0
+    for limits, starts, gap_ms, units in phases:
+        shop.limits = limits
+        for _ in range(starts):
+            seq, shop.now_ms = seq + 1, shop.now_ms + gap_ms
+            if start := shop.start(seq, units):
+                for limit in limits:
+                    assert shop.counts(limit, start.at) <= limit.quota, limit
 
 
 @given(any_large_limits(), st.lists(st.tuples(steps(), st.integers(1, 9)), max_size=60))
