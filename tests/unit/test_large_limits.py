@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Candidate, Start, TooLarge, Wait, claim
+from chalicelib.core.history import tallies_of
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limit, Limits, parse_limits
 from chalicelib.core.ports import Stale, Written
+from chalicelib.core.tally import bucket_ms
 from tests.factories import NOW
 from tests.memory.stores import MemoryLaneStore
 from tests.strategies import Step, any_large_limits, steps
@@ -131,6 +133,58 @@ def test_starts_that_the_lane_has_forgotten_count_under_limits_that_grow(
             if start := shop.start(seq, units):
                 for limit in limits:
                     assert shop.counts(limit, start.at) <= limit.quota, limit
+
+
+@given(
+    st.lists(
+        st.tuples(any_large_limits(), st.integers(1, 30), st.sampled_from((0, 40, 300, 1_100)), st.integers(1, 9)),
+        max_size=3,
+    ),
+    any_large_limits(),
+)
+def test_tally_of_new_limits_counts_each_start_no_earlier_than_it_was(
+    phases: list[tuple[Limits, int, int, int]], limits: Limits
+) -> None:
+    shop, seq = Shop(parse_limits("20/second")), 30
+    for number in range(1, seq + 1):
+        shop.start(number, 3)
+    for shop.limits, starts, gap_ms, units in phases:
+        for _ in range(starts):
+            seq, shop.now_ms = seq + 1, shop.now_ms + gap_ms
+            shop.start(seq, units)
+    lane = shop.lane
+    for limit, tally in tallies_of(lane.real, lane.starts, lane.started, limits).items():
+        for since in {entry[0] for entry in shop.entries if entry[0] > lane.starts[0] - limit.window_ms}:
+            found = sum(count for number, count in tally.buckets.items() if number * bucket_ms(limit) >= since)
+            assert found >= shop.counts(limit, since - 1 + limit.window_ms), limit
+
+
+@pytest.mark.parametrize(
+    ("before", "gap_ms", "after"),
+    [
+        ("10/second", 100, "100/minute"),
+        ("200/10 seconds", 50, "300/minute"),
+        ("200/10 seconds", 50, "900 units/minute"),
+        ("600 units/10 seconds", 50, "900 units/minute"),
+        ("2/second", 500, "200 units/minute"),
+        ("500/minute", 50, "20/2 seconds; 60/minute"),
+        ("10000/day", 50, "500/minute"),
+    ],
+)
+def test_limits_that_change_hold_at_once_and_soon_for_no_longer(before: str, gap_ms: int, after: str) -> None:
+    shop = Shop(parse_limits(before))
+    for seq in range(1, 401):
+        shop.now_ms += gap_ms
+        shop.start(seq, 3)
+    shop.limits, changed_ms = parse_limits(after), shop.now_ms
+    for seq in range(401, 1_201):
+        start = shop.start(seq, 3)
+        assert start
+        for limit in shop.limits:
+            assert shop.counts(limit, start.at) <= limit.quota, limit
+    rate = min(limit.quota / limit.taken_by(3) / limit.window_ms for limit in shop.limits)
+    slowest_ms = 800 / rate / 0.99 + max(limit.window_ms for limit in shop.limits)
+    assert shop.now_ms - changed_ms <= slowest_ms
 
 
 @given(any_large_limits(), st.lists(st.tuples(steps(), st.integers(1, 9)), max_size=60))
