@@ -1,6 +1,7 @@
 """Limits of thousands and of units, by the claims that a store makes: quick ones, and exact ones where these refuse."""
 
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from chalicelib.core.history import tallies_of
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limit, Limits, parse_limits
+from chalicelib.core.planner import Planner
 from chalicelib.core.ports import Stale, Written
 from chalicelib.core.tally import bucket_ms
 from tests.factories import NOW
@@ -204,6 +206,58 @@ def _is_full(entries: list[list[int]], limit: Limit, at: int, units: int) -> boo
     counts_ms = limit.window_ms * 101 // 100 if limit.is_large else limit.window_ms
     found = [entry for entry in entries if entry[0] + counts_ms > at]
     return sum(limit.taken_by(one[1]) for one in found) + limit.taken_by(units) > limit.quota
+
+
+@given(any_large_limits(), st.lists(st.tuples(steps(), st.integers(1, 9)), max_size=60))
+def test_planner_gives_the_times_at_which_the_tasks_then_start(limits: Limits, taken: list[tuple[Step, int]]) -> None:
+    shop, planner = Shop(limits), Planner((), False, limits, tallies_of(Lane("ann").real, (), 0, limits))
+    for seq, (step, units) in enumerate(taken, start=1):
+        shop.now_ms += step.milliseconds
+        asked_ms = shop.now_ms
+        if start := shop.start(seq, units):
+            assert planner.next(asked_ms, units) == start.at
+
+
+@given(any_large_limits(), st.integers(1, 9), st.integers(1, 60))
+def test_starts_that_are_planned_together_are_those_planned_one_by_one(limits: Limits, units: int, count: int) -> None:
+    lane = admit(Lane("ann"), limits, NOW, "t0").lane
+    together = admit(lane, limits, NOW, "last", count, [units] * count)
+    planned, one_by_one = list[int](), lane
+    for number in range(count):
+        single = admit(one_by_one, limits, NOW, "last" if number == count - 1 else f"t{number}", 1, [units])
+        planned, one_by_one = [*planned, *single.planned], single.lane
+    assert list(together.planned) == planned
+    assert together.lane == one_by_one
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [("10000/day", 1), ("101/10 minutes; 500/hour", 1), ("500/hour; 10000/day", 1), ("90000 units/hour", 500)],
+)
+def test_lane_that_is_always_full_keeps_99_percent_of_its_rate_for_20_days(text: str, units: int) -> None:
+    """The first starts come at any time, so that no window begins with a bucket."""
+    limits, random = parse_limits(text), Random(text)
+    planner = Planner((), False, limits, tallies_of(Lane("ann").real, (), 0, limits))
+    at, starts, end = NOW, 0, NOW + 20 * 86_400_000
+    while at < end:
+        at = planner.next(at + (random.randint(0, 9_000) if starts < 5_000 else 0), units)
+        starts += 1
+    rate = min(limit.quota / limit.taken_by(units) / limit.window_ms for limit in limits)
+    assert starts >= 0.99 * rate * (end - NOW)
+
+
+def test_start_after_the_10000th_of_a_day_comes_a_day_later_however_they_were_submitted() -> None:
+    limits = parse_limits("10000/day")
+    singles, bulks = Shop(limits), Lane("ann")
+    for number in range(1, 10_001):
+        singles.now_ms += 700
+        singles.start(number)
+        if number % 100 == 0:
+            bulks = admit(bulks, limits, singles.now_ms, f"t{number}", count=100).lane
+    first_ms = NOW + 700
+    assert singles.start(10_001)
+    assert 0 <= singles.now_ms - first_ms - 86_400_000 < 864_000
+    assert 0 <= admit(bulks, limits, first_ms, "t10001").planned[0] - NOW - 70_000 - 86_400_000 < 864_000
 
 
 @pytest.mark.parametrize("text", ["500/minute", "5/second; 500/minute", "500/minute; 5000/hour; 10000/day"])
