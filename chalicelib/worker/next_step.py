@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, TooLarge, Wait, claim, gap_before
 from chalicelib.core.lane import LEASE_MS, Lane
-from chalicelib.core.limits import Limit, Limits
+from chalicelib.core.limits import Limit, Limits, smallest_units_quota
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
@@ -180,7 +180,8 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     lane = facts.lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
     failed = facts.record.attempts if facts.record else 0
     candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units)
-    decision = claim(lane, candidate, lane.limits_or(rules.default_limits), now_ms, LEASE_MS, token)
+    limits = lane.limits_or(rules.default_limits)
+    decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled):
         return DropCancelled(_last_attempt(lane, task))
     if isinstance(decision, TooLarge):
@@ -195,6 +196,8 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     if is_last:
         return GiveUp(decision)
     if now_ms < decision.at - LEAD_MS:
+        if smallest_units_quota(limits) and not facts.is_lane_fresh:
+            return ReadLane()  # units may have been given back since
         return WaitUntil(decision.at, decision.at - LEAD_MS)
     is_next = decision.attempt == 1 and decision.lane.started_seq == task.seq
     return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)
