@@ -16,6 +16,7 @@ from tests.simulation.schedule import (
     Wrong,
     draw,
     draw_due,
+    draw_units,
 )
 from tests.simulation.world import run
 
@@ -35,6 +36,14 @@ def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_due(seed))
         story = f"python -m tests.simulation --due --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_units(seed))
+        story = f"python -m tests.simulation --units --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
