@@ -12,6 +12,7 @@ from tests.simulation.schedule import (
     Outage,
     Pause,
     Plan,
+    SetLimits,
     Submit,
     Wrong,
     draw,
@@ -45,6 +46,17 @@ def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
         result = run(draw_units(seed))
         story = f"python -m tests.simulation --units --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_quotas_over_100_keep_their_promises(seed):
+    """Three bulks, which fill the large limit and wait for it, beside single tasks; one call fails."""
+    bulk = tuple(Behaviour(0) for _ in range(60))
+    submits = [Submit(at, "ann", f"b{at}", bulk) for at in (0, 50, 900)]
+    submits += [submit(700 * number, f"s{number}", Behaviour(0)) for number in range(1, 9)]
+    limits = SetLimits(9_000, "ann", "110/5 seconds; 30/second")
+    fault = Fault("lanes.claim", 2 + seed, (Wrong.LOST, Wrong.REPEATED, Wrong.DIED_AFTER, Wrong.REFUSED)[seed], 50)
+    assert_promises_kept(plan(*submits, limits, faults=(fault,), limits="101/10 seconds; 150/20 seconds", seed=seed))
 
 
 def test_a_seed_gives_the_same_story_each_time():
