@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.estimates import planner_of_plans, plans_from
-from chalicelib.core.history import NO_HISTORY, updated
+from chalicelib.core.history import NO_HISTORY, listed_for, updated
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed
 from chalicelib.core.planner import Planner
@@ -88,7 +88,8 @@ def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, 
     known = tuple(reversed(lane.planned[: len(expected)]))
     if known == tuple(expected[-len(known) :]):
         return tuple(expected)
-    starts = list(known)
+    listed = listed_for(lane.plans, lane.planned, lane.admitted, limits, len(expected))
+    starts = list(reversed(listed[: len(expected)]))
     while len(starts) < len(expected):
         latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
         starts.insert(0, min([starts[0], *latest]))

@@ -75,22 +75,25 @@ def tallies_of(history: History, listed: Sequence[int], total: int, limits: Limi
     return tallies
 
 
-def listed_for(history: History, listed: Sequence[int], total: int, limits: Limits) -> Sequence[int]:
-    """The list, longer by starts of a tally if the small limits among these need more of them than it holds.
+def listed_for(
+    history: History, listed: Sequence[int], total: int, limits: Limits, needed: int | None = None
+) -> Sequence[int]:
+    """The list, longer by starts of a tally if it holds fewer than needed; None: than these small limits need.
 
     Such a start counts from the end of its bucket, but not from later than those listed, which are newer.
     """
+    needed = memory_needed(limits) if needed is None else needed
     small = small_limits(limits)
-    source = _nearest(history, small[-1]) if small and len(listed) < min(total, memory_needed(limits)) else None
+    source = _nearest(history, small[-1] if small else limits[0]) if len(listed) < min(total, needed) else None
     if source is None or not listed:
         return listed
     seconds, tally = source
     older: list[int] = []
     known = len(listed) - max(0, total - history.tallied)
     for number, count in tally.buckets.items():
-        older += [min(number * _bucket_ms(seconds), listed[-1])] * max(0, count - known)
+        older += [min(number * _bucket_ms(seconds), listed[-1])] * min(needed, max(0, count - known))
         known = max(0, known - count)
-    return (*listed, *older[: memory_needed(limits) - len(listed)])
+    return (*listed, *older[: needed - len(listed)])
 
 
 def updated(

@@ -1,17 +1,21 @@
 """Limits of thousands and of units, by the claims that a store makes: quick ones, and exact ones where these refuse."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from chalicelib.core.admission import admit
+from chalicelib.core.admission import admit, reserved
 from chalicelib.core.claim import Candidate, Start, TooLarge, Wait, claim
+from chalicelib.core.estimates import estimated_start
 from chalicelib.core.history import tallies_of
 from chalicelib.core.lane import Lane
-from chalicelib.core.lane_changes import up_to_date
+from chalicelib.core.lane_changes import replanned, up_to_date
 from chalicelib.core.limits import Limit, Limits, parse_limits
 from chalicelib.core.planner import Planner
 from chalicelib.core.ports import Stale, Written
@@ -258,6 +262,41 @@ def test_start_after_the_10000th_of_a_day_comes_a_day_later_however_they_were_su
     assert singles.start(10_001)
     assert 0 <= singles.now_ms - first_ms - 86_400_000 < 864_000
     assert 0 <= admit(bulks, limits, first_ms, "t10001").planned[0] - NOW - 70_000 - 86_400_000 < 864_000
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """How many functions of ours it calls."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("text", ["10000/day", "500/minute; 5000/hour", "90000 units/minute; 500/minute"])
+def test_work_goes_by_buckets_not_by_tasks(text: str) -> None:
+    limits = parse_limits(text)
+    lane = admit(Lane("ann"), limits, NOW, "t0").lane
+    assert calls_of(lambda: admit(lane, limits, NOW, "t100", count=100)) <= 200
+    waiting = replace(lane, admitted=10_000, starts=(NOW,), started=1, started_seq=1)
+    assert calls_of(lambda: replanned(waiting, limits, NOW + 5)) <= 1_000
+    assert calls_of(lambda: estimated_start(waiting, limits, NOW + 5, 9_999)) <= 1_000
+
+
+def test_bulk_whose_answer_was_lost_has_its_planned_starts_to_a_bucket() -> None:
+    limits = parse_limits("150/minute")
+    lane = admit(Lane("ann"), limits, NOW, "t120", count=120).lane
+    admission = admit(lane, limits, NOW + 9_000, "t220", count=100)
+    again = reserved(admission.lane, limits, [NOW + 70_000] * 100)
+    assert again == tuple(sorted(again))
+    assert all(0 <= late - early < 600 for early, late in zip(admission.planned, again, strict=True))
 
 
 @pytest.mark.parametrize("text", ["500/minute", "5/second; 500/minute", "500/minute; 5000/hour; 10000/day"])

@@ -1,5 +1,7 @@
 """Tasks with units: what they report to have used, and limits lowered below them."""
 
+from random import Random
+
 import pytest
 
 from chalicelib.core.limits import parse_limits
@@ -39,8 +41,8 @@ class Api(Workshop):
             self.fails -= 1
             raise ValueError("not this time")
 
-    def ask(self, units: int, uses: int | None = None) -> Task:
-        task_id, request = task_id_of(next(self._numbers)), TaskRequest("chat", {"uses": uses})
+    def ask(self, units: int, uses: int | None = None, name: str = "chat") -> Task:
+        task_id, request = task_id_of(next(self._numbers)), TaskRequest(name, {"uses": uses})
         submission = Submission("ann", [request], self.clock.now_ms(), units=[units])
         submitted = self.submitter.submit(submission, [task_id])
         assert isinstance(submitted, Submitted)
@@ -159,3 +161,33 @@ def test_backlog_is_planned_anew_once_units_were_given_back() -> None:
     assert isinstance(api.handle_next(), Done)
     following = api.ask(60, uses=20)
     assert following.planned_at <= late.planned_at
+
+
+class Model:
+    """A receiver like an LLM's API: it counts requests and tokens as they come, and answers 429 beyond its limits."""
+
+    def __init__(self, requests: int, tokens: int) -> None:
+        self._most, self._counted = (requests, tokens), list[tuple[int, int]]()
+        self.answers: list[int] = []
+
+    def ask(self, now_ms: int, tokens: int) -> None:
+        recent = [count for at, count in self._counted if at > now_ms - 60_000]
+        is_beyond = len(recent) >= self._most[0] or sum(recent) >= self._most[1]
+        self.answers.append(429 if is_beyond else 200)
+        self._counted.append((now_ms, tokens))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_model_never_answers_429_although_estimates_are_wrong_by_up_to_a_factor_of_3(seed: int) -> None:
+    api, model, random = Api(LIMITS="50/minute; 9000 units/minute; 150/5 minutes"), Model(50, 9_000), Random(seed)
+
+    def chat(payload: Json) -> None:
+        model.ask(api.clock.now_ms(), payload["uses"])
+        api.clock.advance(random.choice((0, 40, 900)))
+
+    api.register("model", chat)
+    for _ in range(300):
+        units = random.choice((60, 150, 400))
+        api.ask(units, uses=round(units * random.uniform(1 / 3, 3)), name="model")
+    api.run()
+    assert model.answers == [200] * 300
