@@ -136,6 +136,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
 
 
 def _too_small(limits: Limits, units: int) -> Limit | None:
+    if units == 1:
+        return None
     return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
 
 
@@ -175,7 +177,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
 
 def _starts_with(lane: Lane, limits: Limits, at: int, units: int) -> tuple[tuple[int, ...], History]:
     """The lane's list of starts and their history, with one more start."""
-    if units == 1 and lane.real == NO_HISTORY and not large_limits(limits):
+    if units == 1 and lane.real is NO_HISTORY and not large_limits(limits):
         return (at, *lane.starts)[: memory_needed(limits)], NO_HISTORY
     earlier = listed_for(lane.real, lane.starts, lane.started, limits)
     listed = (at, *earlier)[: memory_needed(limits)]

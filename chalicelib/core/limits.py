@@ -142,6 +142,7 @@ def large_limits(limits: Limits) -> Limits:
     return tuple(limit for limit in limits if limit.is_large)
 
 
+@lru_cache(maxsize=1_000)
 def smallest_units_quota(limits: Limits) -> int | None:
     """The most units that one task may have; None without a limit of units.
 
@@ -151,6 +152,7 @@ def smallest_units_quota(limits: Limits) -> int | None:
     return min((limit.quota for limit in limits if limit.counts_units), default=None)
 
 
+@lru_cache(maxsize=1_000)
 def memory_needed(limits: Limits) -> int:
     """Returns the number of starts that a lane must list: the largest quota of its small limits plus one.
 

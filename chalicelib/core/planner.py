@@ -24,6 +24,10 @@ class Planner:
     def next(self, begin: int, units: int = 1) -> int:
         """Takes the earliest start at or after `begin`, epoch ms, that all limits allow a task with these units."""
         at = earliest_start(self.listed, self._small, begin, self._forgotten)
+        if not self._windows:
+            self.listed.insert(0, at)
+            del self.listed[self._memory :]
+            return at
         for window in self._windows:
             at = window.free_at(at, units)
         self.take(at, units)
