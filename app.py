@@ -14,6 +14,7 @@ from typing import Any
 from chalice.app import AuthRequest, AuthResponse, Chalice, Request, Response, SQSEvent
 
 from chalicelib.api import dashboard as dashboard_files
+from chalicelib.api import function_url as function_urls
 from chalicelib.api import origins, problems, requests, responses
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
@@ -177,7 +178,7 @@ def list_lanes() -> Response:
 
 @route("/", "GET", Access.PUBLIC)
 def dashboard() -> Response:
-    return dashboard_files.file_response(_request.get(), dashboard_files.INDEX)
+    return dashboard_files.page_response(_request.get())
 
 
 @route("/web/{name}", "GET", Access.PUBLIC)
@@ -268,6 +269,11 @@ if authenticates():
     for path in app.routes.keys() - PUBLIC:
         for entry in app.routes[path].values():
             entry.authorizer = authorizer
+
+
+def function_url(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The API function's handler where the stage has a Lambda Function URL instead of API Gateway."""
+    return function_urls.answer(app, event, context, page_origins())
 
 
 def _serve_preflight(path: str, methods: list[str]) -> None:
