@@ -17,6 +17,8 @@ Value = TypeVar("Value")
 #: The stage that rejects settings meant for one machine.
 PRODUCTION = "prod"
 DEFAULT_LIMITS = "1/second; 20/minute"
+#: The longest time-out of a Lambda function anywhere.
+MAX_DEADLINE_MS = 1_800_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -41,6 +43,8 @@ class Auth(str, Enum):
     JWT = "jwt"
 
 
+#: What a secret begins with that `make deploy` or CloudFormation has to replace by a value.
+REFERENCES = ("secretsmanager:", "{{resolve:")
 #: In CORS_ORIGINS: pages of every origin may call.
 ANY_ORIGIN = "*"
 #: Variables of which AUTH=jwt needs exactly one.
@@ -115,7 +119,7 @@ class Settings:
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
-            deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
+            deadline_ms=read("DEADLINE", _duration(1000, MAX_DEADLINE_MS), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
             http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
@@ -193,7 +197,15 @@ def _jwt(read: _Reader) -> JwtSettings:
     )
 
 
+def _literal(text: str) -> str:
+    """Refuses a reference to a secret, which would be a key that everybody can guess."""
+    if text.startswith(REFERENCES):
+        raise ValueError("a reference to a secret works for `make deploy` only; allowed here: the secret itself")
+    return text
+
+
 def _secret(text: str) -> str:
+    _literal(text)
     # RFC 7518, 3.2. The secret itself must not appear in an error.
     if text and len(text.encode()) < 32:
         raise ValueError(
@@ -233,6 +245,7 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 
 def _webhook_key(text: str) -> bytes | None:
+    _literal(text)
     try:
         return secret_bytes(text) if text else None
     except ValueError as error:

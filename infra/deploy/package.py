@@ -18,8 +18,10 @@ from chalice.package import YAMLTemplateSerializer
 from chalicelib.settings import Auth, auth_of, cors_origins_of
 from infra.deploy.errors import DeployError
 from infra.deploy.front_door import front_door
+from infra.deploy.function_url import with_function_url
 from infra.deploy.project import project_folder
-from infra.deploy.stages import Stage
+from infra.deploy.stages import FrontDoor, Stage
+from infra.deploy.timeouts import HIDDEN_LONGER_SECONDS
 from infra.stack import TEMPLATE, output_variables
 
 #: The alias of each function's newest version. SnapStart works for versions only, and a rollback changes the alias.
@@ -65,10 +67,14 @@ def package(
         )
         if ran.returncode:
             raise DeployError(f"chalice package: {ran.stderr or ran.stdout}")
-    template = out / "sam.json"
+    path = out / "sam.json"
+    template = json.loads(path.read_text())
+    if stage.front_door is FrontDoor.FUNCTION_URL:
+        template = with_function_url(template, None if is_local else ALIAS)
     if not is_local:
-        template.write_text(json.dumps(_published(json.loads(template.read_text())), indent=1))
-    return template
+        template = _published(template)
+    path.write_text(json.dumps(template, indent=1))
+    return path
 
 
 def read_stack_template() -> dict[str, Any]:
@@ -88,12 +94,16 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template["Parameters"]["LateMs"]["Default"] = stage.late_ms
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
+    template["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = stage.worker_timeout + HIDDEN_LONGER_SECONDS
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
         "Worker": _triggered("worker", stage.maximum_concurrency, variables),
         "Scheduled": _triggered("scheduled", stage.scheduled_concurrency, variables),
         "RestAPI": {"Properties": front_door(stage, cors_origins_of(settings))},
     }
+    template["Resources"]["Worker"]["Properties"]["Timeout"] = stage.worker_timeout
+    if stage.api_concurrency is not None:
+        template["Resources"]["APIHandler"]["Properties"]["ReservedConcurrentExecutions"] = stage.api_concurrency
     if auth_of(settings) is Auth.JWT:
         template["Resources"]["Authorizer"] = {
             "DependsOn": ["AuthorizerLogGroup"],

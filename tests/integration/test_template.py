@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -13,7 +14,7 @@ from samtranslator.translator.transform import transform
 from chalicelib.worker.completion_event import METRICS_NAMESPACE
 from infra.deploy.front_door import GATEWAY_RESPONSES
 from infra.deploy.package import merge_template, package, read_stack_template
-from infra.deploy.stages import Stage, read_config, read_stage
+from infra.deploy.stages import FrontDoor, Stage, read_config, read_stage
 from infra.stack import TEMPLATE
 
 STAGES = ("dev", "prod")
@@ -94,11 +95,12 @@ def test_the_package_has_no_faults(packaged: Path) -> None:
     assert faults(packaged) == []
 
 
-def test_sam_takes_the_package(packaged: Path) -> None:
-    class NoManagedPolicies:
-        def load(self) -> dict[str, str]:
-            return {}
+class NoManagedPolicies:
+    def load(self) -> dict[str, str]:
+        return {}
 
+
+def test_sam_takes_the_package(packaged: Path) -> None:
     translated = transform(with_uploaded_code(json.loads(packaged.read_text())), {}, NoManagedPolicies())
     mappings = list(of_type(translated, "AWS::Lambda::EventSourceMapping"))
     assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]] * 2
@@ -283,3 +285,61 @@ def test_the_package_holds_the_app_without_its_caches(packaged: Path) -> None:
     assert "app.py" in names
     assert "chalicelib/worker/worker.py" in names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith("infra/")]
+
+
+def test_a_longer_deadline_gives_the_worker_and_its_messages_longer(stage: Stage) -> None:
+    merged = merge_template(replace(stage, worker_timeout=900), {})["Resources"]
+    assert merged["Worker"]["Properties"]["Timeout"] == 900
+    assert merged["Queue"]["Properties"]["VisibilityTimeout"] == 930
+    assert merged["LaterQueue"]["Properties"]["VisibilityTimeout"] == 90
+    usual = merge_template(stage, {})["Resources"]["Queue"]["Properties"]["VisibilityTimeout"]
+    assert usual == read_stack_template()["Resources"]["Queue"]["Properties"]["VisibilityTimeout"]
+
+
+def test_the_api_gets_concurrency_of_its_own_if_the_stage_says_so(stage: Stage) -> None:
+    def reserved(of: Stage) -> Any:
+        return merge_template(of, {})["Resources"]["APIHandler"]["Properties"].get("ReservedConcurrentExecutions")
+
+    assert (reserved(stage), reserved(replace(stage, api_concurrency=50))) == (None, 50)
+
+
+@pytest.fixture(scope="module")
+def behind_url(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stage = replace(read_stage("dev"), front_door=FrontDoor.FUNCTION_URL)
+    settings = {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example.com/jwks", "CORS_ORIGINS": "*"}
+    return package(stage, settings, tmp_path_factory.mktemp("url"), with_requirements=False)
+
+
+def test_a_function_url_replaces_the_rest_api(behind_url: Path) -> None:
+    assert faults(behind_url) == []
+    template = json.loads(behind_url.read_text())
+    kinds = {resource["Type"] for resource in template["Resources"].values()}
+    assert not [kind for kind in kinds if "Api" in kind]
+    assert "Authorizer" not in template["Resources"]
+    assert template["Resources"]["APIHandler"]["Properties"]["Handler"] == "app.function_url"
+    assert template["Outputs"]["FunctionUrl"]["Value"] == {"Fn::GetAtt": ["FunctionUrl", "FunctionUrl"]}
+    assert not {"EndpointURL", "RestAPIId"} & set(template["Outputs"])
+
+
+def test_everybody_may_call_the_alias_by_its_url_and_in_no_other_way(behind_url: Path) -> None:
+    template = json.loads(behind_url.read_text())
+    (url,) = of_type(template, "AWS::Lambda::Url")
+    assert url == {"TargetFunctionArn": {"Ref": "APIHandler"}, "AuthType": "NONE", "Qualifier": "live"}
+    assert template["Resources"]["FunctionUrl"]["DependsOn"] == ["APIHandlerAliaslive"]
+    alias = {"FunctionName": {"Ref": "APIHandlerAliaslive"}, "Principal": "*"}
+    call_url, call_function = sorted(of_type(template, "AWS::Lambda::Permission"), key=lambda one: -len(one["Action"]))
+    assert call_url == {**alias, "Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"}
+    assert call_function == {**alias, "Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True}
+
+
+def test_sam_takes_the_package_with_a_function_url(behind_url: Path) -> None:
+    translated = transform(with_uploaded_code(json.loads(behind_url.read_text())), {}, NoManagedPolicies())
+    aliases = {name for name, one in translated["Resources"].items() if one["Type"] == "AWS::Lambda::Alias"}
+    assert aliases == {"APIHandlerAliaslive", "WorkerAliaslive", "ScheduledAliaslive"}
+
+
+def test_package_with_a_function_url_for_localstack_names_no_alias(tmp_path: Path) -> None:
+    stage = replace(read_stage("dev"), front_door=FrontDoor.FUNCTION_URL)
+    path = package(stage, {"AUTH": "none"}, tmp_path, is_local=True, with_requirements=False)
+    assert "Alias" not in path.read_text()
+    assert len(list(of_type(json.loads(path.read_text()), "AWS::Lambda::Permission"))) == 1

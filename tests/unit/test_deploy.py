@@ -17,27 +17,27 @@ ENDPOINT = "http://127.0.0.1:4566"
 
 def test_functions_get_the_settings_that_are_theirs() -> None:
     env = {"LIMITS": "5/second", "AUTH": "none", "LOG_DIR": "logs", "PORT": "8000", "AWS_ENDPOINT_URL": ENDPOINT}
-    assert function_settings(env, "dev") == {"LIMITS": "5/second", "AUTH": "none"}
+    assert function_settings(env, read_stage("dev")) == {"LIMITS": "5/second", "AUTH": "none"}
 
 
 def test_keys_of_the_authentication_go_along() -> None:
     env = {"AUTH": "jwt", "JWT_SECRET": "s" * 64}
-    assert function_settings(env, "prod") == env
+    assert function_settings(env, read_stage("prod")) == env
 
 
 def test_a_wrong_setting_is_named_before_anything_is_deployed() -> None:
     with pytest.raises(DeployError, match="LIMITS"):
-        function_settings({"LIMITS": "many"}, "dev")
+        function_settings({"LIMITS": "many"}, read_stage("dev"))
 
 
 @pytest.mark.parametrize("env", [{}, {"AUTH": "none"}, {"AUTH": ""}, {"ALLOW_NO_AUTH": "false"}])
 def test_prod_refuses_to_be_open_to_all(env: dict[str, str]) -> None:
     with pytest.raises(DeployError, match="ALLOW_NO_AUTH=true"):
-        function_settings(env, "prod")
+        function_settings(env, read_stage("prod"))
 
 
 def test_prod_is_open_to_all_when_told_so() -> None:
-    assert function_settings({"ALLOW_NO_AUTH": "true"}, "prod") == {}
+    assert function_settings({"ALLOW_NO_AUTH": "true"}, read_stage("prod")) == {}
 
 
 def test_a_stage_that_is_not_configured_is_refused_with_those_that_are() -> None:
@@ -55,7 +55,9 @@ def test_the_project_folder_fits_every_account_and_leaves_the_tree_alone() -> No
     table = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/paceline-${Stage}"
     assert policy["Statement"][0]["Resource"] == {"Fn::Sub": table}
     assert config["lambda_architecture"] == "arm64"
-    assert config["stages"]["dev"]["environment_variables"] == {"STAGE": "dev", "TABLE_NAME": "t"}
+    assert config["stages"]["dev"]["environment_variables"] == {"STAGE": "dev"}
+    for function in config["stages"]["dev"]["lambda_functions"].values():
+        assert function["environment_variables"] == {"STAGE": "dev", "TABLE_NAME": "t"}
     assert "log_retention_in_days" not in config["stages"]["dev"]
     assert "boto3==" in requirements
     assert "chalice" not in requirements
@@ -66,8 +68,9 @@ def test_each_stage_names_itself_to_its_functions_and_to_chalice() -> None:
     """The trigger's queue is named after it: a copy of another stage's configuration must not use its queue."""
     for stage in ("dev", "prod"):
         with project_folder(stage, {"STAGE": "another"}, "arm64") as folder:
-            config = json.loads((folder / ".chalice" / "config.json").read_text())
-        assert config["stages"][stage]["environment_variables"]["STAGE"] == stage
+            config = json.loads((folder / ".chalice" / "config.json").read_text())["stages"][stage]
+        named = [config, *config["lambda_functions"].values()]
+        assert {one["environment_variables"]["STAGE"] for one in named} == {stage}
 
 
 def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
