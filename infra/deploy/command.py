@@ -97,8 +97,6 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
         artifacts.delete_earlier()
     url = _url(account, stage, outputs)
     _wait_for_answer(url)
-    if stage.is_guarded and settings.get("JWT_SECRET"):
-        _say("JWT_SECRET can also make tokens: JWT_JWKS_URL or JWT_PUBLIC_KEY leaves that to the issuer")
     _say(f"Deployed stage {stage.name}: {url}")
 
 

@@ -10,7 +10,10 @@ HANDLER = "app.function_url"
 #: Logical id of the URL, and the output that holds it.
 URL = "FunctionUrl"
 #: Of API Gateway, by Chalice's logical ids. No authorizer stands before a URL: the app itself verifies each token.
-_REPLACED = ("RestAPI", "APIHandlerInvokePermission", "Authorizer", "AuthorizerInvokePermission", "AuthorizerRole")
+_REPLACED = (
+    *("RestAPI", "APIHandlerInvokePermission", "AccessLogGroup"),
+    *("Authorizer", "AuthorizerInvokePermission", "AuthorizerRole"),
+)
 _REPLACED_OUTPUTS = ("RestAPIId", "EndpointURL")
 
 
