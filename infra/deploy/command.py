@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,14 +12,14 @@ from tempfile import TemporaryDirectory
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy.account import Account, find_account
+from infra.deploy.address import address, wait_for_answer
 from infra.deploy.artifacts import Artifacts
 from infra.deploy.errors import DeployError, explained
 from infra.deploy.failed import clear_failed, end_protection
-from infra.deploy.function_url import URL as FUNCTION_URL
 from infra.deploy.leftovers import delete_leftovers
 from infra.deploy.package import package
 from infra.deploy.secrets import SecretStore, references, stored_by_deploy
-from infra.deploy.stages import FrontDoor, Stage, function_settings, read_stage, validate
+from infra.deploy.stages import Stage, function_settings, read_stage, validate
 from infra.deploy.timeouts import deadlines, own_tasks, worker_timeout
 from infra.environment import aws_environment, environment
 from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources, stack_state
@@ -31,8 +28,6 @@ from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_
 _CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
 #: Oldest Python of the functions: AWS refuses new functions with older ones, and SnapStart needs it.
 _OLDEST_PYTHON = (3, 12)
-#: Seconds to wait for the first answer of a new API with a cold function.
-_ANSWER_SECONDS = 60
 
 
 def deploy(stage_name: str) -> None:
@@ -95,8 +90,8 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
             progress=_say,
         )
         artifacts.delete_earlier()
-    url = _url(account, stage, outputs)
-    _wait_for_answer(url)
+    url = address(account, stage, outputs)
+    wait_for_answer(url, account.endpoint_url)
     _say(f"Deployed stage {stage.name}: {url}")
 
 
@@ -158,30 +153,3 @@ def _step(what: str, account: Account) -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError, StackError) as error:
         raise explained(what, error, account.endpoint_url) from error
-
-
-def _url(account: Account, stage: Stage, outputs: Mapping[str, str]) -> str:
-    """Returns the URL of the API and its dashboard, whose links need the slash at its end.
-
-    LocalStack has one host name for all REST APIs.
-    """
-    if stage.front_door is FrontDoor.FUNCTION_URL:
-        return outputs[FUNCTION_URL]
-    if account.endpoint_url:
-        path = f"restapis/{outputs['RestAPIId']}/{stage.api_gateway_stage}/_user_request_/"
-        return f"{account.endpoint_url.rstrip('/')}/{path}"
-    return outputs["EndpointURL"]
-
-
-def _wait_for_answer(url: str) -> None:
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}health", timeout=30):  # noqa: S310 - our own URL
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 401:
-                return  # the API answers: with AUTH=jwt, /health needs the admin scope
-            if time.monotonic() > deadline:
-                raise DeployError(f"{url}health does not answer: {error}", "see the API function's log") from error
-        time.sleep(1)

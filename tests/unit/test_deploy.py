@@ -1,16 +1,19 @@
 """The parts of a deployment, before any call."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 
+from infra.deploy.account import Account
+from infra.deploy.address import address, health_check
 from infra.deploy.artifacts import with_code
 from infra.deploy.errors import DeployError, explained
 from infra.deploy.package import event_source_mapping
 from infra.deploy.project import project_folder
-from infra.deploy.stages import ROOT, function_settings, read_stage
+from infra.deploy.stages import ROOT, FrontDoor, function_settings, read_stage
 
 ENDPOINT = "http://127.0.0.1:4566"
 
@@ -119,3 +122,30 @@ def test_stages_differ_in_nothing_but_size() -> None:
 def test_the_compose_file_pins_its_image() -> None:
     text = (Path(ROOT) / "infra" / "docker-compose.yml").read_text()
     assert "image: localstack/localstack:4.14" in text
+
+
+OUTPUTS = {"RestAPIId": "abc", "EndpointURL": "https://abc.execute-api.eu-west-1.amazonaws.com/api/"}
+URL = "https://abc.lambda-url.eu-west-1.on.aws/"
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "front_door", "expected"),
+    [
+        (None, FrontDoor.REST_API, OUTPUTS["EndpointURL"]),
+        (None, FrontDoor.FUNCTION_URL, URL),
+        (ENDPOINT, FrontDoor.REST_API, f"{ENDPOINT}/restapis/abc/api/_user_request_/"),
+    ],
+)
+def test_the_printed_address_is_that_of_the_dashboard_with_its_slash(
+    endpoint_url: str | None, front_door: FrontDoor, expected: str
+) -> None:
+    stage = replace(read_stage("dev"), front_door=front_door)
+    outputs = {"FunctionUrl": URL} if front_door is FrontDoor.FUNCTION_URL else OUTPUTS
+    assert address(Account("123456789012", "eu-west-1", endpoint_url), stage, outputs) == expected
+
+
+def test_a_function_url_of_localstack_is_asked_without_its_name_being_resolved() -> None:
+    request = health_check("http://abc.lambda-url.us-east-1.localhost:4566/", f"{ENDPOINT}/")
+    assert request.full_url == f"{ENDPOINT}/health"
+    assert request.get_header("Host") == "abc.lambda-url.us-east-1.localhost:4566"
+    assert health_check(OUTPUTS["EndpointURL"], None).full_url == f"{OUTPUTS['EndpointURL']}health"
