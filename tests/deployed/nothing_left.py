@@ -18,6 +18,7 @@ LISTINGS = (
     ("lambda", "list_functions", "Functions"),
     ("lambda", "list_event_source_mappings", "EventSourceMappings"),
     ("logs", "describe_log_groups", "logGroups"),
+    ("secretsmanager", "list_secrets", "SecretList"),
     ("sqs", "list_queues", "QueueUrls"),
 )
 
