@@ -17,8 +17,9 @@ Value = TypeVar("Value")
 #: The stage that rejects settings meant for one machine.
 PRODUCTION = "prod"
 DEFAULT_LIMITS = "1/second; 20/minute"
-#: The longest time-out of a Lambda function anywhere.
-MAX_DEADLINE_MS = 1_800_000
+#: SQS hides a received message for at most 12 hours in all, its wait for the start included. A deployment allows less:
+#: a Lambda function's time-out.
+MAX_DEADLINE_MS = 11 * 3_600_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
