@@ -28,8 +28,8 @@ PASSED_ON = (
 )
 #: Functions also get each setting whose name begins with one of these.
 PASSED_ON_PREFIXES = ("AUTH", "JWT_")
-#: The only functions, by their Chalice names, that get the settings whose names begin so. Workers run users' code:
-#: with JWT_SECRET it could make tokens.
+#: The only functions, by their Chalice names, that get the settings whose names begin so. Workers run own tasks, whose
+#: code could make tokens with JWT_SECRET.
 RECIPIENTS = {
     "WEBHOOK_SECRET": ("worker", "scheduled"),
     **dict.fromkeys((*PASSED_ON_PREFIXES, "CORS_ORIGINS", "ALLOW_KILL"), (API, "authorizer")),
