@@ -11,14 +11,22 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from chalice.app import AuthRequest, AuthResponse, Chalice, Request, Response, SQSEvent
+from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Request, Response, SQSEvent
 
 from chalicelib.api import dashboard as dashboard_files
 from chalicelib.api import function_url as function_urls
 from chalicelib.api import origins, problems, requests, responses
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
-from chalicelib.container import authenticates, container, page_origins, queue_name, scheduled_queue_name, use
+from chalicelib.container import (
+    authenticates,
+    container,
+    has_canary,
+    page_origins,
+    queue_name,
+    scheduled_queue_name,
+    use,
+)
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.worker.worker import Deferred, Delivery
@@ -252,6 +260,14 @@ def _ran_scheduled_message(record: dict[str, Any]) -> bool:
     except UnavailableError as error:
         print(json.dumps({"event": "scheduled_message_unavailable", "error": str(error)}), flush=True)
         return False
+
+
+if has_canary():
+
+    @app.schedule("rate(1 minute)", name="canary")
+    def canary(_event: CloudWatchEvent) -> None:
+        """Submits a task and reports the last one's lateness; an error counts in the function's own metric."""
+        container().canary.tick()
 
 
 if authenticates():

@@ -29,6 +29,7 @@ from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
+from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
@@ -173,6 +174,11 @@ class Container:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
     @cached_property
+    def canary(self) -> Canary:
+        uses = (self.tasks, self.control, self.submitter, self.log, self.clock)
+        return Canary(*uses, new_id, self.settings.stage)
+
+    @cached_property
     def overview(self) -> Overview:
         return Overview(self.directory, self.clock, self.settings)
 
@@ -277,6 +283,11 @@ def scheduled_queue_name() -> str:
 def authenticates() -> bool:
     """True if callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
+
+
+def has_canary() -> bool:
+    """True if the stage's configuration asks for a canary. Chalice knows CANARY before it loads the app."""
+    return os.environ.get("CANARY") == "true"
 
 
 def page_origins() -> Origins:

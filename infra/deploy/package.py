@@ -16,6 +16,8 @@ from typing import Any
 from chalice.package import YAMLTemplateSerializer
 
 from chalicelib.settings import Auth, auth_of, cors_origins_of
+from infra.deploy.access_log import access_log
+from infra.deploy.alarms import CONDITIONS, PARAMETERS, alarms
 from infra.deploy.errors import DeployError
 from infra.deploy.front_door import front_door
 from infra.deploy.function_url import with_function_url
@@ -48,7 +50,8 @@ def package(
     is complete except for its dependencies.
     """
     architecture = "x86_64" if is_local else ARCHITECTURE
-    with project_folder(stage.name, settings, architecture) as folder:
+    environment = {**settings, "CANARY": str(stage.canary).lower()}
+    with project_folder(stage.name, environment, architecture) as folder:
         if not with_requirements:
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
@@ -91,10 +94,12 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template = read_stack_template()
     template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
-    template["Parameters"]["LateMs"]["Default"] = stage.late_ms
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = stage.worker_timeout + HIDDEN_LONGER_SECONDS
+    template["Parameters"] |= PARAMETERS
+    template["Conditions"] |= CONDITIONS
+    template["Resources"] |= alarms(stage, template) | access_log(stage)
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
         "Worker": _triggered("worker", stage.maximum_concurrency, variables),
@@ -104,6 +109,11 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template["Resources"]["Worker"]["Properties"]["Timeout"] = stage.worker_timeout
     if stage.api_concurrency is not None:
         template["Resources"]["APIHandler"]["Properties"]["ReservedConcurrentExecutions"] = stage.api_concurrency
+    if stage.canary:
+        template["Resources"]["Canary"] = _function("paceline-${Stage}-canary", ["CanaryLogGroup"], variables)
+        # A tick that comes late, or again, would submit tasks in a burst after an outage.
+        attempts = {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+        template["Resources"]["Canary"]["Properties"]["EventInvokeConfig"] = attempts
     if auth_of(settings) is Auth.JWT:
         template["Resources"]["Authorizer"] = {
             "DependsOn": ["AuthorizerLogGroup"],
@@ -122,7 +132,8 @@ def _published(template: dict[str, Any]) -> dict[str, Any]:
         text = text.replace(f"${{{function}.Arn}}/invocations", f"${{{function}Alias{ALIAS}}}/invocations")
     published: dict[str, Any] = json.loads(text)
     for resource in published["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
+        # The canary stays warm, so it needs no snapshot, which costs some $1 a month.
+        if resource["Type"] == "AWS::Serverless::Function" and resource["Properties"]["Handler"] != "app.canary":
             resource["Properties"] |= PUBLISHED
     # New tasks are accepted only once the workers that know them are called.
     newer = [f"{function}Alias{ALIAS}" for function in ("Worker", "Scheduled")]
@@ -156,4 +167,5 @@ def event_source_mapping(maximum_concurrency: int) -> dict[str, Any]:
     return {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": maximum_concurrency},
+        "MetricsConfig": {"Metrics": ["EventCount"]},
     }

@@ -63,6 +63,10 @@ class Stage:
     maximum_concurrency: int
     #: the same of the function for scheduled tasks and callbacks
     scheduled_concurrency: int
+    #: whether a task submitted each minute watches for a stall in which nothing fails
+    canary: bool
+    #: whether API Gateway logs each request
+    access_log: bool
     #: API Gateway's throttling: requests per second, and burst size
     throttling_rate: int
     throttling_burst: int

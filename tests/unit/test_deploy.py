@@ -80,6 +80,7 @@ def test_the_trigger_reports_failures_so_that_deferred_messages_stay() -> None:
     assert event_source_mapping(20) == {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": 20},
+        "MetricsConfig": {"Metrics": ["EventCount"]},
     }
 
 
@@ -114,7 +115,7 @@ def test_errors_are_one_line_that_says_how_to_mend_it(error: Exception, endpoint
 
 def test_stages_differ_in_nothing_but_size() -> None:
     dev, prod = read_stage("dev"), read_stage("prod")
-    assert dev.functions == prod.functions == ("api_handler", "authorizer", "scheduled", "worker")
+    assert dev.functions == prod.functions == ("api_handler", "authorizer", "canary", "scheduled", "worker")
     assert dev.maximum_concurrency < prod.maximum_concurrency
     assert (dev.function_name("api_handler"), dev.function_name("worker")) == ("paceline-dev", "paceline-dev-worker")
 
