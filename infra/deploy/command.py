@@ -18,6 +18,7 @@ from infra.deploy.errors import DeployError, explained
 from infra.deploy.failed import clear_failed, end_protection
 from infra.deploy.leftovers import delete_leftovers
 from infra.deploy.package import package
+from infra.deploy.readiness import check_readiness
 from infra.deploy.secrets import SecretStore, references, stored_by_deploy
 from infra.deploy.stages import Stage, function_settings, read_stage, validate
 from infra.deploy.timeouts import deadlines, own_tasks, worker_timeout
@@ -78,6 +79,7 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
         _refuse_former_deployment(account, stage)
         secrets = SecretStore(account, stage.full_name)
         validate({**settings, **secrets.values(settings)}, stage)
+        check_readiness(account, stage, settings, env, _say)
         clear_failed(account, stage, stack_state(account.client("cloudformation"), stack_name(stage.name)))
         template = package(stage, secrets.store(settings), Path(folder), is_local=bool(account.endpoint_url))
         artifacts = Artifacts(account, stage)
