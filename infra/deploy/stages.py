@@ -63,10 +63,6 @@ class Stage:
     maximum_concurrency: int
     #: the same of the function for scheduled tasks and callbacks
     scheduled_concurrency: int
-    #: whether a task submitted each minute watches for a stall in which nothing fails
-    canary: bool
-    #: whether API Gateway logs each request
-    access_log: bool
     #: API Gateway's throttling: requests per second, and burst size
     throttling_rate: int
     throttling_burst: int
@@ -77,6 +73,10 @@ class Stage:
     longest_timeout: int = 900
     #: time-out of the worker function in seconds, unless a deadline needs a longer one
     worker_timeout: int = 60
+    #: whether a task submitted each minute watches for a stall in which nothing fails
+    canary: bool = False
+    #: whether API Gateway logs each request
+    access_log: bool = False
 
     @property
     def full_name(self) -> str:

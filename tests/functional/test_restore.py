@@ -67,7 +67,7 @@ class Table:
 
 
 def at_restored_time(deploy: Deploy, user: str) -> tuple[Paceline, Table, list[str]]:
-    """A user's eight tasks, of which one had run when the table was saved, and two since; then the table is restored."""
+    """A user's eight tasks: one had run when the table was saved, two more by the time it is restored."""
     paceline = deploy(LIMITS=LIMITS)
     ids = submit(paceline, user, 7)
     run_one(paceline)

@@ -153,6 +153,40 @@ def test_package_for_localstack_refers_to_nothing_that_sam_adds(stage: Stage, tm
     assert {tuple(function["Architectures"]) for function in functions} == {("x86_64",)}
 
 
+def test_canary_is_invoked_each_minute_and_never_late_or_again(packaged: Path, stage: Stage) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    assert ("Canary" in resources) is stage.canary
+    if not stage.canary:
+        return
+    canary = resources["Canary"]["Properties"]
+    assert canary["Handler"] == "app.canary"
+    [event] = canary["Events"].values()
+    assert event == {"Type": "Schedule", "Properties": {"Schedule": "rate(1 minute)"}}
+    assert canary["EventInvokeConfig"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+    [policy] = resources[canary["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]
+    assert {part["Sid"] for part in policy["PolicyDocument"]["Statement"]} == {"AdmitAndStore", "Send", "Log"}
+
+
+def test_access_log_is_json_and_holds_no_token(packaged: Path, stage: Stage) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    setting = resources["RestAPI"]["Properties"].get("AccessLogSetting")
+    assert bool(setting) is ("AccessLogGroup" in resources) is stage.access_log
+    if not stage.access_log:
+        return
+    assert setting["DestinationArn"] == {"Fn::GetAtt": ["AccessLogGroup", "Arn"]}
+    assert resources["AccessLogGroup"]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    fields = json.loads(setting["Format"])
+    assert {"$context.requestId", "$context.status", "$context.path"} < set(fields.values())
+    assert all(value.startswith("$context.") for value in fields.values())
+    for part in ("header", "authorization", "querystring", "body", "claims", "token"):
+        assert part not in setting["Format"].lower()
+
+
+def test_each_stages_api_has_its_own_name_which_its_metrics_go_by(packaged: Path, stage: Stage) -> None:
+    api = json.loads(packaged.read_text())["Resources"]["RestAPI"]["Properties"]
+    assert api["Name"] == api["DefinitionBody"]["info"]["title"] == f"paceline-{stage.name}"
+
+
 def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
     """As `aws cloudformation package` leaves it."""
     for function in of_type(template, "AWS::Serverless::Function"):
