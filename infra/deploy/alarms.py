@@ -155,8 +155,8 @@ def _stalled(queue: str, function: str) -> Alarm:
         "empty": _of_queue(queue, "NumberOfEmptyReceives", "Sum"),
         "invoked": _of_function(function, "Invocations"),
     }
-    fails = "(FILL(received, 0) > 0 OR FILL(empty, 0) == 0)"
-    expression = f"IF(visible > 0 AND FILL(invoked, 0) == 0 AND {fails}, 1, 0)"
+    fails = "((FILL(received, 0) > 0) OR (FILL(empty, 0) == 0))"
+    expression = f"IF((visible > 0) AND (FILL(invoked, 0) == 0) AND {fails}, 1, 0)"
     text = f"Messages wait, and the {function} function is not invoked: its trigger is disabled or fails."
     return Alarm(f"{function}-stalled", text, metrics, expression=expression, period=60, periods=5)
 

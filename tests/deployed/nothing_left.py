@@ -14,6 +14,7 @@ LISTINGS = (
     ("cloudwatch", "describe_alarms", "MetricAlarms"),
     ("cloudwatch", "list_dashboards", "DashboardEntries"),
     ("dynamodb", "list_tables", "TableNames"),
+    ("events", "list_rules", "Rules"),
     ("iam", "list_roles", "Roles"),
     ("lambda", "list_functions", "Functions"),
     ("lambda", "list_event_source_mappings", "EventSourceMappings"),
