@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.deploy.account import Account
 from infra.deploy.errors import DeployError
-from infra.deploy.stages import Stage
+from infra.deploy.stages import FrontDoor, Stage
 
 #: Each field with the variable that API Gateway fills in; a missing one is `-`. Headers, query string and body are left
 #: out, since they hold tokens and payloads; and values with quotation marks, since API Gateway does not escape them.
@@ -52,5 +52,6 @@ def access_log_setting(stage: Stage) -> dict[str, Any]:
 
 def require_log_role(account: Account, stage: Stage) -> None:
     """DeployError if API Gateway has no role with which to write logs; CloudFormation would fail in the middle."""
-    if stage.access_log and not account.client("apigateway").get_account().get("cloudwatchRoleArn"):
+    is_logged = stage.access_log and stage.front_door is FrontDoor.REST_API
+    if is_logged and not account.client("apigateway").get_account().get("cloudwatchRoleArn"):
         raise DeployError(f"API Gateway has no role to write the access log of stage {stage.name}", _ROLE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from chalicelib.canary import CANARY_METRIC
 from chalicelib.worker.completion_event import METRICS_NAMESPACE
-from infra.deploy.stages import Stage
+from infra.deploy.stages import FrontDoor, Stage
 
 #: Messages in flight at which the alarm is raised: 80 % of those that SQS allows, beyond which starts come late.
 IN_FLIGHT = 96_000
@@ -181,6 +181,8 @@ def _functions() -> Iterator[Alarm]:
 def _api(stage: Stage) -> Iterator[Alarm]:
     """Also answers that API Gateway gives in place of the function, such as for a failed authorizer."""
     failed = Metric("AWS/ApiGateway", "5XXError", {"ApiName": stage.full_name, "Stage": stage.api_gateway_stage})
+    if stage.front_door is FrontDoor.FUNCTION_URL:
+        failed = _of_function("api", "Url5xxCount")
     yield Alarm("api-5xx", f"{API_FAILURES} requests were answered with a status of 500 or more.", failed, API_FAILURES)
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from infra.deploy.access_log import require_log_role
 from infra.deploy.account import Account
 from infra.deploy.errors import DeployError
-from infra.deploy.stages import Stage
+from infra.deploy.stages import FrontDoor, Stage
 
 #: Concurrent executions that stay for the API, beside those of the triggers.
 _FOR_THE_API = 100
@@ -59,7 +59,9 @@ def _of_stage(stage: Stage, env: Mapping[str, str]) -> Iterator[str]:
         yield "ALARM_TOPIC_ARN is not set: alarms notify nobody"
     if not stage.canary:
         yield "canary is false: no canary watches for a stall in which nothing fails"
-    if not stage.access_log:
+    if stage.front_door is FrontDoor.FUNCTION_URL:
+        yield "front_door is function_url: it has no access log, no firewall and no throttling"
+    elif not stage.access_log:
         yield "access_log is false: API Gateway does not log requests"
 
 

@@ -1,6 +1,7 @@
 """The alarms: the metrics that they look at, the stalls that they notice, and their page of the docs."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from chalicelib.canary import CANARY_METRIC
 from chalicelib.worker.completion_event import METRICS_NAMESPACE
 from infra.deploy.alarms import CANARY_LATE_MS, IN_FLIGHT, alarms
 from infra.deploy.package import read_stack_template
-from infra.deploy.stages import ROOT, read_stage
+from infra.deploy.stages import ROOT, FrontDoor, read_stage
 
 #: Messages in flight that SQS allows, for a FIFO queue and for a standard queue.
 SQS_IN_FLIGHT = 120_000
@@ -130,6 +131,12 @@ def queues(resources: dict[str, Any]) -> list[dict[str, Any]]:
 def test_api_alarm_looks_at_this_stages_api(prod: dict[str, Any]) -> None:
     """Chalice names the API of each stage `paceline`."""
     assert dimensions(prod["api-5xx"]) == {"ApiName": "paceline-prod", "Stage": "api"}
+    behind_url = replace(read_stage("prod"), front_door=FrontDoor.FUNCTION_URL)
+    alarm = alarms(behind_url, read_stack_template())["Api5xxAlarm"]["Properties"]
+    assert (alarm["MetricName"], dimensions(alarm)) == (
+        "Url5xxCount",
+        {"FunctionName": {"Fn::Sub": "paceline-${Stage}"}},
+    )
 
 
 def test_every_alarm_notifies_the_topic_and_names_the_page(prod: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from infra.deploy.account import Account
 from infra.deploy.errors import DeployError
 from infra.deploy.readiness import check_readiness
-from infra.deploy.stages import Stage, read_stage
+from infra.deploy.stages import FrontDoor, Stage, read_stage
 
 READY = {
     "AUTH": "jwt",
@@ -118,6 +118,11 @@ def test_receiver_of_no_calls_needs_no_signatures() -> None:
 def test_stage_that_is_not_watched_is_named() -> None:
     said = warnings(env={}, stage=replace(PROD, canary=False, access_log=False))
     assert [line.split()[1] for line in said] == ["ALARM_TOPIC_ARN", "canary", "access_log"]
+
+
+def test_function_url_is_named_and_needs_no_role_for_an_access_log() -> None:
+    [warning] = warnings(stage=replace(PROD, front_door=FrontDoor.FUNCTION_URL), account=FakeAccount(role=""))
+    assert warning.startswith("warning: front_door is function_url")
 
 
 @pytest.mark.parametrize(("concurrency", "count"), [(10, 1), (649, 1), (650, 0), (1000, 0)])
