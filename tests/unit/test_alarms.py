@@ -17,9 +17,17 @@ SQS_IN_FLIGHT = 120_000
 SQS_QUEUES = {"worker": "Queue", "scheduled": "LaterQueue"}
 
 
+def stack() -> dict[str, Any]:
+    """The template, with a dead-letter queue for each queue."""
+    template = read_stack_template()
+    policy = {"deadLetterTargetArn": {"Fn::GetAtt": ["LaterDeadLetterQueue", "Arn"]}}
+    template["Resources"]["LaterQueue"]["Properties"].setdefault("RedrivePolicy", policy)
+    return template
+
+
 def of_stage(stage: str) -> dict[str, dict[str, Any]]:
     """The alarms' properties by name."""
-    found = alarms(read_stage(stage), read_stack_template()).values()
+    found = alarms(read_stage(stage), stack()).values()
     return {one["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("paceline-${Stage}-"): one for one in found}
 
 
@@ -116,16 +124,11 @@ def test_throttles_of_the_table_and_of_each_index_are_added(prod: dict[str, Any]
 
 
 def test_every_dead_letter_queue_has_an_alarm(prod: dict[str, Any]) -> None:
-    resources = read_stack_template()["Resources"]
-    dead = {one["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0] for one in queues(resources)}
-    watched = [
-        dimensions(alarm)["QueueName"]["Fn::GetAtt"][0] for name, alarm in prod.items() if name.endswith("dead-letters")
-    ]
-    assert set(watched) == dead
-
-
-def queues(resources: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in resources.values() if "RedrivePolicy" in one["Properties"]]
+    watched = {name: dimensions(alarm)["QueueName"] for name, alarm in prod.items() if name.endswith("dead-letters")}
+    assert watched == {
+        "dead-letters": {"Fn::GetAtt": ["DeadLetterQueue", "QueueName"]},
+        "scheduled-dead-letters": {"Fn::GetAtt": ["LaterDeadLetterQueue", "QueueName"]},
+    }
 
 
 def test_api_alarm_looks_at_this_stages_api(prod: dict[str, Any]) -> None:
