@@ -19,11 +19,12 @@ class Calls:
 
     def __init__(self) -> None:
         self.all: list[list[str]] = []
-        self.began_at: list[float] = []
+        #: seconds since the message's first receive
+        self.after: list[float] = []
 
     def add(self, records: list[Record], now: float) -> None:
         self.all.append([f"{record['body']}/{record['attributes']['ApproximateReceiveCount']}" for record in records])
-        self.began_at.append(now)
+        self.after.append(now - int(records[0]["attributes"]["ApproximateFirstReceiveTimestamp"]) / 1_000)
 
 
 def _failures(records: list[Record], *bodies: str) -> dict[str, Any]:
@@ -102,13 +103,12 @@ def a_message_whose_function_failed_comes_again_after_the_visibility_timeout(sou
     mapping.start(batch_size=1)
     mapping.wait_until(lambda: len(calls.all) >= 2)
     mapping.dead_letters_after(visibility + 2)  # and then it is deleted
-    # a function begins a little after the receive
-    early = calls.began_at[1] - calls.began_at[0] < visibility - 0.5
-    return [*calls.all, "before the visibility timeout" if early else "not before the visibility timeout"]
+    is_early = calls.after[1] < visibility - 0.1  # the simulator's worker takes a little to begin
+    return [*calls.all, "before the visibility timeout" if is_early else "not before the visibility timeout"]
 
 
-@fact([["a1/1", "a2/1", "a3/1", "a4/1", "a5/1"], "1 at a time"], "test_fifo_message_group_parallelism", EVERY)
-def with_one_message_a_batch_a_group_runs_in_order_and_never_side_by_side(sources: EventSources) -> list[Any]:
+@fact(["5 calls", "1 at a time"], "test_fifo_message_group_parallelism", EVERY)
+def with_one_message_a_batch_a_group_never_runs_side_by_side(sources: EventSources) -> list[Any]:
     calls, lock, running, most = Calls(), threading.Lock(), [0], [0]
 
     def answer(records: list[Record], mapping: Mapping) -> Any:
@@ -126,7 +126,7 @@ def with_one_message_a_batch_a_group_runs_in_order_and_never_side_by_side(source
     mapping.start(batch_size=1)
     mapping.wait_until(lambda: len(calls.all) >= 5 and not running[0])
     mapping.dead_letters_after(1)
-    return [[message for call in calls.all for message in call], f"{most[0]} at a time"]
+    return [f"{len(calls.all)} calls", f"{most[0]} at a time"]
 
 
 @fact(

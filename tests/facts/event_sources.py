@@ -36,7 +36,7 @@ class Mapping(ABC):
 
     @abstractmethod
     def now(self) -> float:
-        """Seconds."""
+        """Epoch seconds."""
 
     @abstractmethod
     def sleep(self, seconds: float) -> None:
@@ -96,7 +96,7 @@ class LambdaMapping(Mapping):
         self._functions.remove_later(lambda: client.delete_event_source_mapping(UUID=mapping["UUID"]))
 
     def now(self) -> float:
-        return time.monotonic()
+        return time.time()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -123,13 +123,17 @@ class LambdaSources:
 class _Function:
     """Stands in for the code of a simulated worker machine."""
 
-    def __init__(self, mapping: "SimulatedMapping", answer: Answer, receives: Callable[[str], int]) -> None:
+    def __init__(self, mapping: "SimulatedMapping", answer: Answer) -> None:
         self._mapping = mapping
         self._answer = answer
-        self._receives = receives
+        self._first_received_at: dict[str, str] = {}
 
     def handle(self, delivery: Delivery | ScheduledDelivery) -> Any:
-        attributes = {"ApproximateReceiveCount": str(self._receives(delivery.receipt))}
+        now = str(round(self._mapping.now() * 1_000))
+        attributes = {
+            "ApproximateReceiveCount": delivery.receipt.rpartition("#")[2],
+            "ApproximateFirstReceiveTimestamp": self._first_received_at.setdefault(delivery.message_id, now),
+        }
         record = {"messageId": delivery.message_id, "body": json.loads(delivery.body)["body"], "attributes": attributes}
         try:
             self._answer([record], self._mapping)
@@ -147,8 +151,8 @@ class SimulatedMapping(Mapping):
         world.queue = MemoryTaskQueue(lambda: world.timeline.now, visibility * 1_000)
         world.scheduled_queue = MemoryScheduledQueue(lambda: world.timeline.now, visibility * 1_000)
         world.source, world.scheduled_source = Source(world), ScheduledSource(world)
+        function: Any = _Function(self, answer)
         for worker in world.workers:
-            function: Any = _Function(self, answer, lambda receipt: int(receipt.rpartition("#")[2]))
             worker._worker = worker._scheduled_messages = function
             worker._done._port = world.scheduled_queue
 

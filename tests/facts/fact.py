@@ -40,11 +40,12 @@ class Facts:
         self.all: list[Fact] = []
 
     def __call__(self, recorded: Any, by: str, ports: tuple[str, ...] | None = None) -> Callable[[Observe], Observe]:
-        """Registers a scenario named after its function. by: LocalStack's test, in the area's file."""
+        """Registers a scenario named after its function. by: LocalStack's test, in the area's file unless it names one."""
 
         def register(observe: Observe) -> Observe:
             name = observe.__name__.replace("_", " ")
-            self.all.append(Fact(self.area, name, recorded, f"{self._source}::{by}", observe, ports or self._ports))
+            source = by if ".py::" in by else f"{self._source}::{by}"
+            self.all.append(Fact(self.area, name, recorded, source, observe, ports or self._ports))
             return observe
 
         return register

@@ -131,4 +131,12 @@ def a_header_given_in_both_forms_has_all_its_values(gateway: Gateway) -> str:
 
 @fact("application/json", "test_aws_proxy_response_payload_format_validation")
 def the_content_type_of_an_answer_without_one(gateway: Gateway) -> str:
-    return gateway.header({"statusCode": 200}, "Content-Type")
+    return gateway.header({"statusCode": 200, "headers": None}, "Content-Type")
+
+
+@fact(
+    ["403", '{"message": "Missing Authentication Token"}'],
+    "apigateway/test_apigateway_common.py::TestApigatewayRouting::test_routing_not_found",
+)
+def a_method_that_a_path_does_not_have(gateway: Gateway) -> list[str]:
+    return gateway.post_to_get_only()

@@ -20,13 +20,13 @@ def messages_in_flight_hide_the_rest_of_their_group(queues: Queues) -> list[list
     return [queue.receive(2), queue.receive()]
 
 
-@fact(["c1", "a1", "a2", "a3", "b1"], "test_fifo_receive_message_visibility_timeout_shared_in_group")
+@fact(["c1", "a1", "a2", "a3", "a4", "b1"], "test_fifo_receive_message_visibility_timeout_shared_in_group")
 def groups_whose_visibility_timeout_passed_come_back_in_order_behind_those_that_waited(queues: Queues) -> list[str]:
-    queue = queues.fifo(visibility=1)
-    queue.send_all("a1", "a2", "a3", "b1", "c1")
+    queue = queues.fifo(visibility=2)
+    queue.send_all("a1", "a2", "a3", "a4", "b1", "c1")
     queue.receive(2)
     queue.receive(1)
-    queue.wait(2)
+    queue.wait(3)
     return queue.receive(hidden_seconds=0)
 
 
@@ -50,10 +50,10 @@ def a_message_sent_behind_one_in_flight_comes_after_its_delete(queues: Queues) -
 
 @fact([["a1", "a2", "a3"], ["a1", "a2", "a3"]], "test_fifo_messages_in_order_after_timeout")
 def a_group_comes_in_the_same_order_after_its_visibility_timeout(queues: Queues) -> list[list[str]]:
-    queue = queues.fifo(visibility=1)
+    queue = queues.fifo(visibility=2)
     queue.send_all("a1", "a2", "a3")
     first = queue.receive()
-    queue.wait(2)
+    queue.wait(3)
     return [first, queue.receive()]
 
 
@@ -92,11 +92,11 @@ def while_its_last_message_stays_hidden_a_group_gives_those_before(queues: Queue
 
 
 def _after_hiding_longer(body: str, queues: Queues) -> list[str]:
-    queue = queues.fifo(visibility=1)
+    queue = queues.fifo(visibility=2)
     queue.send_all("a1", "a2", "a3")
     queue.receive()
-    queue.hide(body, 8)
-    queue.wait(2.5)
+    queue.hide(body, 20)
+    queue.wait(3)
     return queue.receive()
 
 
@@ -118,15 +118,16 @@ def a_group_stays_hidden_until_all_of_it_in_flight_is_deleted(queues: Queues) ->
     return queue.receive()
 
 
-@fact([["a1"], ["a1"], [], ["a1"], ["a2"]], "test_dead_letter_queue_with_fifo_and_content_based_deduplication")
+@fact([["a1"], ["a2"]], "test_dead_letter_queue_with_fifo_and_content_based_deduplication")
 def a_message_received_too_often_is_a_dead_letter_at_the_next_receive_and_its_group_goes_on(
     queues: Queues,
 ) -> list[list[str]]:
     queue = queues.fifo(visibility=60, max_receives=2)
     queue.send_all("a1")
-    received = [queue.receive(hidden_seconds=0) for _ in range(2)]
+    queue.receive(hidden_seconds=0)
+    queue.receive(hidden_seconds=0)
     queue.wait(1.2)  # for the embedded MiniStack, which looks once a second
-    received.append(queue.receive(hidden_seconds=0))
+    queue.receive(hidden_seconds=0)
     dead = queue.dead_letters()
     queue.send_all("a2")
-    return [*received, dead, queue.receive()]
+    return [dead, queue.receive()]
