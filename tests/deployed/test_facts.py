@@ -13,7 +13,8 @@ from tests.facts.playing import Outcome
 from tests.facts.ports import FACTS
 
 pytestmark = pytest.mark.skipif(
-    not os.environ.get("AWS_ENDPOINT_URL"), reason="AWS_ENDPOINT_URL names no LocalStack to make queues and functions in"
+    not os.environ.get("AWS_ENDPOINT_URL"),
+    reason="AWS_ENDPOINT_URL names no LocalStack to make queues and functions in",
 )
 
 

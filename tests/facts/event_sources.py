@@ -22,7 +22,7 @@ Record = dict[str, Any]
 Answer = Callable[[list[Record], "Mapping"], Any]
 
 #: Seconds.
-PATIENCE = 60
+PATIENCE = 25
 
 
 class Mapping(ABC):
@@ -39,11 +39,12 @@ class Mapping(ABC):
         """Epoch seconds."""
 
     @abstractmethod
-    def sleep(self, seconds: float) -> None:
+    def run_for(self, seconds: float) -> None:
         """Lets the running function take that long."""
 
     @abstractmethod
-    def _go_on(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float) -> None:
+        """Lets the scenario wait."""
 
     @abstractmethod
     def _dead_letters(self) -> list[str]: ...
@@ -51,22 +52,18 @@ class Mapping(ABC):
     def wait_until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
         give_up_at = self.now() + seconds
         while not condition() and self.now() < give_up_at:
-            self._go_on(0.2)
+            self.sleep(0.2)
         return condition()
 
-    def wait_for_dead_letters(self, count: int) -> list[str]:
+    def wait_for_dead_letters(self, count: int, seconds: float = PATIENCE) -> list[str]:
         found: list[str] = []
 
         def enough() -> bool:
             found.extend(self._dead_letters())
             return len(found) >= count
 
-        self.wait_until(enough)
+        self.wait_until(enough, seconds)
         return found
-
-    def dead_letters_after(self, seconds: float) -> list[str]:
-        self._go_on(seconds)
-        return self._dead_letters()
 
 
 class EventSources(Protocol):
@@ -98,10 +95,10 @@ class LambdaMapping(Mapping):
     def now(self) -> float:
         return time.time()
 
-    def sleep(self, seconds: float) -> None:
+    def run_for(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def _go_on(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # an emulator's clock is the real one
 
     def _dead_letters(self) -> list[str]:
@@ -171,12 +168,12 @@ class SimulatedMapping(Mapping):
     def now(self) -> float:
         return self._world.timeline.now / 1_000
 
-    def sleep(self, seconds: float) -> None:
+    def run_for(self, seconds: float) -> None:
         process = self._world.timeline.current
         assert process is not None
         process.wait(round(seconds * 1_000))
 
-    def _go_on(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         timeline = self._world.timeline
         until = timeline.now + round(seconds * 1_000)
         while timeline.run_next(until):

@@ -40,7 +40,7 @@ class Facts:
         self.all: list[Fact] = []
 
     def __call__(self, recorded: Any, by: str, ports: tuple[str, ...] | None = None) -> Callable[[Observe], Observe]:
-        """Registers a scenario named after its function. by: LocalStack's test, in the area's file unless it names one."""
+        """Registers a scenario named after its function. by: LocalStack's test, of the area's file or of the one named."""
 
         def register(observe: Observe) -> Observe:
             name = observe.__name__.replace("_", " ")

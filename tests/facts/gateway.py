@@ -135,7 +135,7 @@ def the_content_type_of_an_answer_without_one(gateway: Gateway) -> str:
 
 
 @fact(
-    ["403", '{"message": "Missing Authentication Token"}'],
+    ["403", "Missing Authentication Token"],
     "apigateway/test_apigateway_common.py::TestApigatewayRouting::test_routing_not_found",
 )
 def a_method_that_a_path_does_not_have(gateway: Gateway) -> list[str]:

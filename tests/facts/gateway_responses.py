@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import uuid4
 
-from tests.facts.fact import EMULATORS, Facts
+from tests.facts.fact import Facts
 
-fact = Facts("API Gateway's own responses", "apigateway/test_apigateway_api.py", EMULATORS)
+fact = Facts("API Gateway's own responses", "apigateway/test_apigateway_api.py", ("ministack", "localstack"))
 
 TEMPLATE = '{"message":$context.error.messageString}'
 

@@ -35,7 +35,7 @@ class Gateway(ABC):
 
     @abstractmethod
     def post_to_get_only(self) -> list[str]:
-        """Status and body of a POST to a path that has a GET alone."""
+        """Status and message of a POST to a path that has a GET alone."""
 
     @abstractmethod
     def _answered(self, answer: Any) -> tuple[int, str, Any]: ...
@@ -76,8 +76,10 @@ class EmulatedGateway(Gateway):
         return {"statusCode": 200, "body": json.dumps(event)} if self._next is None else self._next
 
     def post_to_get_only(self) -> list[str]:
-        status, body, _ = self._request("/get-only", {}, "POST")
-        return [str(status), _normalised(body)]
+        with self._lock:
+            self._next = None
+            status, body, _ = self._request("/get-only", {}, "POST")
+        return [str(status), json.loads(body).get("message", "no message")]
 
     def _request(self, path: str, headers: dict[str, str], method: str = "GET") -> tuple[int, str, Any]:
         request = urllib.request.Request(self._url + path, method=method)
@@ -96,7 +98,9 @@ class EmulatedGateway(Gateway):
         api = client.create_rest_api(name=f"fact-{uuid4().hex[:12]}")["id"]
         self._functions.remove_later(lambda: client.delete_rest_api(restApiId=api))
         root = client.get_resources(restApiId=api)["items"][0]["id"]
-        uri = f"arn:aws:apigateway:{client.meta.region_name}:lambda:path/2015-03-31/functions/{function_arn}/invocations"
+        uri = (
+            f"arn:aws:apigateway:{client.meta.region_name}:lambda:path/2015-03-31/functions/{function_arn}/invocations"
+        )
         for path, http_method in (("{proxy+}", "ANY"), ("get-only", "GET")):
             resource = client.create_resource(restApiId=api, parentId=root, pathPart=path)["id"]
             method = {"restApiId": api, "resourceId": resource, "httpMethod": http_method}

@@ -30,6 +30,11 @@ FACTS: tuple[Fact, ...] = tuple(fact for area in AREAS for fact in area.all)
 SQS = {area.area for area in AREAS[:3]}
 
 
+def takes_functions(fact: Fact) -> bool:
+    """Whether the scenario needs Lambda or API Gateway."""
+    return fact.area not in (*SQS, dynamodb.fact.area)
+
+
 def own_adapter(fact: Fact) -> Any:
     if fact.area in SQS:
         return MemoryQueues()
