@@ -40,7 +40,7 @@ class Facts:
         self.all: list[Fact] = []
 
     def __call__(self, recorded: Any, by: str, ports: tuple[str, ...] | None = None) -> Callable[[Observe], Observe]:
-        """Registers a scenario named after its function. by: LocalStack's test, of the area's file or of the one named."""
+        """Registers a scenario named after its function. by: LocalStack's test, after its file if not the area's."""
 
         def register(observe: Observe) -> Observe:
             name = observe.__name__.replace("_", " ")
@@ -79,4 +79,4 @@ def as_text(outcome: Any) -> str:
     if isinstance(outcome, list | tuple):
         nested = any(isinstance(entry, list | tuple) for entry in outcome)
         return (", then " if nested else " ").join(map(as_text, outcome)) or "nothing"
-    return str(outcome) or "accepted"
+    return str(outcome) or "no error"

@@ -27,7 +27,7 @@ class Gateway(ABC):
     def status_and_body(self, answer: Any) -> list[str]:
         """As a client gets them, of what the function answers."""
         status, body, _ = self._answered(answer)
-        return [str(status), _normalised(body)]
+        return [str(status), _normalised(body) or "no body"]
 
     def header(self, answer: Any, name: str) -> str:
         _, _, headers = self._answered(answer)
