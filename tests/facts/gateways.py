@@ -49,7 +49,7 @@ def _normalised(body: str) -> str:
 
 
 class EmulatedGateway(Gateway):
-    """A REST API of its own with a stage."""
+    """Two REST APIs with one function: one takes every path and method, the other one GET /get-only."""
 
     def __init__(self, functions: Functions) -> None:
         self._functions = functions
@@ -58,19 +58,19 @@ class EmulatedGateway(Gateway):
         #: facts are played side by side, and the next answer is one for the function
         self._lock = threading.Lock()
         _, arn = functions.deploy(self._answer)
-        self._url = self._deploy(arn)
+        self._proxy, self._get_only = self._deploy(arn, "{proxy+}", "ANY"), self._deploy(arn, "get-only", "GET")
 
     def event(self, path: str, headers: dict[str, str] | None = None) -> Event:
         with self._lock:
             self._next = None
-            status, body, _ = self._request(path, headers or {})
+            status, body, _ = self._request(self._proxy + path, headers or {})
         assert status == 200, body
         return dict(json.loads(body))
 
     def _answered(self, answer: Any) -> tuple[int, str, Any]:
         with self._lock:
             self._next = answer
-            return self._request("/test", {})
+            return self._request(self._proxy + "/test", {})
 
     def _answer(self, event: Event) -> Any:
         return {"statusCode": 200, "body": json.dumps(event)} if self._next is None else self._next
@@ -78,11 +78,11 @@ class EmulatedGateway(Gateway):
     def post_to_get_only(self) -> list[str]:
         with self._lock:
             self._next = None
-            status, body, _ = self._request("/get-only", {}, "POST")
+            status, body, _ = self._request(self._get_only + "/get-only", {}, "POST")
         return [str(status), json.loads(body).get("message", "no message")]
 
-    def _request(self, path: str, headers: dict[str, str], method: str = "GET") -> tuple[int, str, Any]:
-        request = urllib.request.Request(self._url + path, method=method)
+    def _request(self, url: str, headers: dict[str, str], method: str = "GET") -> tuple[int, str, Any]:
+        request = urllib.request.Request(url, method=method)
         request.headers = headers  # add_header changes the case of their names
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
@@ -93,19 +93,19 @@ class EmulatedGateway(Gateway):
         except RemoteDisconnected:
             return 0, "no answer", {}
 
-    def _deploy(self, function_arn: str) -> str:
+    def _deploy(self, function_arn: str, path: str, http_method: str) -> str:
+        """The URL of a new API's stage."""
         client = self._client
         api = client.create_rest_api(name=f"fact-{uuid4().hex[:12]}")["id"]
         self._functions.remove_later(lambda: client.delete_rest_api(restApiId=api))
         root = client.get_resources(restApiId=api)["items"][0]["id"]
+        resource = client.create_resource(restApiId=api, parentId=root, pathPart=path)["id"]
+        method = {"restApiId": api, "resourceId": resource, "httpMethod": http_method}
+        client.put_method(**method, authorizationType="NONE")
         uri = (
             f"arn:aws:apigateway:{client.meta.region_name}:lambda:path/2015-03-31/functions/{function_arn}/invocations"
         )
-        for path, http_method in (("{proxy+}", "ANY"), ("get-only", "GET")):
-            resource = client.create_resource(restApiId=api, parentId=root, pathPart=path)["id"]
-            method = {"restApiId": api, "resourceId": resource, "httpMethod": http_method}
-            client.put_method(**method, authorizationType="NONE")
-            client.put_integration(**method, type="AWS_PROXY", integrationHttpMethod="POST", uri=uri)
+        client.put_integration(**method, type="AWS_PROXY", integrationHttpMethod="POST", uri=uri)
         client.create_deployment(restApiId=api, stageName="stage")
         return f"{client.meta.endpoint_url}/restapis/{api}/stage/_user_request_"
 
