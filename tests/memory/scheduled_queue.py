@@ -57,9 +57,10 @@ class MemoryScheduledQueue:
             return message.body, message.receipt, message.message_id
 
     def defer(self, receipt: str, seconds: int) -> None:
+        """Hides or shows the message, by the receipt of any of its receives: AWS was seen to take earlier ones."""
         with self._lock:
             for message in self._messages:
-                if message.receipt == receipt:
+                if message.message_id == receipt.partition("#")[0]:
                     message.visible_at = self._now_ms() + seconds * 1000
 
     def delete(self, receipt: str) -> None:

@@ -264,7 +264,7 @@ class NoGroups(MemoryTaskQueue):
         for group in self._groups.values():
             for message in group.messages:
                 if message.visible_at <= now_ms:
-                    return [self._take(message, now_ms)]
+                    return [self._take(message, now_ms, now_ms + self._visibility_ms)]
         return []
 
 
