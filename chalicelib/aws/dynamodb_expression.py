@@ -16,8 +16,9 @@ LISTED = "listed"
 LISTED_LANE = {"S": "lane"}
 #: Task ids are hexadecimal and sort before this; the items that are no tasks sort after it.
 AFTER_TASK_IDS = "g"
-#: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
-TRIM_SLACK = 20
+#: Entries by which a list of starts may outgrow the need before it is trimmed: a trim costs a failed write, and with 14
+#: entries in each list the lane of the default limits stays below 1 KB, so each of its writes takes one unit.
+TRIM_SLACK = 14
 
 Item = dict[str, Any]
 

@@ -18,7 +18,7 @@ from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
-TRIM_SLACK = 20
+TRIM_SLACK = 14
 #: Tasks older than the lane's backlog among which a missing predecessor is searched.
 OLDER_SEARCHED = 300
 
@@ -87,7 +87,7 @@ class MemoryLaneStore:
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
             lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
-            return replace(lane, started_seq=after.started_seq, running=after.running)
+            return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
 
         return own_claim(self._write(after.user_id, fits, taken), start)
 
@@ -128,6 +128,7 @@ class MemoryLaneStore:
                 starts=after.starts,
                 retries=after.retries,
                 running=after.running,
+                head_receipt="",
                 took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
