@@ -31,8 +31,8 @@ class Losing(Workshop):
             raise ValueError("not this time")
         return done
 
-    def submit_obeying(self, number: int, *words: str) -> None:
-        self.submit(payload={"n": number, "words": words}, name="obey")
+    def submit_obeying(self, number: int, *words: str, text: str = "") -> None:
+        self.submit(payload={"n": number, "words": words, "text": text}, name="obey")
 
     def lose_messages(self) -> None:
         self.queue._groups.clear()
@@ -76,6 +76,45 @@ def test_a_task_whose_message_was_lost_between_two_attempts_runs_before_the_next
     shop.run()
     attempts = 2 if word == "fail" else 1
     assert shop.ends() == [(1, "task_completed", attempts), (2, "task_completed", 1)]
+
+
+LARGE = "x" * 5_000
+
+
+def test_tasks_that_run_from_their_records_get_payloads_that_lists_leave_out():
+    shop = Losing()
+    for number in range(3):
+        shop.submit_obeying(number, text=LARGE)
+    shop.lose_messages()
+    shop.submit_obeying(3, text=LARGE)
+    shop.run()
+    assert shop.ends() == [(seq, "task_completed", 1) for seq in (1, 2, 3, 4)]
+    assert [payload["text"] for _, payload in shop.ran] == [LARGE] * 4
+
+
+def test_a_resume_sends_the_last_waiting_task_although_lists_leave_out_its_payload():
+    shop = Losing()
+    shop.control.pause("ann", None)
+    for number in range(3):
+        shop.submit_obeying(number, text=LARGE)
+    shop.control.cancel("ann", task_id_of(3))
+    shop.lose_messages()
+    shop.clock.sleep_until(NOW + 10 * MINUTE_MS)
+    shop.control.resume("ann")
+    shop.run()
+    assert [payload["text"] for _, payload in shop.ran] == [LARGE] * 2
+
+
+def test_a_task_whose_payload_is_gone_fails_and_says_so():
+    shop = Losing()
+    shop.submit_obeying(1, text=LARGE)
+    shop.tasks.lose_payload("ann", task_id_of(1))
+    shop.lose_messages()
+    shop.submit_obeying(2)
+    shop.run()
+    assert shop.ends() == [(1, "task_failed", 1), (2, "task_completed", 1)]
+    assert shop.events[0]["error"] == "the payload is no longer stored"
+    assert [payload["n"] for _, payload in shop.ran] == [2]
 
 
 @pytest.mark.parametrize("word", ["fail", "throttle"])
