@@ -87,6 +87,8 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
     template["Parameters"]["LateMs"]["Default"] = stage.late_ms
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
+    for parameter, value in _throughput(stage).items():
+        template["Parameters"][parameter]["Default"] = value
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
@@ -100,6 +102,16 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
             "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},
         }
     return template
+
+
+def _throughput(stage: Stage) -> dict[str, int]:
+    """The stack's parameters of the table's throughput."""
+    return {
+        "WarmWrites": stage.warm_writes,
+        "WarmReads": stage.warm_reads,
+        "MaxWrites": stage.max_writes,
+        "MaxReads": stage.max_reads,
+    }
 
 
 def _published(template: dict[str, Any]) -> dict[str, Any]:

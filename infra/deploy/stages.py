@@ -51,6 +51,12 @@ class Stage:
     #: API Gateway's throttling: requests per second, and burst size
     throttling_rate: int
     throttling_burst: int
+    #: units a second for which the table is ready at once, and above which DynamoDB throttles; these defaults are
+    #: DynamoDB's own values for a table
+    warm_writes: int = 4_000
+    warm_reads: int = 12_000
+    max_writes: int = 40_000
+    max_reads: int = 40_000
 
     @property
     def full_name(self) -> str:
