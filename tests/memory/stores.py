@@ -284,6 +284,8 @@ class MemoryCallbackSlots:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
+        #: user id and time of each call of `keep_payloads`
+        self.payloads_kept: list[tuple[str, int]] = []
         self._lock = threading.Lock()
 
     def create_if_absent(self, task: Task) -> None:
@@ -345,6 +347,7 @@ class MemoryTaskStore:
 
     def keep_payloads(self, user_id: str, now_ms: int) -> None:
         """Nothing expires here."""
+        self.payloads_kept.append((user_id, now_ms))
 
     def lose_payload(self, user_id: str, task_id: str) -> None:
         """The payload has expired."""

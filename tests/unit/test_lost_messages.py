@@ -1,9 +1,12 @@
 """A lane whose messages SQS lost, by a purge or after 14 days, goes on from its records with the next submit."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.aws.dynamodb_payloads import PAYLOAD_KEPT_SECONDS
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.task import Json
 from chalicelib.submit.submission import TaskRequest
@@ -103,6 +106,16 @@ def test_a_resume_sends_the_last_waiting_task_although_lists_leave_out_its_paylo
     shop.control.resume("ann")
     shop.run()
     assert [payload["text"] for _, payload in shop.ran] == [LARGE] * 2
+
+
+def test_payloads_of_a_lane_that_is_paused_for_months_are_kept_before_they_expire():
+    shop = Losing()
+    shop.submit_obeying(1, text=LARGE)
+    shop.control.pause("ann", None)
+    shop.run(until_ms=90 * DAY_MS)
+    kept = [NOW, *(at for user_id, at in shop.tasks.payloads_kept if user_id == "ann"), NOW + 90 * DAY_MS]
+    days = [(later - earlier) / DAY_MS for earlier, later in pairwise(kept)]
+    assert max(days) < PAYLOAD_KEPT_SECONDS / 86_400 / 2
 
 
 def test_a_task_whose_payload_is_gone_fails_and_says_so():
