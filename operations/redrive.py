@@ -118,6 +118,10 @@ class _Redrive:
         record = self._parts.tasks.get(task.user_id, task.task_id)
         if record and record.state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
             return f"left out, since it is {record.state.value}"
+        if record and not task.has_payload:
+            task = record.task
+        if not task.has_payload:
+            return _Stays("its payload is no longer stored")
         if task.name not in self._parts.registry:
             return _Stays(f"there is no task {task.name!r} in this deployment")
         return self._submit(task, f"redrive:{message['MessageId']}")

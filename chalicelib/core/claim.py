@@ -126,6 +126,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         starts=(at, *lane.starts)[: memory_needed(limits)],
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         running=lease,
+        head_receipt="",  # the message is in a worker's hands; a later deferral gets a new receipt
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.

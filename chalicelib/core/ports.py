@@ -126,7 +126,10 @@ class LaneStore(Protocol):
 
 
 class TaskStore(Protocol):
-    """Stores tasks for the API's view of them. Methods raise UnavailableError if the store fails."""
+    """Stores tasks for the API's view of them. Methods raise UnavailableError if the store fails.
+
+    A list of records may leave out payloads (`has_payload`); `get` reads them.
+    """
 
     def create_if_absent(self, task: Task) -> None:
         """Stores a queued task; does nothing if the task exists, since its worker may have been faster."""
@@ -170,6 +173,13 @@ class TaskStore(Protocol):
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Stores a failed attempt of a task that will be retried."""
+        ...
+
+    def keep_payloads(self, user_id: str, now_ms: int) -> None:
+        """Keeps the payloads of the user's unfinished tasks, since the lane is stopped for weeks.
+
+        Call it every hour: one call keeps a bounded number of payloads.
+        """
         ...
 
 

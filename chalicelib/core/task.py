@@ -16,9 +16,11 @@ Json = Any
 
 #: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
-#: Version of the message's form. A new version must still read all older ones, since messages wait for up to 14 days.
-#: A worker defers messages of a newer version and dead-letters malformed ones.
+#: Versions of the message's form: 1 has the payload, 2 leaves it in the store. A new version must still read all older
+#: ones, since messages wait for up to 14 days. A worker defers messages of a newer version and dead-letters malformed
+#: ones.
 MESSAGE_VERSION = 1
+MESSAGE_VERSION_WITHOUT_PAYLOAD = 2
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -76,6 +78,8 @@ class Task(Struct, frozen=True):
     run_at: int | None = None
     #: URL to which the outcome is sent
     callback_url: str | None = None
+    #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
+    has_payload: bool = True
 
     def to_message(self) -> str:
         """Returns the JSON body of its queue message."""
@@ -84,7 +88,7 @@ class Task(Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """Returns the fields that `from_fields` reads."""
         return {
-            "v": MESSAGE_VERSION,
+            "v": MESSAGE_VERSION if self.has_payload else MESSAGE_VERSION_WITHOUT_PAYLOAD,
             "user_id": self.user_id,
             "task_id": self.task_id,
             "seq": self.seq,
@@ -110,9 +114,10 @@ class Task(Struct, frozen=True):
         """Builds a task from the fields that `fields` returned. Raises MessageError for any other value."""
         try:
             to_json(fields)  # rejects lone surrogates, which the store cannot save
-            if (version := _integer(fields["v"])) != MESSAGE_VERSION:
-                kind = NewerMessageError if version > MESSAGE_VERSION else MessageError
-                raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION}")
+            version, newest = _integer(fields["v"]), MESSAGE_VERSION_WITHOUT_PAYLOAD
+            if not MESSAGE_VERSION <= version <= newest:
+                kind = NewerMessageError if version > newest else MessageError
+                raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION} to {newest}")
             return cls(
                 user_id=_text(fields["user_id"]),
                 task_id=_text(fields["task_id"]),
@@ -124,6 +129,7 @@ class Task(Struct, frozen=True):
                 is_repeat=fields.get("repeat") is True,
                 run_at=_integer(fields["run_at"]) if "run_at" in fields else None,
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
+                has_payload=version == MESSAGE_VERSION,
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
             raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error

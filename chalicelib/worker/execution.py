@@ -127,6 +127,8 @@ class TaskExecutor:
         definition = self._registry.get(task.name)
         if definition is None:
             return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
+        if not task.has_payload:
+            return Failed("the payload is no longer stored", is_permanent=True)
         context, deadline_ms = self._context(task, start), self._deadline_ms(task)
         return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 

@@ -118,6 +118,7 @@ class _Job(Struct):
     token: str
     facts: Facts
     out_of_order: bool = False
+    is_payload_read: bool = False
 
 
 class Worker:
@@ -201,6 +202,8 @@ class Worker:
                 return self._wait(step, job)
             case Claim() if self._may_be_known_soon(task):
                 return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
+            case Claim() if not (task.has_payload or job.is_payload_read):
+                self._read_payload(job)
             case Claim():
                 return self._run_in_room(step, job)
             case Skip():
@@ -280,6 +283,8 @@ class Worker:
         """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
         now_ms = self._clock.now_ms()
         age_ms = now_ms - delivery.sent_at
+        if age_ms >= SEND_AGAIN_AFTER_MS:
+            self._tasks.keep_payloads(delivery.user_id, now_ms)
         if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
             for task in tasks_to_send_again(lane, self._tasks, now_ms):
                 self._queue.send_again(task, now_ms)
@@ -312,6 +317,13 @@ class Worker:
 
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._fresh_facts(job.task, self._lanes.get(job.task.user_id))
+
+    def _read_payload(self, job: _Job) -> None:
+        """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""
+        record = self._tasks.get(job.task.user_id, job.task.task_id)
+        if record:
+            job.task = replace(job.task, payload=record.task.payload, has_payload=record.task.has_payload)
+        job.is_payload_read = True
 
     def _remembered_facts(self, task: Task) -> Facts:
         lane = self._remembered.get(task.user_id)

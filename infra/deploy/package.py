@@ -95,6 +95,8 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
+    for parameter, value in _throughput(stage).items():
+        template["Parameters"][parameter]["Default"] = value
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
     template["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = stage.worker_timeout + HIDDEN_LONGER_SECONDS
     template["Parameters"] |= PARAMETERS
@@ -120,6 +122,16 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
             "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},
         }
     return template
+
+
+def _throughput(stage: Stage) -> dict[str, int]:
+    """The stack's parameters of the table's throughput."""
+    return {
+        "WarmWrites": stage.warm_writes,
+        "WarmReads": stage.warm_reads,
+        "MaxWrites": stage.max_writes,
+        "MaxReads": stage.max_reads,
+    }
 
 
 def _published(template: dict[str, Any]) -> dict[str, Any]:

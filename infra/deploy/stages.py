@@ -77,6 +77,12 @@ class Stage:
     canary: bool = False
     #: whether API Gateway logs each request
     access_log: bool = False
+    #: units a second for which the table is ready at once, and above which DynamoDB throttles; these defaults are
+    #: DynamoDB's own values for a table
+    warm_writes: int = 4_000
+    warm_reads: int = 12_000
+    max_writes: int = 40_000
+    max_reads: int = 40_000
 
     @property
     def full_name(self) -> str:

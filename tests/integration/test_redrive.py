@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.scheduled import Callback, to_message
+from chalicelib.core.task import Task
 from chalicelib.outbound.client import Answer
 from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
@@ -244,3 +246,17 @@ def test_what_is_no_task_of_this_lane_stays_and_is_named(failing: Paceline, user
     assert reason in line
     (again,) = redrive(container(), None)
     assert again == line, "it is in sight again at once"
+
+
+def test_dead_letter_without_its_payload_gets_the_stored_one_or_stays(failing: Paceline, user: str) -> None:
+    """A worker that found no payload for a task's record leaves such a letter."""
+    OUT_OF_ORDER.clear()
+    stored = Task(user, "0198-0001", 1, "broken", "x" * 5_000, planned_at=1, submitted_at=1)
+    container().tasks.create_if_absent(stored)
+    for task in (stored, replace(stored, task_id="0198-0002")):
+        letter = replace(task, payload=None, has_payload=False)
+        container().queue.send_dead(user, task.task_id, letter.to_message(), "the payload is no longer stored")
+    submitted, stays = redrive(container(), None)
+    assert f"{user}: submitted again" in submitted
+    assert "its payload is no longer stored" in stays
+    assert work(failing, user) == [stored.payload]

@@ -58,6 +58,60 @@ def test_the_table_forgets_by_itself_and_can_be_restored(stack: dict[str, Any]) 
     assert table["BillingMode"] == "PAY_PER_REQUEST"
 
 
+def resolved(value: Any, parameters: dict[str, Any], conditions: dict[str, Any]) -> Any:
+    """The value as CloudFormation resolves it; None for AWS::NoValue."""
+    if isinstance(value, list):
+        return [resolved(one, parameters, conditions) for one in value]
+    if not isinstance(value, dict):
+        return value
+    parts = {name: resolved(one, parameters, conditions) for name, one in value.items() if name != "Fn::If"}
+    if "Fn::If" in value:
+        name, yes, no = value["Fn::If"]
+        holds = resolved({"Condition": name}, parameters, conditions)
+        return resolved(yes if holds else no, parameters, conditions)
+    match next(iter(value.items()), ("", None)):
+        case "Ref", name:
+            return parameters.get(str(name))
+        case "Condition", name:
+            return resolved(conditions[str(name)], parameters, conditions)
+        case "Fn::Equals", _:
+            one, other = parts["Fn::Equals"]
+            return str(one) == str(other)
+        case "Fn::Not", _:
+            return not parts["Fn::Not"][0]
+        case "Fn::And", _:
+            return all(parts["Fn::And"])
+        case "Fn::Or", _:
+            return any(parts["Fn::Or"])
+    return {name: one for name, one in parts.items() if one is not None}
+
+
+@pytest.mark.parametrize(
+    ("throughput", "warm", "ceiling"),
+    [
+        ({}, None, None),
+        ({"warm_writes": 40_000}, {"ReadUnitsPerSecond": 12_000, "WriteUnitsPerSecond": 40_000}, None),
+        (
+            {"warm_writes": 8_000, "warm_reads": 20_000, "max_writes": 9_000, "max_reads": 30_000},
+            {"ReadUnitsPerSecond": 20_000, "WriteUnitsPerSecond": 8_000},
+            {"MaxReadRequestUnits": 30_000, "MaxWriteRequestUnits": 9_000},
+        ),
+        ({"max_writes": 100}, None, {"MaxWriteRequestUnits": 100}),
+        ({"warm_reads": 20_000}, {"ReadUnitsPerSecond": 20_000, "WriteUnitsPerSecond": 4_000}, None),
+    ],
+)
+def test_throughput_of_the_table_is_dynamodb_s_own_unless_the_stage_has_another(
+    stage: Stage, throughput: dict[str, int], warm: object, ceiling: object
+) -> None:
+    template = merge_template(replace(stage, **throughput), {})
+    parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
+    table = template["Resources"]["Table"]["Properties"]
+    found = [
+        resolved(table[name], parameters, template["Conditions"]) for name in ("WarmThroughput", "OnDemandThroughput")
+    ]
+    assert found == [warm, ceiling]
+
+
 def test_both_queues_are_fifo_and_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
     for queue in of_type(stack, "AWS::SQS::Queue"):
         assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith("-later") or None)

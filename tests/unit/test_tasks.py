@@ -55,7 +55,7 @@ def test_message_that_could_not_be_noted_is_no_task(changed: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"v": 2},
+        {"v": 3},
         {"v": None},
         {"user_id": ""},
         {"user_id": None},
@@ -86,6 +86,12 @@ def test_message_without_a_field_is_no_task(missing: str) -> None:
 def test_any_other_text_is_no_task(body: str) -> None:
     with pytest.raises(MessageError):
         Task.from_message(body)
+
+
+def test_message_of_a_task_without_its_payload_has_a_version_that_older_workers_defer() -> None:
+    task = make_task(payload=None, has_payload=False)
+    assert json.loads(task.to_message())["v"] == 2
+    assert Task.from_message(task.to_message()) == task
 
 
 def test_message_of_a_later_version_says_which() -> None:
