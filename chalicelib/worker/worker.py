@@ -25,7 +25,7 @@ from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import NEWER_SECONDS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Retry, TaskExecutor
@@ -55,6 +55,8 @@ SAVE_RECEIPT_AFTER_MS = 3_000
 #: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
 #: have been updated before this worker.
 UNKNOWN_FOR_MS = 300_000
+#: Milliseconds between two looks whether a worker knows it.
+UNKNOWN_AGAIN_MS = 5_000
 #: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
 #: the message, allow eight hours.
 NO_ROOM_MS = 30_000
@@ -76,6 +78,8 @@ class Delivery(Struct, frozen=True):
     message_id: str
     #: epoch ms
     sent_at: int
+    #: how often SQS delivered it, this time included
+    receives: int = 1
 
 
 class Done(Struct, frozen=True):
@@ -159,7 +163,7 @@ class Worker:
         except MessageError as error:
             self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
             return Done()
-        with again_soon(self._queue.defer, delivery.receipt):
+        with again_soon(self._queue.defer, delivery.receipt, delivery.receives):
             return self._handle(task, delivery)
 
     def _handle(self, task: Task, delivery: Delivery) -> Handled:
@@ -200,7 +204,7 @@ class Worker:
             case WaitUntil():
                 return self._wait(step, job)
             case Claim() if self._may_be_known_soon(task):
-                return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
+                return Deferred(self._clock.now_ms() + UNKNOWN_AGAIN_MS)
             case Claim():
                 return self._run_in_room(step, job)
             case Skip():

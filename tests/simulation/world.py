@@ -641,7 +641,9 @@ class WorkerMachine(Machine):
         process = self.world.timeline.current
         assert process is not None
         process.wait(process.random.randint(0, 20))
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
+        delivery = Delivery(
+            message.body, message.receipt, message.user_id, message.message_id, message.sent_at, message.receives
+        )
         try:
             outcome = self._worker.handle(delivery)
         except UnavailableError as error:
@@ -770,7 +772,7 @@ class ScheduledSource(EventSource):
             return  # whoever comes up next looks again
         received = self._world.scheduled_queue.receive()
         if received:
-            self._random.choice(up).run_scheduled_message(ScheduledDelivery(*received))
+            self._random.choice(up).run_scheduled_message(received)
         self.look()
 
 
