@@ -11,7 +11,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
-from chalicelib.core.scheduled import DueTask
+from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
@@ -19,8 +19,10 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import Facts, Rules, Step, next_step
 from chalicelib.worker.worker import NoPresence
+from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
+from tests.simulation.outages import CLOSED_LANE, long_outage
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due
 from tests.simulation.world import Parts
@@ -256,6 +258,30 @@ class NoDeduplication(MemoryTaskQueue):
         return True
 
 
+class NoReceiveCount(MemoryTaskQueue):
+    """Each receive looks like the third, so AWS's failures are followed by 4 s, however long they last."""
+
+    def _take(self, message: Any, now_ms: int) -> Any:
+        return replace(super()._take(message, now_ms), receives=3)
+
+
+class NoScheduledReceiveCount(MemoryScheduledQueue):
+    """The same for scheduled messages."""
+
+    def _take(self, message: Any, now_ms: int) -> Any:
+        return replace(super()._take(message, now_ms), receives=3)
+
+
+class NewMessageForEachWait(MemoryScheduledQueue):
+    """A message that has to wait is sent anew, and deleted."""
+
+    def defer(self, receipt: str, seconds: int) -> None:
+        for message in self._messages:
+            if message.receipt == receipt:
+                self.send_body(message.body, min(seconds, MAX_SQS_DELAY_SECONDS))
+        self.delete(receipt)
+
+
 class NoGroups(MemoryTaskQueue):
     """Messages behind a hidden one are given out."""
 
@@ -343,6 +369,9 @@ MUTANTS: dict[str, Parts] = {
     "queue: one message of a group at a time": Parts(queue=NoGroups),
     "queue: keeps what it was sent": Parts(queue=WrongMessages),
     "lost claim recognised": Parts(lanes=NoRecognition),
+    "outage: messages back ever later": Parts(queue=NoReceiveCount),
+    "outage: scheduled messages back ever later": Parts(scheduled_queue=NoScheduledReceiveCount),
+    "scheduled task: one message while it waits": Parts(scheduled_queue=NewMessageForEachWait),
 }
 
 #: A request that was served and not answered, repeated when the queue has forgotten the first message: drawn so rarely
@@ -398,9 +427,12 @@ FOUND_BY: dict[str, int | Plan] = {
     "scheduled tasks: the submit's number": draw_due(7),
     "callback before record": 442,
     "log before record": 0,
-    "memory of pending outcomes": 332,
+    "memory of pending outcomes": 313,
     "queue: deduplication": 44,
     "queue: one message of a group at a time": 0,
     "queue: keeps what it was sent": 3,
     "lost claim recognised": 7,
+    "outage: messages back ever later": long_outage(0),
+    "outage: scheduled messages back ever later": long_outage(0),
+    "scheduled task: one message while it waits": CLOSED_LANE,
 }

@@ -146,10 +146,16 @@ class Outage:
     calls: str
     #: for this worker only; None applies to all
     worker: int | None = None
+    #: SQS delivers no message either
+    is_total: bool = False
 
     def strikes(self, call: str, machine: str, since: int) -> bool:
         here = self.worker is None or machine == f"w{self.worker}"
-        return here and call.startswith(self.calls) and self.at <= since < self.at + self.lasts_ms
+        return here and call.startswith(self.calls) and self.at <= since < self.ends_at
+
+    @property
+    def ends_at(self) -> int:
+        return self.at + self.lasts_ms
 
 
 @dataclass(frozen=True)
