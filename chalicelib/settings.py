@@ -97,6 +97,7 @@ class Settings:
     queue_url: str
     dead_letter_url: str
     scheduled_queue_url: str
+    scheduled_dead_letter_url: str
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
@@ -127,6 +128,7 @@ class Settings:
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
             scheduled_queue_url=read("SCHEDULED_QUEUE_URL", str, ""),
+            scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
         )
