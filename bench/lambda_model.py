@@ -111,7 +111,7 @@ class _Executor:
     def room(self, _task: Task) -> AbstractContextManager[Room]:
         return nullcontext(InProcess())
 
-    def run(self, _task: Task, start: Start, _room: Room) -> Ran:
+    def run(self, _task: Task, start: Start, _room: Room, _receipt: str) -> Ran:
         self._usage.late_ms.append(start.at - start.planned_at)
         self._clock.now += TASK_MS + CALL_MS
         count_write(self._usage, self._clock.now)
@@ -126,9 +126,10 @@ class _Queue:
         self._rounds_up = rounds_up
         self.visible_at = 0
 
-    def defer(self, _receipt: str, seconds: int) -> None:
+    def defer(self, _receipt: str, seconds: int) -> bool:
         self._clock.now += CALL_MS
         self.visible_at = self._clock.now + (seconds + self._rounds_up) * 1000
+        return True
 
 
 class LambdaModel:

@@ -195,7 +195,8 @@ class Container:
 
     @cached_property
     def renewer(self) -> LeaseRenewer:
-        return LeaseRenewer(self.lanes, self.clock)
+        # `make run` has a presence, and its worker processes extend what they received.
+        return LeaseRenewer(self.lanes, self.clock, hide=self.queue.defer if self._presence is None else None)
 
     @cached_property
     def finalizer(self) -> Finalizer:

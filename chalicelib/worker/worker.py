@@ -98,7 +98,7 @@ Handled = Done | Deferred
 
 
 class NoPresence:
-    """Null object for Lambda, where messages stay hidden longer than a function can run."""
+    """Null object for Lambda, where a running task's message stays hidden, or its worker ends."""
 
     def serving(self, _token: str) -> AbstractContextManager[None]:
         return nullcontext()
@@ -121,6 +121,8 @@ class _Job(Struct):
     task: Task
     token: str
     facts: Facts
+    #: of the message in hand
+    receipt: str
     out_of_order: bool = False
 
 
@@ -168,7 +170,7 @@ class Worker:
 
     def _handle(self, task: Task, delivery: Delivery) -> Handled:
         """The loop: one step after the other with the topmost job, until none is left or the message has to wait."""
-        jobs = [self._job(task)]
+        jobs = [self._job(task, delivery.receipt)]
         while jobs:
             job = jobs[-1]
             outcome = self._take_step(job, jobs)
@@ -180,8 +182,8 @@ class Worker:
                     jobs[-1].facts = self._remembered_facts(jobs[-1].task)
         return Done()
 
-    def _job(self, task: Task, out_of_order: bool = False) -> _Job:
-        return _Job(task, self._new_token(), self._remembered_facts(task), out_of_order)
+    def _job(self, task: Task, receipt: str, out_of_order: bool = False) -> _Job:
+        return _Job(task, self._new_token(), self._remembered_facts(task), receipt, out_of_order)
 
     def _take_step(self, job: _Job, jobs: list[_Job]) -> Handled | None:
         """One step with the job; Done if its task needs nothing more, Deferred if the message has to wait."""
@@ -200,7 +202,9 @@ class Worker:
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
             case RunFirst(predecessors):
-                jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]
+                jobs += [
+                    self._job(predecessor, job.receipt, out_of_order=True) for predecessor in reversed(predecessors)
+                ]
             case WaitUntil():
                 return self._wait(step, job)
             case Claim() if self._may_be_known_soon(task):
@@ -254,7 +258,7 @@ class Worker:
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
-            ended = self._executor.run(task, replace(start, lane=write.lane), room)
+            ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
         self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)

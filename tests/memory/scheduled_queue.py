@@ -74,11 +74,13 @@ class MemoryScheduledQueue:
     def _drop_old(self, now_ms: int) -> None:
         self._messages = [message for message in self._messages if message.sent_at + self._retention_ms > now_ms]
 
-    def defer(self, receipt: str, seconds: int) -> None:
+    def defer(self, receipt: str, seconds: int) -> bool:
         with self._lock:
             for message in self._messages:
                 if message.receipt == receipt:
                     message.visible_at = self._now_ms() + seconds * 1000
+                    return True
+            return False
 
     def delete(self, receipt: str) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ from chalicelib.worker.worker import NoPresence
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
-from tests.simulation.outages import CLOSED_LANE, long_outage
+from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due
 from tests.simulation.world import Parts
@@ -218,9 +218,9 @@ class StoresBeforeCallback(Finalizer):
 
         super().__init__(tasks, queue, log, clock, renewer, stage, StoresFirst())  # type: ignore[arg-type]
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
         self._outcomes[task.task_id] = task, outcome
-        super().finish(task, start, outcome)
+        super().finish(task, start, outcome, receipt)
 
     def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
         self._outcomes[task.task_id] = task, outcome or Outcome(TaskState.CANCELLED, None, 0, 0)
@@ -234,9 +234,9 @@ class StoresBeforeLog(Finalizer):
         super().__init__(tasks, *others)
         self._first = tasks
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
         self._first.finish(task, outcome)
-        super().finish(task, start, outcome)
+        super().finish(task, start, outcome, receipt)
 
 
 class NoPendingMemory(Finalizer):
@@ -275,11 +275,12 @@ class NoScheduledReceiveCount(MemoryScheduledQueue):
 class NewMessageForEachWait(MemoryScheduledQueue):
     """A message that has to wait is sent anew, and deleted."""
 
-    def defer(self, receipt: str, seconds: int) -> None:
-        for message in self._messages:
-            if message.receipt == receipt:
-                self.send_body(message.body, min(seconds, MAX_SQS_DELAY_SECONDS))
+    def defer(self, receipt: str, seconds: int) -> bool:
+        found = [message.body for message in self._messages if message.receipt == receipt]
         self.delete(receipt)
+        for body in found:
+            self.send_body(body, min(seconds, MAX_SQS_DELAY_SECONDS))
+        return bool(found)
 
 
 class NoGroups(MemoryTaskQueue):
@@ -296,7 +297,7 @@ class NoGroups(MemoryTaskQueue):
 
 class NoRenewal(LeaseRenewer):
     @contextmanager
-    def renewing(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Any) -> Iterator[RunningTask]:
+    def renewing(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Any, *_: Any) -> Iterator[RunningTask]:
         yield RunningTask(user_id, lease, 0, deadline_at, on_expired)
 
 
@@ -369,6 +370,7 @@ MUTANTS: dict[str, Parts] = {
     "queue: one message of a group at a time": Parts(queue=NoGroups),
     "queue: keeps what it was sent": Parts(queue=WrongMessages),
     "lost claim recognised": Parts(lanes=NoRecognition),
+    "message hidden while its task runs": Parts(is_extended=False),
     "outage: messages back ever later": Parts(queue=NoReceiveCount),
     "outage: scheduled messages back ever later": Parts(scheduled_queue=NoScheduledReceiveCount),
     "scheduled task: one message while it waits": Parts(scheduled_queue=NewMessageForEachWait),
@@ -432,6 +434,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "queue: one message of a group at a time": 0,
     "queue: keeps what it was sent": 3,
     "lost claim recognised": 7,
+    "message hidden while its task runs": throttled("lanes."),
     "outage: messages back ever later": long_outage(0),
     "outage: scheduled messages back ever later": long_outage(0),
     "scheduled task: one message while it waits": CLOSED_LANE,

@@ -37,6 +37,16 @@ def _waiting(random: Random, began: int) -> tuple[Action, ...]:
     )
 
 
+def throttled(calls: str) -> Plan:
+    """An invocation begins 80 s after the receive of its message, which is hidden for 90 s, and runs for 40.
+
+    Its worker, the first one, is cut off from these calls soon after its start.
+    """
+    long = Submit(0, "ann", "long", (Behaviour(runs_ms=40_000), Behaviour()))
+    cut_off = Outage(81_500, 35_000, calls, worker=0)
+    return Plan(0, "5/second", True, 2, (0,) * 4, (long,), (), (cut_off,), throttled_until=80_000)
+
+
 #: A scheduled task whose lane takes none for six hours, twice as long as 16 of the longest delays of a new message.
 CLOSED_LANE = Plan(
     seed=0,

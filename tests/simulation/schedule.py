@@ -175,6 +175,8 @@ class Plan:
     is_apart: bool = False
     #: scheduled messages are delivered in any order
     is_any_order: bool = False
+    #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
+    throttled_until: int = 0
 
     @property
     def size(self) -> int:

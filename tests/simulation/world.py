@@ -126,6 +126,8 @@ class Parts:
     submitter: type[Submitter] = Submitter
     control: type[Control] = Control
     renewer: type[LeaseRenewer] | None = None
+    #: whether a running task's message is kept hidden, on Lambda
+    is_extended: bool = True
     #: of a machine with several processes
     presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
@@ -144,8 +146,10 @@ class Result:
 class SimulatedRenewer(LeaseRenewer):
     """Renews from a process of the simulation, where the real one has a thread."""
 
-    def __init__(self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process]) -> None:
-        super().__init__(lanes, clock)
+    def __init__(
+        self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process], hide: Any = None
+    ) -> None:
+        super().__init__(lanes, clock, hide=hide)
         self._spawn = spawn
         self._process: Process | None = None
 
@@ -623,7 +627,8 @@ class WorkerMachine(Machine):
         world, parts = self.world, self.world.parts
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         log = self.remote("log", OSError)
-        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn)
+        hide = queue.defer if world.plan.is_lambda and parts.is_extended else None
+        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn, hide)
         if parts.renewer:
             renewer = parts.renewer(lanes, self.clock)
         finalizer = parts.finalizer(
@@ -792,11 +797,25 @@ class Source(EventSource):
             messages = self._world.queue.receive(1)
             if not messages:
                 break
-            if not self._world.is_stopped(messages[0].message_id):
+            if self._world.timeline.now < NOW + self._world.plan.throttled_until:
+                self._hand_over_later(messages[0])
+            elif not self._world.is_stopped(messages[0].message_id):
                 self._random.choice(free).handle(messages[0])
         else:
             return  # whoever is free next looks again
         self.look()
+
+    def _hand_over_later(self, message: Message) -> None:
+        """Hands it to the first worker that is free once invocations are not throttled any more."""
+        timeline = self._world.timeline
+
+        def hand_over() -> None:
+            if free := [worker for worker in self._world.workers if worker.free]:
+                free[0].handle(message)
+            else:
+                timeline.at(timeline.now + 100, hand_over)
+
+        timeline.at(NOW + self._world.plan.throttled_until, hand_over)
 
 
 class CallbackSender:
