@@ -7,6 +7,8 @@ from chalicelib.core.errors import UnavailableError
 
 #: Longest wait, in milliseconds, that a worker sleeps; longer waits are deferred, since SQS hides for whole seconds.
 MAX_SLEEP_MS = 1_200
+#: The same, in milliseconds, where a start may be late: hiding the message again costs about as much as this.
+SHORT_SLEEP_MS = 350
 #: Seconds for which a message is hidden after AWS failed. They double with each receive up to the longest: the 1,000
 #: receives, after which SQS dead-letters a message, then last for 15 hours, and a lane goes on within a minute of the
 #: outage's end.

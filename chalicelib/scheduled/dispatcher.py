@@ -22,7 +22,7 @@ from chalicelib.core.scheduled import (
     to_message,
 )
 from chalicelib.core.task import Outcome, Task, TaskState
-from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.scheduled.admission import AdmittedByAnother, DueAdmitter, Postponed
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.worker.finalizer import Finalizer
@@ -66,7 +66,10 @@ class ScheduledDispatcher:
         finalizer: Finalizer,
         send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
+        late_up_to_ms: int = 0,
     ) -> None:
+        """late_up_to_ms: as in the settings."""
+        self._late_up_to_ms = late_up_to_ms
         self._scheduled_queue = scheduled_queue
         self._tasks = tasks
         self._queue = queue
@@ -100,9 +103,10 @@ class ScheduledDispatcher:
 
     def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
         wait_ms = due_at - self._clock.now_ms()
-        if wait_ms <= 0 or (wait_ms <= MAX_SLEEP_MS and not self._clock.sleep(wait_ms)):
+        longest_ms = SHORT_SLEEP_MS if self._late_up_to_ms else MAX_SLEEP_MS
+        if wait_ms <= 0 or (wait_ms <= longest_ms and not self._clock.sleep(wait_ms)):
             return False
-        self._scheduled_queue.defer(delivery.receipt, min(wait_ms // 1000, MAX_HIDDEN_SECONDS))
+        self._scheduled_queue.defer(delivery.receipt, min((wait_ms + self._late_up_to_ms) // 1000, MAX_HIDDEN_SECONDS))
         return True
 
     def _admit(self, scheduled: ScheduledTask, delivery: ScheduledDelivery) -> bool:

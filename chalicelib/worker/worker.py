@@ -17,7 +17,6 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core import visibility
 from chalicelib.core.claim import without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
@@ -25,7 +24,7 @@ from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Retry, TaskExecutor
@@ -233,7 +232,8 @@ class Worker:
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
-        if wait_ms > visibility.MAX_SLEEP_MS or self._clock.sleep(wait_ms):
+        longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
+        if wait_ms > longest_ms or self._clock.sleep(wait_ms):
             return Deferred(step.until, job.facts.lane)
         if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
             self._read_lane(job)
@@ -275,7 +275,8 @@ class Worker:
 
         First hidden, then stored: whoever changes the lane afterwards finds the receipt and wakes the message.
         """
-        self._queue.defer(delivery.receipt, _hidden_seconds(deferred.until, self._clock.now_ms()))
+        latest = deferred.until + self._settings.late_up_to_ms
+        self._queue.defer(delivery.receipt, _hidden_seconds(latest, self._clock.now_ms()))
         if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
             return True
         write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)

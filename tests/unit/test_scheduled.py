@@ -19,7 +19,7 @@ from chalicelib.core.scheduled import (
     to_message,
 )
 from chalicelib.core.task import Task, TaskState
-from chalicelib.core.visibility import NEWER_SECONDS, again_seconds
+from chalicelib.core.visibility import NEWER_SECONDS, SHORT_SLEEP_MS, again_seconds
 from chalicelib.scheduled.admission import ADMITTING_MS, PAGE, DueAdmitter
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
@@ -54,7 +54,8 @@ class SchedulingShop(Workshop):
         stores = (self.due_tasks, self.tasks, self.queue)
         admitter = DueAdmitter(*stores, submitter, self.clock, lambda: f"dispatcher-{next(self._tokens)}")
         queues = (self.scheduled_queue, self.tasks, self.queue)
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock)
+        late_up_to_ms = self.settings.late_up_to_ms
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock, late_up_to_ms)
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
         outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))
@@ -109,6 +110,27 @@ def test_parked_task_starts_at_its_time_and_not_before(shop: SchedulingShop, del
     assert shop.ran == [(delay_ms, "late")]
     assert shop.events[0]["planned_at"] == NOW + delay_ms
     assert len(shop.scheduled_messages_at) <= 3 + delay_ms // 43_000_000  # what waiting costs
+
+
+@pytest.mark.parametrize("delay_ms", [1_000, 1_500, 5_700, 900_999])
+def test_scheduled_task_may_be_late_by_a_second_where_the_setting_says_so(delay_ms: int) -> None:
+    shop = SchedulingShop(LATE_UP_TO="1s")
+    late, slept = shop.schedule(delay_ms), count_sleeps(shop)
+    shop.run_all()
+    assert delay_ms <= shop.event_of(late)["started_at"] - NOW <= delay_ms + 1_000
+    assert all(one <= SHORT_SLEEP_MS for one in slept)
+
+
+def count_sleeps(shop: Workshop) -> list[int]:
+    """The waits that are slept from now on, ms."""
+    slept, sleep = list[int](), shop.clock.sleep
+
+    def counted(milliseconds: int) -> bool:
+        slept.append(milliseconds)
+        return sleep(milliseconds)
+
+    shop.clock.sleep = counted  # type: ignore[method-assign]
+    return slept
 
 
 def test_parked_task_holds_up_nobody_in_its_lane(shop: SchedulingShop) -> None:
