@@ -399,8 +399,8 @@ def _after_a_failure(at: int, limits: str) -> Plan:
 
 #: A seed that found each: what `make test` tries.
 FOUND_BY: dict[str, int | Plan] = {
-    "claim condition: starts in the window": 12,
-    "claim condition: lane unmoved since read": 1,
+    "claim condition: starts in the window": 17,
+    "claim condition: lane unmoved since read": 68,
     "claim condition: not paused": 2,
     "change condition: lane unmoved since read": 98,
     "lease check": 21,
@@ -419,7 +419,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": LATE_REPEAT,
-    "head receipt: revision check": 37,
+    "head receipt: revision check": 115,
     "head receipt: stored": 2,
     "task record: created only if absent": 44,
     "task record: an outcome is final": 2,
@@ -432,7 +432,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "memory of pending outcomes": 313,
     "queue: deduplication": 44,
     "queue: one message of a group at a time": 0,
-    "queue: keeps what it was sent": 3,
+    "queue: keeps what it was sent": 22,
     "lost claim recognised": 7,
     "message hidden while its task runs": throttled("lanes."),
     "outage: messages back ever later": long_outage(0),
