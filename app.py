@@ -236,8 +236,9 @@ def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _handled(record: dict[str, Any], user_id: str) -> bool:
-    sent_at = int(record["attributes"]["SentTimestamp"])
-    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"], sent_at)
+    delivery = Delivery(
+        record["body"], record["receiptHandle"], user_id, record["messageId"], *_sent_and_received(record)
+    )
     try:
         return not isinstance(container().worker.handle(delivery), Deferred)
     except UnavailableError as error:
@@ -254,12 +255,19 @@ def scheduled(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _ran_scheduled_message(record: dict[str, Any]) -> bool:
-    delivery = ScheduledDelivery(record["body"], record["receiptHandle"], record["messageId"])
+    sent_at, receives = _sent_and_received(record)
+    delivery = ScheduledDelivery(record["body"], record["receiptHandle"], record["messageId"], sent_at, receives)
     try:
         return container().dispatcher.handle(delivery)
     except UnavailableError as error:
         print(json.dumps({"event": "scheduled_message_unavailable", "error": str(error)}), flush=True)
         return False
+
+
+def _sent_and_received(record: dict[str, Any]) -> tuple[int, int]:
+    """When the message was sent, epoch ms, and how often SQS delivered it, this time included."""
+    attributes = record["attributes"]
+    return int(attributes["SentTimestamp"]), int(attributes["ApproximateReceiveCount"])
 
 
 if has_canary():

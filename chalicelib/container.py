@@ -201,7 +201,8 @@ class Container:
 
     @cached_property
     def renewer(self) -> LeaseRenewer:
-        return LeaseRenewer(self.lanes, self.clock)
+        # `make run` has a presence, and its worker processes extend what they received.
+        return LeaseRenewer(self.lanes, self.clock, hide=self.queue.defer if self._presence is None else None)
 
     @cached_property
     def finalizer(self) -> Finalizer:
@@ -234,7 +235,8 @@ class Container:
         stores = (self.due_tasks, self.tasks, self.queue)
         admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
         queues = (self.scheduled_queue, self.tasks, self.queue)
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock)
+        late_up_to_ms = self.settings.late_up_to_ms
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock, late_up_to_ms)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""

@@ -82,6 +82,8 @@ class Settings:
     backoff_ms: int
     #: longest throttling of a lane, in milliseconds, whatever a called API asks for
     max_throttle_ms: int
+    #: 0, or milliseconds by which a start may be late so that its message is hidden and no worker sleeps before it
+    late_up_to_ms: int
     #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
     #: bytes of a payload as compact JSON
@@ -102,6 +104,7 @@ class Settings:
     queue_url: str
     dead_letter_url: str
     scheduled_queue_url: str
+    scheduled_dead_letter_url: str
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
@@ -120,6 +123,7 @@ class Settings:
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
+            late_up_to_ms=read("LATE_UP_TO", _late_up_to, "0"),
             deadline_ms=read("DEADLINE", _duration(1000, MAX_DEADLINE_MS), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
@@ -132,6 +136,7 @@ class Settings:
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
             scheduled_queue_url=read("SCHEDULED_QUEUE_URL", str, ""),
+            scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
         )
@@ -277,6 +282,13 @@ def _duration(min_ms: int, max_ms: int) -> Callable[[str], int]:
         return round(milliseconds)
 
     return parse
+
+
+def _late_up_to(text: str) -> int:
+    milliseconds = _duration(0, 1000)(text)
+    if milliseconds not in (0, 1000):
+        raise ValueError(f"{text!r} is not allowed; allowed: 0, 1s")
+    return milliseconds
 
 
 def _boolean(text: str) -> bool:

@@ -36,6 +36,7 @@ OUTPUT_VARIABLES = {
     "DEAD_LETTER_URL": "DeadLetterUrl",
     "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
     "SCHEDULED_QUEUE_ARN": "ScheduledQueueArn",
+    "SCHEDULED_DEAD_LETTER_URL": "ScheduledDeadLetterUrl",
 }
 
 Value = TypeVar("Value")

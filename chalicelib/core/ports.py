@@ -324,8 +324,11 @@ class TaskQueue(Protocol):
         """Sends one user's tasks in order, retrying rejected ones. Raises UnavailableError if some stay rejected."""
         ...
 
-    def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message, and so the messages behind it in its group, for 0 to 43,000 seconds."""
+    def defer(self, receipt: str, seconds: int) -> bool:
+        """Hides the message, and so the messages behind it in its group, for 0 to 43,000 seconds.
+
+        False if it cannot, since the message is deleted or is visible again.
+        """
         ...
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
@@ -340,8 +343,8 @@ class ScheduledQueue(Protocol):
         """Sends each message with its delay in seconds, 0 to 900."""
         ...
 
-    def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message for 0 to 43,000 seconds."""
+    def defer(self, receipt: str, seconds: int) -> bool:
+        """Hides the message for 0 to 43,000 seconds; False if it cannot, since the message is gone."""
         ...
 
 

@@ -54,14 +54,16 @@ class Finalizer:
         self._scheduled_queue = scheduled_queue
         self._pending: dict[str, _Finalization] = {}
 
-    def finish(self, task: Task, start: Start, outcome: Outcome) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
+
+        receipt: of its message, which stays hidden too.
 
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
         assert lease is not None, "a start has a lease"
-        with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None):
+        with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None, receipt):
             self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start)))
 
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:

@@ -27,9 +27,10 @@ from chalice.test import Client
 from chalicelib import container as wiring
 from chalicelib.canary import CANARY_METRIC, CANARY_USER
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
+from chalicelib.core.scheduled import MAX_AHEAD_MS, Callback, ScheduledTask, to_message
 from chalicelib.core.task import Task
 from chalicelib.worker.completion_log import StandardOutputLog
+from chalicelib.worker.worker import SEND_AGAIN_AFTER_MS
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
 from tests.integration.conftest import wait_until_up
@@ -245,7 +246,7 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
     source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
     deferred = []
     while message := source.receive_message(QueueUrl=queue_url, AttributeNames=["All"]).get("Messages"):
-        record = as_record(message[0])
+        record = as_record(message[0], SEND_AGAIN_AFTER_MS)  # so old that a younger one has to be sent
         answer = client.lambda_.invoke("worker", {"Records": [record]}).payload
         deferred += answer["batchItemFailures"]
         if not answer["batchItemFailures"]:
@@ -286,7 +287,8 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
     while (deferred, done) != (1, 4) and time.monotonic() < give_up_at:
         received = source.receive_message(QueueUrl=queue_url, AttributeNames=["All"], WaitTimeSeconds=1)
         for message in received.get("Messages", []):
-            record = as_record(message)
+            # So old that a new one takes the place of the message that is put off.
+            record = as_record(message, MAX_AHEAD_MS if "full-" in message["Body"] else 0)
             if client.lambda_.invoke("scheduled", {"Records": [record]}).payload["batchItemFailures"]:
                 deferred += 1
             else:
@@ -304,12 +306,13 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
         raise BreaksError(f"deferred, done, put off, dead, sent: {found}")
 
 
-def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
+def as_record(message: Mapping[str, Any], age_ms: int) -> dict[str, Any]:
+    sent_at = time.time_ns() // 1_000_000 - age_ms
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
-        "attributes": message["Attributes"],
+        "attributes": {**message["Attributes"], "SentTimestamp": str(sent_at)},
     }
 
 

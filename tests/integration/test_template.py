@@ -112,11 +112,13 @@ def test_throughput_of_the_table_is_dynamodb_s_own_unless_the_stage_has_another(
     assert found == [warm, ceiling]
 
 
-def test_both_queues_are_fifo_and_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
+def test_queues_of_lanes_are_fifo_all_are_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
     for queue in of_type(stack, "AWS::SQS::Queue"):
-        assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith("-later") or None)
+        assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith(("-later", "-later-dead")) or None)
         assert queue["SqsManagedSseEnabled"]
-    assert stack["Resources"]["Queue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
+    for name, dead in (("Queue", "DeadLetterQueue"), ("LaterQueue", "LaterDeadLetterQueue")):
+        policy = stack["Resources"][name]["Properties"]["RedrivePolicy"]
+        assert policy == {"deadLetterTargetArn": {"Fn::GetAtt": [dead, "Arn"]}, "maxReceiveCount": RECEIVES}
 
 
 def test_a_message_stays_hidden_for_longer_than_the_worker_may_run(stack: dict[str, Any], stage: Stage) -> None:

@@ -150,11 +150,13 @@ class MemoryTaskQueue:
             self._remove(*found)
             return True
 
-    def defer(self, receipt: str, seconds: int) -> None:
+    def defer(self, receipt: str, seconds: int) -> bool:
         with self._lock:
             found, hidden_until = self._in_flight(receipt), self._now_ms() + seconds * 1000
-            if found and hidden_until <= found[1].received_at + MAX_HIDDEN_MS:
-                found[1].visible_at = hidden_until
+            if found is None or hidden_until > found[1].received_at + MAX_HIDDEN_MS:
+                return False
+            found[1].visible_at = hidden_until
+            return True
 
     def next_available_at(self) -> int | None:
         """When a receive may next find something, epoch ms; None when the queue is empty."""
