@@ -11,13 +11,22 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from chalice.app import AuthRequest, AuthResponse, Chalice, Request, Response, SQSEvent
+from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Request, Response, SQSEvent
 
 from chalicelib.api import dashboard as dashboard_files
+from chalicelib.api import function_url as function_urls
 from chalicelib.api import origins, problems, requests, responses
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
-from chalicelib.container import authenticates, container, page_origins, queue_name, scheduled_queue_name, use
+from chalicelib.container import (
+    authenticates,
+    container,
+    has_canary,
+    page_origins,
+    queue_name,
+    scheduled_queue_name,
+    use,
+)
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.worker.worker import Deferred, Delivery
@@ -177,7 +186,7 @@ def list_lanes() -> Response:
 
 @route("/", "GET", Access.PUBLIC)
 def dashboard() -> Response:
-    return dashboard_files.file_response(_request.get(), dashboard_files.INDEX)
+    return dashboard_files.page_response(_request.get())
 
 
 @route("/web/{name}", "GET", Access.PUBLIC)
@@ -227,8 +236,9 @@ def worker(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _handled(record: dict[str, Any], user_id: str) -> bool:
-    sent_at = int(record["attributes"]["SentTimestamp"])
-    delivery = Delivery(record["body"], record["receiptHandle"], user_id, record["messageId"], sent_at)
+    delivery = Delivery(
+        record["body"], record["receiptHandle"], user_id, record["messageId"], *_sent_and_received(record)
+    )
     try:
         return not isinstance(container().worker.handle(delivery), Deferred)
     except UnavailableError as error:
@@ -245,12 +255,27 @@ def scheduled(event: SQSEvent) -> dict[str, list[dict[str, str]]]:
 
 
 def _ran_scheduled_message(record: dict[str, Any]) -> bool:
-    delivery = ScheduledDelivery(record["body"], record["receiptHandle"], record["messageId"])
+    sent_at, receives = _sent_and_received(record)
+    delivery = ScheduledDelivery(record["body"], record["receiptHandle"], record["messageId"], sent_at, receives)
     try:
         return container().dispatcher.handle(delivery)
     except UnavailableError as error:
         print(json.dumps({"event": "scheduled_message_unavailable", "error": str(error)}), flush=True)
         return False
+
+
+def _sent_and_received(record: dict[str, Any]) -> tuple[int, int]:
+    """When the message was sent, epoch ms, and how often SQS delivered it, this time included."""
+    attributes = record["attributes"]
+    return int(attributes["SentTimestamp"]), int(attributes["ApproximateReceiveCount"])
+
+
+if has_canary():
+
+    @app.schedule("rate(1 minute)", name="canary")
+    def canary(_event: CloudWatchEvent) -> None:
+        """Submits a task and reports the last one's lateness; an error counts in the function's own metric."""
+        container().canary.tick()
 
 
 if authenticates():
@@ -268,6 +293,11 @@ if authenticates():
     for path in app.routes.keys() - PUBLIC:
         for entry in app.routes[path].values():
             entry.authorizer = authorizer
+
+
+def function_url(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The API function's handler where the stage has a Lambda Function URL instead of API Gateway."""
+    return function_urls.answer(app, event, context, page_origins())
 
 
 def _serve_preflight(path: str, methods: list[str]) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bench.emulator import emulator
 from bench.events import Context, submit_event
 from bench.figures import Results
 from bench.in_process import load_app
 from bench.lambda_source import LambdaSource
-from bench.prices import OTHERS, cost
+from bench.prices import OTHERS, STAGES, WRITE_UNIT, cost
+from bench.receipts import shorten_in_calls
 from bench.wire import Wire
 
 RUNS, TASKS = 5, 20
 BURST_USERS, BURST_TASKS = 10, 25
+#: Bytes of a payload as JSON, of which DynamoDB bills the whole KB.
+PAYLOADS = (300, 1_024, 4_096, 16_384, 65_536)
 
 
 def measure(*, quick: bool) -> Results:
@@ -28,6 +31,7 @@ def measure(*, quick: bool) -> Results:
 class _Calls:
     def __init__(self, *, quick: bool) -> None:
         self._wire = Wire()
+        shorten_in_calls()
         self._app = load_app()
         self._results = Results()
         self._runs, self._tasks = (2, 3) if quick else (RUNS, TASKS)
@@ -45,12 +49,14 @@ class _Calls:
         bulk = self._count("bulk of 100", 16, lambda run, n: self._submit(f"bulk-{run}-{n}", tasks=100), most=3)
         self._drop_messages()
         at_once = self._count_runs()
+        payloads = {size: self._count_payload(size) for size in PAYLOADS}
         burst, slept_seconds = self._count_burst()
         self._price(within, over, bulk, at_once, burst, slept_seconds)
+        self._price_payloads(payloads)
         return self._results
 
-    def _submit(self, user_id: str, tasks: int = 1, key: str | None = None) -> None:
-        event = submit_event(user_id, tasks)
+    def _submit(self, user_id: str, tasks: int = 1, key: str | None = None, payload: str | None = None) -> None:
+        event = submit_event(user_id, tasks, payload)
         if key:
             event["headers"]["Idempotency-Key"] = key
         answer = self._app.app(event, Context())
@@ -91,6 +97,14 @@ class _Calls:
         per_task = _kinds(sum(counts, Counter()), self._tasks * len(counts))
         self._results.series["run at once"] = per_task
         return per_task
+
+    def _count_payload(self, size: int) -> float:
+        """Write units of a task with a payload of so many bytes, submitted and run at once."""
+        with self._wire.counting() as submitted:
+            for n in range(self._tasks):
+                self._submit(f"payload-{size}-{n}", payload="x" * (size - 2))
+        ran, _ = self._drain(self._tasks)
+        return (submitted["write units"] + ran["write units"]) / self._tasks
 
     def _count_burst(self) -> tuple[dict[str, float], float]:
         """Users with 25 tasks each at once: the run of all of them takes over a minute. And the seconds slept."""
@@ -138,15 +152,27 @@ class _Calls:
         slept_seconds: float,
     ) -> None:
         in_bulk = {kind: count / 100 for kind, count in bulk.items()}
-        columns = {
-            "within limits": cost(within, run, requests=1, slept_seconds=0),
-            "over limits, in a burst": cost(over, burst, requests=1, slept_seconds=slept_seconds),
-            "bulk of 100, in a burst": cost(in_bulk, burst, requests=0.01, slept_seconds=slept_seconds),
-        }
+        columns: dict[str, dict[str, float]] = {}
+        for stage, sizes in STAGES.items():
+            columns |= {
+                f"within limits, {stage}": cost(within, run, sizes, requests=1, slept_seconds=0),
+                f"over limits, in a burst, {stage}": cost(over, burst, sizes, requests=1, slept_seconds=slept_seconds),
+                f"bulk of 100, in a burst, {stage}": cost(
+                    in_bulk, burst, sizes, requests=0.01, slept_seconds=slept_seconds
+                ),
+            }
         for name, parts in columns.items():
             self._results.add(f"a million tasks {name}", [sum(parts.values())], "$")
         self._results.series["cost"] = columns
         self._results.series["others"] = [list(other) for other in OTHERS]
+
+    def _price_payloads(self, units: Mapping[int, float]) -> None:
+        """Dollars beyond those of the smallest payload."""
+        smallest = min(units.values())
+        for size, taken in units.items():
+            self._results.add(f"write units of a task with a payload of {size:,} bytes", [taken])
+            extra = (taken - smallest) * WRITE_UNIT
+            self._results.add(f"a million payloads of {size:,} bytes", [extra], "$")
 
 
 def _calls(counted: Counter[str]) -> float:

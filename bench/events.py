@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 
-def submit_event(user_id: str, tasks: int = 1) -> dict[str, Any]:
-    """API Gateway's event of a submit: of one task, or of many by the bulk route."""
+def submit_event(user_id: str, tasks: int = 1, payload: Any = None) -> dict[str, Any]:
+    """API Gateway's event of a submit: of one task, or of many by the bulk route. payload: of the one task."""
     path = "/api/v1/task" if tasks == 1 else "/api/v1/tasks"
     body: dict[str, Any] = {"user_id": user_id}
-    body |= {"payload": {"n": 1}} if tasks == 1 else {"tasks": [{"payload": {"n": n}} for n in range(tasks)]}
+    body |= {"payload": payload or {"n": 1}} if tasks == 1 else {"tasks": [{"payload": {"n": n}} for n in range(tasks)]}
     return {
         "resource": path,
         "path": path,

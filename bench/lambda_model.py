@@ -11,10 +11,9 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chalicelib.core import visibility
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Start
 from chalicelib.core.task import Task
@@ -40,7 +39,7 @@ class Design:
     lanes_per_invocation: int = 1
     #: largest number of concurrent invocations; None for any number
     concurrency: int | None = None
-    #: hide a message for whole seconds, rounded up, rather than sleep in the worker
+    #: LATE_UP_TO=1s: hide a message for whole seconds, rounded up, rather than sleep in the worker
     always_defers: bool = False
 
 
@@ -111,7 +110,7 @@ class _Executor:
     def room(self, _task: Task) -> AbstractContextManager[Room]:
         return nullcontext(InProcess())
 
-    def run(self, _task: Task, start: Start, _room: Room) -> Ran:
+    def run(self, _task: Task, start: Start, _room: Room, _receipt: str) -> Ran:
         self._usage.late_ms.append(start.at - start.planned_at)
         self._clock.now += TASK_MS + CALL_MS
         count_write(self._usage, self._clock.now)
@@ -121,14 +120,14 @@ class _Executor:
 class _Queue:
     """Stores when the deferred message becomes visible."""
 
-    def __init__(self, clock: _Clock, *, rounds_up: bool) -> None:
+    def __init__(self, clock: _Clock) -> None:
         self._clock = clock
-        self._rounds_up = rounds_up
         self.visible_at = 0
 
-    def defer(self, _receipt: str, seconds: int) -> None:
+    def defer(self, _receipt: str, seconds: int) -> bool:
         self._clock.now += CALL_MS
-        self.visible_at = self._clock.now + (seconds + self._rounds_up) * 1000
+        self.visible_at = self._clock.now + seconds * 1000
+        return True
 
 
 class LambdaModel:
@@ -136,11 +135,11 @@ class LambdaModel:
 
     def __init__(self, settings: Settings, design: Design) -> None:
         self.usage = Usage()
-        self._settings = settings
+        self._settings = replace(settings, late_up_to_ms=1_000 if design.always_defers else 0)
         self._design = design
         self._clock = _Clock(self.usage)
         self._lanes = _Lanes(self._clock, self.usage)
-        self._queue = _Queue(self._clock, rounds_up=design.always_defers)
+        self._queue = _Queue(self._clock)
         executor: Any = _Executor(self._clock, self.usage)
         queue: Any = self._queue
         tokens = itertools.count()
@@ -152,7 +151,7 @@ class LambdaModel:
             executor,
             self._clock,
             lambda: str(next(tokens)),
-            settings,
+            self._settings,
         )
         self._events: list[tuple[int, int, Callable[[int], None]]] = []
         self._order = itertools.count()
@@ -162,16 +161,10 @@ class LambdaModel:
         self._busy = self._in_flight = self._queued = 0
 
     def run(self, submits: Iterator[tuple[int, str, int]]) -> Usage:
-        longest_sleep_ms = visibility.MAX_SLEEP_MS
-        # With 0 the worker sleeps no longer than the lead of its deferral.
-        visibility.MAX_SLEEP_MS = 0 if self._design.always_defers else longest_sleep_ms
-        try:
-            for at, user_id, tasks in submits:
-                self._go_on(EPOCH_MS + at)
-                self._submit(EPOCH_MS + at, user_id, tasks)
-            self._go_on(None)
-        finally:
-            visibility.MAX_SLEEP_MS = longest_sleep_ms
+        for at, user_id, tasks in submits:
+            self._go_on(EPOCH_MS + at)
+            self._submit(EPOCH_MS + at, user_id, tasks)
+        self._go_on(None)
         return self.usage
 
     def _go_on(self, until: int | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from bench.events import Context
+from bench.receipts import lengthened
 from local.invocation import sqs_event
 from local.queue_source import Message, Source
 
@@ -44,7 +46,8 @@ class LambdaSource:
                 self._pool.submit(self._invoke, message).add_done_callback(lambda invocation: invocation.result())
 
     def _invoke(self, message: Message) -> None:
-        answer = self._worker(sqs_event(message, self._queue_arn), Context())
+        as_on_aws = replace(message, receipt=lengthened(message.receipt))
+        answer = self._worker(sqs_event(as_on_aws, self._queue_arn), Context())
         is_done = not answer["batchItemFailures"]
         if is_done:
             self._source.delete([message])

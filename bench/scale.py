@@ -39,7 +39,7 @@ QUOTAS = (
 DESIGNS = (
     Design("as it is: one lane in an invocation"),
     Design("10 lanes in an invocation", lanes_per_invocation=10),
-    Design("hide, never sleep (up to 1 s late)", always_defers=True),
+    Design("LATE_UP_TO=1s", always_defers=True),
     Design("as it is, at most 500 at a time (prod's setting)", concurrency=500),
     Design("10 lanes in an invocation, at most 500 at a time", lanes_per_invocation=10, concurrency=500),
 )
@@ -50,7 +50,18 @@ def measure(*, quick: bool) -> Results:
     day = _day(results, settings, 0.0005 if quick else SAMPLE)
     peaks = {design.name: _peak(results, settings, design, 0.02 if quick else 1.0) for design in DESIGNS}
     _quotas(results, peaks[DESIGNS[0].name], day)
+    _burst(results, settings)
     return results
+
+
+def _burst(results: Results, settings: Settings) -> None:
+    """1,000 users submit 20 tasks each at once, half as many workers may run: twenty seconds of work at the pace."""
+    for design in (Design("sleeping", concurrency=500), Design("LATE_UP_TO=1s", concurrency=500, always_defers=True)):
+        submits = ((user // 100, f"user-{user}", 20) for user in range(1_000))
+        usage = LambdaModel(settings, design).run(iter(submits))
+        name = f"1,000 users with 20 tasks at once, at most 500 workers, {design.name}"
+        results.add(f"{name}: all started after", [usage.levels[-1][0] / 1000], "s")
+        results.add(f"{name}: late, p99", [quantile(usage.late_ms, 0.99)], "ms")
 
 
 def _day(results: Results, settings: Settings, sample: float) -> dict[str, float]:

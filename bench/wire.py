@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+
+from chalicelib.aws.dynamodb_size import item_bytes, units_of_bytes, write_units
 
 _WRITES = ("UpdateItem", "PutItem")
 
@@ -54,10 +55,10 @@ class Wire:
         if model.name in _WRITES:
             item = parsed.get("Attributes") or parsed.get("Item") or asked.get("Item")
             size = item_bytes(item) if item else item_bytes(asked["Key"]) + item_bytes(_named_values(asked))
-            self._add("write units", max(1, math.ceil(size / 1024)))
+            self._add("write units", units_of_bytes(size))
         if model.name == "BatchWriteItem":
             items = [one["PutRequest"]["Item"] for some in asked["RequestItems"].values() for one in some]
-            self._add("write units", sum(math.ceil(item_bytes(item) / 1024) for item in items))
+            self._add("write units", sum(map(write_units, items)))
 
     def _add(self, kind: str, count: int = 1) -> None:
         with self._lock:
@@ -68,22 +69,3 @@ def _named_values(asked: Mapping[str, Any]) -> dict[str, Any]:
     """An update's values under its names: as large as the item if the update sets all of it."""
     values = dict(asked.get("ExpressionAttributeValues", {}))
     return values | {name: {"BOOL": True} for name in asked.get("ExpressionAttributeNames", {}).values()}
-
-
-def item_bytes(item: Mapping[str, Any]) -> int:
-    """An item's size as DynamoDB counts it (CapacityUnitCalculations): names, and values by their kind."""
-    return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
-
-
-def _value_bytes(value: Mapping[str, Any]) -> int:
-    ((kind, content),) = value.items()
-    if kind == "S":
-        return len(content.encode())
-    if kind == "N":
-        digits = content.strip("-").strip("0").replace(".", "")
-        return math.ceil(len(digits) / 2) + 1
-    if kind == "L":
-        return 3 + sum(1 + _value_bytes(element) for element in content)
-    if kind == "M":
-        return 3 + len(content) + item_bytes(content)
-    return sum(len(element.encode()) for element in content) if kind == "SS" else 1

@@ -29,6 +29,7 @@ from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
+from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
@@ -173,6 +174,11 @@ class Container:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
     @cached_property
+    def canary(self) -> Canary:
+        uses = (self.tasks, self.control, self.submitter, self.log, self.clock)
+        return Canary(*uses, new_id, self.settings.stage)
+
+    @cached_property
     def overview(self) -> Overview:
         return Overview(self.directory, self.clock, self.settings)
 
@@ -195,7 +201,8 @@ class Container:
 
     @cached_property
     def renewer(self) -> LeaseRenewer:
-        return LeaseRenewer(self.lanes, self.clock)
+        # `make run` has a presence, and its worker processes extend what they received.
+        return LeaseRenewer(self.lanes, self.clock, hide=self.queue.defer if self._presence is None else None)
 
     @cached_property
     def finalizer(self) -> Finalizer:
@@ -228,7 +235,8 @@ class Container:
         stores = (self.due_tasks, self.tasks, self.queue)
         admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
         queues = (self.scheduled_queue, self.tasks, self.queue)
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock)
+        late_up_to_ms = self.settings.late_up_to_ms
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock, late_up_to_ms)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""
@@ -277,6 +285,11 @@ def scheduled_queue_name() -> str:
 def authenticates() -> bool:
     """True if callers need a token. Chalice knows AUTH from its own configuration before it loads the app."""
     return auth_of(os.environ) is Auth.JWT
+
+
+def has_canary() -> bool:
+    """True if the stage's configuration asks for a canary. Chalice knows CANARY before it loads the app."""
+    return os.environ.get("CANARY") == "true"
 
 
 def page_origins() -> Origins:

@@ -17,6 +17,9 @@ Value = TypeVar("Value")
 #: The stage that rejects settings meant for one machine.
 PRODUCTION = "prod"
 DEFAULT_LIMITS = "1/second; 20/minute"
+#: SQS hides a received message for at most 12 hours in all, its wait for the start included. A deployment allows less:
+#: a Lambda function's time-out.
+MAX_DEADLINE_MS = 11 * 3_600_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|milliseconds?|seconds?|minutes?|hours?|days?)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -41,6 +44,8 @@ class Auth(str, Enum):
     JWT = "jwt"
 
 
+#: What a secret begins with that `make deploy` or CloudFormation has to replace by a value.
+REFERENCES = ("secretsmanager:", "{{resolve:")
 #: In CORS_ORIGINS: pages of every origin may call.
 ANY_ORIGIN = "*"
 #: Variables of which AUTH=jwt needs exactly one.
@@ -77,6 +82,8 @@ class Settings:
     backoff_ms: int
     #: longest throttling of a lane, in milliseconds, whatever a called API asks for
     max_throttle_ms: int
+    #: 0, or milliseconds by which a start may be late so that its message is hidden and no worker sleeps before it
+    late_up_to_ms: int
     #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
     #: bytes of a payload as compact JSON
@@ -97,6 +104,7 @@ class Settings:
     queue_url: str
     dead_letter_url: str
     scheduled_queue_url: str
+    scheduled_dead_letter_url: str
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
@@ -115,7 +123,8 @@ class Settings:
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
-            deadline_ms=read("DEADLINE", _duration(1000, 15 * _UNIT_MS["m"]), "50s"),
+            late_up_to_ms=read("LATE_UP_TO", _late_up_to, "0"),
+            deadline_ms=read("DEADLINE", _duration(1000, MAX_DEADLINE_MS), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
             http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
@@ -127,6 +136,7 @@ class Settings:
             queue_url=read("QUEUE_URL", str, ""),
             dead_letter_url=read("DEAD_LETTER_URL", str, ""),
             scheduled_queue_url=read("SCHEDULED_QUEUE_URL", str, ""),
+            scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
         )
@@ -193,7 +203,15 @@ def _jwt(read: _Reader) -> JwtSettings:
     )
 
 
+def _literal(text: str) -> str:
+    """Refuses a reference to a secret, which would be a key that everybody can guess."""
+    if text.startswith(REFERENCES):
+        raise ValueError("a reference to a secret works for `make deploy` only; allowed here: the secret itself")
+    return text
+
+
 def _secret(text: str) -> str:
+    _literal(text)
     # RFC 7518, 3.2. The secret itself must not appear in an error.
     if text and len(text.encode()) < 32:
         raise ValueError(
@@ -233,6 +251,7 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 
 def _webhook_key(text: str) -> bytes | None:
+    _literal(text)
     try:
         return secret_bytes(text) if text else None
     except ValueError as error:
@@ -263,6 +282,13 @@ def _duration(min_ms: int, max_ms: int) -> Callable[[str], int]:
         return round(milliseconds)
 
     return parse
+
+
+def _late_up_to(text: str) -> int:
+    milliseconds = _duration(0, 1000)(text)
+    if milliseconds not in (0, 1000):
+        raise ValueError(f"{text!r} is not allowed; allowed: 0, 1s")
+    return milliseconds
 
 
 def _boolean(text: str) -> bool:

@@ -36,6 +36,7 @@ OUTPUT_VARIABLES = {
     "DEAD_LETTER_URL": "DeadLetterUrl",
     "SCHEDULED_QUEUE_URL": "ScheduledQueueUrl",
     "SCHEDULED_QUEUE_ARN": "ScheduledQueueArn",
+    "SCHEDULED_DEAD_LETTER_URL": "ScheduledDeadLetterUrl",
 }
 
 Value = TypeVar("Value")
@@ -46,8 +47,11 @@ DEPLOYED = "APIHandler"
 #: Called with one line for each event of the stack.
 Progress = Callable[[str], None]
 
-#: Stacks in these states can only be deleted before they are created anew.
-_DEAD_STATES = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"})
+#: Stacks in these states can only be deleted before they are created anew. The last one has a change set that was never
+#: executed, and nothing else.
+DEAD_STATES = frozenset(
+    {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
+)
 _GOOD_STATES = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE"})
 _POLL_SECONDS = 0.1
 _POLL_SECONDS_LIMIT = 3.0
@@ -98,7 +102,7 @@ def _create_missing(
     """Return false if there is no usable stack, so that CloudFormation is to create everything."""
     name = stack_name(stage)
     stack = _find(client, name)
-    if stack is None or stack["StackStatus"] in _DEAD_STATES:
+    if stack is None or stack["StackStatus"] in DEAD_STATES:
         return False
     if stack["StackStatus"].endswith("_IN_PROGRESS"):
         return True
@@ -160,6 +164,12 @@ def stack_resources(client: CloudFormationClient, name: str) -> set[str]:
     return {resource["LogicalResourceId"] for page in pages for resource in page["StackResourceSummaries"]}
 
 
+def stack_state(client: CloudFormationClient, name: str) -> str | None:
+    """The stack's state; None if it does not exist."""
+    stack = _find(client, name)
+    return None if stack is None else stack["StackStatus"]
+
+
 def _say_nothing(_line: str) -> None:
     pass
 
@@ -211,7 +221,7 @@ def _submit(
 ) -> bool:
     """Request the creation or the update; False if the stack is up to date."""
     stack = _find(client, name)
-    if stack is not None and stack["StackStatus"] in _DEAD_STATES:
+    if stack is not None and stack["StackStatus"] in DEAD_STATES:
         say(f"deleting stack {name}, which is {stack['StackStatus']}")
         delete_stack(client, name, timeout_seconds)
         stack = None

@@ -1,8 +1,11 @@
 """Redrive: submits the tasks in the dead-letter queue again, each user's in order, at the end of its lane.
 
-Callbacks that were not delivered are in that queue too: each is tried for another day, in no order. A task is submitted
-once however often this is interrupted and repeated, and leaves the dead-letter queue only after that. A malformed
-message stays where it is, and is printed.
+A failed task is submitted once, under a new id, however often this is interrupted, repeated or run twice at a time. SQS
+also moves a message there that it delivered 1,000 times: its task is not finished, and may run from its record at any
+time, so it is sent again under its own id, by which workers know it. Callbacks that were not delivered are in that
+queue too: each is tried for another day, in no order. A malformed message stays where it is, and is printed.
+
+The second dead-letter queue has messages of the queue for scheduled tasks and callbacks, which go back as they are.
 """
 
 import os
@@ -19,16 +22,14 @@ from msgspec.structs import replace
 
 from chalicelib.container import Container, container
 from chalicelib.core.errors import MessageError, PacelineError
+from chalicelib.core.recovery import is_open
 from chalicelib.core.scheduled import Callback, from_message
 from chalicelib.core.task import Task, TaskState
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from infra.environment import aws_environment, environment
 from infra.stack import StackError, output_variables, stack_outputs
 from local.run_settings import LocalSettings
-
-#: Seconds for which a message is ours; those that stay come back into sight after it.
-HIDDEN_SECONDS = 60
-BATCH = 10
+from operations.scheduled_redrive import BATCH, HIDDEN_SECONDS, ScheduledRedrive, show_again
 
 
 def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
@@ -36,7 +37,8 @@ def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
 
     Those that come while it works, such as its own tasks' failures, stay for the next time.
     """
-    return _Redrive(parts, user_id).run()
+    yield from _Redrive(parts, user_id).run()
+    yield from ScheduledRedrive(parts, user_id).run()
 
 
 class _Stays(Struct, frozen=True):
@@ -69,9 +71,7 @@ class _Redrive:
                     if line := self._handle(message):
                         yield line
         finally:
-            for receipt in self._stay.values():
-                with suppress(BotoCoreError, ClientError):
-                    self._sqs.change_message_visibility(QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=0)
+            show_again(self._sqs, self._url, self._stay.values())
 
     def _received(self) -> list[Any]:
         answer = self._sqs.receive_message(
@@ -116,11 +116,20 @@ class _Redrive:
         if task.user_id != lane:
             return _Stays(f"it names user {task.user_id!r} in the lane of {lane!r}")
         record = self._parts.tasks.get(task.user_id, task.task_id)
-        if record and record.state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+        if record is None or is_open(record, self._parts.lanes.get(task.user_id)):
+            self._parts.queue.send_again(task, self._parts.clock.now_ms())
+            self._sent.add(task.task_id)
+            return "sent again, since it is not finished"
+        if record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
+        if record and not task.has_payload:
+            task = record.task
+        if not task.has_payload:
+            return _Stays("its payload is no longer stored")
         if task.name not in self._parts.registry:
             return _Stays(f"there is no task {task.name!r} in this deployment")
-        return self._submit(task, f"redrive:{message['MessageId']}")
+        # By its task, since one task may have several dead letters.
+        return self._submit(task, f"redrive:{task.task_id}")
 
     def _submit(self, task: Task, key: str) -> str | _Stays:
         request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)

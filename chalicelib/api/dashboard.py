@@ -21,6 +21,17 @@ CONTENT_TYPES = {
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 
 
+def page_response(request: Request) -> Response:
+    """Returns the page; a redirect if the URL is that of an API Gateway stage without the slash at the end.
+
+    The page's links are relative, since a stage's path may precede them: without the slash they lead nowhere.
+    """
+    path = str(request.context.get("path") or "/")
+    if path.endswith("/"):
+        return file_response(request, INDEX)
+    return Response("", {"Location": f"{path.rpartition('/')[2]}/"}, 307)
+
+
 def file_response(request: Request, name: str) -> Response:
     """Returns the file, or 304 if the browser has it cached. Raises NotFoundError for an unknown name."""
     text, tag = _file(name)

@@ -1,18 +1,22 @@
 """Lists lanes by their index, and reads many items in few calls."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from chalicelib.aws.client import unavailable
-from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, LANE_ITEM, LISTED, LISTED_LANE, Item, key
+from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, LANE_ITEM, LISTED, LISTED_KEYS, LISTED_SHARDS, Item, key
 from chalicelib.aws.dynamodb_lanes import lane_of
 from chalicelib.aws.dynamodb_tasks import record_of
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.task import TaskRecord
 
-#: A sparse index that projects only keys: a lane is written to it once, when it is created.
+#: A sparse index that projects only keys: a lane is written to it once, when it is created. Its lanes are in shards.
 LANE_INDEX = "lanes"
+#: Keys that a page of a shard has beyond an equal share: most lists then need one page of each shard.
+SPARE_KEYS = 16
 #: Items that DynamoDB reads in one BatchGetItem at most.
 BATCH_GET = 100
 #: Calls for one batch; each repeats the keys that DynamoDB left unprocessed.
@@ -29,22 +33,28 @@ class DynamoDBLaneDirectory:
         first, last = max(prefix, f"{after}!"), f"{prefix}\x7f"
         if first > last:
             return []
+        old, *shards = LISTED_KEYS
+        share = min(limit, limit // LISTED_SHARDS + SPARE_KEYS)
+        pages = {old: limit, **dict.fromkeys(shards, share)}
+        merged = heapq.merge(*(self._listed(listed, first, last, page) for listed, page in pages.items()))
+        return list(islice(dict.fromkeys(merged), limit))
+
+    def _listed(self, listed: str, first: str, last: str, page: int) -> Iterator[str]:
+        """The user ids of the lanes under one key of the index, in order; reads a page at a time."""
         query: Item = {
             "TableName": self._table,
             "IndexName": LANE_INDEX,
-            "KeyConditionExpression": f"{LISTED} = :lane AND user_id BETWEEN :first AND :last",
-            "ExpressionAttributeValues": {":lane": LISTED_LANE, ":first": {"S": first}, ":last": {"S": last}},
-            "Limit": limit,
+            "KeyConditionExpression": f"{LISTED} = :listed AND user_id BETWEEN :first AND :last",
+            "ExpressionAttributeValues": {":listed": {"S": listed}, ":first": {"S": first}, ":last": {"S": last}},
+            "Limit": page,
         }
-        found: list[str] = []
-        while len(found) < limit:
+        while True:
             with unavailable("listing lanes"):
                 answer = self._client.query(**query)
-            found += [item["user_id"]["S"] for item in answer["Items"]]
+            yield from [item["user_id"]["S"] for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
-                break
+                return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-        return found[:limit]
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
         items = self._items([key(user_id, LANE_ITEM) for user_id in user_ids])

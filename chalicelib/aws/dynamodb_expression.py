@@ -2,22 +2,27 @@
 
 One table: partition key `user_id`, sort key `item`: `lane`, `parked` (counts of scheduled tasks; the key is older than
 the word), `running-callbacks`, `scheduled` (the mark of who admits scheduled tasks), `scheduled#` and the order of a
-scheduled task, a task's id, or `request#` and the hash of a key.
+scheduled task, a task's id, `payload#` and the id of a task, or `request#` and the hash of a key.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.core.limits import Limits, memory_needed, small_limits
 
 LANE_ITEM = "lane"
-#: Only lanes have this attribute, always with this value: it puts their keys into the index of lanes.
+#: Only lanes have this attribute: it puts their keys into the index of lanes. It has one of LISTED_KEYS and never
+#: changes. One key alone would take 1,000 new lanes a second, and then throttle the writes of the table itself.
 LISTED = "listed"
-LISTED_LANE = {"S": "lane"}
+LISTED_SHARDS = 8
+#: Lanes of earlier versions have the first.
+LISTED_KEYS = ("lane", *(f"lane#{shard}" for shard in range(LISTED_SHARDS)))
 #: Task ids are hexadecimal and sort before this; the items that are no tasks sort after it.
 AFTER_TASK_IDS = "g"
-#: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
-TRIM_SLACK = 20
+#: Entries by which a list of starts may outgrow the need before it is trimmed: a trim costs a failed write, and with 14
+#: entries in each list the lane of the default limits stays below 1 KB, so each of its writes takes one unit.
+TRIM_SLACK = 14
 
 Item = dict[str, Any]
 
@@ -49,6 +54,12 @@ class Expression:
         one, none = self.value({"L": [number(value)]}), self.value({"L": []})
         path = self.name(attribute)
         self.sets.append(f"{path} = list_append({one}, if_not_exists({path}, {none}))")
+
+    def list_lane(self, user_id: str) -> None:
+        """Puts a new lane into the index; leaves one that is in it under its key."""
+        shard = zlib.crc32(user_id.encode()) % LISTED_SHARDS
+        path = self.name(LISTED)
+        self.sets.append(f"{path} = if_not_exists({path}, {self.value({'S': f'lane#{shard}'})})")
 
     def increment(self, attribute: str) -> None:
         self.adds.append(f"{self.name(attribute)} {self.value(number(1))}")

@@ -5,8 +5,6 @@ from typing import Any
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import (
     LANE_ITEM,
-    LISTED,
-    LISTED_LANE,
     Expression,
     Item,
     integer,
@@ -57,7 +55,7 @@ class DynamoDBLaneStore:
     def try_fast_admit(
         self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
-        write = self._update(user_id, fast_admit_expression(limits, now_ms, task_id, only_if_free, units))
+        write = self._update(user_id, fast_admit_expression(user_id, limits, now_ms, task_id, only_if_free, units))
         return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -114,11 +112,13 @@ def _write_of(user_id: str, condition: Condition) -> Write:
     return Written(lane) if condition.holds else Stale(lane)
 
 
-def fast_admit_expression(limits: Limits, now_ms: int, task_id: str, only_if_free: bool, units: int = 1) -> Expression:
+def fast_admit_expression(
+    user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool, units: int = 1
+) -> Expression:
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
-    update.set(LISTED, LISTED_LANE)
+    update.list_lane(user_id)
     update.set("expires_at", number(now_ms // 1000 + kept_seconds(limits)))
     update.set("planned_under", {"S": fingerprint(limits)})
     update.increment("admitted")
@@ -147,7 +147,7 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update, lane = Expression(), admission.lane
     update.set("planned", numbers(lane.planned))
     update.set("newest", {"S": lane.newest})
-    update.set(LISTED, LISTED_LANE)
+    update.list_lane(seen.user_id)
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
         update.set("expires_at", number(lane.planned[0] // 1000 + kept_seconds(admission.limits)))
@@ -179,6 +179,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _remove_head_receipt(update)
     _outlive_start(update, start, limits)
     update.increment("started")
     if lane.took_ms:
@@ -208,6 +209,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
+    _remove_head_receipt(update)
     _outlive_start(update, start, start.limits)
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -234,6 +236,12 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     return update
 
 
+def _remove_head_receipt(update: Expression) -> None:
+    """Removes the receipt handle, whose 324 to 432 characters would make each write of a full lane cost two units."""
+    update.remove("head_receipt")
+    update.remove("parked")
+
+
 def kept_seconds(limits: Limits) -> int:
     """Seconds after its last start for which a lane is kept: its longest window and 14 days, for a message's life."""
     return max(LANE_KEPT_SECONDS, max((limit.window_seconds for limit in limits), default=0) + 14 * 24 * 3600)
@@ -250,7 +258,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set("planned", numbers(changed.planned))
     update.set("started_seq", number(changed.started_seq))
     _set_new_plans(update, seen, changed)
-    update.set(LISTED, LISTED_LANE)
+    update.list_lane(seen.user_id)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))

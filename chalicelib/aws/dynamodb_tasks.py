@@ -4,9 +4,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
 from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
+from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its outcome for which a record is kept: longer than any message lives.
@@ -24,22 +27,26 @@ class DynamoDBTaskStore:
     def __init__(self, client: Any, table_name: str) -> None:
         self._client = client
         self._table = table_name
+        self._payloads = DynamoDBPayloads(client, table_name)
 
     def create_if_absent(self, task: Task) -> None:
+        for item in queued_items(task):
+            self._put_if_absent(item)
+
+    def _put_if_absent(self, item: Item) -> None:
         with conditional("storing the task"):
-            self._client.put_item(
-                TableName=self._table, Item=queued_item(task), ConditionExpression="attribute_not_exists(user_id)"
-            )
+            self._client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(user_id)")
 
     def create_many(self, tasks: Sequence[Task]) -> None:
-        for start in range(0, len(tasks), BATCH_WRITE):
-            batch = tasks[start : start + BATCH_WRITE]
+        items = [item for task in tasks for item in queued_items(task)]
+        for start in range(0, len(items), BATCH_WRITE):
+            batch = items[start : start + BATCH_WRITE]
             try:
-                put_batch(self._client, self._table, [queued_item(task) for task in batch], "storing the tasks")
+                put_batch(self._client, self._table, batch, "storing the tasks")
             except NotRepeatedError:
                 # The batch may be written, and a worker may have finished one of its tasks since.
-                for task in batch:
-                    self.create_if_absent(task)
+                for item in batch:
+                    self._put_if_absent(item)
 
     def newest(
         self, user_id: str, state: TaskState | None, most: int, before: str | None
@@ -69,7 +76,16 @@ class DynamoDBTaskStore:
             return None
         with unavailable("reading the task"):
             answer = self._client.get_item(TableName=self._table, Key=key(user_id, task_id), ConsistentRead=True)
-        return record_of(answer["Item"]) if "Item" in answer else None
+        return self._with_payload(record_of(answer["Item"])) if "Item" in answer else None
+
+    def _with_payload(self, record: TaskRecord) -> TaskRecord:
+        task = record.task
+        if task.has_payload or not (found := self._payloads.read(task.user_id, task.task_id)):
+            return record
+        return replace(record, task=replace(task, payload=found[0], has_payload=True))
+
+    def keep_payloads(self, user_id: str, now_ms: int) -> None:
+        self._payloads.keep(user_id, now_ms)
 
     def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int | None) -> Sequence[TaskRecord]:
         query: Item = {
@@ -114,6 +130,7 @@ class DynamoDBTaskStore:
         self._update(task, update)
 
     def mark_admitted(self, task: Task) -> bool:
+        self._store_payload(task)
         update = self._scheduled(task)
         update.set("state", {"S": TaskState.QUEUED.value})
         update.set("expires_at", number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS))
@@ -135,6 +152,7 @@ class DynamoDBTaskStore:
         return update
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+        self._store_payload(task)
         update = self._noted(task)
         update.sets.append(
             f"{update.name('state')} = if_not_exists({update.name('state')}, {update.value({'S': 'queued'})})"
@@ -142,6 +160,11 @@ class DynamoDBTaskStore:
         update.set("attempts", number(attempts))
         update.set("error", {"S": error})
         self._update(task, update)
+
+    def _store_payload(self, task: Task) -> None:
+        """Stores the payload of a task that will still run, in case its submit died before it did."""
+        if task.has_payload and is_apart(task, to_json(task.payload)):
+            self._payloads.put_if_missing(task)
 
     def _noted(self, task: Task) -> Expression:
         """Sets the attributes that the API stores, in case it has not done so yet; fails if the task is finished."""
@@ -161,11 +184,14 @@ class DynamoDBTaskStore:
 
 
 def task_item(task: Task) -> Item:
+    """The record's attributes that the submit stores; without a payload that has an item of its own."""
+    payload = to_json(task.payload)
+    is_in_record = task.has_payload and not is_apart(task, payload)
     return {
         **key(task.user_id, task.task_id),
         "seq": number(task.seq),
         "task": {"S": task.name},
-        "payload": {"S": to_json(task.payload)},
+        **({"payload": {"S": payload}} if is_in_record else {}),
         "planned_at": number(task.planned_at),
         "submitted_at": number(task.submitted_at),
         **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
@@ -175,11 +201,14 @@ def task_item(task: Task) -> Item:
     }
 
 
-def queued_item(task: Task) -> Item:
-    return task_item(task) | {
+def queued_items(task: Task) -> list[Item]:
+    """The items of a new task: the payload first if it has one of its own, so that a record never lacks it."""
+    record = task_item(task) | {
         "state": {"S": TaskState.QUEUED.value},
         "expires_at": number(task.planned_at // 1000 + UNFINISHED_KEPT_SECONDS),
     }
+    is_apart = task.has_payload and "payload" not in record
+    return [payload_item(task), record] if is_apart else [record]
 
 
 def record_of(item: Item) -> TaskRecord:
@@ -189,13 +218,14 @@ def record_of(item: Item) -> TaskRecord:
         task_id=item["item"]["S"],
         seq=integer(item, "seq"),
         name=item["task"]["S"],
-        payload=json.loads(item["payload"]["S"]),
+        payload=json.loads(item["payload"]["S"]) if "payload" in item else None,
         planned_at=integer(item, "planned_at"),
         submitted_at=integer(item, "submitted_at"),
         run_at=integer(item, "run_at") if "run_at" in item else None,
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
         units=integer(item, "units") if "units" in item else 1,
         shared=item["shared"]["S"] if "shared" in item else "",
+        has_payload="payload" in item,
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None

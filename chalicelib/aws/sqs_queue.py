@@ -25,7 +25,7 @@ class SQSQueue:
         self._client = client
         self._queue_url = queue_url
 
-    def defer(self, receipt: str, seconds: int) -> None:
+    def defer(self, receipt: str, seconds: int) -> bool:
         try:
             with unavailable("hiding the message"):
                 self._client.change_message_visibility(
@@ -34,6 +34,8 @@ class SQSQueue:
         except ClientError as error:
             if error_code(error) not in GONE_ERRORS:
                 raise
+            return False
+        return True
 
     def _send_all(self, entries: Sequence[Entry], what: str) -> None:
         """Sends the messages in order. UnavailableError, beginning with `what`, if SQS does not take one of them."""

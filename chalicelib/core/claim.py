@@ -169,6 +169,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         waiting_units=_waiting_units_after(lane, task.seq, task.units),
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         running=lease,
+        head_receipt="",  # the message is in a worker's hands; a later deferral gets a new receipt
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.

@@ -141,7 +141,10 @@ class LaneStore(Protocol):
 
 
 class TaskStore(Protocol):
-    """Stores tasks for the API's view of them. Methods raise UnavailableError if the store fails."""
+    """Stores tasks for the API's view of them. Methods raise UnavailableError if the store fails.
+
+    A list of records may leave out payloads (`has_payload`); `get` reads them.
+    """
 
     def create_if_absent(self, task: Task) -> None:
         """Stores a queued task; does nothing if the task exists, since its worker may have been faster."""
@@ -185,6 +188,13 @@ class TaskStore(Protocol):
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         """Stores a failed attempt of a task that will be retried."""
+        ...
+
+    def keep_payloads(self, user_id: str, now_ms: int) -> None:
+        """Keeps the payloads of the user's unfinished tasks, since the lane is stopped for weeks.
+
+        Call it every hour: one call keeps a bounded number of payloads.
+        """
         ...
 
 
@@ -329,8 +339,11 @@ class TaskQueue(Protocol):
         """Sends one user's tasks in order, retrying rejected ones. Raises UnavailableError if some stay rejected."""
         ...
 
-    def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message, and so the messages behind it in its group, for 0 to 43,000 seconds."""
+    def defer(self, receipt: str, seconds: int) -> bool:
+        """Hides the message, and so the messages behind it in its group, for 0 to 43,000 seconds.
+
+        False if it cannot, since the message is deleted or is visible again.
+        """
         ...
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
@@ -345,8 +358,8 @@ class ScheduledQueue(Protocol):
         """Sends each message with its delay in seconds, 0 to 900."""
         ...
 
-    def defer(self, receipt: str, seconds: int) -> None:
-        """Hides the message for 0 to 43,000 seconds."""
+    def defer(self, receipt: str, seconds: int) -> bool:
+        """Hides the message for 0 to 43,000 seconds; False if it cannot, since the message is gone."""
         ...
 
 

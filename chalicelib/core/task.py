@@ -16,10 +16,12 @@ Json = Any
 
 #: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
-#: Version of the message's form. A new version must still read all older ones, since messages wait for up to 14 days.
-#: A worker defers messages of a newer version and dead-letters malformed ones. Version 2 added `units` and `shared`; a
-#: message that needs neither is written as version 1, which workers of the earlier deployment run.
-MESSAGE_VERSION = 2
+#: Versions of the message's form: 1 has the payload, 2 leaves it in the store, 3 has `units` or `shared`. A message is
+#: written in the lowest one that holds it. A new version must still read all older ones, since messages wait for up to
+#: 14 days. A worker defers messages of a newer version and dead-letters malformed ones.
+MESSAGE_VERSION = 1
+MESSAGE_VERSION_WITHOUT_PAYLOAD = 2
+MESSAGE_VERSION_WITH_UNITS = 3
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -81,6 +83,8 @@ class Task(Struct, frozen=True):
     units: int = 1
     #: the shared limit that it counts against; empty for none
     shared: str = ""
+    #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
+    has_payload: bool = True
 
     def to_message(self) -> str:
         """Returns the JSON body of its queue message."""
@@ -89,7 +93,7 @@ class Task(Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """Returns the fields that `from_fields` reads."""
         return {
-            "v": 1 if self.units == 1 and not self.shared else MESSAGE_VERSION,
+            "v": self._version,
             "user_id": self.user_id,
             "task_id": self.task_id,
             "seq": self.seq,
@@ -102,7 +106,14 @@ class Task(Struct, frozen=True):
             **({"callback_url": self.callback_url} if self.callback_url is not None else {}),
             **({"units": self.units} if self.units != 1 else {}),
             **({"shared": self.shared} if self.shared else {}),
+            **({"has_payload": False} if self._version == MESSAGE_VERSION_WITH_UNITS and not self.has_payload else {}),
         }
+
+    @property
+    def _version(self) -> int:
+        if self.units != 1 or self.shared:
+            return MESSAGE_VERSION_WITH_UNITS
+        return MESSAGE_VERSION if self.has_payload else MESSAGE_VERSION_WITHOUT_PAYLOAD
 
     @classmethod
     def from_message(cls, body: str) -> "Task":
@@ -117,9 +128,10 @@ class Task(Struct, frozen=True):
         """Builds a task from the fields that `fields` returned. Raises MessageError for any other value."""
         try:
             to_json(fields)  # rejects lone surrogates, which the store cannot save
-            if not 1 <= (version := _integer(fields["v"])) <= MESSAGE_VERSION:
-                kind = NewerMessageError if version > MESSAGE_VERSION else MessageError
-                raise kind(f"unsupported message version {version}; this worker supports 1 to {MESSAGE_VERSION}")
+            version, newest = _integer(fields["v"]), MESSAGE_VERSION_WITH_UNITS
+            if not MESSAGE_VERSION <= version <= newest:
+                kind = NewerMessageError if version > newest else MessageError
+                raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION} to {newest}")
             return cls(
                 user_id=_text(fields["user_id"]),
                 task_id=_text(fields["task_id"]),
@@ -133,6 +145,7 @@ class Task(Struct, frozen=True):
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
                 units=_positive(fields.get("units", 1)),
                 shared=_text(fields["shared"]) if "shared" in fields else "",
+                has_payload=version != MESSAGE_VERSION_WITHOUT_PAYLOAD and fields.get("has_payload") is not False,
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
             raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error

@@ -7,19 +7,32 @@ from chalicelib.core.errors import UnavailableError
 
 #: Longest wait, in milliseconds, that a worker sleeps; longer waits are deferred, since SQS hides for whole seconds.
 MAX_SLEEP_MS = 1_200
-#: Seconds for which a message is hidden after AWS failed; on Lambda its visibility timeout would last far longer.
-AGAIN_SECONDS = 5
+#: The same, in milliseconds, where a start may be late: hiding the message again costs about as much as this.
+SHORT_SLEEP_MS = 350
+#: Seconds for which a message is hidden after AWS failed. They double with each receive up to the longest: the 1,000
+#: receives, after which SQS dead-letters a message, then last for 15 hours, and a lane goes on within a minute of the
+#: outage's end.
+FIRST_AGAIN_SECONDS, MAX_AGAIN_SECONDS = 1, 57
 #: Seconds for which a message in a newer form is hidden, until a newer function receives it. 1,000 receives, after
 #: which SQS dead-letters it, allow a roll-out of eight hours.
 NEWER_SECONDS = 30
 
 
+def again_seconds(receives: int) -> int:
+    """Seconds for which a message is hidden whose processing AWS stopped. receives: SQS's count, this one included.
+
+    >>> [again_seconds(receives) for receives in (1, 2, 3, 6, 7, 1_000)]
+    [1, 2, 4, 32, 57, 57]
+    """
+    return min(FIRST_AGAIN_SECONDS << min(receives - 1, 10), MAX_AGAIN_SECONDS)
+
+
 @contextmanager
-def again_soon(defer: Callable[[str, int], object], receipt: str) -> Iterator[None]:
-    """Hides the message for AGAIN_SECONDS if the body raises UnavailableError, and re-raises it."""
+def again_soon(defer: Callable[[str, int], object], receipt: str, receives: int) -> Iterator[None]:
+    """Hides the message for `again_seconds` if the body raises UnavailableError, and re-raises it."""
     try:
         yield
     except UnavailableError:
         with suppress(UnavailableError):  # else it reappears when its visibility timeout ends
-            defer(receipt, AGAIN_SECONDS)
+            defer(receipt, again_seconds(receives))
         raise

@@ -24,8 +24,9 @@ TIMEOUT_SECONDS = 10.0
 CALLBACKS_AT_ONCE = 4
 #: Milliseconds after which a slot is free again if its process died: a Lambda function lives no longer.
 SLOT_MS = 60_000
-#: A callback without a slot waits for a random time, at most as long as it is old, within these bounds, in seconds.
-MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 5, 60
+#: A callback without a slot waits for a random time, at most as long as it is old, within these bounds, in seconds. The
+#: 1,000 receives, after which SQS dead-letters a message, then last for three days.
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 5, 600
 #: The receiver says that it wants to hear nothing more.
 GONE = 410
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from chalicelib.core.errors import MessageError, NewerMessageError
 from chalicelib.core.ports import Clock, ScheduledQueue, TaskQueue, TaskStore
 from chalicelib.core.scheduled import (
+    MAX_AHEAD_MS,
     MAX_SQS_DELAY_SECONDS,
     Callback,
     CancelScheduled,
@@ -21,7 +22,7 @@ from chalicelib.core.scheduled import (
     to_message,
 )
 from chalicelib.core.task import Outcome, Task, TaskState
-from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.scheduled.admission import AdmittedByAnother, DueAdmitter, Postponed
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.worker.finalizer import Finalizer
@@ -30,6 +31,11 @@ from chalicelib.worker.finalizer import Finalizer
 MAX_HIDDEN_SECONDS = 43_000
 #: Seconds for which a message is hidden while another dispatcher admits the tasks of its user.
 BUSY_SECONDS = 1
+#: Seconds for which a message is hidden at most while its user's lane takes no task: a resume may open it earlier. The
+#: second value holds from POSTPONED_RECEIVES on, so that 14 days stay below the 1,000 receives after which SQS
+#: dead-letters a message.
+POSTPONED_SECONDS = (900, 3_600)
+POSTPONED_RECEIVES = 500
 #: A callback is retried after as many milliseconds as it is old, within these bounds,
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time at this age.
@@ -44,6 +50,10 @@ class ScheduledDelivery(Struct, frozen=True):
     body: str
     receipt: str
     message_id: str
+    #: epoch ms
+    sent_at: int
+    #: how often SQS delivered it, this time included
+    receives: int = 1
 
 
 class ScheduledDispatcher:
@@ -56,7 +66,10 @@ class ScheduledDispatcher:
         finalizer: Finalizer,
         send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
+        late_up_to_ms: int = 0,
     ) -> None:
+        """late_up_to_ms: as in the settings."""
+        self._late_up_to_ms = late_up_to_ms
         self._scheduled_queue = scheduled_queue
         self._tasks = tasks
         self._queue = queue
@@ -75,7 +88,7 @@ class ScheduledDispatcher:
         except MessageError as error:
             self._queue.send_dead(NOBODY, delivery.message_id, delivery.body, str(error))
             return True
-        with again_soon(self._scheduled_queue.defer, delivery.receipt):
+        with again_soon(self._scheduled_queue.defer, delivery.receipt, delivery.receives):
             return self._handle(message, delivery)
 
     def _handle(self, message: ScheduledMessage, delivery: ScheduledDelivery) -> bool:
@@ -90,9 +103,10 @@ class ScheduledDispatcher:
 
     def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
         wait_ms = due_at - self._clock.now_ms()
-        if wait_ms <= 0 or (wait_ms <= MAX_SLEEP_MS and not self._clock.sleep(wait_ms)):
+        longest_ms = SHORT_SLEEP_MS if self._late_up_to_ms else MAX_SLEEP_MS
+        if wait_ms <= 0 or (wait_ms <= longest_ms and not self._clock.sleep(wait_ms)):
             return False
-        self._scheduled_queue.defer(delivery.receipt, min(wait_ms // 1000, MAX_HIDDEN_SECONDS))
+        self._scheduled_queue.defer(delivery.receipt, min((wait_ms + self._late_up_to_ms) // 1000, MAX_HIDDEN_SECONDS))
         return True
 
     def _admit(self, scheduled: ScheduledTask, delivery: ScheduledDelivery) -> bool:
@@ -101,13 +115,22 @@ class ScheduledDispatcher:
             self._scheduled_queue.defer(delivery.receipt, BUSY_SECONDS)
             return False
         if isinstance(outcome, Postponed):
-            self._postpone(scheduled, outcome.until - self._clock.now_ms())
+            return self._postpone(scheduled, outcome.until - self._clock.now_ms(), delivery)
         return True
 
-    def _postpone(self, scheduled: ScheduledTask, wait_ms: int) -> None:
-        """Sends a new message, since the wait may take days, and SQS keeps a message for 14."""
-        seconds = max(1, min(math.ceil(wait_ms / 1000), MAX_SQS_DELAY_SECONDS))
-        self._scheduled_queue.send([(scheduled, seconds)])
+    def _postpone(self, scheduled: ScheduledTask, wait_ms: int, delivery: ScheduledDelivery) -> bool:
+        """Hides the message; True when a new one replaces it, since SQS deletes this one after 14 days.
+
+        Lambda stops a chain of 16 messages that each come from the invocation of the one before, without a log line. A
+        new message in 13 days makes no such chain within half a year.
+        """
+        longest = POSTPONED_SECONDS[delivery.receives >= POSTPONED_RECEIVES]
+        seconds = max(1, min(math.ceil(wait_ms / 1000), longest))
+        if self._clock.now_ms() + seconds * 1000 < delivery.sent_at + MAX_AHEAD_MS:
+            self._scheduled_queue.defer(delivery.receipt, seconds)
+            return False
+        self._scheduled_queue.send([(scheduled, min(seconds, MAX_SQS_DELAY_SECONDS))])
+        return True
 
     def _cancel(self, task: Task) -> None:
         """Finishes and logs a cancelled task, unless it was admitted before its cancellation.

@@ -25,7 +25,7 @@ PAYLOAD_PARAMETER = "payload"
 #: Name of the parameter that receives the Context.
 CONTEXT_PARAMETER = "context"
 #: Upper bounds of a task's own options, in attempts and seconds.
-MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 900
+MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 11 * 3_600
 #: How msgspec's errors end that name a parameter's pattern, which clients need not be able to read.
 _REGULAR_EXPRESSION = re.compile(r"matching regex '.*'$", re.DOTALL)
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

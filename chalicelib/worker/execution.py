@@ -48,7 +48,8 @@ class TaskExecutor:
         end_process: Callable[[], None],
         runner: TaskRunner | None = None,
     ) -> None:
-        """end_process: called when a task in this process passed its deadline, since nothing else stops a function.
+        """end_process: called when a task in this process passed its deadline, since nothing else stops a function, or
+        when another worker may soon run it beside this one.
 
         runner: that of `make run`; None calls the functions in this process.
         """
@@ -68,8 +69,10 @@ class TaskExecutor:
         definition = self._registry.get(task.name)
         return nullcontext(self._here) if definition is None else self._runner.room(definition, self._deadline_ms(task))
 
-    def run(self, task: Task, start: Start, room: Room) -> Retry | Ran:
+    def run(self, task: Task, start: Start, room: Room, receipt: str = "") -> Retry | Ran:
         """Runs the task's function once; Ran when the task is finished, its outcome logged and stored.
+
+        receipt: of its message, which stays hidden while it runs.
 
         UnavailableError when it is finished and its outcome could not be logged or stored; the finalizer keeps it.
         """
@@ -77,12 +80,12 @@ class TaskExecutor:
         assert lease is not None, "a start has a lease"
         deadline_at = FOREVER_MS if room.ends_overdue else start.at + self._deadline_ms(task)
         expire = lambda: self._expire(task, start)  # noqa: E731
-        with self._renewer.renewing(task.user_id, lease, deadline_at, expire) as running:
+        with self._renewer.renewing(task.user_id, lease, deadline_at, expire, receipt, self._end_process) as running:
             ended = self._call(task, start, lease, room)
         if running.is_expired:
             # The renewer's thread finalizes it; until that is stored, the message has to stay.
             raise UnavailableError(f"{task.task_id} ran out of time")
-        return self._finish_or_retry(task, start, lease, ended)
+        return self._finish_or_retry(task, start, lease, ended, receipt)
 
     def knows(self, task: Task) -> bool:
         return task.name in self._registry
@@ -91,7 +94,7 @@ class TaskExecutor:
         definition = self._registry.get(task.name)
         return (definition and definition.max_attempts) or self._settings.max_attempts
 
-    def _finish_or_retry(self, task: Task, start: Start, lease: Lease, ended: Ended) -> Retry | Ran:
+    def _finish_or_retry(self, task: Task, start: Start, lease: Lease, ended: Ended, receipt: str) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
         correct = self._correction(start, ended.used_units, now_ms)
         if isinstance(ended, Throttled):
@@ -100,10 +103,10 @@ class TaskExecutor:
             ended = Failed(f"throttled {MAX_THROTTLES} times, at last: {ended.error}", is_permanent=True)
         if isinstance(ended, Returned):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            return self._finish(task, start, outcome, correct)
+            return self._finish(task, start, outcome, receipt, correct)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            return self._finish(task, start, outcome, correct)
+            return self._finish(task, start, outcome, receipt, correct)
         if correct:
             correct()
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
@@ -117,9 +120,16 @@ class TaskExecutor:
             return None
         return lambda: self._lanes.correct_units(start, used_units, now_ms)
 
-    def _finish(self, task: Task, start: Start, outcome: Outcome, correct: Callable[[], object] | None = None) -> Ran:
+    def _finish(
+        self,
+        task: Task,
+        start: Start,
+        outcome: Outcome,
+        receipt: str = "",
+        correct: Callable[[], object] | None = None,
+    ) -> Ran:
         """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
-        self._finalizer.finish(task, start, outcome, correct)
+        self._finalizer.finish(task, start, outcome, receipt, correct)
         lease, took_ms, now_ms = start.lane.running, outcome.completed_at - start.at, self._clock.now_ms()
         if lease is not None and now_ms - start.at >= MARKED_AFTER_MS:
             with suppress(UnavailableError):  # the lease ends by itself
@@ -140,6 +150,8 @@ class TaskExecutor:
         definition = self._registry.get(task.name)
         if definition is None:
             return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
+        if not task.has_payload:
+            return Failed("the payload is no longer stored", is_permanent=True)
         context, deadline_ms = self._context(task, start), self._deadline_ms(task)
         return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 

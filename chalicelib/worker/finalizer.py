@@ -58,15 +58,24 @@ class Finalizer:
         self._scheduled_queue = scheduled_queue
         self._pending: dict[str, _Finalization] = {}
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Callable[[], object] | None = None) -> None:
+    def finish(
+        self,
+        task: Task,
+        start: Start,
+        outcome: Outcome,
+        receipt: str = "",
+        correct: Callable[[], object] | None = None,
+    ) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
-        correct: called before the outcome is logged, until it succeeds once.
+        receipt: of its message, which stays hidden too. correct: called before the outcome is logged, until it succeeds
+        once.
+
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
         assert lease is not None, "a start has a lease"
-        with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None):
+        with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None, receipt):
             self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start), correct))
 
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:

@@ -1,6 +1,8 @@
 """Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process.
 
-The first renewal, a second after the start, marks the task in its lane as running.
+The first renewal, a second after the start, marks the task in its lane as running. On Lambda each renewal also extends
+the visibility of the task's message, in short steps: however late an invocation began, the message stays hidden while
+the task runs, and comes back soon once its worker is dead.
 """
 
 import logging
@@ -20,6 +22,12 @@ LOOK_AGAIN_MS = 1_000
 RENEW_AFTER_MS = 3_000
 #: Milliseconds for which a renewed lease is valid.
 RENEWED_LEASE_MS = 10_000
+#: Seconds for which each renewal hides the task's message.
+EXTENDED_SECONDS = 20
+#: A worker that could renew neither ends itself so many milliseconds before another one may take its task.
+LOST_BEFORE_MS = 2_000
+#: Milliseconds between two looks whether a renewal under way has ended.
+POLL_MS = 10
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +43,30 @@ class RunningTask(Struct):
     deadline_at: int
     #: called once, from the renewer's thread, when the deadline has passed
     on_expired: Callable[[], None]
+    #: of its message; "" if that is not extended here
+    receipt: str = ""
+    #: called once, from the renewer's thread, when another worker may soon run the task beside this one
+    on_lost: Callable[[], None] | None = None
+    #: epoch ms; until then its lease or its hidden message keeps other workers off
+    safe_until: int = 0
     is_expired: bool = False
+    is_renewing: bool = False
 
 
 class LeaseRenewer:
-    def __init__(self, lanes: LaneStore, clock: Clock, in_background: bool = True) -> None:
-        """in_background: a thread calls `renew_due` each second while tasks run; otherwise the caller does."""
+    def __init__(
+        self,
+        lanes: LaneStore,
+        clock: Clock,
+        in_background: bool = True,
+        hide: Callable[[str, int], bool] | None = None,
+    ) -> None:
+        """in_background: a thread calls `renew_due` each second while tasks run; otherwise the caller does.
+
+        hide: hides a message for so many seconds. None where the process extends all that it received, and sees the
+        other ones of its machine: `make run`.
+        """
+        self._hide = hide
         self._in_background = in_background
         self._lanes = lanes
         self._clock = clock
@@ -50,10 +76,17 @@ class LeaseRenewer:
 
     @contextmanager
     def renewing(
-        self, user_id: str, lease: Lease, deadline_at: int, on_expired: Callable[[], None]
+        self,
+        user_id: str,
+        lease: Lease,
+        deadline_at: int,
+        on_expired: Callable[[], None],
+        receipt: str = "",
+        on_lost: Callable[[], None] | None = None,
     ) -> Iterator[RunningTask]:
         """Renews the lease while the body runs; afterwards `is_expired` says whether the deadline passed first."""
-        running = RunningTask(user_id, lease, self._clock.now_ms() + MARKED_AFTER_MS, deadline_at, on_expired)
+        renew_at = self._clock.now_ms() + MARKED_AFTER_MS
+        running = RunningTask(user_id, lease, renew_at, deadline_at, on_expired, receipt, on_lost, lease.until)
         with self._lock:
             self._running[lease.token] = running
             self._start()
@@ -62,6 +95,8 @@ class LeaseRenewer:
         finally:
             with self._lock:
                 self._running.pop(lease.token, None)
+            while self._hide and running.is_renewing:  # it would undo a deferral that follows
+                self._clock.sleep_until(self._clock.now_ms() + POLL_MS)
 
     def renew_due(self) -> None:
         """Renews each lease that is due, or tries to, and expires each task whose deadline has passed."""
@@ -71,21 +106,45 @@ class LeaseRenewer:
             for task in expired:
                 task.is_expired = True
                 del self._running[task.lease.token]
-            due = [task for task in self._running.values() if task.renew_at <= now_ms]
+            lost = [task for task in self._running.values() if self._is_lost(task, now_ms)]
+            due = [task for task in self._running.values() if task.renew_at <= now_ms and task not in lost]
+            for task in due:
+                task.is_renewing = True
         for task in due:
             self._renew(task, now_ms)
         for task in expired:
-            _expire(task)
+            _call(task.on_expired, task)
+        for task in lost:
+            _call(task.on_lost, task)
+
+    def _is_lost(self, task: RunningTask, now_ms: int) -> bool:
+        return self._hide is not None and task.on_lost is not None and now_ms >= task.safe_until - LOST_BEFORE_MS
 
     def _renew(self, task: RunningTask, now_ms: int) -> None:
         try:
-            self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS)
-            task.renew_at = now_ms + RENEW_AFTER_MS
+            is_hidden = self._try(task, lambda: self._extend(task, now_ms))
+            is_leased = self._try(task, lambda: self._renew_lease(task, now_ms))
+            task.renew_at = now_ms + (RENEW_AFTER_MS if is_hidden and is_leased else LOOK_AGAIN_MS)
+        finally:
+            task.is_renewing = False
+
+    def _renew_lease(self, task: RunningTask, now_ms: int) -> None:
+        if self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS):
+            task.safe_until = max(task.safe_until, now_ms + RENEWED_LEASE_MS)
+
+    def _extend(self, task: RunningTask, now_ms: int) -> None:
+        if self._hide and task.receipt and self._hide(task.receipt, EXTENDED_SECONDS):
+            task.safe_until = max(task.safe_until, now_ms + EXTENDED_SECONDS * 1000)
+
+    def _try(self, task: RunningTask, renew: Callable[[], None]) -> bool:
+        try:
+            renew()
+            return True
         except UnavailableError:
-            task.renew_at = now_ms + LOOK_AGAIN_MS
+            return False
         except Exception:
             log.exception("the lease of %s was not renewed", task.user_id)
-            task.renew_at = now_ms + LOOK_AGAIN_MS
+            return False
 
     def _pause_ms(self) -> int:
         """Until the next renewal, at most LOOK_AGAIN_MS: no lease that begins meanwhile is due earlier."""
@@ -113,8 +172,9 @@ class LeaseRenewer:
                     return
 
 
-def _expire(task: RunningTask) -> None:
+def _call(end: Callable[[], None] | None, task: RunningTask) -> None:
     try:
-        task.on_expired()
+        if end:
+            end()
     except Exception:  # one task's end must not keep the others from being renewed
         log.exception("a task of %s that passed its deadline was not finished", task.user_id)

@@ -17,7 +17,6 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core import visibility
 from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
@@ -25,7 +24,7 @@ from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS, again_soon
+from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Retry, TaskExecutor
@@ -56,6 +55,8 @@ SAVE_RECEIPT_AFTER_MS = 3_000
 #: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
 #: have been updated before this worker.
 UNKNOWN_FOR_MS = 300_000
+#: Milliseconds between two looks whether a worker knows it.
+UNKNOWN_AGAIN_MS = 5_000
 #: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
 #: the message, allow eight hours.
 NO_ROOM_MS = 30_000
@@ -77,6 +78,8 @@ class Delivery(Struct, frozen=True):
     message_id: str
     #: epoch ms
     sent_at: int
+    #: how often SQS delivered it, this time included
+    receives: int = 1
 
 
 class Done(Struct, frozen=True):
@@ -95,7 +98,7 @@ Handled = Done | Deferred
 
 
 class NoPresence:
-    """Null object for Lambda, where messages stay hidden longer than a function can run."""
+    """Null object for Lambda, where a running task's message stays hidden, or its worker ends."""
 
     def serving(self, _token: str) -> AbstractContextManager[None]:
         return nullcontext()
@@ -118,7 +121,10 @@ class _Job(Struct):
     task: Task
     token: str
     facts: Facts
+    #: of the message in hand
+    receipt: str
     out_of_order: bool = False
+    is_payload_read: bool = False
 
 
 class Worker:
@@ -160,12 +166,12 @@ class Worker:
         except MessageError as error:
             self._queue.send_dead(delivery.user_id, delivery.message_id, delivery.body, str(error))
             return Done()
-        with again_soon(self._queue.defer, delivery.receipt):
+        with again_soon(self._queue.defer, delivery.receipt, delivery.receives):
             return self._handle(task, delivery)
 
     def _handle(self, task: Task, delivery: Delivery) -> Handled:
         """The loop: one step after the other with the topmost job, until none is left or the message has to wait."""
-        jobs = [self._job(task)]
+        jobs = [self._job(task, delivery.receipt)]
         while jobs:
             job = jobs[-1]
             outcome = self._take_step(job, jobs)
@@ -177,8 +183,8 @@ class Worker:
                     jobs[-1].facts = self._remembered_facts(jobs[-1].task)
         return Done()
 
-    def _job(self, task: Task, out_of_order: bool = False) -> _Job:
-        return _Job(task, self._new_token(), self._remembered_facts(task), out_of_order)
+    def _job(self, task: Task, receipt: str, out_of_order: bool = False) -> _Job:
+        return _Job(task, self._new_token(), self._remembered_facts(task), receipt, out_of_order)
 
     def _take_step(self, job: _Job, jobs: list[_Job]) -> Handled | None:
         """One step with the job; Done if its task needs nothing more, Deferred if the message has to wait."""
@@ -197,25 +203,32 @@ class Worker:
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
             case RunFirst(predecessors):
-                jobs += [self._job(predecessor, out_of_order=True) for predecessor in reversed(predecessors)]
+                jobs += [
+                    self._job(predecessor, job.receipt, out_of_order=True) for predecessor in reversed(predecessors)
+                ]
             case WaitUntil():
                 return self._wait(step, job)
             case Claim() if self._may_be_known_soon(task):
-                return Deferred(self._clock.now_ms() + AGAIN_SECONDS * 1000)
+                return Deferred(self._clock.now_ms() + UNKNOWN_AGAIN_MS)
+            case Claim() if not (task.has_payload or job.is_payload_read):
+                self._read_payload(job)
             case Claim():
                 return self._run_in_room(step, job)
             case Skip():
                 return self._end_retry(job)
-            case DropCancelled(last):
-                self._finalizer.cancel(task, last=last)
-                return self._drop_from_lane(task)
-            case FailTooLarge(limit, last):
-                self._finalizer.fail(task, f"its {task.units} units are more than {limit} allows", last)
-                return self._pass_over(task)
+            case DropCancelled() | FailTooLarge():
+                return self._end_without_start(step, task)
             case GiveUp(start):
                 self._finalizer.give_up(task, start, self._last_error(job))
                 return self._end_retry(job)
         return None
+
+    def _end_without_start(self, step: DropCancelled | FailTooLarge, task: Task) -> Done:
+        if isinstance(step, DropCancelled):
+            self._finalizer.cancel(task, last=step.last)
+            return self._drop_from_lane(task)
+        self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
+        return self._pass_over(task)
 
     def _may_be_known_soon(self, task: Task) -> bool:
         """True if the task's name is unknown here, and the task so new that a newer worker may know it."""
@@ -229,7 +242,8 @@ class Worker:
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
-        if wait_ms > visibility.MAX_SLEEP_MS or self._clock.sleep(wait_ms):
+        longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
+        if wait_ms > longest_ms or self._clock.sleep(wait_ms):
             return Deferred(step.until, job.facts.lane)
         if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
             self._read_lane(job)
@@ -254,7 +268,7 @@ class Worker:
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
-            ended = self._executor.run(task, replace(start, lane=write.lane), room)
+            ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
         self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
@@ -271,7 +285,8 @@ class Worker:
 
         First hidden, then stored: whoever changes the lane afterwards finds the receipt and wakes the message.
         """
-        self._queue.defer(delivery.receipt, _hidden_seconds(deferred.until, self._clock.now_ms()))
+        latest = deferred.until + self._settings.late_up_to_ms
+        self._queue.defer(delivery.receipt, _hidden_seconds(latest, self._clock.now_ms()))
         if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
             return True
         write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
@@ -284,6 +299,8 @@ class Worker:
         """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
         now_ms = self._clock.now_ms()
         age_ms = now_ms - delivery.sent_at
+        if age_ms >= SEND_AGAIN_AFTER_MS:
+            self._tasks.keep_payloads(delivery.user_id, now_ms)
         if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
             for task in tasks_to_send_again(lane, self._tasks, now_ms):
                 self._queue.send_again(task, now_ms)
@@ -326,6 +343,13 @@ class Worker:
 
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._fresh_facts(job.task, self._lanes.get(job.task.user_id))
+
+    def _read_payload(self, job: _Job) -> None:
+        """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""
+        record = self._tasks.get(job.task.user_id, job.task.task_id)
+        if record:
+            job.task = replace(job.task, payload=record.task.payload, has_payload=record.task.has_payload)
+        job.is_payload_read = True
 
     def _remembered_facts(self, task: Task) -> Facts:
         lane = self._remembered.get(task.user_id)

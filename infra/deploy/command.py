@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy.account import Account, find_account
+from infra.deploy.address import address, wait_for_answer
 from infra.deploy.artifacts import Artifacts
 from infra.deploy.errors import DeployError, explained
+from infra.deploy.failed import clear_failed, end_protection
 from infra.deploy.leftovers import delete_leftovers
 from infra.deploy.package import package
-from infra.deploy.stages import Stage, function_settings, read_stage
+from infra.deploy.readiness import check_readiness
+from infra.deploy.secrets import SecretStore, references, stored_by_deploy
+from infra.deploy.stages import Stage, function_settings, read_stage, validate
+from infra.deploy.timeouts import deadlines, own_tasks, worker_timeout
 from infra.environment import aws_environment, environment
-from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources
+from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources, stack_state
 
 #: SAM creates roles, and CloudFormation runs it on the template.
 _CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
 #: Oldest Python of the functions: AWS refuses new functions with older ones, and SnapStart needs it.
 _OLDEST_PYTHON = (3, 12)
-#: Seconds to wait for the first answer of a new API with a cold function.
-_ANSWER_SECONDS = 60
 
 
 def deploy(stage_name: str) -> None:
@@ -51,9 +52,17 @@ def destroy(stage_name: str) -> None:
 def write_package(stage_name: str, out: Path) -> None:
     """Write the stage as one SAM template and one archive to `out`, and print where. DeployError when that fails."""
     _require_python()
-    stage = read_stage(stage_name)
-    package(stage, function_settings(environment(), stage.name), out)
+    stage, settings = _checked(read_stage(stage_name), environment())
+    package(stage, references(settings, stage.full_name), out)
     _say(f"{out / 'sam.json'} and {out / 'deployment.zip'} are ready")
+    for name in stored_by_deploy(settings):
+        _say(f"They refer to the member {name} of the secret {stage.full_name} in Secrets Manager: create it first")
+
+
+def _checked(stage: Stage, env: Mapping[str, str]) -> tuple[Stage, dict[str, str]]:
+    """Returns the stage with the time-out that its tasks need, and its functions' settings. DeployError if invalid."""
+    settings = function_settings(env, stage)
+    return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, own_tasks()))), settings
 
 
 def _say(line: str) -> None:
@@ -61,14 +70,18 @@ def _say(line: str) -> None:
 
 
 def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
-    settings = function_settings(env, stage.name)
+    stage, settings = _checked(stage, env)
     account = _account(env)
     if not account.endpoint_url:
         _require_python()
     _say(f"Deploying stage {stage.name} to {account}")
     with _step("the stack", account), TemporaryDirectory(prefix="paceline-package-") as folder:
         _refuse_former_deployment(account, stage)
-        template = package(stage, settings, Path(folder), is_local=bool(account.endpoint_url))
+        secrets = SecretStore(account, stage.full_name)
+        validate({**settings, **secrets.values(settings)}, stage)
+        check_readiness(account, stage, settings, env, _say)
+        clear_failed(account, stage, stack_state(account.client("cloudformation"), stack_name(stage.name)))
+        template = package(stage, secrets.store(settings), Path(folder), is_local=bool(account.endpoint_url))
         artifacts = Artifacts(account, stage)
         outputs = deploy_stack(
             account.client("cloudformation"),
@@ -79,8 +92,8 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
             progress=_say,
         )
         artifacts.delete_earlier()
-    url = _url(account, stage, outputs)
-    _wait_for_answer(url)
+    url = address(account, stage, outputs)
+    wait_for_answer(url, account.endpoint_url)
     _say(f"Deployed stage {stage.name}: {url}")
 
 
@@ -91,19 +104,15 @@ def _destroy(stage: Stage, env: Mapping[str, str]) -> None:
     _say(f"Destroying stage {stage.name} in {account}")
     with _step("the stack", account):
         if stage.is_guarded:
-            _end_protection(account, stage)
+            end_protection(account, stage)
         delete_stack(account.client("cloudformation"), stack_name(stage.name))
         _say(f"deleted stack {stack_name(stage.name)}")
         for name in delete_leftovers(account, stage):
             _say(f"deleted {name}, which the stack left behind")
+        if SecretStore(account, stage.full_name).delete():
+            _say(f"deleted the secret {stage.full_name}")
         Artifacts(account, stage).delete()
     _say(f"Destroyed stage {stage.name}; nothing is left")
-
-
-def _end_protection(account: Account, stage: Stage) -> None:
-    client = account.client("dynamodb")
-    with suppress(client.exceptions.ResourceNotFoundException):
-        client.update_table(TableName=stage.full_name, DeletionProtectionEnabled=False)
 
 
 def _require_python() -> None:
@@ -146,25 +155,3 @@ def _step(what: str, account: Account) -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError, StackError) as error:
         raise explained(what, error, account.endpoint_url) from error
-
-
-def _url(account: Account, stage: Stage, outputs: Mapping[str, str]) -> str:
-    """Returns the API's URL; LocalStack has one host name for all APIs."""
-    if account.endpoint_url:
-        path = f"restapis/{outputs['RestAPIId']}/{stage.api_gateway_stage}/_user_request_"
-        return f"{account.endpoint_url.rstrip('/')}/{path}"
-    return outputs["EndpointURL"].rstrip("/")
-
-
-def _wait_for_answer(url: str) -> None:
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=30):  # noqa: S310 - our own URL
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 401:
-                return  # the API answers: with AUTH=jwt, /health needs the admin scope
-            if time.monotonic() > deadline:
-                raise DeployError(f"{url}/health does not answer: {error}", "see the API function's log") from error
-        time.sleep(1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.deploy.access_log import access_log_setting
 from infra.deploy.stages import Stage
 
 
@@ -86,6 +87,10 @@ GATEWAY_RESPONSES = (
 def front_door(stage: Stage, origins: Sequence[str]) -> dict[str, Any]:
     """Returns the properties of the SAM template's API."""
     return {
+        # The API's name is a dimension of its metrics, so each stage needs its own. Chalice's is the same for all.
+        "Name": stage.full_name,
+        "DefinitionBody": {"info": {"title": stage.full_name}},
+        **access_log_setting(stage),
         "GatewayResponses": {response.kind: _as_property(response, origins) for response in GATEWAY_RESPONSES},
         "MethodSettings": [
             {

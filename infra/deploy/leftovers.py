@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.deploy.access_log import access_log_group
 from infra.deploy.account import Account
 from infra.deploy.stages import Stage
 
@@ -28,12 +29,12 @@ def _alarms(account: Account, stage: Stage) -> list[str]:
 
 def _log_groups(account: Account, stage: Stage) -> list[str]:
     names = {f"/aws/lambda/{stage.function_name(function)}" for function in stage.functions}
-    groups = _pages(
-        account.client("logs"),
-        "describe_log_groups",
-        "logGroups",
-        logGroupNamePrefix=f"/aws/lambda/{stage.full_name}",
-    )
+    names.add(access_log_group(stage))
+    groups = [
+        group
+        for prefix in (f"/aws/lambda/{stage.full_name}", access_log_group(stage))
+        for group in _pages(account.client("logs"), "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
+    ]
     return [group["logGroupName"] for group in groups if group["logGroupName"] in names]
 
 

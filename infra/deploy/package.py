@@ -16,10 +16,14 @@ from typing import Any
 from chalice.package import YAMLTemplateSerializer
 
 from chalicelib.settings import Auth, auth_of, cors_origins_of
+from infra.deploy.access_log import access_log
+from infra.deploy.alarms import CONDITIONS, PARAMETERS, alarms
 from infra.deploy.errors import DeployError
 from infra.deploy.front_door import front_door
+from infra.deploy.function_url import with_function_url
 from infra.deploy.project import project_folder
-from infra.deploy.stages import Stage
+from infra.deploy.stages import FrontDoor, Stage
+from infra.deploy.timeouts import HIDDEN_LONGER_SECONDS
 from infra.stack import TEMPLATE, output_variables
 
 #: The alias of each function's newest version. SnapStart works for versions only, and a rollback changes the alias.
@@ -46,7 +50,8 @@ def package(
     is complete except for its dependencies.
     """
     architecture = "x86_64" if is_local else ARCHITECTURE
-    with project_folder(stage.name, settings, architecture) as folder:
+    environment = {**settings, "CANARY": str(stage.canary).lower()}
+    with project_folder(stage.name, environment, architecture) as folder:
         if not with_requirements:
             (folder / "requirements.txt").write_text("")
         merge = folder / "merge-template.json"
@@ -65,10 +70,14 @@ def package(
         )
         if ran.returncode:
             raise DeployError(f"chalice package: {ran.stderr or ran.stdout}")
-    template = out / "sam.json"
+    path = out / "sam.json"
+    template = json.loads(path.read_text())
+    if stage.front_door is FrontDoor.FUNCTION_URL:
+        template = with_function_url(template, None if is_local else ALIAS)
     if not is_local:
-        template.write_text(json.dumps(_published(json.loads(template.read_text())), indent=1))
-    return template
+        template = _published(template)
+    path.write_text(json.dumps(template, indent=1))
+    return path
 
 
 def read_stack_template() -> dict[str, Any]:
@@ -85,21 +94,44 @@ def merge_template(stage: Stage, settings: Mapping[str, str]) -> dict[str, Any]:
     template = read_stack_template()
     template["Parameters"]["Stage"] |= {"Default": stage.name, "AllowedValues": [stage.name]}
     template["Parameters"]["LogRetentionDays"]["Default"] = stage.log_retention_days
-    template["Parameters"]["LateMs"]["Default"] = stage.late_ms
     template["Parameters"]["Protected"]["Default"] = str(stage.is_guarded).lower()
+    for parameter, value in _throughput(stage).items():
+        template["Parameters"][parameter]["Default"] = value
     variables = output_variables({name: output["Value"] for name, output in template["Outputs"].items()})
+    template["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = stage.worker_timeout + HIDDEN_LONGER_SECONDS
+    template["Parameters"] |= PARAMETERS
+    template["Conditions"] |= CONDITIONS
+    template["Resources"] |= alarms(stage, template) | access_log(stage)
     template["Resources"] |= {
         "APIHandler": _function("paceline-${Stage}", ["ApiLogGroup"], variables),
         "Worker": _triggered("worker", stage.maximum_concurrency, variables),
         "Scheduled": _triggered("scheduled", stage.scheduled_concurrency, variables),
         "RestAPI": {"Properties": front_door(stage, cors_origins_of(settings))},
     }
+    template["Resources"]["Worker"]["Properties"]["Timeout"] = stage.worker_timeout
+    if stage.api_concurrency is not None:
+        template["Resources"]["APIHandler"]["Properties"]["ReservedConcurrentExecutions"] = stage.api_concurrency
+    if stage.canary:
+        template["Resources"]["Canary"] = _function("paceline-${Stage}-canary", ["CanaryLogGroup"], variables)
+        # A tick that comes late, or again, would submit tasks in a burst after an outage.
+        attempts = {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+        template["Resources"]["Canary"]["Properties"]["EventInvokeConfig"] = attempts
     if auth_of(settings) is Auth.JWT:
         template["Resources"]["Authorizer"] = {
             "DependsOn": ["AuthorizerLogGroup"],
             "Properties": {"FunctionName": {"Fn::Sub": "paceline-${Stage}-authorizer"}},
         }
     return template
+
+
+def _throughput(stage: Stage) -> dict[str, int]:
+    """The stack's parameters of the table's throughput."""
+    return {
+        "WarmWrites": stage.warm_writes,
+        "WarmReads": stage.warm_reads,
+        "MaxWrites": stage.max_writes,
+        "MaxReads": stage.max_reads,
+    }
 
 
 def _published(template: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +144,8 @@ def _published(template: dict[str, Any]) -> dict[str, Any]:
         text = text.replace(f"${{{function}.Arn}}/invocations", f"${{{function}Alias{ALIAS}}}/invocations")
     published: dict[str, Any] = json.loads(text)
     for resource in published["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
+        # The canary stays warm, so it needs no snapshot, which costs some $1 a month.
+        if resource["Type"] == "AWS::Serverless::Function" and resource["Properties"]["Handler"] != "app.canary":
             resource["Properties"] |= PUBLISHED
     # New tasks are accepted only once the workers that know them are called.
     newer = [f"{function}Alias{ALIAS}" for function in ("Worker", "Scheduled")]
@@ -146,4 +179,5 @@ def event_source_mapping(maximum_concurrency: int) -> dict[str, Any]:
     return {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": maximum_concurrency},
+        "MetricsConfig": {"Metrics": ["EventCount"]},
     }

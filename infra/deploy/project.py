@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from infra.deploy.stages import ROOT, SECRETS, read_config
+from infra.deploy.stages import ROOT, read_config, settings_of
 
 #: Cached dependency packages by requirements hash; with a hit, Chalice only adds the app's own files.
 _CACHE = ROOT / ".chalice" / "deployments"
@@ -24,7 +24,7 @@ _NOT_PACKAGED = re.compile(r"chalice\b", re.IGNORECASE)
 def project_folder(stage: str, environment: Mapping[str, Any], architecture: str) -> Iterator[Path]:
     """Yields a temporary folder with the app as it is to be deployed.
 
-    environment: variables for all functions, over the configuration's own; secrets only for functions that need them.
+    environment: variables over the configuration's own, each for the functions that need it.
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
@@ -73,17 +73,12 @@ def _configuration(stage: str, environment: Mapping[str, Any]) -> dict[str, Any]
     config = read_config()
     chosen = dict(config["stages"][stage])
     chosen.pop("log_retention_in_days")
-    for_all = {name: value for name, value in environment.items() if name not in SECRETS}
-    chosen["environment_variables"] = {**chosen["environment_variables"], **for_all, "STAGE": stage}
+    chosen["environment_variables"] = {**chosen["environment_variables"], "STAGE": stage}
     chosen["lambda_functions"] = {
-        name: {**function, "environment_variables": _secrets_of(name, environment)}
+        name: {**function, "environment_variables": settings_of(name, {**environment, "STAGE": stage})}
         for name, function in chosen["lambda_functions"].items()
     }
     return {**config, "stages": {stage: chosen}}
-
-
-def _secrets_of(function: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: environment[name] for name, owners in SECRETS.items() if name in environment and function in owners}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

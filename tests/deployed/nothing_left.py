@@ -14,10 +14,12 @@ LISTINGS = (
     ("cloudwatch", "describe_alarms", "MetricAlarms"),
     ("cloudwatch", "list_dashboards", "DashboardEntries"),
     ("dynamodb", "list_tables", "TableNames"),
+    ("events", "list_rules", "Rules"),
     ("iam", "list_roles", "Roles"),
     ("lambda", "list_functions", "Functions"),
     ("lambda", "list_event_source_mappings", "EventSourceMappings"),
     ("logs", "describe_log_groups", "logGroups"),
+    ("secretsmanager", "list_secrets", "SecretList"),
     ("sqs", "list_queues", "QueueUrls"),
 )
 

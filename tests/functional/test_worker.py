@@ -5,6 +5,7 @@ import pytest
 
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
+from tests.unit.workshop import Failing
 
 
 def only(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -69,6 +70,20 @@ def test_message_delivered_twice_runs_once(paceline: Paceline, user: str) -> Non
     record = only(paceline.receive(user))
     assert paceline.work(record) == []
     assert paceline.work(record) == []
+    assert len(paceline.events) == 1
+
+
+def test_message_that_aws_fails_is_hidden_by_the_receives_that_its_event_counts(paceline: Paceline, user: str) -> None:
+    paceline.submit(user)
+    record = only(paceline.receive(user))
+    record["attributes"]["ApproximateReceiveCount"] = "5"
+    lanes = paceline.parts.lanes = Failing(paceline.parts.lanes)  # type: ignore[misc, assignment]
+    lanes.fail("try_fast_claim")
+    assert paceline.work(record) == [record["messageId"]]
+    paceline.clock.advance(15_999)
+    assert paceline.receive(user) == []
+    paceline.clock.advance(1)
+    assert paceline.work(only(paceline.receive(user))) == []
     assert len(paceline.events) == 1
 
 

@@ -21,6 +21,7 @@ class Aws:
     dead_letter_url: str
     endpoint_url: str = ""
     later_url: str = ""
+    later_dead_url: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -31,6 +32,7 @@ class Aws:
             "DEAD_LETTER_URL": self.dead_letter_url,
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "SCHEDULED_QUEUE_URL": self.later_url,
+            "SCHEDULED_DEAD_LETTER_URL": self.later_dead_url,
         }
 
 
@@ -66,7 +68,10 @@ def _as_record(message: Any) -> Record:
 
 
 #: in the account that moto makes up
-DEAD_LETTER_ARN = "arn:aws:sqs:us-east-1:123456789012:paceline-test-dead.fifo"
+DEAD_LETTER_ARNS = {
+    "DeadLetterQueue.Arn": "arn:aws:sqs:us-east-1:123456789012:paceline-test-dead.fifo",
+    "LaterDeadLetterQueue.Arn": "arn:aws:sqs:us-east-1:123456789012:paceline-test-later-dead",
+}
 
 
 class _TemplateLoader(yaml.SafeLoader):
@@ -75,7 +80,7 @@ class _TemplateLoader(yaml.SafeLoader):
 
 _TemplateLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 _TemplateLoader.add_constructor("!Sub", lambda loader, node: loader.construct_scalar(node).replace("${Stage}", "test"))
-_TemplateLoader.add_constructor("!GetAtt", lambda loader, node: DEAD_LETTER_ARN)
+_TemplateLoader.add_constructor("!GetAtt", lambda loader, node: DEAD_LETTER_ARNS.get(node.value, ""))
 _TemplateLoader.add_constructor("!Ref", lambda loader, node: loader.construct_scalar(node))
 
 
@@ -88,9 +93,9 @@ def make_resources(dynamodb: Any, sqs: Any) -> Aws:
     resources = yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
     table = {name: value for name, value in resources["Table"]["Properties"].items() if name in TABLE_PROPERTIES}
     dynamodb.create_table(**table)
-    dead = _make_queue(sqs, resources["DeadLetterQueue"]["Properties"])
-    queue_url, later_url = (_make_queue(sqs, resources[name]["Properties"]) for name in ("Queue", "LaterQueue"))
-    return Aws(sqs, table["TableName"], queue_url, dead, later_url=later_url)
+    names = ("DeadLetterQueue", "LaterDeadLetterQueue", "Queue", "LaterQueue")
+    dead, later_dead, queue_url, later_url = (_make_queue(sqs, resources[name]["Properties"]) for name in names)
+    return Aws(sqs, table["TableName"], queue_url, dead, later_url=later_url, later_dead_url=later_dead)
 
 
 def _make_queue(sqs: Any, properties: dict[str, Any]) -> str:

@@ -384,6 +384,15 @@ def test_handle_is_refused_when_the_lane_was_changed(ports: Ports, user: str) ->
     assert ports.lanes.get(user).head_receipt == ""
 
 
+@pytest.mark.parametrize("is_fast", [True, False], ids=["quick", "exact"])
+def test_claim_removes_the_handle_of_the_hidden_head(ports: Ports, user: str, is_fast: bool) -> None:
+    seen = written(ports.lanes.save_head_receipt(reserve(ports, user, "t1"), "receipt-1"))
+    start = decide(seen, 1, NOW)
+    write = ports.lanes.try_fast_claim(start, LIMITS) if is_fast else ports.lanes.claim(seen, start)
+    assert written(write).head_receipt == ""
+    assert ports.lanes.get(user).head_receipt == ""
+
+
 # --- the lease
 
 

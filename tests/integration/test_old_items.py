@@ -1,5 +1,6 @@
-"""Lane items that were written before their attributes got today's names."""
+"""Items of earlier forms: lanes with other names of their attributes, records that hold a large payload."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +9,13 @@ from moto import mock_aws
 
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Stale, Written
-from tests.factories import NOW
+from chalicelib.core.task import Outcome, TaskRecord, TaskState
+from tests.factories import NOW, make_task
 from tests.integration.aws import make_resources
 
 LIMITS = parse_limits("1/second; 20/minute")
@@ -68,3 +71,27 @@ def test_an_exact_claim_and_a_new_receipt_leave_no_old_name(table: tuple[Any, st
     item = dynamodb.get_item(TableName=name, Key={"user_id": {"S": "ann"}, "item": {"S": "lane"}})["Item"]
     assert not {"held_until", "held_reason", "parked"} & set(item)
     assert lanes.get("ann").head_receipt == "receipt-2"
+
+
+def test_a_record_that_holds_a_large_payload_is_read_and_finished(table: tuple[Any, str]) -> None:
+    """As all records did before payloads got items of their own."""
+    dynamodb, name = table
+    task, tasks = make_task(1, payload="x" * 5_000), DynamoDBTaskStore(*table)
+    record = {
+        "user_id": {"S": "ann"},
+        "item": {"S": task.task_id},
+        "seq": {"N": "1"},
+        "task": {"S": "log"},
+        "payload": {"S": json.dumps(task.payload)},
+        "planned_at": {"N": str(NOW)},
+        "submitted_at": {"N": str(NOW)},
+        "state": {"S": "queued"},
+        "expires_at": {"N": str(NOW // 1000)},
+    }
+    dynamodb.put_item(TableName=name, Item=record)
+    assert tasks.get("ann", task.task_id) == TaskRecord(task)
+    assert tasks.between("ann", 1, 1, 1) == [TaskRecord(task)]
+    tasks.attempt_failed(task, 1, "no")
+    outcome = Outcome(TaskState.SUCCEEDED, NOW, NOW + 9, 2)
+    tasks.finish(task, outcome)
+    assert tasks.get("ann", task.task_id) == TaskRecord(task, TaskState.SUCCEEDED, outcome, 2)

@@ -5,6 +5,7 @@ more. Each function's part is played as Lambda plays it, its role's credentials 
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -24,13 +25,17 @@ from botocore.exceptions import ClientError
 from chalice.test import Client
 
 from chalicelib import container as wiring
-from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
+from chalicelib.canary import CANARY_METRIC, CANARY_USER
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.scheduled import MAX_AHEAD_MS, Callback, ScheduledTask, to_message
 from chalicelib.core.task import Task
+from chalicelib.worker.completion_log import StandardOutputLog
+from chalicelib.worker.worker import SEND_AGAIN_AFTER_MS
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
 from tests.integration.conftest import wait_until_up
 
-FUNCTIONS = ("api", "worker", "scheduled")
+FUNCTIONS = ("api", "canary", "worker", "scheduled")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 NAMES = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": "dev"}
 #: Used by Lambda itself, outside of what an emulator of the other services can see.
@@ -199,6 +204,29 @@ def save_head_receipt(system: Enforcing, user: str) -> None:
     )
 
 
+def play_canary(system: Enforcing, output: Callable[[], str]) -> None:
+    """The first tick, which sets limits and submits, and a second one, which looks at the unfinished task."""
+    try:
+        for _ in range(2):
+            wiring.container().canary.tick()
+    except UnavailableError as error:
+        raise BreaksError(str(error)) from error
+    sent = system.client("sqs").receive_message(QueueUrl=system.outputs["QueueUrl"]).get("Messages", [])
+    found = (task_states(system, CANARY_USER), len(sent), f'"{CANARY_METRIC}"' in output())
+    if found != (["queued"], 1, True):
+        raise BreaksError(f"states, sent, reported: {found}")
+
+
+def forget(system: Enforcing, user: str) -> None:
+    """Deletes the user's items, since the canary has one user only."""
+    table, key = system.outputs["TableName"], {":user": {"S": user}}
+    found = system.client("dynamodb").query(
+        TableName=table, KeyConditionExpression="user_id = :user", ExpressionAttributeValues=key
+    )
+    for item in found["Items"]:
+        system.client("dynamodb").delete_item(TableName=table, Key={name: item[name] for name in ("user_id", "item")})
+
+
 def put_messages(system: Enforcing, client: Client, user: str) -> None:
     """A lane whose first two messages come in the other order and whose third has to wait, and one message of none."""
     sqs, queue_url = system.client("sqs"), system.outputs["QueueUrl"]
@@ -218,7 +246,7 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
     source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
     deferred = []
     while message := source.receive_message(QueueUrl=queue_url, AttributeNames=["All"]).get("Messages"):
-        record = as_record(message[0])
+        record = as_record(message[0], SEND_AGAIN_AFTER_MS)  # so old that a younger one has to be sent
         answer = client.lambda_.invoke("worker", {"Records": [record]}).payload
         deferred += answer["batchItemFailures"]
         if not answer["batchItemFailures"]:
@@ -259,7 +287,8 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
     while (deferred, done) != (1, 4) and time.monotonic() < give_up_at:
         received = source.receive_message(QueueUrl=queue_url, AttributeNames=["All"], WaitTimeSeconds=1)
         for message in received.get("Messages", []):
-            record = as_record(message)
+            # So old that a new one takes the place of the message that is put off.
+            record = as_record(message, MAX_AHEAD_MS if "full-" in message["Body"] else 0)
             if client.lambda_.invoke("scheduled", {"Records": [record]}).payload["batchItemFailures"]:
                 deferred += 1
             else:
@@ -277,12 +306,13 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
         raise BreaksError(f"deferred, done, put off, dead, sent: {found}")
 
 
-def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
+def as_record(message: Mapping[str, Any], age_ms: int) -> dict[str, Any]:
+    sent_at = time.time_ns() // 1_000_000 - age_ms
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
-        "attributes": message["Attributes"],
+        "attributes": {**message["Attributes"], "SentTimestamp": str(sent_at)},
     }
 
 
@@ -309,6 +339,13 @@ def play(
         if function == "api":
             with enforcing.app(monkeypatch, key) as client:
                 play_api(enforcing, client, user)
+            return
+        if function == "canary":
+            forget(enforcing, CANARY_USER)
+            with enforcing.app(monkeypatch, key):
+                out = io.StringIO()
+                wiring.container().log = StandardOutputLog(out)
+                play_canary(enforcing, out.getvalue)
             return
         with enforcing.app(monkeypatch, {name.upper(): value for name, value in ROOT_KEY.items()}) as client:
             (put_messages if function == "worker" else put_scheduled_messages)(enforcing, client, user)

@@ -70,6 +70,40 @@ def test_record_of_a_finished_task_is_kept_for_30_days(records: Records) -> None
     assert records.expires_ms // 1000 == (NOW + 5_000 + 30 * DAY_MS) // 1000
 
 
+LARGE = replace(WAITING, payload="x" * 5_000)
+
+
+def payload_expires_ms(records: Records) -> int:
+    return int(records.item(f"payload#{LARGE.task_id}")["expires_at"]["N"]) * 1000
+
+
+def test_payload_of_its_own_item_is_kept_as_long_as_the_record_of_a_finished_task(records: Records) -> None:
+    records.store.create_if_absent(LARGE)
+    records.store.finish(LARGE, Outcome(TaskState.SUCCEEDED, NOW + DAY_MS, NOW + DAY_MS, 1))
+    assert payload_expires_ms(records) // 1000 == (NOW + 36 * DAY_MS) // 1000
+    assert payload_expires_ms(records) >= records.expires_ms
+
+
+def test_payload_of_a_task_that_waits_for_weeks_is_kept_on(records: Records) -> None:
+    records.store.create_if_absent(LARGE)
+    records.store.keep_payloads("ann", NOW + 5 * DAY_MS)
+    assert payload_expires_ms(records) // 1000 == (NOW + 36 * DAY_MS) // 1000, "there is time"
+    records.store.keep_payloads("ann", NOW + 12 * DAY_MS)
+    assert payload_expires_ms(records) // 1000 == (NOW + 47 * DAY_MS) // 1000
+    records.store.keep_payloads("ann", NOW + 26 * DAY_MS)
+    assert payload_expires_ms(records) // 1000 == (NOW + 61 * DAY_MS) // 1000
+    found = records.store.get("ann", LARGE.task_id)
+    assert found
+    assert found.task == LARGE
+
+
+def test_payload_of_a_finished_task_is_kept_no_longer(records: Records) -> None:
+    records.store.create_if_absent(LARGE)
+    records.store.finish(LARGE, Outcome(TaskState.SUCCEEDED, NOW, NOW + 5_000, 1))
+    records.store.keep_payloads("ann", NOW + 12 * DAY_MS)
+    assert payload_expires_ms(records) // 1000 == (NOW + 36 * DAY_MS) // 1000
+
+
 LIMITS = parse_limits("1/7 days")
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.scheduled import Callback, to_message
+from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
+from chalicelib.core.task import Task
 from chalicelib.outbound.client import Answer
 from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
@@ -99,6 +101,78 @@ def test_task_that_has_succeeded_meanwhile_is_left_out(failing: Paceline, user: 
     assert line.startswith(f"{user}: left out, since it is succeeded")
     assert list(redrive(container(), user)) == []
     assert work(failing, user) == [1]
+
+
+def submit(paceline: Paceline, user: str, payload: int, **options: Any) -> str:
+    body = {"user_id": user, "task": "broken", "payload": payload, **options}
+    return str(paceline.request("POST", "/api/v1/task", body).json_body["task_id"])
+
+
+def move_to_dead_letters(paceline: Paceline, user: str, task_id: str) -> None:
+    """As SQS moves a message that it has delivered 1,000 times: without a reason, and the task goes on."""
+    record = container().tasks.get(user, task_id)
+    assert record
+    paceline.queues.aws.sqs.send_message(
+        QueueUrl=paceline.queues.aws.dead_letter_url,
+        MessageBody=record.task.to_message(),
+        MessageGroupId=user,
+        MessageDeduplicationId=f"moved-{task_id}",
+    )
+
+
+def test_task_that_is_not_finished_is_sent_again_and_runs_once(failing: Paceline, user: str) -> None:
+    """A later task's worker may run it from its record before or after the redrive."""
+    OUT_OF_ORDER.clear()
+    task_id = submit(failing, user, 7)
+    [message] = failing.receive(user)
+    failing.delete(message)
+    move_to_dead_letters(failing, user, task_id)
+    assert [line.split(" (")[0] for line in redrive(container(), None)] == [
+        f"{user}: sent again, since it is not finished"
+    ]
+    submit(failing, user, 8)
+    failing.clock.advance(60_000)
+    assert work(failing, user) == [7, 8]
+    assert len(failing.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]) == 2
+    assert list(redrive(container(), None)) == []
+
+
+def test_task_that_ran_from_its_record_while_it_was_sent_again_runs_once(failing: Paceline, user: str) -> None:
+    OUT_OF_ORDER.clear()
+    task_id = submit(failing, user, 7)
+    [message] = failing.receive(user)
+    move_to_dead_letters(failing, user, task_id)
+    assert len(list(redrive(container(), None))) == 1
+    assert failing.work(message) == []
+    failing.delete(message)
+    failing.clock.advance(60_000)
+    assert work(failing, user) == [7]
+
+
+def test_failed_task_with_two_dead_letters_is_submitted_once(failing: Paceline, user: str) -> None:
+    """The worker wrote one and died before it stored the outcome; its successor wrote the second one."""
+    fail(failing, user, 1)
+    [listed] = failing.get(f"/api/v1/users/{user}/tasks").json_body["tasks"]
+    move_to_dead_letters(failing, user, listed["task_id"])
+    assert len(list(redrive(container(), None))) == 2
+    OUT_OF_ORDER.clear()
+    failing.clock.advance(60_000)
+    assert work(failing, user)[1:] == [1]
+
+
+def test_scheduled_message_that_sqs_moved_goes_back_to_its_queue(failing: Paceline, user: str) -> None:
+    OUT_OF_ORDER.clear()
+    stored = container().tasks.get(user, submit(failing, user, 9, delay_seconds=60))
+    assert stored
+    for body in (to_message(ScheduledTask(stored.task)), "hello"):
+        failing.queues.aws.sqs.send_message(QueueUrl=failing.queues.aws.later_dead_url, MessageBody=body)
+    assert next(redrive(container(), f"{user}-other")).startswith("stays (")
+    lines = [line.split(" (")[0] for line in redrive(container(), None)]
+    assert set(lines) == {"stays", f"{user}: scheduled message sent again"}
+    failing.clock.advance(60_000)
+    [record] = failing.receive_scheduled()
+    assert failing.dispatch(record) == []
+    assert work(failing, user) == [9]
 
 
 class Forgetful:
@@ -244,3 +318,17 @@ def test_what_is_no_task_of_this_lane_stays_and_is_named(failing: Paceline, user
     assert reason in line
     (again,) = redrive(container(), None)
     assert again == line, "it is in sight again at once"
+
+
+def test_dead_letter_without_its_payload_gets_the_stored_one_or_stays(failing: Paceline, user: str) -> None:
+    """A worker that found no payload for a task's record leaves such a letter."""
+    OUT_OF_ORDER.clear()
+    stored = Task(user, "0198-0001", 1, "broken", "x" * 5_000, planned_at=1, submitted_at=1)
+    container().tasks.create_if_absent(stored)
+    for task in (stored, replace(stored, task_id="0198-0002")):
+        letter = replace(task, payload=None, has_payload=False)
+        container().queue.send_dead(user, task.task_id, letter.to_message(), "the payload is no longer stored")
+    submitted, stays = redrive(container(), None)
+    assert f"{user}: submitted again" in submitted
+    assert "its payload is no longer stored" in stays
+    assert work(failing, user) == [stored.payload]

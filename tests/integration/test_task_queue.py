@@ -26,7 +26,7 @@ def test_messages_of_a_lane_come_in_order(ports: Ports, user: str) -> None:
 def test_deferred_message_comes_back_at_its_time(ports: Ports, user: str) -> None:
     ports.queue.send(task_of(1, user))
     [(body, receipt)] = ports.receive(user)
-    ports.queue.defer(receipt, 1)
+    assert ports.queue.defer(receipt, 1)
     assert ports.receive(user) == []
     ports.wait(1)
     assert bodies(ports.receive(user)) == [body]
@@ -57,7 +57,7 @@ def test_deferring_a_message_that_is_gone_does_nothing(ports: Ports, user: str) 
     [(_, receipt)] = ports.receive(user)
     ports.delete(receipt)
     ports.queue.defer(receipt, 5)
-    ports.queue.defer("no receipt at all", 5)
+    assert not ports.queue.defer("no receipt at all", 5)
 
 
 def test_dead_letter_keeps_body_and_reason(ports: Ports, user: str) -> None:

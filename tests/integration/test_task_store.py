@@ -1,6 +1,7 @@
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
+from msgspec.structs import replace
 
 from chalicelib.container import Container
 from chalicelib.core.limits import parse_limits
@@ -173,6 +174,76 @@ def test_tasks_noted_at_once_read_back_the_same(ports: Ports, user: str) -> None
     tasks = [make_task(seq, user, payload=PAYLOAD) for seq in range(1, 61)]
     ports.tasks.create_many(tasks)
     assert [record.task for record in ports.tasks.between(user, 1, 60, 60)] == tasks
+
+
+LARGE = {"text": "Grüße 😀 " * 500, "none": None}
+
+
+@pytest.mark.parametrize("payload", ["x" * size for size in (600, 700, 800, 900, 1_000, 2_000, 70_000)] + [LARGE])
+def test_task_with_a_larger_payload_reads_back_the_same_before_and_after_its_end(
+    ports: Ports, user: str, payload: object
+) -> None:
+    one, *many = tasks = [make_task(seq, user, payload=payload) for seq in range(1, 4)]
+    ports.tasks.create_if_absent(one)
+    ports.tasks.create_many(many)
+    assert [ports.tasks.get(user, task.task_id) for task in tasks] == [TaskRecord(task) for task in tasks]
+    for task in tasks:
+        ports.tasks.finish(task, succeeded())
+        record = ports.tasks.get(user, task.task_id)
+        assert record
+        assert (record.task, record.outcome) == (task, succeeded())
+
+
+def test_lists_leave_out_a_large_payload_or_have_all_of_it(ports: Ports, user: str) -> None:
+    large, small = make_task(1, user, payload=LARGE), make_task(2, user, payload=PAYLOAD)
+    ports.tasks.create_many([large, small])
+    for found in (
+        ports.tasks.between(user, 1, 2, 2),
+        ports.tasks.newest(user, None, 2, None)[0][::-1],
+        ports.directory.newest_tasks(user, None, 2)[::-1],
+    ):
+        listed, other = [record.task for record in found]
+        assert listed in (large, replace(large, payload=None, has_payload=False))
+        assert other == small
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored before", "not stored before"])
+def test_large_payload_of_a_task_that_will_still_run_is_kept(ports: Ports, user: str, is_stored: bool) -> None:
+    """Its submit may die before it stores the task; whoever stores it then runs it from its record one day."""
+    tried, scheduled = make_task(1, user, payload=LARGE), make_task(0, user, payload=LARGE, run_at=NOW)
+    if is_stored:
+        ports.tasks.create_many([tried, scheduled])
+    ports.tasks.attempt_failed(tried, 1, "no")
+    admitted = replace(scheduled, seq=2)
+    assert ports.tasks.mark_admitted(admitted)
+    assert ports.tasks.get(user, tried.task_id) == TaskRecord(tried, attempts=1, error="no")
+    assert ports.tasks.get(user, scheduled.task_id) == TaskRecord(admitted)
+
+
+def test_task_that_came_without_its_payload_leaves_the_stored_one(ports: Ports, user: str) -> None:
+    task = make_task(1, user, payload=LARGE)
+    ports.tasks.create_if_absent(task)
+    ports.tasks.attempt_failed(replace(task, payload=None, has_payload=False), 1, "no")
+    ports.tasks.finish(replace(task, payload=None, has_payload=False), succeeded(attempts=2))
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.task, record.outcome) == (task, succeeded(attempts=2))
+
+
+def test_task_whose_payload_was_never_stored_has_none(ports: Ports, user: str) -> None:
+    lost = make_task(1, user, has_payload=False)
+    ports.tasks.create_if_absent(lost)
+    assert ports.tasks.get(user, lost.task_id) == TaskRecord(lost)
+
+
+def test_payloads_that_are_kept_for_longer_stay_the_same(ports: Ports, user: str) -> None:
+    tasks = [make_task(seq, user, payload=LARGE) for seq in range(1, 4)]
+    ports.tasks.create_many(tasks)
+    ports.tasks.finish(tasks[0], succeeded())
+    ports.tasks.keep_payloads(user, NOW + 30 * 86_400_000)
+    ports.tasks.keep_payloads(f"{user}-2", NOW)
+    found = [ports.tasks.get(user, task.task_id) for task in tasks]
+    assert [record and record.task for record in found] == tasks
 
 
 def pages(ports: Ports, user: str, state: TaskState | None, most: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -10,10 +11,9 @@ import pytest
 from cfnlint.api import ManualArgs, lint_file
 from samtranslator.translator.transform import transform
 
-from chalicelib.worker.completion_event import METRICS_NAMESPACE
 from infra.deploy.front_door import GATEWAY_RESPONSES
 from infra.deploy.package import merge_template, package, read_stack_template
-from infra.deploy.stages import Stage, read_config, read_stage
+from infra.deploy.stages import FrontDoor, Stage, read_config, read_stage
 from infra.stack import TEMPLATE
 
 STAGES = ("dev", "prod")
@@ -58,25 +58,73 @@ def test_the_table_forgets_by_itself_and_can_be_restored(stack: dict[str, Any]) 
     assert table["BillingMode"] == "PAY_PER_REQUEST"
 
 
-def test_both_queues_are_fifo_and_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
+def resolved(value: Any, parameters: dict[str, Any], conditions: dict[str, Any]) -> Any:
+    """The value as CloudFormation resolves it; None for AWS::NoValue."""
+    if isinstance(value, list):
+        return [resolved(one, parameters, conditions) for one in value]
+    if not isinstance(value, dict):
+        return value
+    parts = {name: resolved(one, parameters, conditions) for name, one in value.items() if name != "Fn::If"}
+    if "Fn::If" in value:
+        name, yes, no = value["Fn::If"]
+        holds = resolved({"Condition": name}, parameters, conditions)
+        return resolved(yes if holds else no, parameters, conditions)
+    match next(iter(value.items()), ("", None)):
+        case "Ref", name:
+            return parameters.get(str(name))
+        case "Condition", name:
+            return resolved(conditions[str(name)], parameters, conditions)
+        case "Fn::Equals", _:
+            one, other = parts["Fn::Equals"]
+            return str(one) == str(other)
+        case "Fn::Not", _:
+            return not parts["Fn::Not"][0]
+        case "Fn::And", _:
+            return all(parts["Fn::And"])
+        case "Fn::Or", _:
+            return any(parts["Fn::Or"])
+    return {name: one for name, one in parts.items() if one is not None}
+
+
+@pytest.mark.parametrize(
+    ("throughput", "warm", "ceiling"),
+    [
+        ({}, None, None),
+        ({"warm_writes": 40_000}, {"ReadUnitsPerSecond": 12_000, "WriteUnitsPerSecond": 40_000}, None),
+        (
+            {"warm_writes": 8_000, "warm_reads": 20_000, "max_writes": 9_000, "max_reads": 30_000},
+            {"ReadUnitsPerSecond": 20_000, "WriteUnitsPerSecond": 8_000},
+            {"MaxReadRequestUnits": 30_000, "MaxWriteRequestUnits": 9_000},
+        ),
+        ({"max_writes": 100}, None, {"MaxWriteRequestUnits": 100}),
+        ({"warm_reads": 20_000}, {"ReadUnitsPerSecond": 20_000, "WriteUnitsPerSecond": 4_000}, None),
+    ],
+)
+def test_throughput_of_the_table_is_dynamodb_s_own_unless_the_stage_has_another(
+    stage: Stage, throughput: dict[str, int], warm: object, ceiling: object
+) -> None:
+    template = merge_template(replace(stage, **throughput), {})
+    parameters = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
+    table = template["Resources"]["Table"]["Properties"]
+    found = [
+        resolved(table[name], parameters, template["Conditions"]) for name in ("WarmThroughput", "OnDemandThroughput")
+    ]
+    assert found == [warm, ceiling]
+
+
+def test_queues_of_lanes_are_fifo_all_are_encrypted_and_deferrals_do_not_kill(stack: dict[str, Any]) -> None:
     for queue in of_type(stack, "AWS::SQS::Queue"):
-        assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith("-later") or None)
+        assert queue.get("FifoQueue") == (not queue["QueueName"]["Fn::Sub"].endswith(("-later", "-later-dead")) or None)
         assert queue["SqsManagedSseEnabled"]
-    assert stack["Resources"]["Queue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == RECEIVES
+    for name, dead in (("Queue", "DeadLetterQueue"), ("LaterQueue", "LaterDeadLetterQueue")):
+        policy = stack["Resources"][name]["Properties"]["RedrivePolicy"]
+        assert policy == {"deadLetterTargetArn": {"Fn::GetAtt": [dead, "Arn"]}, "maxReceiveCount": RECEIVES}
 
 
 def test_a_message_stays_hidden_for_longer_than_the_worker_may_run(stack: dict[str, Any], stage: Stage) -> None:
     for function, queue in (("worker", "Queue"), ("scheduled", "LaterQueue")):
         timeout = read_config()["stages"][stage.name]["lambda_functions"][function]["lambda_timeout"]
         assert stack["Resources"][queue]["Properties"]["VisibilityTimeout"] > timeout
-
-
-def test_alarms_look_at_the_metrics_that_the_completion_log_writes(stack: dict[str, Any]) -> None:
-    own = [alarm for alarm in of_type(stack, "AWS::CloudWatch::Alarm") if not alarm["Namespace"].startswith("AWS/")]
-    assert {alarm["MetricName"] for alarm in own} == {"late_ms", "task_failed"}
-    for alarm in own:
-        assert alarm["Namespace"] == METRICS_NAMESPACE
-        assert [dimension["Name"] for dimension in alarm["Dimensions"]] == ["stage"]
 
 
 def test_the_dashboard_is_json(stack: dict[str, Any]) -> None:
@@ -94,11 +142,12 @@ def test_the_package_has_no_faults(packaged: Path) -> None:
     assert faults(packaged) == []
 
 
-def test_sam_takes_the_package(packaged: Path) -> None:
-    class NoManagedPolicies:
-        def load(self) -> dict[str, str]:
-            return {}
+class NoManagedPolicies:
+    def load(self) -> dict[str, str]:
+        return {}
 
+
+def test_sam_takes_the_package(packaged: Path) -> None:
     translated = transform(with_uploaded_code(json.loads(packaged.read_text())), {}, NoManagedPolicies())
     mappings = list(of_type(translated, "AWS::Lambda::EventSourceMapping"))
     assert [mapping["FunctionResponseTypes"] for mapping in mappings] == [["ReportBatchItemFailures"]] * 2
@@ -113,6 +162,8 @@ def assert_called_by_alias(translated: dict[str, Any]) -> None:
     for mapping in of_type(translated, "AWS::Lambda::EventSourceMapping"):
         assert mapping["FunctionName"]["Ref"] in aliases
     for permission in of_type(translated, "AWS::Lambda::Permission"):
+        if permission["Principal"] == "events.amazonaws.com":
+            continue
         assert permission["FunctionName"] == {"Ref": "APIHandlerAliaslive"}
     (api,) = of_type(translated, "AWS::ApiGateway::RestApi")
     assert "${APIHandlerAliaslive}/invocations" in json.dumps(api)
@@ -122,6 +173,8 @@ def assert_called_by_alias(translated: dict[str, Any]) -> None:
 def test_functions_are_published_start_from_snapshots_and_run_on_arm(packaged: Path) -> None:
     functions = list(of_type(json.loads(packaged.read_text()), "AWS::Serverless::Function"))
     for function in functions:
+        if function["Handler"] == "app.canary":
+            continue  # it is called each minute, so it needs no snapshot
         assert (function["AutoPublishAlias"], function["AutoPublishAliasAllProperties"]) == ("live", True)
         assert function["SnapStart"] == {"ApplyOn": "PublishedVersions"}
         assert function["Architectures"] == ["arm64"]
@@ -156,6 +209,40 @@ def test_package_for_localstack_refers_to_nothing_that_sam_adds(stage: Stage, tm
     assert {tuple(function["Architectures"]) for function in functions} == {("x86_64",)}
 
 
+def test_canary_is_invoked_each_minute_and_never_late_or_again(packaged: Path, stage: Stage) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    assert ("Canary" in resources) is stage.canary
+    if not stage.canary:
+        return
+    canary = resources["Canary"]["Properties"]
+    assert canary["Handler"] == "app.canary"
+    [event] = canary["Events"].values()
+    assert event == {"Type": "Schedule", "Properties": {"Schedule": "rate(1 minute)"}}
+    assert canary["EventInvokeConfig"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+    [policy] = resources[canary["Role"]["Fn::GetAtt"][0]]["Properties"]["Policies"]
+    assert {part["Sid"] for part in policy["PolicyDocument"]["Statement"]} == {"AdmitAndStore", "Send", "Log"}
+
+
+def test_access_log_is_json_and_holds_no_token(packaged: Path, stage: Stage) -> None:
+    resources = json.loads(packaged.read_text())["Resources"]
+    setting = resources["RestAPI"]["Properties"].get("AccessLogSetting")
+    assert bool(setting) is ("AccessLogGroup" in resources) is stage.access_log
+    if not stage.access_log:
+        return
+    assert setting["DestinationArn"] == {"Fn::GetAtt": ["AccessLogGroup", "Arn"]}
+    assert resources["AccessLogGroup"]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    fields = json.loads(setting["Format"])
+    assert {"$context.requestId", "$context.status", "$context.path"} < set(fields.values())
+    assert all(value.startswith("$context.") for value in fields.values())
+    for part in ("header", "authorization", "querystring", "body", "claims", "token"):
+        assert part not in setting["Format"].lower()
+
+
+def test_each_stages_api_has_its_own_name_which_its_metrics_go_by(packaged: Path, stage: Stage) -> None:
+    api = json.loads(packaged.read_text())["Resources"]["RestAPI"]["Properties"]
+    assert api["Name"] == api["DefinitionBody"]["info"]["title"] == f"paceline-{stage.name}"
+
+
 def with_uploaded_code(template: dict[str, Any]) -> dict[str, Any]:
     """As `aws cloudformation package` leaves it."""
     for function in of_type(template, "AWS::Serverless::Function"):
@@ -172,6 +259,7 @@ def test_the_merge_meets_the_names_that_chalice_gives(packaged: Path, stage: Sta
         "Scheduled",
         "Worker",
         "RestAPI",
+        *(["Canary"] if stage.canary else []),
     }
     assert all("Type" in resource for resource in resources.values())
     for function, queue in (("Worker", ".fifo"), ("Scheduled", "-later")):
@@ -283,3 +371,61 @@ def test_the_package_holds_the_app_without_its_caches(packaged: Path) -> None:
     assert "app.py" in names
     assert "chalicelib/worker/worker.py" in names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith("infra/")]
+
+
+def test_a_longer_deadline_gives_the_worker_and_its_messages_longer(stage: Stage) -> None:
+    merged = merge_template(replace(stage, worker_timeout=900), {})["Resources"]
+    assert merged["Worker"]["Properties"]["Timeout"] == 900
+    assert merged["Queue"]["Properties"]["VisibilityTimeout"] == 930
+    assert merged["LaterQueue"]["Properties"]["VisibilityTimeout"] == 90
+    usual = merge_template(stage, {})["Resources"]["Queue"]["Properties"]["VisibilityTimeout"]
+    assert usual == read_stack_template()["Resources"]["Queue"]["Properties"]["VisibilityTimeout"]
+
+
+def test_the_api_gets_concurrency_of_its_own_if_the_stage_says_so(stage: Stage) -> None:
+    def reserved(of: Stage) -> Any:
+        return merge_template(of, {})["Resources"]["APIHandler"]["Properties"].get("ReservedConcurrentExecutions")
+
+    assert (reserved(stage), reserved(replace(stage, api_concurrency=50))) == (None, 50)
+
+
+@pytest.fixture(scope="module")
+def behind_url(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stage = replace(read_stage("dev"), front_door=FrontDoor.FUNCTION_URL)
+    settings = {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example.com/jwks", "CORS_ORIGINS": "*"}
+    return package(stage, settings, tmp_path_factory.mktemp("url"), with_requirements=False)
+
+
+def test_a_function_url_replaces_the_rest_api(behind_url: Path) -> None:
+    assert faults(behind_url) == []
+    template = json.loads(behind_url.read_text())
+    kinds = {resource["Type"] for resource in template["Resources"].values()}
+    assert not [kind for kind in kinds if "Api" in kind]
+    assert "Authorizer" not in template["Resources"]
+    assert template["Resources"]["APIHandler"]["Properties"]["Handler"] == "app.function_url"
+    assert template["Outputs"]["FunctionUrl"]["Value"] == {"Fn::GetAtt": ["FunctionUrl", "FunctionUrl"]}
+    assert not {"EndpointURL", "RestAPIId"} & set(template["Outputs"])
+
+
+def test_everybody_may_call_the_alias_by_its_url_and_in_no_other_way(behind_url: Path) -> None:
+    template = json.loads(behind_url.read_text())
+    (url,) = of_type(template, "AWS::Lambda::Url")
+    assert url == {"TargetFunctionArn": {"Ref": "APIHandler"}, "AuthType": "NONE", "Qualifier": "live"}
+    assert template["Resources"]["FunctionUrl"]["DependsOn"] == ["APIHandlerAliaslive"]
+    alias = {"FunctionName": {"Ref": "APIHandlerAliaslive"}, "Principal": "*"}
+    call_url, call_function = sorted(of_type(template, "AWS::Lambda::Permission"), key=lambda one: -len(one["Action"]))
+    assert call_url == {**alias, "Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"}
+    assert call_function == {**alias, "Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True}
+
+
+def test_sam_takes_the_package_with_a_function_url(behind_url: Path) -> None:
+    translated = transform(with_uploaded_code(json.loads(behind_url.read_text())), {}, NoManagedPolicies())
+    aliases = {name for name, one in translated["Resources"].items() if one["Type"] == "AWS::Lambda::Alias"}
+    assert aliases == {"APIHandlerAliaslive", "WorkerAliaslive", "ScheduledAliaslive"}
+
+
+def test_package_with_a_function_url_for_localstack_names_no_alias(tmp_path: Path) -> None:
+    stage = replace(read_stage("dev"), front_door=FrontDoor.FUNCTION_URL)
+    path = package(stage, {"AUTH": "none"}, tmp_path, is_local=True, with_requirements=False)
+    assert "Alias" not in path.read_text()
+    assert len(list(of_type(json.loads(path.read_text()), "AWS::Lambda::Permission"))) == 1

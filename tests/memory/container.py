@@ -43,7 +43,8 @@ class Memory:
     def receive_scheduled(self) -> list[Record]:
         records = []
         while message := self.scheduled_queue.receive():
-            records.append(make_record(*message, {"ApproximateReceiveCount": "1"}))
+            attributes = {"ApproximateReceiveCount": str(message.receives), "SentTimestamp": str(message.sent_at)}
+            records.append(make_record(message.body, message.receipt, message.message_id, attributes))
         return records
 
     def delete(self, record: Record) -> None:

@@ -26,7 +26,9 @@ from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
-TRIM_SLACK = 20
+TRIM_SLACK = 14
+#: Characters of a payload, as JSON, that a list of records has.
+LISTED_PAYLOAD = 1_000
 #: Tasks older than the lane's backlog among which a missing predecessor is searched.
 OLDER_SEARCHED = 300
 
@@ -111,7 +113,7 @@ class MemoryLaneStore:
             if extra:
                 real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
             lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)
-            return replace(lane, started_seq=after.started_seq, running=after.running)
+            return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
 
         return own_claim(self._write(after.user_id, fits, taken), start)
 
@@ -158,6 +160,7 @@ class MemoryLaneStore:
                 real=after.real,
                 waiting_units=lane.waiting_units + after.waiting_units - seen.waiting_units,
                 running=after.running,
+                head_receipt="",
                 took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
@@ -349,6 +352,8 @@ class MemoryCallbackSlots:
 class MemoryTaskStore:
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], TaskRecord] = {}
+        #: user id and time of each call of `keep_payloads`
+        self.payloads_kept: list[tuple[str, int]] = []
         self._lock = threading.Lock()
 
     def create_if_absent(self, task: Task) -> None:
@@ -365,7 +370,7 @@ class MemoryTaskStore:
         with self._lock:
             ids = sorted((task_id for user, task_id in self._records if user == user_id), reverse=True)
             records = [self._records[user_id, task_id] for task_id in ids if before is None or task_id < before]
-        found = [record for record in records if state in (None, record.state)]
+        found = [_as_listed(record) for record in records if state in (None, record.state)]
         return found[:most], found[most - 1].task.task_id if len(found) > most else None
 
     def get(self, user_id: str, task_id: str) -> TaskRecord | None:
@@ -375,7 +380,7 @@ class MemoryTaskStore:
         with self._lock:
             mine = sorted((key for key in self._records if key[0] == user_id), reverse=True)
             searched = mine if newest_seq is None else mine[: OLDER_SEARCHED + newest_seq - first_seq]
-            newest = [self._records[key] for key in searched]
+            newest = [_as_listed(self._records[key]) for key in searched]
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 
@@ -395,7 +400,7 @@ class MemoryTaskStore:
             known = self._records.get(key)
             if known and (known.outcome or known.task.seq):
                 return False
-            self._records[key] = record
+            self._records[key] = _with_payload_of(known, record)
             return True
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
@@ -406,7 +411,31 @@ class MemoryTaskStore:
         with self._lock:
             known = self._records.get(key)
             if known is None or known.outcome is None:
-                self._records[key] = record
+                self._records[key] = _with_payload_of(known, record)
+
+    def keep_payloads(self, user_id: str, now_ms: int) -> None:
+        """Nothing expires here."""
+        self.payloads_kept.append((user_id, now_ms))
+
+    def lose_payload(self, user_id: str, task_id: str) -> None:
+        """The payload has expired."""
+        record = self._records[user_id, task_id]
+        self._records[user_id, task_id] = replace(record, task=replace(record.task, payload=None, has_payload=False))
+
+
+def _as_listed(record: TaskRecord) -> TaskRecord:
+    """Lists leave out large payloads, as those of DynamoDB do."""
+    if len(json.dumps(record.task.payload)) <= LISTED_PAYLOAD:
+        return record
+    return replace(record, task=replace(record.task, payload=None, has_payload=False))
+
+
+def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord:
+    """The record, with the payload that is known if the task came without it."""
+    if known is None or record.task.has_payload:
+        return record
+    task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
+    return replace(record, task=task)
 
 
 def _stored(task: Task) -> Task:

@@ -52,13 +52,12 @@ class _Queued(Struct):
 class _Group(Struct):
     """The messages of one user, oldest first."""
 
-    #: epoch ms since which the group waits to be received; one that was served goes behind those that wait
-    waits_since: int
     messages: list[_Queued] = field(default_factory=list)
 
     @property
-    def available_at(self) -> int:
-        return max(self.waits_since, self.messages[0].visible_at)
+    def visible_at(self) -> int:
+        """When its first message was sent or became visible again, epoch ms: AWS was seen to serve groups by this."""
+        return self.messages[0].visible_at
 
 
 class MemoryTaskQueue:
@@ -103,7 +102,7 @@ class MemoryTaskQueue:
                 return
             now_ms = self._now_ms()
             self._messages_made += 1
-            group = self._groups.setdefault(user_id, _Group(waits_since=now_ms))
+            group = self._groups.setdefault(user_id, _Group())
             group.messages.append(_Queued(f"m{self._messages_made}", user_id, body, now_ms, visible_at=now_ms))
 
     def send_dead(self, user_id: str, task_id: str, body: str, reason: str) -> None:
@@ -111,21 +110,25 @@ class MemoryTaskQueue:
             if self._is_new(self._sent_dead, ("", task_id)):  # the dead-letter queue looks at ids alone
                 self._dead.append(DeadLetter(user_id, task_id, body, reason))
 
-    def receive(self, most: int = 1) -> list[Message]:
-        """The next messages: of the group that has waited longest first, and as many of it as there are."""
+    def receive(self, most: int = 1, visibility_ms: int | None = None) -> list[Message]:
+        """The next messages, of the group first whose head has been visible longest, and as many of it as there are.
+
+        visibility_ms: for which they are hidden; None: as the queue has it.
+        """
         with self._lock:
             self._drop_old()
             now_ms = self._now_ms()
             received: list[Message] = []
-            for group in sorted(self._groups.values(), key=lambda group: group.available_at):
+            hidden_until = now_ms + (self._visibility_ms if visibility_ms is None else visibility_ms)
+            for group in sorted(self._groups.values(), key=lambda group: group.visible_at):
                 for message in list(_visible(group, now_ms)):
                     if len(received) < most and not self._is_exhausted(group, message):
-                        received.append(self._take(message, now_ms))
+                        received.append(self._take(message, now_ms, hidden_until))
             return received
 
-    def _take(self, message: _Queued, now_ms: int) -> Message:
+    def _take(self, message: _Queued, now_ms: int, hidden_until: int) -> Message:
         message.receives += 1
-        message.received_at, message.visible_at = now_ms, now_ms + self._visibility_ms
+        message.received_at, message.visible_at = now_ms, hidden_until
         return Message(
             message.message_id, message.user_id, message.body, message.receipt, message.receives, message.sent_at
         )
@@ -144,22 +147,22 @@ class MemoryTaskQueue:
             found = self._in_flight(receipt)
             if found is None:
                 return False
-            group, message = found
-            group.waits_since = self._now_ms()
-            self._remove(group, message)
+            self._remove(*found)
             return True
 
-    def defer(self, receipt: str, seconds: int) -> None:
+    def defer(self, receipt: str, seconds: int) -> bool:
         with self._lock:
             found, hidden_until = self._in_flight(receipt), self._now_ms() + seconds * 1000
-            if found and hidden_until <= found[1].received_at + MAX_HIDDEN_MS:
-                found[1].visible_at = hidden_until
+            if found is None or hidden_until > found[1].received_at + MAX_HIDDEN_MS:
+                return False
+            found[1].visible_at = hidden_until
+            return True
 
     def next_available_at(self) -> int | None:
         """When a receive may next find something, epoch ms; None when the queue is empty."""
         with self._lock:
             self._drop_old()
-            return min((group.messages[0].visible_at for group in self._groups.values()), default=None)
+            return min((group.visible_at for group in self._groups.values()), default=None)
 
     @property
     def dead_letters(self) -> Sequence[DeadLetter]:

@@ -30,6 +30,12 @@ class Faults:
     def calls(self) -> int:
         return sum(self._calls.values())
 
+    def silent_until(self) -> int:
+        """True time until which SQS delivers nothing; 0 while it does."""
+        since = self._timeline.now - self._began
+        ends = [one.ends_at for one in self._outages if one.is_total and one.at <= since < one.ends_at]
+        return 0 if self.is_healed or not ends else self._began + max(ends)
+
     def next(self, call: str, machine: str) -> Fault | None:
         self._calls[call] += 1
         fault = None if self.is_healed else self._planned.get((call, self._calls[call]))

@@ -11,7 +11,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
-from chalicelib.core.scheduled import DueTask
+from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
@@ -19,8 +19,10 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import Facts, Rules, Step, next_step
 from chalicelib.worker.worker import NoPresence
+from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
+from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due, draw_units
 from tests.simulation.world import Parts
@@ -269,9 +271,9 @@ class StoresBeforeCallback(Finalizer):
 
         super().__init__(tasks, queue, log, clock, renewer, stage, StoresFirst())  # type: ignore[arg-type]
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Any = None) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "", correct: Any = None) -> None:
         self._outcomes[task.task_id] = task, outcome
-        super().finish(task, start, outcome, correct)
+        super().finish(task, start, outcome, receipt, correct)
 
     def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
         self._outcomes[task.task_id] = task, outcome or Outcome(TaskState.CANCELLED, None, 0, 0)
@@ -285,9 +287,9 @@ class StoresBeforeLog(Finalizer):
         super().__init__(tasks, *others)
         self._first = tasks
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, correct: Any = None) -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "", correct: Any = None) -> None:
         self._first.finish(task, outcome)
-        super().finish(task, start, outcome, correct)
+        super().finish(task, start, outcome, receipt, correct)
 
 
 class NoPendingMemory(Finalizer):
@@ -309,6 +311,31 @@ class NoDeduplication(MemoryTaskQueue):
         return True
 
 
+class NoReceiveCount(MemoryTaskQueue):
+    """Each receive looks like the third, so AWS's failures are followed by 4 s, however long they last."""
+
+    def _take(self, message: Any, now_ms: int) -> Any:
+        return replace(super()._take(message, now_ms), receives=3)
+
+
+class NoScheduledReceiveCount(MemoryScheduledQueue):
+    """The same for scheduled messages."""
+
+    def _take(self, message: Any, now_ms: int) -> Any:
+        return replace(super()._take(message, now_ms), receives=3)
+
+
+class NewMessageForEachWait(MemoryScheduledQueue):
+    """A message that has to wait is sent anew, and deleted."""
+
+    def defer(self, receipt: str, seconds: int) -> bool:
+        found = [message.body for message in self._messages if message.receipt == receipt]
+        self.delete(receipt)
+        for body in found:
+            self.send_body(body, min(seconds, MAX_SQS_DELAY_SECONDS))
+        return bool(found)
+
+
 class NoGroups(MemoryTaskQueue):
     """Messages behind a hidden one are given out."""
 
@@ -317,13 +344,13 @@ class NoGroups(MemoryTaskQueue):
         for group in self._groups.values():
             for message in group.messages:
                 if message.visible_at <= now_ms:
-                    return [self._take(message, now_ms)]
+                    return [self._take(message, now_ms, now_ms + self._visibility_ms)]
         return []
 
 
 class NoRenewal(LeaseRenewer):
     @contextmanager
-    def renewing(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Any) -> Iterator[RunningTask]:
+    def renewing(self, user_id: str, lease: Lease, deadline_at: int, on_expired: Any, *_: Any) -> Iterator[RunningTask]:
         yield RunningTask(user_id, lease, 0, deadline_at, on_expired)
 
 
@@ -401,6 +428,10 @@ MUTANTS: dict[str, Parts] = {
     "queue: one message of a group at a time": Parts(queue=NoGroups),
     "queue: keeps what it was sent": Parts(queue=WrongMessages),
     "lost claim recognised": Parts(lanes=NoRecognition),
+    "message hidden while its task runs": Parts(is_extended=False),
+    "outage: messages back ever later": Parts(queue=NoReceiveCount),
+    "outage: scheduled messages back ever later": Parts(scheduled_queue=NoScheduledReceiveCount),
+    "scheduled task: one message while it waits": Parts(scheduled_queue=NewMessageForEachWait),
 }
 
 #: A request that was served and not answered, repeated when the queue has forgotten the first message: drawn so rarely
@@ -426,8 +457,8 @@ def _after_a_failure(at: int, limits: str) -> Plan:
 
 #: A seed that found each: what `make test` tries.
 FOUND_BY: dict[str, int | Plan] = {
-    "claim condition: starts in the window": 12,
-    "claim condition: lane unmoved since read": 1,
+    "claim condition: starts in the window": 17,
+    "claim condition: lane unmoved since read": 68,
     "claim condition: not paused": 2,
     "change condition: lane unmoved since read": 98,
     "lease check": 21,
@@ -451,7 +482,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "idempotency: take-over only when abandoned": 14,
     "idempotency: ids kept on take-over": 90,
     "idempotency: repeat marked": LATE_REPEAT,
-    "head receipt: revision check": 37,
+    "head receipt: revision check": 115,
     "head receipt: stored": 2,
     "task record: created only if absent": 44,
     "task record: an outcome is final": 2,
@@ -461,9 +492,13 @@ FOUND_BY: dict[str, int | Plan] = {
     "scheduled tasks: the submit's number": draw_due(7),
     "callback before record": 442,
     "log before record": 0,
-    "memory of pending outcomes": 332,
+    "memory of pending outcomes": 313,
     "queue: deduplication": 44,
     "queue: one message of a group at a time": 0,
-    "queue: keeps what it was sent": 3,
+    "queue: keeps what it was sent": 22,
     "lost claim recognised": 7,
+    "message hidden while its task runs": throttled("lanes."),
+    "outage: messages back ever later": long_outage(0),
+    "outage: scheduled messages back ever later": long_outage(0),
+    "scheduled task: one message while it waits": CLOSED_LANE,
 }

@@ -19,6 +19,8 @@ LEASE_MS = 11_000
 DEDUPLICATION_MS = 300_000
 #: Ends of a function that do not finish its task.
 GOES_ON = ("raised", "throttled")
+#: How long after a long outage the last waiting lane goes on, ms.
+GOES_ON_WITHIN_MS = 60_000
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
 
@@ -199,6 +201,8 @@ class History:
         self._true_runs: dict[str, list[int]] = {}
         #: units that were used beyond those claimed: time and number, by user
         self._overuse: dict[str, list[tuple[int, int]]] = {}
+        #: users with waiting tasks who have not gone on since the end of a long outage, true time
+        self._stopped_since: dict[str, int] = {}
 
     def breaks(self, promise: str, what: str) -> None:
         self.broken.append(Broken(promise, what))
@@ -329,6 +333,7 @@ class History:
         self.figures["starts of tasks that were scheduled"] += known.is_scheduled
         if run_at is not None and start.at < run_at - self._clocks_differ_ms:
             self.breaks("scheduled", f"{known.tag} starts at {start.at}, scheduled for {run_at}")
+        self._check_goes_on(start.user, now)
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
@@ -369,6 +374,18 @@ class History:
         pause = self._paused.get(start.user)
         if pause and start.at < pause.until:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {pause.until}")
+
+    def outage_ends(self, now: int) -> None:
+        """A long outage is over: each lane with a task that waits, and may start, has to go on."""
+        waiting = [one for one in self.known.values() if one.answered_at is not None and not one.outcome]
+        due = [one for one in waiting if not one.cancel_begun and (one.task.run_at or 0) <= now]
+        self._stopped_since = dict.fromkeys((one.task.user_id for one in due), now)
+        self.figures["lanes that waited at the end of a long outage"] += len(self._stopped_since)
+
+    def _check_goes_on(self, user: str, now: int) -> None:
+        since = self._stopped_since.pop(user, None)
+        if since is not None and now - since > GOES_ON_WITHIN_MS:
+            self.breaks("goes on after an outage", f"{user}'s lane goes on {(now - since) / 1000} s after its end")
 
     def _check_prompt(self, known: Known, start: Started, before: list[Started]) -> None:
         """No start is late but for its own lane: while a worker has room, others' tasks delay none."""
@@ -550,6 +567,10 @@ class History:
     def check_drained(self, waiting: int, records: dict[str, Any]) -> None:
         if waiting:
             self.breaks("nothing lost", f"{waiting} messages are still in the queue")
+        if self._stopped_since:
+            self.breaks(
+                "goes on after an outage", f"no task of {sorted(self._stopped_since)} has started since its end"
+            )
         for known in self.known.values():
             if known.answered_at is not None or (known.starts and known.in_queue):
                 self._check_end(known, records.get(known.task.task_id))

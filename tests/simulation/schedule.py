@@ -149,10 +149,16 @@ class Outage:
     calls: str
     #: for this worker only; None applies to all
     worker: int | None = None
+    #: SQS delivers no message either
+    is_total: bool = False
 
     def strikes(self, call: str, machine: str, since: int) -> bool:
         here = self.worker is None or machine == f"w{self.worker}"
-        return here and call.startswith(self.calls) and self.at <= since < self.at + self.lasts_ms
+        return here and call.startswith(self.calls) and self.at <= since < self.ends_at
+
+    @property
+    def ends_at(self) -> int:
+        return self.at + self.lasts_ms
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,8 @@ class Plan:
     is_apart: bool = False
     #: scheduled messages are delivered in any order
     is_any_order: bool = False
+    #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
+    throttled_until: int = 0
 
     @property
     def size(self) -> int:

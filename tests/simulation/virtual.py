@@ -18,6 +18,8 @@ class Process:
     def __init__(self, timeline: "Timeline", name: str, body: Callable[[], None], outcome: Callable[[], None]) -> None:
         self.name = name
         self.is_dead = False
+        #: how many messages led to it, each sent by the handler of the one before; 0 for a call of the API
+        self.depth = 0
         #: its own chance, so that leaving another process out of a plan changes nothing here
         self.random = Random(f"{timeline.seed}/{name}")
         self._timeline = timeline

@@ -48,7 +48,7 @@ from tests.memory.task_queue import MemoryTaskQueue, Message
 from tests.simulation import schedule
 from tests.simulation.answers import Answers
 from tests.simulation.faults import Faults, Remote
-from tests.simulation.promises import Broken, History
+from tests.simulation.promises import GOES_ON_WITHIN_MS, Broken, History
 from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.virtual import DiedError, MachineClock, Process, Timeline
 
@@ -60,6 +60,11 @@ LAMBDA_VISIBILITY_MS = 90_000
 LOCAL_VISIBILITY_MS = 10_000
 LOCAL_KEPT_EVERY_MS = 3_000
 LOCAL_SLOTS = 4
+#: Lambda stops a chain of invocations after so many, each by a message that the one before sent: "recursive loop
+#: detection", https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
+LONGEST_CHAIN = 16
+#: From this length on, ms, every lane that waits has to go on within a minute of an outage's end.
+LONG_OUTAGE_MS = 3_600_000
 #: After the last fault all has to end within this, ms: an hour for a wait whose word was lost, and what it holds up.
 DRAINED_WITHIN_MS = 7_200_000
 #: and where nothing failed between hiding a message and leaving word of it, less than that hour
@@ -115,6 +120,7 @@ class Parts:
     lanes: type[MemoryLaneStore] = MemoryLaneStore
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
+    scheduled_queue: type[MemoryScheduledQueue] = MemoryScheduledQueue
     requests: type[MemoryRequestStore] = MemoryRequestStore
     due_tasks: type[MemoryDueTasks] = MemoryDueTasks
     finalizer: type[Finalizer] = Finalizer
@@ -122,6 +128,8 @@ class Parts:
     submitter: type[Submitter] = Submitter
     control: type[Control] = Control
     renewer: type[LeaseRenewer] | None = None
+    #: whether a running task's message is kept hidden, on Lambda
+    is_extended: bool = True
     #: of a machine with several processes
     presence: Callable[[set[str]], Presence] = SimulatedPresence
     #: whether the message stays in the queue
@@ -140,8 +148,10 @@ class Result:
 class SimulatedRenewer(LeaseRenewer):
     """Renews from a process of the simulation, where the real one has a thread."""
 
-    def __init__(self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process]) -> None:
-        super().__init__(lanes, clock)
+    def __init__(
+        self, lanes: Any, clock: MachineClock, spawn: Callable[[Callable[[], None]], Process], hide: Any = None
+    ) -> None:
+        super().__init__(lanes, clock, hide=hide)
         self._spawn = spawn
         self._process: Process | None = None
 
@@ -172,7 +182,9 @@ class World:
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
         any_order = Random(f"{plan.seed}/any order").choice if plan.is_any_order else None
-        self.scheduled_queue = MemoryScheduledQueue(lambda: self.timeline.now, visibility_ms, any_order)
+        self.scheduled_queue = self.parts.scheduled_queue(lambda: self.timeline.now, visibility_ms, any_order)
+        #: how many messages led to each message, itself included
+        self.depths: dict[str, int] = {}
         self.scheduled_counts, self.due_tasks = MemoryScheduledCounts(), self.parts.due_tasks()
         self.teller = CallbackSender(self.history)
         self.requests = self.parts.requests()
@@ -195,8 +207,12 @@ class World:
             for action in self.plan.actions:
                 self.timeline.at(NOW + action.at, lambda action=action: self._act(action))  # type: ignore[misc]
             last = max((action.at for action in self.plan.actions), default=0)
-            last = max([last, *(outage.at + outage.lasts_ms for outage in self.plan.outages)])
-            self._go_on(NOW + last + 60_000)
+            last = max([last, *(outage.ends_at for outage in self.plan.outages)])
+            ends = {outage.ends_at for outage in self.plan.outages if outage.lasts_ms >= LONG_OUTAGE_MS}
+            for end in ends:
+                self.timeline.at(NOW + end, self._outage_ends)
+            # After a long outage later than each lane has to go on by itself: the end of the pauses restarts them.
+            self._go_on(NOW + last + (2 * GOES_ON_WITHIN_MS if ends else 60_000))
             self._heal()
             self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
@@ -225,6 +241,10 @@ class World:
         self.tell("all is healed")
         for user in {action.user for action in self.plan.actions if hasattr(action, "user")}:
             self._act(schedule.Resume(0, user))
+
+    def _outage_ends(self) -> None:
+        self.tell("the outage ends")
+        self.history.outage_ends(self.timeline.now)
 
     def tell(self, what: str) -> None:
         self.story.append(f"{(self.timeline.now - NOW) / 1000:10.3f}  {what}")
@@ -344,6 +364,8 @@ class World:
     def observe(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
         process = self.timeline.current
         assert process is not None
+        if name.startswith(("queue.", "scheduled_queue.")):
+            effect = self._deepening(effect, process)
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
         if name in (
@@ -375,6 +397,29 @@ class World:
         if name.startswith("scheduled_queue."):
             self.scheduled_source.look()
         return answer
+
+    def _deepening(self, effect: Callable[[], Any], process: Process) -> Callable[[], Any]:
+        """The effect; each message that it sends is one deeper in the chain than the one that the process handles."""
+
+        def deepening() -> Any:
+            before = self._message_ids()
+            answer = effect()
+            self.depths |= dict.fromkeys(self._message_ids() - before, process.depth + 1)
+            return answer
+
+        return deepening
+
+    def _message_ids(self) -> set[str]:
+        groups = self.queue._groups.values()
+        lanes = {message.message_id for group in groups for message in group.messages}
+        return lanes | {message.message_id for message in self.scheduled_queue._messages}
+
+    def is_stopped(self, message_id: str) -> bool:
+        """True if Lambda does not invoke a function with this message, since its chain is too long."""
+        stops = self.plan.is_lambda and self.depths.get(message_id, 0) > LONGEST_CHAIN
+        if stops:
+            self.tell(f"Lambda stops the chain that leads to {message_id}")
+        return stops
 
     def _observe_lane(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
         if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
@@ -565,6 +610,7 @@ class WorkerMachine(Machine):
         world = self.world
         name = f"{self.name}:{message.receipt}"
         process = world.timeline.spawn(name, lambda: self._handle(message), lambda: self._ended(process))
+        process.depth = world.depths.get(message.message_id, 0)
         self._handling[process] = message
         task_id = json.loads(message.body).get("task_id", "")
         world.history.delivered(process, world.timeline.now, task_id)
@@ -597,7 +643,8 @@ class WorkerMachine(Machine):
         world, parts = self.world, self.world.parts
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         log = self.remote("log", OSError)
-        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn)
+        hide = queue.defer if world.plan.is_lambda and parts.is_extended else None
+        renewer: LeaseRenewer = SimulatedRenewer(lanes, self.clock, self._spawn, hide)
         if parts.renewer:
             renewer = parts.renewer(lanes, self.clock)
         finalizer = parts.finalizer(
@@ -644,7 +691,8 @@ class WorkerMachine(Machine):
         return self._is_up
 
     def run_scheduled_message(self, delivery: ScheduledDelivery) -> None:
-        self._spawn(lambda: self._run_scheduled_message(delivery), "scheduled")
+        process = self._spawn(lambda: self._run_scheduled_message(delivery), "scheduled")
+        process.depth = self.world.depths.get(delivery.message_id, 0)
 
     def _run_scheduled_message(self, delivery: ScheduledDelivery) -> None:
         try:
@@ -657,7 +705,9 @@ class WorkerMachine(Machine):
         process = self.world.timeline.current
         assert process is not None
         process.wait(process.random.randint(0, 20))
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
+        delivery = Delivery(
+            message.body, message.receipt, message.user_id, message.message_id, message.sent_at, message.receives
+        )
         try:
             outcome = self._worker.handle(delivery)
         except UnavailableError as error:
@@ -737,11 +787,16 @@ class EventSource(ABC):
         at = max(next_at, timeline.now) + self._random.randint(0, 30)
         if self._next_look is None or at < self._next_look or self._next_look < timeline.now:
             self._next_look = at
-            timeline.at(at, self._look_now)
+            timeline.at(at, lambda: self._look_now(at))
 
-    def _look_now(self) -> None:
+    def _look_now(self, at: int) -> None:
+        if self._next_look != at:
+            return  # an earlier look took its turn; else the looks of a long wait would multiply
         self._next_look = None
-        self._poll()
+        if silent_until := self._world.faults.silent_until():
+            self._world.timeline.at(silent_until, self.look)
+        else:
+            self._poll()
 
     @abstractmethod
     def _poll(self) -> None: ...
@@ -758,10 +813,25 @@ class Source(EventSource):
             messages = self._world.queue.receive(1)
             if not messages:
                 break
-            self._random.choice(free).handle(messages[0])
+            if self._world.timeline.now < NOW + self._world.plan.throttled_until:
+                self._hand_over_later(messages[0])
+            elif not self._world.is_stopped(messages[0].message_id):
+                self._random.choice(free).handle(messages[0])
         else:
             return  # whoever is free next looks again
         self.look()
+
+    def _hand_over_later(self, message: Message) -> None:
+        """Hands it to the first worker that is free once invocations are not throttled any more."""
+        timeline = self._world.timeline
+
+        def hand_over() -> None:
+            if free := [worker for worker in self._world.workers if worker.free]:
+                free[0].handle(message)
+            else:
+                timeline.at(timeline.now + 100, hand_over)
+
+        timeline.at(NOW + self._world.plan.throttled_until, hand_over)
 
 
 class CallbackSender:
@@ -785,8 +855,8 @@ class ScheduledSource(EventSource):
         if not up:
             return  # whoever comes up next looks again
         received = self._world.scheduled_queue.receive()
-        if received:
-            self._random.choice(up).run_scheduled_message(ScheduledDelivery(*received))
+        if received and not self._world.is_stopped(received.message_id):
+            self._random.choice(up).run_scheduled_message(received)
         self.look()
 
 

@@ -9,6 +9,7 @@ import pytest
 from chalicelib.api import openapi
 from demo.diagrams import FOLDER, PICTURES
 from paceline_client import __version__
+from tests.facts import table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "client").glob("*.md")])
@@ -100,3 +101,8 @@ def test_api_client_and_changelog_have_one_version() -> None:
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest
     assert openapi.VERSION == __version__ == newest[1]
+
+
+def test_the_page_about_emulators_is_as_the_facts_say() -> None:
+    page = table.PAGE.read_text()
+    assert page == table.with_tables(page), "python -m tests.facts.table writes it anew"

@@ -1,9 +1,12 @@
 """A lane whose messages SQS lost, by a purge or after 14 days, goes on from its records with the next submit."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.aws.dynamodb_payloads import PAYLOAD_KEPT_SECONDS
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.task import Json
 from chalicelib.submit.submission import TaskRequest
@@ -31,8 +34,8 @@ class Losing(Workshop):
             raise ValueError("not this time")
         return done
 
-    def submit_obeying(self, number: int, *words: str) -> None:
-        self.submit(payload={"n": number, "words": words}, name="obey")
+    def submit_obeying(self, number: int, *words: str, text: str = "") -> None:
+        self.submit(payload={"n": number, "words": words, "text": text}, name="obey")
 
     def lose_messages(self) -> None:
         self.queue._groups.clear()
@@ -76,6 +79,55 @@ def test_a_task_whose_message_was_lost_between_two_attempts_runs_before_the_next
     shop.run()
     attempts = 2 if word == "fail" else 1
     assert shop.ends() == [(1, "task_completed", attempts), (2, "task_completed", 1)]
+
+
+LARGE = "x" * 5_000
+
+
+def test_tasks_that_run_from_their_records_get_payloads_that_lists_leave_out():
+    shop = Losing()
+    for number in range(3):
+        shop.submit_obeying(number, text=LARGE)
+    shop.lose_messages()
+    shop.submit_obeying(3, text=LARGE)
+    shop.run()
+    assert shop.ends() == [(seq, "task_completed", 1) for seq in (1, 2, 3, 4)]
+    assert [payload["text"] for _, payload in shop.ran] == [LARGE] * 4
+
+
+def test_a_resume_sends_the_last_waiting_task_although_lists_leave_out_its_payload():
+    shop = Losing()
+    shop.control.pause("ann", None)
+    for number in range(3):
+        shop.submit_obeying(number, text=LARGE)
+    shop.control.cancel("ann", task_id_of(3))
+    shop.lose_messages()
+    shop.clock.sleep_until(NOW + 10 * MINUTE_MS)
+    shop.control.resume("ann")
+    shop.run()
+    assert [payload["text"] for _, payload in shop.ran] == [LARGE] * 2
+
+
+def test_payloads_of_a_lane_that_is_paused_for_months_are_kept_before_they_expire():
+    shop = Losing()
+    shop.submit_obeying(1, text=LARGE)
+    shop.control.pause("ann", None)
+    shop.run(until_ms=90 * DAY_MS)
+    kept = [NOW, *(at for user_id, at in shop.tasks.payloads_kept if user_id == "ann"), NOW + 90 * DAY_MS]
+    days = [(later - earlier) / DAY_MS for earlier, later in pairwise(kept)]
+    assert max(days) < PAYLOAD_KEPT_SECONDS / 86_400 / 2
+
+
+def test_a_task_whose_payload_is_gone_fails_and_says_so():
+    shop = Losing()
+    shop.submit_obeying(1, text=LARGE)
+    shop.tasks.lose_payload("ann", task_id_of(1))
+    shop.lose_messages()
+    shop.submit_obeying(2)
+    shop.run()
+    assert shop.ends() == [(1, "task_failed", 1), (2, "task_completed", 1)]
+    assert shop.events[0]["error"] == "the payload is no longer stored"
+    assert [payload["n"] for _, payload in shop.ran] == [2]
 
 
 @pytest.mark.parametrize("word", ["fail", "throttle"])

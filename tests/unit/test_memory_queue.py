@@ -1,6 +1,4 @@
-"""The queue of the tests and the simulator follows what AWS's queues were seen to do: reference/aws.md, 1.3 to 1.7."""
-
-import pytest
+"""The queue of the tests and the simulator, beyond the behaviours that tests/facts plays over it."""
 
 from tests.factories import VirtualClock, make_task
 from tests.memory.task_queue import MemoryTaskQueue, Message
@@ -35,11 +33,6 @@ class Bench:
         self.clock.advance(round(seconds * 1_000))
 
 
-def test_messages_of_a_group_come_first_and_in_order() -> None:
-    bench = Bench("a1", "b1", "a2", "a3")
-    assert bench.receive() == ["a1", "a2", "a3", "b1"]
-
-
 def test_message_in_flight_holds_what_is_sent_to_its_group_later() -> None:
     bench = Bench("a1")
     bench.receive()
@@ -50,33 +43,6 @@ def test_message_in_flight_holds_what_is_sent_to_its_group_later() -> None:
     assert bench.receive() == ["a2"]
 
 
-def test_group_stays_blocked_until_all_that_is_in_flight_is_deleted() -> None:
-    bench = Bench("a1", "a2", "a3", "b1")
-    assert bench.receive(2) == ["a1", "a2"]
-    bench.delete("a1")
-    assert bench.receive() == ["b1"]
-    bench.delete("a2")
-    assert bench.receive() == ["a3"]
-
-
-@pytest.mark.parametrize("seconds", [0, 1])
-def test_head_that_is_visible_again_comes_back_alone(seconds: int) -> None:
-    bench = Bench("a1", "a2", "a3")
-    bench.receive(2)
-    bench.hide("a1", seconds)
-    bench.wait(seconds)
-    assert bench.receive() == ["a1"]
-
-
-@pytest.mark.parametrize(("hidden", "expected"), [("a1", []), ("a2", ["a1"]), ("a3", ["a1", "a2"])])
-def test_order_is_kept_behind_a_hidden_message(hidden: str, expected: list[str]) -> None:
-    bench = Bench("a1", "a2", "a3", visibility_ms=1_000)
-    bench.receive()
-    bench.hide(hidden, 4)
-    bench.wait(2.5)
-    assert bench.receive() == expected
-
-
 def test_deferral_of_one_group_delays_no_other() -> None:
     bench = Bench("a1", "b1")
     bench.receive()
@@ -84,16 +50,6 @@ def test_deferral_of_one_group_delays_no_other() -> None:
     bench.hide("b1", 1)
     bench.wait(1)
     assert bench.receive() == ["b1"]
-
-
-def test_group_that_is_visible_again_goes_behind_those_that_wait() -> None:
-    bench = Bench("a1")
-    bench.receive()
-    bench.wait(1)
-    bench.send("b1")
-    bench.wait(1)
-    bench.hide("a1", 0)
-    assert bench.receive() == ["b1", "a1"]
 
 
 def test_message_that_nobody_deleted_comes_back_after_the_visibility_time_and_counts() -> None:

@@ -19,7 +19,7 @@ from chalicelib.core.scheduled import (
     to_message,
 )
 from chalicelib.core.task import Task, TaskState
-from chalicelib.core.visibility import AGAIN_SECONDS, NEWER_SECONDS
+from chalicelib.core.visibility import NEWER_SECONDS, SHORT_SLEEP_MS, again_seconds
 from chalicelib.scheduled.admission import ADMITTING_MS, PAGE, DueAdmitter
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
@@ -54,7 +54,8 @@ class SchedulingShop(Workshop):
         stores = (self.due_tasks, self.tasks, self.queue)
         admitter = DueAdmitter(*stores, submitter, self.clock, lambda: f"dispatcher-{next(self._tokens)}")
         queues = (self.scheduled_queue, self.tasks, self.queue)
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock)
+        late_up_to_ms = self.settings.late_up_to_ms
+        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock, late_up_to_ms)
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
         outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))
@@ -62,11 +63,11 @@ class SchedulingShop(Workshop):
         return self.stored(outcome)[0]
 
     def run_scheduled_message(self, is_deleted: bool = True) -> bool:
-        body, receipt, message_id = self.scheduled_queue.receive()
+        delivery = self.scheduled_queue.receive()
         self.scheduled_messages_at.append(self.clock.now_ms() - NOW)
-        done = self.runner().handle(ScheduledDelivery(body, receipt, message_id))
+        done = self.runner().handle(delivery)
         if done and is_deleted:
-            self.scheduled_queue.delete(receipt)
+            self.scheduled_queue.delete(delivery.receipt)
         return done
 
     def run_all(self, until_ms: int = 30 * DAY_MS) -> None:
@@ -109,6 +110,27 @@ def test_parked_task_starts_at_its_time_and_not_before(shop: SchedulingShop, del
     assert shop.ran == [(delay_ms, "late")]
     assert shop.events[0]["planned_at"] == NOW + delay_ms
     assert len(shop.scheduled_messages_at) <= 3 + delay_ms // 43_000_000  # what waiting costs
+
+
+@pytest.mark.parametrize("delay_ms", [1_000, 1_500, 5_700, 900_999])
+def test_scheduled_task_may_be_late_by_a_second_where_the_setting_says_so(delay_ms: int) -> None:
+    shop = SchedulingShop(LATE_UP_TO="1s")
+    late, slept = shop.schedule(delay_ms), count_sleeps(shop)
+    shop.run_all()
+    assert delay_ms <= shop.event_of(late)["started_at"] - NOW <= delay_ms + 1_000
+    assert all(one <= SHORT_SLEEP_MS for one in slept)
+
+
+def count_sleeps(shop: Workshop) -> list[int]:
+    """The waits that are slept from now on, ms."""
+    slept, sleep = list[int](), shop.clock.sleep
+
+    def counted(milliseconds: int) -> bool:
+        slept.append(milliseconds)
+        return sleep(milliseconds)
+
+    shop.clock.sleep = counted  # type: ignore[method-assign]
+    return slept
 
 
 def test_parked_task_holds_up_nobody_in_its_lane(shop: SchedulingShop) -> None:
@@ -190,6 +212,53 @@ def test_refusal_at_its_time_only_puts_it_off() -> None:
     assert [event["started_at"] - NOW for event in shop.events] == [0, 10_000, 20_000, 30_000]
 
 
+def test_task_whose_lane_takes_none_for_days_waits_in_one_message(shop: SchedulingShop) -> None:
+    """Lambda stops a chain of messages that a function sends to its own queue after about 16."""
+    shop.control.pause("ann", NOW + 5 * DAY_MS)
+    late = shop.schedule(60_000)
+    sends = count_sends(shop)
+    shop.run_all()
+    assert (sends, shop.event_of(late)["started_at"]) == ([], NOW + 5 * DAY_MS)
+
+
+def test_message_near_the_end_of_its_14_days_is_replaced_by_a_new_one(shop: SchedulingShop) -> None:
+    shop.control.pause("ann", NOW + 30 * DAY_MS)
+    late = shop.schedule(60_000)
+    sends = count_sends(shop)
+    shop.run_all(until_ms=40 * DAY_MS)
+    assert shop.event_of(late)["started_at"] == NOW + 30 * DAY_MS
+    assert [at // DAY_MS for at in sends] == [12, 25]
+    assert (len(shop.scheduled_queue), shop.scheduled_queue.dead_letters) == (0, ())
+
+
+def count_sends(shop: SchedulingShop) -> list[int]:
+    """Times of the scheduled messages that are sent from now on, ms since the beginning."""
+    sent, send = list[int](), shop.scheduled_queue._port.send
+
+    def counted(messages: Any) -> None:
+        sent.append(shop.clock.now_ms() - NOW)
+        send(messages)
+
+    shop.scheduled_queue._port.send = counted
+    return sent
+
+
+def test_scheduled_message_that_aws_fails_for_hours_comes_back_ever_later_and_within_a_minute_of_the_end(
+    shop: SchedulingShop,
+) -> None:
+    late = shop.schedule(2_000)
+    while shop.clock.now_ms() < NOW + 3 * 3_600_000:
+        shop.clock.sleep_until(shop.scheduled_queue.next_available_at() or 0)
+        shop.lanes.fail("try_fast_admit")
+        with pytest.raises(UnavailableError):
+            shop.run_scheduled_message()
+    ended_at = shop.clock.now_ms()
+    assert len(shop.scheduled_messages_at) < 250
+    shop.lanes.fail()
+    shop.run_all()
+    assert shop.event_of(late)["started_at"] <= ended_at + 60_000
+
+
 # Given twice, and dying in between.
 
 
@@ -243,7 +312,7 @@ def test_scheduled_message_that_aws_failed_comes_back_soon(shop: SchedulingShop)
     shop.lanes.fail("try_fast_admit")
     shop.run_all()
     [event] = shop.events
-    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 2_000 + 1_000 * AGAIN_SECONDS)
+    assert (event["task_id"], event["started_at"] - NOW) == (late.task_id, 2_000 + 1_000 * again_seconds(1))
 
 
 def test_scheduled_message_that_can_not_even_be_put_off_comes_back_when_its_visibility_ends(
@@ -370,11 +439,11 @@ def test_dispatcher_that_comes_back_late_breaks_no_order(shop: SchedulingShop) -
             reserved = real(user_id, task_id, now_ms, units)
             if task_id == ids[0]:
                 shop.clock.advance(ADMITTING_MS)
-                runner.handle(ScheduledDelivery(to_message(ScheduledTask(shop.tasks.get("ann", ids[2]).task)), "", ""))
+                body = to_message(ScheduledTask(shop.tasks.get("ann", ids[2]).task))
+                runner.handle(ScheduledDelivery(body, "", "", NOW))
             return reserved
 
-    body, receipt, message_id = shop.scheduled_queue.receive()
-    shop.runner_with(Stalled()).handle(ScheduledDelivery(body, receipt, message_id))
+    shop.runner_with(Stalled()).handle(shop.scheduled_queue.receive())
     assert admitted(shop, ids) == sorted(set(admitted(shop, ids)))
     shop.run_all()
     assert [event["task_id"] for event in shop.events] == ids
@@ -557,9 +626,9 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
             return real(user_id, task_id, now_ms, units)
 
     runner = shop.runner_with(Slow())
-    body, receipt, message_id = shop.scheduled_queue.receive()
-    assert runner.handle(ScheduledDelivery(body, receipt, message_id))
-    shop.scheduled_queue.delete(receipt)
+    delivery = shop.scheduled_queue.receive()
+    assert runner.handle(delivery)
+    shop.scheduled_queue.delete(delivery.receipt)
     then = shop.submit()
     shop.run_all()
     assert [event["event"] for event in shop.events if event["task_id"] == late.task_id] == ["task_cancelled"]
@@ -748,9 +817,9 @@ def test_body_of_version_1_is_read(body: str, message: ScheduledMessage) -> None
 def test_scheduled_task_in_version_1_runs(shop: SchedulingShop) -> None:
     late = shop.schedule(2_000)
     shop.clock.sleep_until(NOW + 2_000)
-    body, receipt, _ = shop.scheduled_queue.receive()
-    shop.scheduled_queue.delete(receipt)
-    old = {"v": 1, "errand": "admit", "task": json.loads(body)["task"]}
+    delivery = shop.scheduled_queue.receive()
+    shop.scheduled_queue.delete(delivery.receipt)
+    old = {"v": 1, "errand": "admit", "task": json.loads(delivery.body)["task"]}
     shop.scheduled_queue.send_body(json.dumps(old))
     shop.run_all()
     assert [event["task_id"] for event in shop.events] == [late.task_id]

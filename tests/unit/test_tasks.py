@@ -46,7 +46,17 @@ def test_delete_characters_take_a_byte_each_in_a_message_that_has_others() -> No
     assert "\x7f" * 100 in make_task(payload="é" + "\x7f" * 100).to_message()
 
 
-@pytest.mark.parametrize("options", [{}, {"units": 800}, {"shared": "stripe"}, {"units": 2, "shared": "stripe"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"units": 800},
+        {"shared": "stripe"},
+        {"units": 2, "shared": "stripe"},
+        {"units": 2, "has_payload": False},
+        {"has_payload": False},
+    ],
+)
 def test_task_with_units_or_a_shared_limit_reads_back_the_same(options: dict[str, Any]) -> None:
     task = make_task(**options)
     assert Task.from_message(task.to_message()) == task
@@ -54,7 +64,7 @@ def test_task_with_units_or_a_shared_limit_reads_back_the_same(options: dict[str
 
 
 def test_message_without_units_is_one_that_a_worker_of_the_earlier_deployment_runs() -> None:
-    assert [make_task(units=units).fields()["v"] for units in (1, 2)] == [1, 2]
+    assert [make_task(units=units).fields()["v"] for units in (1, 2)] == [1, 3]
     assert not {"units", "shared"} & make_task().fields().keys()
 
 
@@ -68,7 +78,7 @@ def test_message_that_could_not_be_noted_is_no_task(changed: dict[str, Any]) -> 
     "changed",
     [
         {"v": 0},
-        {"v": 3},
+        {"v": 4},
         {"units": "5"},
         {"units": 0},
         {"shared": ""},
@@ -102,6 +112,12 @@ def test_message_without_a_field_is_no_task(missing: str) -> None:
 def test_any_other_text_is_no_task(body: str) -> None:
     with pytest.raises(MessageError):
         Task.from_message(body)
+
+
+def test_message_of_a_task_without_its_payload_has_a_version_that_older_workers_defer() -> None:
+    task = make_task(payload=None, has_payload=False)
+    assert json.loads(task.to_message())["v"] == 2
+    assert Task.from_message(task.to_message()) == task
 
 
 def test_message_of_a_later_version_says_which() -> None:

@@ -155,7 +155,9 @@ class Workshop:
 
     def deliver(self, message: Message, worker: Worker | None = None) -> Handled:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
-        delivery = Delivery(message.body, message.receipt, message.user_id, message.message_id, message.sent_at)
+        delivery = Delivery(
+            message.body, message.receipt, message.user_id, message.message_id, message.sent_at, message.receives
+        )
         outcome = (worker or self._worker).handle(delivery)
         self.handled.append((self.clock.now_ms() - NOW, outcome))
         if isinstance(outcome, Done):

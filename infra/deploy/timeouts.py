@@ -1,0 +1,52 @@
+"""Derives the worker function's time-out, and its queue's visibility timeout, from the longest deadline of a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from chalicelib.container import load_own_tasks
+from chalicelib.settings import Settings
+from chalicelib.tasks.registry import Registry, registry
+from infra.deploy.errors import DeployError
+from infra.deploy.stages import Stage
+
+#: Seconds of the worker function beside a task's run: to wait for its start, to claim it and to store its outcome.
+MARGIN_SECONDS = 10
+#: Seconds for which a message stays hidden after its function must have ended. Lambda refuses a trigger whose queue
+#: hides messages for less than the function's time-out.
+HIDDEN_LONGER_SECONDS = 30
+
+
+def worker_timeout(stage: Stage, deadlines_ms: Mapping[str, int]) -> int:
+    """Returns the time-out in seconds. DeployError if a deadline needs a longer one than the region takes.
+
+    deadlines_ms: by the setting or task that says so.
+    """
+    name, longest_ms = max(deadlines_ms.items(), key=lambda one: one[1])
+    needed = max(stage.worker_timeout, math.ceil(longest_ms / 1000) + MARGIN_SECONDS)
+    if needed <= stage.longest_timeout:
+        return needed
+    raise DeployError(
+        f"{name} needs functions that run for {needed} s; stage {stage.name} allows {stage.longest_timeout} s",
+        f"allowed: deadlines up to {stage.longest_timeout - MARGIN_SECONDS} s. "
+        "Where AWS takes 1,800 s, set longest_timeout in .chalice/config.json",
+    )
+
+
+def own_tasks() -> Registry:
+    """Loads the own tasks and returns them. DeployError if that fails: it would fail on Lambda too."""
+    try:
+        load_own_tasks()
+    except Exception as error:
+        raise DeployError(
+            f"own tasks: {type(error).__name__}: {error}", "mend it, or install what it imports"
+        ) from error
+    return registry
+
+
+def deadlines(settings: Mapping[str, str], tasks: Registry) -> dict[str, int]:
+    """Returns the deadlines, in milliseconds, of the setting and of each task that has one of its own."""
+    of_all = Settings.from_env({"DEADLINE": settings.get("DEADLINE", "")}).deadline_ms
+    own = {f"the task {name!r}": tasks[name].deadline_ms for name in tasks.names}
+    return {"DEADLINE": of_all, **{name: deadline for name, deadline in own.items() if deadline}}

@@ -1,0 +1,97 @@
+"""A running task's message on Lambda: it stays hidden in short steps, and a worker that loses it ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS
+from chalicelib.worker.lease_renewal import EXTENDED_SECONDS, LOST_BEFORE_MS, RENEW_AFTER_MS
+from tests.factories import NOW
+from tests.unit.workshop import Workshop
+
+
+class LambdaShop(Workshop):
+    """A workshop whose worker extends its message itself, and whose task calls `during` each 100 ms while it runs."""
+
+    def __init__(self, runs_ms: int, **env: str) -> None:
+        self._runs_ms = runs_ms
+        self.hidden: list[tuple[int, int]] = []
+        self.during: Callable[[], object] = lambda: None
+        super().__init__(**env)
+        self.register("long", lambda _: self._run())
+
+    def new_worker(self) -> Any:
+        worker = super().new_worker()
+        self.renewer._hide = self._hide
+        return worker
+
+    def _hide(self, receipt: str, seconds: int) -> bool:
+        self.hidden.append((self.clock.now_ms() - NOW, seconds))
+        return bool(self.queue.defer(receipt, seconds))
+
+    def _run(self) -> None:
+        for _ in range(0, self._runs_ms, 100):
+            self.clock.advance(100)
+            self.during()
+            self.renewer.renew_due()
+
+
+def test_task_that_ends_within_a_second_pays_no_further_call() -> None:
+    shop = LambdaShop(900)
+    shop.submit(name="long")
+    shop.run()
+    assert shop.hidden == []
+
+
+def test_longer_task_extends_its_message_with_each_renewal_of_its_lease() -> None:
+    shop = LambdaShop(8_000)
+    shop.submit(name="long")
+    shop.run()
+    times = [MARKED_AFTER_MS + n * RENEW_AFTER_MS for n in range(3)]
+    assert shop.hidden == [(at, EXTENDED_SECONDS) for at in times]
+
+
+def test_message_of_a_worker_that_died_comes_back_after_one_step() -> None:
+    shop = LambdaShop(4_500)
+    shop.submit(name="long")
+    seen = list[int]()
+    shop.during = lambda: seen.append(shop.queue.next_available_at())
+    shop.run()
+    assert seen[-1] == NOW + MARKED_AFTER_MS + RENEW_AFTER_MS + EXTENDED_SECONDS * 1000
+
+
+@pytest.mark.parametrize(("port", "call"), [("lanes", "renew_lease"), ("queue", "defer")])
+def test_worker_that_renews_one_of_lease_and_message_goes_on(port: str, call: str) -> None:
+    shop = LambdaShop(40_000)
+    shop.submit(name="long")
+    shop.during = lambda: getattr(shop, port).fail(call, times=1)
+    shop.run()
+    assert shop.processes_ended == 0
+
+
+def test_worker_that_can_renew_neither_ends_before_another_one_may_take_its_task() -> None:
+    shop = LambdaShop(12_000)
+    ended_at = list[int]()
+    shop.executor._end_process = lambda: ended_at.append(shop.clock.now_ms() - NOW)
+    shop.submit(name="long")
+
+    def cut_off() -> None:
+        shop.lanes.fail("renew_lease", times=1)
+        shop.queue.fail("defer", times=1)
+
+    shop.during = cut_off
+    shop.run()
+    assert ended_at[0] == LEASE_MS - LOST_BEFORE_MS
+
+
+def test_end_of_a_run_waits_for_a_renewal_under_way_which_would_undo_a_deferral() -> None:
+    shop = LambdaShop(0)
+    shop.submit()
+    shop.run()
+    lease = shop.lanes.get("ann").running
+    assert lease is not None
+    with shop.renewer.renewing("ann", lease, NOW + 60_000, lambda: None, "receipt") as running:
+        running.is_renewing = True
+        shop.clock.at(NOW + 3_000, lambda: setattr(running, "is_renewing", False))
+    assert shop.clock.now_ms() >= NOW + 3_000
