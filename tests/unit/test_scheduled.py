@@ -858,7 +858,7 @@ def test_message_that_is_no_scheduled_message_is_a_dead_letter(shop: SchedulingS
 @pytest.mark.parametrize("part", ["message", "task"])
 def test_scheduled_message_of_a_newer_deployment_waits_for_its_function(shop: SchedulingShop, part: str) -> None:
     fields = json.loads(to_message(ScheduledTask(make_task(seq=0, run_at=NOW))))
-    (fields if part == "message" else fields["task"])["v"] = 3
+    (fields if part == "message" else fields["task"])["v"] = 9
     shop.scheduled_queue.send_body(json.dumps(fields))
     assert not shop.run_scheduled_message()
     assert shop.scheduled_queue.next_available_at() == NOW + 1000 * NEWER_SECONDS
