@@ -1,0 +1,110 @@
+"""Finds what a first hour left behind, and removes it: its three stacks, log groups and uploaded objects.
+
+All of it has names that begin with `paceline-firsthour`, so a later start finds what a killed one left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.deploy.account import Account
+from infra.stack import StackError, delete_stack, stack_name
+from operations.first_hour.cold_start import COLD_STACK
+from operations.first_hour.errors import FirstHourError, explain
+from operations.first_hour.probe_stack import PREFIX, PROBE_STACK, STAGE
+
+_LOGS = f"/aws/lambda/{PREFIX}"
+#: What a removal may meet and must not stop at.
+_FAILURES = (BotoCoreError, ClientError, StackError, FirstHourError)
+
+
+class Commands(Protocol):
+    """The stage's deployment; StageCommands has it."""
+
+    def deploy(self) -> str:
+        """Deploys the stage and returns its URL."""
+
+    def destroy(self) -> None:
+        """Deletes the stage."""
+
+
+class Removal:
+    """Removes all that a first hour makes. Every step is safe to repeat."""
+
+    def __init__(self, account: Account, commands: Commands, say: Callable[[str], None]) -> None:
+        self._account = account
+        self._commands = commands
+        self._say = say
+
+    def leftovers(self) -> list[str]:
+        """Returns what exists of a first hour, each with its kind."""
+        return [*self._stacks(), *(f"log group {name}" for name in self._log_groups()), *self._objects()]
+
+    def remove(self) -> list[str]:
+        """Removes everything; a step that fails does not keep back the others. Returns one line for each failure."""
+        failures = [
+            failure
+            for step, action in (
+                (f"deleting stack {COLD_STACK}", lambda: self._delete_stack(COLD_STACK)),
+                (f"deleting stack {PROBE_STACK}", lambda: self._delete_stack(PROBE_STACK)),
+                (f"destroying stage {STAGE}", self._commands.destroy),
+                ("deleting log groups", self._delete_log_groups),
+            )
+            if (failure := self._failure(step, action))
+        ]
+        return failures + self._remaining()
+
+    def _failure(self, step: str, action: Callable[[], None]) -> str | None:
+        self._say(f"  {step}")
+        try:
+            action()
+        except _FAILURES as error:
+            return str(explain(step, error, self._account))
+        return None
+
+    def _remaining(self) -> list[str]:
+        try:
+            return [f"{name} still exists" for name in self.leftovers()]
+        except _FAILURES as error:
+            return [str(explain("looking for leftovers", error, self._account))]
+
+    def _stacks(self) -> Iterator[str]:
+        client = self._account.client("cloudformation")
+        for name in (COLD_STACK, PROBE_STACK, stack_name(STAGE)):
+            if _exists(client, name):
+                yield f"stack {name}"
+
+    def _delete_stack(self, name: str) -> None:
+        delete_stack(self._account.client("cloudformation"), name)
+
+    def _log_groups(self) -> list[str]:
+        pages = self._account.client("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=_LOGS)
+        names = [group["logGroupName"] for page in pages for group in page["logGroups"]]
+        return [name for name in names if name == _LOGS or name.startswith(f"{_LOGS}-")]
+
+    def _delete_log_groups(self) -> None:
+        for name in self._log_groups():
+            self._account.client("logs").delete_log_group(logGroupName=name)
+
+    def _objects(self) -> list[str]:
+        bucket = f"paceline-{self._account.number}-{self._account.region}"
+        try:
+            listed = self._account.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{STAGE}/")
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchBucket":
+                return []
+            raise
+        return [f"object s3://{bucket}/{one['Key']}" for one in listed.get("Contents", [])]
+
+
+def _exists(client: Any, name: str) -> bool:
+    try:
+        stacks = client.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return False
+        raise
+    return any(one["StackStatus"] != "DELETE_COMPLETE" for one in stacks)
