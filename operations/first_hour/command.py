@@ -18,7 +18,7 @@ from infra.deploy.stages import ROOT
 from infra.environment import aws_environment, environment
 from operations.first_hour.dollars import dollars, minutes_ahead, usage_ahead
 from operations.first_hour.errors import FirstHourError, explain, unusable_region
-from operations.first_hour.measurements import MEASUREMENTS, NAMES, Measurement
+from operations.first_hour.measurements import MEASUREMENTS, NAMES, Measurement, Parts
 from operations.first_hour.removal import Removal
 from operations.first_hour.report import as_json, as_text
 from operations.first_hour.run import FirstHour, deploy_parts, stoppable, unstoppable
@@ -55,10 +55,12 @@ def first_hour(
         if not is_agreed and not agreed(input):
             return DECLINED
         counting = CountingAccount(account)
-        hour = FirstHour(
-            counting, lambda: deploy_parts(counting, commands, signer, SIZES[size], say), removal, say, time.time
-        )
-        report = hour.run(size, wanted, earlier)
+        has_stage = any(one.needs_stage for one in wanted)
+
+        def deploy() -> Parts:
+            return deploy_parts(counting, commands, signer, SIZES[size], say, has_stage=has_stage)
+
+        report = FirstHour(counting, deploy, removal, say, time.time).run(size, wanted, earlier)
         print(as_text(report), end="", flush=True)
         if json_file:
             json_file.write_text(as_json(report))

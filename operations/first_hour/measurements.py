@@ -22,7 +22,7 @@ _QUEUE = "LocalStack has a queue and a poller of its own"
 
 @dataclass
 class Parts:
-    """What the measurements use; the stage and the probes are deployed."""
+    """What the measurements use; the probes are deployed, and the stage if a measurement needs it."""
 
     account: Any
     sizes: Sizes
@@ -44,6 +44,8 @@ class Measurement:
     name: str
     question: str
     measure: Callable[[Parts], list[Finding]]
+    #: it needs the stage, and not the probes alone
+    needs_stage: bool = False
 
 
 def _on_probes(
@@ -95,17 +97,21 @@ MEASUREMENTS = (
         "delay",
         "How long after the end of a deferral is a lane's message invoked, with how many lanes at once?",
         _delay,
+        needs_stage=True,
     ),
     Measurement(
         "early-delete",
         "Does deleting a message while its function runs let the group's next message be delivered?",
         _on_probes(measure_queues.early_delete, "early", _POLLERS),
     ),
-    Measurement("cold-start", "How long is a cold start of the API function, and what does SnapStart save?", _cold),
+    Measurement(
+        "cold-start", "How long is a cold start of the API function, and what does SnapStart save?", _cold, True
+    ),
     Measurement(
         "gateway",
         "Are API Gateway's answers and headers those of the contract?",
         lambda parts: gateway.gateway(parts.api, parts.run, is_aws=parts.is_aws),
+        needs_stage=True,
     ),
     Measurement(
         "chain",

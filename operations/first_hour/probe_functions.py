@@ -61,11 +61,11 @@ def stay(_sqs: Any, _message: Dict, body: Dict) -> tuple[bool, Dict]:
 
 
 @recorded
-def hide_once(sqs: Any, message: Dict, body: Dict) -> tuple[bool, Dict]:
-    """Defers the first delivery until a time, as a worker does; the second one ends it."""
-    if _receives(message) > 1:
+def hide_until(sqs: Any, message: Dict, body: Dict) -> tuple[bool, Dict]:
+    """Defers each delivery before a time until then, as a worker does; the one after it is the start."""
+    seconds = math.ceil(body["until"] - time.time())
+    if seconds <= 0:
         return True, {}
-    seconds = max(body["seconds"], math.ceil(body["until"] - time.time()))
     return False, {"visible_at": _hide(sqs, message, seconds)}
 
 

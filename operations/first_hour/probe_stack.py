@@ -55,7 +55,7 @@ def probes(max_receives: int, concurrency: int) -> tuple[Probe, ...]:
     """Returns the probes; concurrency: of the functions that wait for nothing, as the stage's workers."""
     return (
         Probe("prefetch", "stay", is_fifo=True, concurrency=2, timeout=60),
-        Probe("delay", "hide_once", is_fifo=True, concurrency=concurrency, timeout=10),
+        Probe("delay", "hide_until", is_fifo=True, concurrency=concurrency, timeout=10),
         Probe("early", "delete_early", is_fifo=True, concurrency=10, timeout=60),
         Probe("chain", "send_next", is_fifo=False, concurrency=2, timeout=4, max_receives=3),
         Probe("allowed", "send_next", is_fifo=False, concurrency=2, timeout=4, max_receives=3, recursive_loop="Allow"),

@@ -101,7 +101,9 @@ def _removal_lines(report: Report) -> Iterator[str]:
 
 def _wrapped(text: str, indent: str, further: str | None = None) -> list[str]:
     further = indent if further is None else further
-    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False)
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _document(report: Report) -> dict[str, Any]:

@@ -26,7 +26,10 @@ from operations.first_hour.sizes import Size, Sizes
 from operations.first_hour.stage import Api, Signer
 
 #: What a step may meet: it becomes one line of the report.
-FAILURES = (BotoCoreError, ClientError, StackError, FirstHourError, OSError, RuntimeError, LookupError, ValueError)
+FAILURES = (
+    *(BotoCoreError, ClientError, StackError, FirstHourError),
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+)
 Say = Callable[[str], None]
 
 
@@ -106,10 +109,10 @@ class FirstHour:
         return outcome
 
 
-def deploy_parts(account: Any, commands: Commands, signer: Signer, sizes: Sizes, say: Say) -> Parts:
-    """Deploys the stage and the probes, and returns what the measurements use."""
+def deploy_parts(account: Any, commands: Commands, signer: Signer, sizes: Sizes, say: Say, *, has_stage: bool) -> Parts:
+    """Deploys the probes, and the stage if asked, and returns what the measurements use."""
     begun = datetime.now(timezone.utc)
-    url = commands.deploy()
+    url = commands.deploy() if has_stage else ""
     wanted = probes(sizes.failure[0], sizes.concurrency)
     outputs = deploy_stack(
         account.client("cloudformation"),

@@ -41,7 +41,7 @@ class Size(str, Enum):
 SIZES = {
     Size.FULL: Sizes(
         prefetch=(40, 5),
-        delays=((1, 5), (50, 20), (500, 45)),
+        delays=((1, 8), (50, 20), (500, 45)),
         paced=(20, 5),
         early=(5, 6),
         cold=5,
@@ -53,7 +53,7 @@ SIZES = {
     ),
     Size.SMALL: Sizes(
         prefetch=(10, 2),
-        delays=((1, 5), (5, 8), (20, 20)),
+        delays=((1, 8), (5, 12), (20, 25)),
         paced=(3, 3),
         early=(2, 4),
         cold=3,
@@ -65,7 +65,7 @@ SIZES = {
     ),
     Size.SMALLEST: Sizes(
         prefetch=(4, 1),
-        delays=((1, 5), (3, 8)),
+        delays=((1, 6), (3, 8)),
         paced=(1, 2),
         early=(1, 3),
         cold=1,

@@ -79,19 +79,31 @@ class StageCommands:
         self._run("destroy")
 
     def _run(self, command: str) -> str:
-        arguments = [sys.executable, "-m", "operations", command, "--stage", STAGE]
-        pipe = subprocess.PIPE
         lines = []
-        with subprocess.Popen(arguments, cwd=ROOT, env=dict(self._env), stdout=pipe, stderr=pipe, text=True) as child:
-            assert child.stdout
-            assert child.stderr
-            for line in child.stdout:
-                lines.append(line)
-                self._say(f"    {line.rstrip()}")
-            error = child.stderr.read()
+        with self._started(command) as child:
+            try:
+                assert child.stdout
+                for line in child.stdout:
+                    lines.append(line)
+                    self._say(f"    {line.rstrip()}")
+            except BaseException:
+                child.terminate()  # or leaving the block would wait for its end
+                raise
         if child.returncode:
-            raise FirstHourError(with_permission(f"{command} of stage {STAGE}: {' '.join(error.split())}"))
+            raise FirstHourError(with_permission(f"{command} of stage {STAGE}: {lines[-1].strip() if lines else ''}"))
         return "".join(lines)
+
+    def _started(self, command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "operations", command, "--stage", STAGE],
+            cwd=ROOT,
+            env=dict(self._env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C ends a deployment, and must not end the removal after it.
+            start_new_session=command == "destroy",
+        )
 
 
 @dataclass(frozen=True)
