@@ -25,7 +25,7 @@ SIZES_MB = (256, 512)
 ONLY_AWS = "LocalStack runs functions as processes or containers of this machine, whatever their memory size"
 NO_SNAPSTART = "LocalStack takes the setting and makes no snapshots"
 
-_REPORTED = re.compile(r"(Init Duration|Restore Duration|Billed Duration|Duration): ([\d.]+) ms")
+_REPORTED = re.compile(r"(?<!Billed )(Init Duration|Restore Duration): ([\d.]+) ms")
 _FOUND_WITHIN = 120
 
 Resource = dict[str, Any]

@@ -41,6 +41,7 @@ def first_hour(
     size: None for full on AWS and small on LocalStack. only: names of measurements; all if empty.
     """
     wanted = chosen(only)
+    _require_writable(json_file)
     env = aws_environment(environment())
     with _alone():
         account = found_account(env)
@@ -124,6 +125,15 @@ def agreed(ask: Callable[[str], str]) -> bool:
         return ask("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         raise FirstHourError("nobody can be asked here - use --yes") from None
+
+
+def _require_writable(file: Path | None) -> None:
+    """Raises FirstHourError for a file that can't be written, before anything is spent on its content."""
+    try:
+        if file:
+            file.open("a").close()
+    except OSError as error:
+        raise FirstHourError(f"the report can't be written: {error} - name another file after --json") from error
 
 
 def _leftovers(removal: Removal, account: Account) -> list[str]:

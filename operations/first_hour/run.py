@@ -76,6 +76,8 @@ class FirstHour:
                     outcomes.append(self._measured(measurement, parts))
             except (KeyboardInterrupt, StoppedError) as stop:
                 stopped = str(stop) or "Ctrl-C"
+            except FirstHourError as error:
+                stopped = str(error)
             except FAILURES as error:
                 stopped = str(explain("deploying", error, self._account))
             finally:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from operations.first_hour.command import _alone, agreed, announcement, chosen
+from operations.first_hour.command import _alone, _require_writable, agreed, announcement, chosen
 from operations.first_hour.errors import FirstHourError
 from operations.first_hour.findings import Finding, State
 from operations.first_hour.measurements import NAMES, Measurement, Parts
@@ -212,3 +212,10 @@ def test_a_second_run_of_a_checkout_is_refused_until_the_first_ends(tmp_path: Pa
         pass
     with _alone(lock):
         pass
+
+
+def test_a_report_that_can_not_be_written_is_refused_at_the_beginning(tmp_path: Path) -> None:
+    _require_writable(None)
+    _require_writable(tmp_path / "report.json")
+    with pytest.raises(FirstHourError, match="can't be written"):
+        _require_writable(tmp_path / "nowhere" / "report.json")

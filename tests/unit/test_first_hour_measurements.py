@@ -284,7 +284,8 @@ class InvokedLambda:
 
 def test_cold_starts_are_read_from_lambdas_report() -> None:
     client = InvokedLambda(
-        "REPORT Duration: 9 ms Restore Duration: 300.5 ms", "REPORT Duration: 9 ms Init Duration: 900 ms"
+        "REPORT Duration: 9 ms Restore Duration: 300.5 ms Billed Restore Duration: 77 ms",
+        "REPORT Duration: 9 ms Init Duration: 900 ms",
     )
     cold = {one.label: one for one in cold_start.cold_starts(client, "t", 2, is_aws=True)}
     assert cold["256 MB, without SnapStart: ms of init by Lambda's report, median"].value == 900
