@@ -80,14 +80,20 @@ def chosen(names: Sequence[str]) -> tuple[Measurement, ...]:
     return tuple(one for one in MEASUREMENTS if not names or one.name in names)
 
 
-def found_account(env: Mapping[str, str], find: Callable[[str | None], Account] = find_account) -> Account:
+def found_account(
+    env: Mapping[str, str],
+    find: Callable[[str | None], Account] = find_account,
+    configured_region: Callable[[], str | None] = lambda: boto3.Session().region_name,
+) -> Account:
     """Returns the account of the credentials. Raises FirstHourError with the remedy."""
-    endpoint_url = env.get("AWS_ENDPOINT_URL")
+    endpoint_url, region = env.get("AWS_ENDPOINT_URL"), None
     try:
+        region = configured_region()
+        if not region:
+            raise FirstHourError("no region is configured - set AWS_DEFAULT_REGION")
         return find(endpoint_url)
     except (BotoCoreError, ClientError) as error:
-        region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or ""
-        failed = str(explain("getting the caller identity", error, Account("", region, endpoint_url)))
+        failed = str(explain("getting the caller identity", error, Account("", region or "", endpoint_url)))
         hint = unusable_region(region, _regions()) if region and not endpoint_url else None
         raise FirstHourError(f"{failed}; {hint}" if hint else failed) from error
 

@@ -44,7 +44,7 @@ def unusable_region(region: str, known: list[str]) -> str | None:
     if region in known:
         return None
     alike = [name for name in known if name[:2] == region[:2]]
-    return f"region {region!r} is not one that boto3 knows; it knows {', '.join(alike or known)}"
+    return f"region {region!r} is not one that boto3 knows, such as {', '.join(alike) or 'eu-west-1'}"
 
 
 def _is_awss(error: Exception) -> bool:

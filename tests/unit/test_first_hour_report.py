@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
 from bench import prices
 from infra.deploy.account import Account
@@ -179,32 +179,32 @@ def failing(error: Exception) -> Any:
     return find
 
 
+def identified(error: Exception, region: str | None = "eu-west-1") -> str:
+    """The message with which finding the account fails."""
+    with pytest.raises(FirstHourError) as failed:
+        found_account({}, failing(error), lambda: region)
+    return str(failed.value)
+
+
 def test_without_credentials_the_error_says_how_to_get_some() -> None:
-    with pytest.raises(FirstHourError, match=r"Unable to locate credentials.* - log in to AWS"):
-        found_account({"AWS_DEFAULT_REGION": "eu-west-1"}, failing(NoCredentialsError()))
+    assert "Unable to locate credentials - log in to AWS" in identified(NoCredentialsError())
 
 
 def test_without_a_region_the_error_says_how_to_set_one() -> None:
-    with pytest.raises(FirstHourError, match="set AWS_DEFAULT_REGION"):
-        found_account({}, failing(NoRegionError()))
+    assert identified(AssertionError("AWS was called"), None) == "no region is configured - set AWS_DEFAULT_REGION"
 
 
 def test_a_wrong_region_is_named_with_those_that_look_alike() -> None:
     error = EndpointConnectionError(endpoint_url="https://sts.eu-wets-1.amazonaws.com/")
-    with pytest.raises(FirstHourError, match=r"region 'eu-wets-1' is not one that boto3 knows; it knows .*eu-west-1"):
-        found_account({"AWS_REGION": "eu-wets-1"}, failing(error))
-    with pytest.raises(FirstHourError) as known:
-        found_account({"AWS_REGION": "eu-west-1"}, failing(error))
-    assert "boto3 knows" not in str(known.value)
-
-
-def test_a_region_like_none_is_shown_all_of_them() -> None:
+    said = identified(error, "eu-wets-1")
+    assert "region 'eu-wets-1' is not one that boto3 knows, such as eu-central-1" in said
+    assert "eu-west-1" in said
+    assert "boto3 knows" not in identified(error, "eu-west-1")
     assert unusable_region("xx-nowhere-1", ["eu-west-1"]) == (
-        "region 'xx-nowhere-1' is not one that boto3 knows; it knows eu-west-1"
+        "region 'xx-nowhere-1' is not one that boto3 knows, such as eu-west-1"
     )
 
 
 def test_a_refused_caller_identity_names_the_permission() -> None:
     denied = refused("AccessDenied", "User: u is not authorized to perform: sts:GetCallerIdentity", "GetCallerIdentity")
-    with pytest.raises(FirstHourError, match="missing permission: sts:GetCallerIdentity"):
-        found_account({"AWS_REGION": "eu-west-1"}, failing(denied))
+    assert identified(denied).endswith("missing permission: sts:GetCallerIdentity")
