@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from operations.first_hour import cold_start, gateway, measure_findings, measure_queues, usage
+from operations.first_hour import cold_start, gateway, measure_findings, measure_queues, pace, usage
 from operations.first_hour.dollars import Usage, snapshots
 from operations.first_hour.findings import Finding
 from operations.first_hour.queues import Probes
@@ -63,7 +63,7 @@ def _delay(parts: Parts) -> list[Finding]:
     found = [
         Finding("the account's functions at a time (more lanes than these wait for Lambda, not for SQS)", limit),
         *measure_queues.delay(parts.probes, parts.sizes, f"{parts.run}-delay", parts.now),
-        *gateway.pace(parts.api, parts.sizes, parts.run, parts.now, parts.sleep),
+        *pace.pace(parts.api, parts.sizes, parts.run, parts.now, parts.sleep),
     ]
     return found if parts.is_aws else [finding.elsewhere(_POLLERS) for finding in found]
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from operations.first_hour import cold_start, gateway, measure_findings, measure_queues, probe_functions
+from operations.first_hour import cold_start, contract, gateway, measure_findings, measure_queues, probe_functions
 from operations.first_hour.findings import Finding, State
 from operations.first_hour.probe_stack import CODE, PREFIX, probe_template, probes
 from operations.first_hour.queues import Probes, Record
@@ -296,7 +296,7 @@ def test_cold_starts_are_read_from_lambdas_report() -> None:
     assert {one.state for one in elsewhere} == {State.NOT_MEASURED}
 
 
-CHECK = gateway.Check("x", "GET", "/", 404, {"content-type": "problem", "vary": None}, field=("title", "No"))
+CHECK = contract.Check("x", "GET", "/", 404, {"content-type": "problem", "vary": None}, field=("title", "No"))
 
 
 @pytest.mark.parametrize(
