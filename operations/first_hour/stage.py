@@ -118,12 +118,23 @@ class Answer:
         return json.loads(self.text)
 
 
+def answered(request: urllib.request.Request) -> Answer:
+    """Sends the request and returns the answer, also one that is an error."""
+    try:
+        with urllib.request.urlopen(request, timeout=40) as response:  # noqa: S310 - the stage's URL
+            return _answer(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return _answer(error.code, error.headers, error.read())
+
+
 class Api:
     """Calls the stage's API, and counts the calls and the tasks that it accepted."""
 
-    def __init__(self, url: str, signer: Signer) -> None:
+    def __init__(self, url: str, signer: Signer, send: Callable[[urllib.request.Request], Answer] = answered) -> None:
         self.url = url
         self.signer = signer
+        self._send = send
         self.requests = 0
         self.tasks = 0
 
@@ -134,19 +145,10 @@ class Api:
         usual = {"Content-Type": "application/json", "Authorization": f"Bearer {self.signer.admin_token()}"}
         wanted = {name: value for name, value in {**usual, **(headers or {})}.items() if value}
         request = urllib.request.Request(self.url + path, data, wanted, method=method)  # noqa: S310 - our own URL
-        answer = _answered(request)
+        answer = self._send(request)
         if method == "POST" and answer.status in (202, 429):
             self.tasks += len(body.get("tasks", "1"))
         return answer
-
-
-def _answered(request: urllib.request.Request) -> Answer:
-    try:
-        with urllib.request.urlopen(request, timeout=40) as response:  # noqa: S310 - the stage's URL
-            return _answer(response.status, response.headers, response.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return _answer(error.code, error.headers, error.read())
 
 
 def _answer(status: int, headers: Any, content: bytes) -> Answer:
