@@ -162,10 +162,10 @@ def first_hour(
         list[str] | None, typer.Option(help="Only this measurement; may be repeated.", show_default="all")
     ] = None,
     remove_only: Annotated[
-        bool, typer.Option("--remove-only", help="Only remove what an earlier run left behind.")
+        bool, typer.Option("--remove-only", help="Only remove the leftovers of an earlier run.")
     ] = False,
 ) -> None:
-    """Deploy a stage of its own, measure what only AWS shows, and remove everything again.
+    """Deploy a stage of its own, measure AWS with it, and remove everything again.
 
     Exit code: 0 if all is as expected, 1 if something is not, 2 if you declined.
     """

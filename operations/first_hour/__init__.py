@@ -1,5 +1,5 @@
-"""The first hour on a real account: deploys a stage of its own, measures what no document says, removes everything.
+"""The first hour on a real account: deploys a stage of its own, measures AWS with it, and removes everything again.
 
-It answers questions about AWS that an emulator can't: docs/production/first-hour.md has them, and what to do when an
-answer is not the expected one. Nothing else imports this package.
+It answers questions that AWS's documents leave open and emulators can't answer. docs/production/first-hour.md has the
+questions, and the remedies for unexpected answers.
 """

@@ -21,9 +21,9 @@ from operations.first_hour.probe_stack import PREFIX, RUNTIME, STAGE
 
 COLD_STACK = f"{PREFIX}-cold"
 SIZES_MB = (256, 512)
-#: Why LocalStack shows nothing here.
+#: Reason why LocalStack's times say nothing about AWS.
 ONLY_AWS = "LocalStack runs functions as processes or containers of this machine, whatever their memory size"
-NO_SNAPSTART = "LocalStack takes the setting and makes no snapshots"
+NO_SNAPSTART = "LocalStack accepts the setting and makes no snapshots"
 
 _REPORTED = re.compile(r"(?<!Billed )(Init Duration|Restore Duration): ([\d.]+) ms")
 _FOUND_WITHIN = 120

@@ -106,7 +106,7 @@ def _regions() -> list[str]:
 
 
 def announcement(account: Account, size: Size, earlier: Sequence[str]) -> str:
-    """Returns what the user agrees to: where, how much, how long, and what is removed first."""
+    """Returns the text that the user agrees to: account, dollars, minutes, and the leftovers to remove first."""
     sizes = SIZES[size]
     cost = sum(dollars(usage_ahead(sizes)).values())
     lines = [
@@ -120,13 +120,15 @@ def announcement(account: Account, size: Size, earlier: Sequence[str]) -> str:
             "Lambda stops one chain of sends on purpose; AWS may report it by e-mail and on its Health Dashboard."
         )
     if earlier:
-        lines.append("An earlier run left these, or still runs elsewhere; they are removed first:")
+        lines.append(
+            "These belong to an earlier run, which was killed or still runs elsewhere; they are removed first:"
+        )
         lines += [f"  {name}" for name in earlier]
     return "\n".join(lines)
 
 
 def agreed(ask: Callable[[str], str]) -> bool:
-    """Returns whether the user answered yes; no answer is no."""
+    """Returns whether the user answered yes."""
     try:
         return ask("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

@@ -1,4 +1,4 @@
-"""The requests of the first hour to API Gateway, and what the contract says of the answer to each."""
+"""The requests of the first hour to API Gateway, each with the answer that the contract promises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ODD_USER = "a/b%c?d#e+f"
 
 @dataclass(frozen=True)
 class Check:
-    """One request, and what the contract says of its answer."""
+    """One request, and the answer that the contract promises."""
 
     label: str
     method: str

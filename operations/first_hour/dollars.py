@@ -1,4 +1,4 @@
-"""List prices (us-east-1, on demand, without the free tier) of what a run used, as counted or as estimated."""
+"""List prices (us-east-1, on demand, without the free tier) of a run's usage, as counted or as estimated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROBE_GB, _SHORT_SECONDS = 0.25, 0.1
 
 @dataclass(frozen=True)
 class Usage:
-    """What is billed; None where it is not known."""
+    """The billed amounts; None for an unknown one."""
 
     api_requests: float | None = None
     invocations: float | None = None

@@ -1,4 +1,4 @@
-"""What a measurement found: values, each beside the expected one, or the reason why it was not measured."""
+"""The findings of a measurement: values, each beside the expected one, or the reason why it was not measured."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from operations.first_hour.contract import Check, checks
 from operations.first_hour.findings import Finding
 from operations.first_hour.stage import Answer, Api
 
-#: Why LocalStack shows nothing about answers that API Gateway itself makes.
+#: Reason why LocalStack's answers say nothing about those that API Gateway itself makes.
 ONLY_AWS = "LocalStack ignores gateway responses, authorizers and remapped headers"
 
 

@@ -22,7 +22,7 @@ _QUEUE = "LocalStack has a queue and a poller of its own"
 
 @dataclass
 class Parts:
-    """What the measurements use; the probes are deployed, and the stage if a measurement needs it."""
+    """The parts that measurements use; the probes are deployed, and the stage if a measurement needs it."""
 
     account: Any
     sizes: Sizes

@@ -1,6 +1,6 @@
 """The probes' functions. CloudFormation takes this file as inline code: 4,096 characters at most, boto3 alone.
 
-Each invocation sends one record of what it saw to the results queue.
+Each invocation sends one record of its times and counts to the results queue.
 """
 
 import json

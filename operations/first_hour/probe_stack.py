@@ -52,7 +52,7 @@ class Probe:
 
 
 def probes(max_receives: int, concurrency: int) -> tuple[Probe, ...]:
-    """Returns the probes; concurrency: of the functions that wait for nothing, as the stage's workers."""
+    """Returns the probes. concurrency: functions at a time of the probe for delays."""
     return (
         Probe("prefetch", "stay", is_fifo=True, concurrency=2, timeout=60),
         Probe("delay", "hide_until", is_fifo=True, concurrency=concurrency, timeout=10),

@@ -1,6 +1,6 @@
-"""Finds what a first hour left behind, and removes it: its three stacks, log groups and uploaded objects.
+"""Finds and removes the stacks, log groups and uploaded objects of a first hour.
 
-All of it has names that begin with `paceline-firsthour`, so a later start finds what a killed one left.
+All of it has names that begin with `paceline-firsthour`, so a later start finds those of a killed one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from operations.first_hour.errors import FirstHourError, explain
 from operations.first_hour.probe_stack import PREFIX, PROBE_STACK, STAGE
 
 _LOGS = f"/aws/lambda/{PREFIX}"
-#: What a removal may meet and must not stop at.
+#: Errors that must not stop a removal.
 _FAILURES = (BotoCoreError, ClientError, StackError, FirstHourError)
 
 
@@ -40,7 +40,7 @@ class Removal:
         self._say = say
 
     def leftovers(self) -> list[str]:
-        """Returns what exists of a first hour, each with its kind."""
+        """Returns the stacks, log groups and objects of a first hour that exist, each with its kind."""
         return [*self._stacks(), *(f"log group {name}" for name in self._log_groups()), *self._objects()]
 
     def remove(self) -> list[str]:

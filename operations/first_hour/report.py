@@ -33,14 +33,14 @@ class Report:
     outcomes: tuple[Outcome, ...]
     #: why the run ended before its last measurement; empty if it did not
     stopped: str = ""
-    #: what was found of an earlier run and removed first
+    #: leftovers of an earlier run, which this one removed first
     earlier: tuple[str, ...] = ()
-    #: what could not be removed, each with the reason
+    #: things that could not be removed, each with the reason
     remaining: tuple[str, ...] = ()
 
     @property
     def is_good(self) -> bool:
-        """True if all was measured that could be, as expected, and nothing is left."""
+        """True if every finding is as expected or not measured, and everything is removed."""
         bad = {State.UNEXPECTED, State.FAILED}
         return not self.stopped and not self.remaining and not bad & {outcome.state for outcome in self.outcomes}
 
@@ -70,7 +70,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.stopped:
         yield from _wrapped(f"Stopped early: {report.stopped}", "")
     yield from _removal_lines(report)
-    yield "docs/production/first-hour.md says what to do where something differs."
+    yield "docs/production/first-hour.md has the remedy for each value that differs."
 
 
 def _outcome_lines(outcome: Outcome) -> Iterator[str]:

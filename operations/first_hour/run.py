@@ -25,7 +25,7 @@ from operations.first_hour.report import Report
 from operations.first_hour.sizes import Size, Sizes
 from operations.first_hour.stage import Api, Signer
 
-#: What a step may meet: it becomes one line of the report.
+#: Errors of a step that become one line of the report.
 FAILURES = (
     *(BotoCoreError, ClientError, StackError, FirstHourError),
     *(OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
@@ -34,10 +34,10 @@ Say = Callable[[str], None]
 
 
 class Removes(Protocol):
-    """Finds and removes what a run made; Removal does."""
+    """Finds and removes the things of a run, as Removal does."""
 
     def leftovers(self) -> list[str]:
-        """Returns what exists of an earlier run."""
+        """Returns the things of an earlier run that still exist."""
 
     def remove(self) -> list[str]:
         """Removes everything; returns one line for each thing that remains."""
@@ -67,7 +67,7 @@ class FirstHour:
         with stoppable():
             try:
                 if earlier:
-                    self._say("Removing what an earlier run left")
+                    self._say("Removing the leftovers of an earlier run")
                     self._refuse_remains(self._removal.remove())
                 self._say("Deploying")
                 parts = self._deploy()
@@ -112,7 +112,7 @@ class FirstHour:
 
 
 def deploy_parts(account: Any, commands: Commands, signer: Signer, sizes: Sizes, say: Say, *, has_stage: bool) -> Parts:
-    """Deploys the probes, and the stage if asked, and returns what the measurements use."""
+    """Deploys the probes, and the stage if asked, and returns the measurements' parts."""
     begun = datetime.now(timezone.utc)
     url = commands.deploy() if has_stage else ""
     wanted = probes(sizes.failure[0], sizes.concurrency)

@@ -1,4 +1,4 @@
-"""Counts what a run used: by its own counts and Lambda's REPORT lines, and by CloudWatch's metrics."""
+"""Counts a run's usage: by its own counts and Lambda's REPORT lines, and by CloudWatch's metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POLL_SECONDS = 15
 
 @dataclass(frozen=True)
 class OwnCounts:
-    """What the run itself counted."""
+    """The run's own counts."""
 
     api_requests: int
     #: records of the probes, and tasks of the stage
@@ -126,7 +126,7 @@ def _in_gb(number: float | None) -> float | None:
 
 
 def resources(account: Any) -> tuple[dict[str, int], list[str], list[str]]:
-    """Returns what the metrics are about: functions with their memory in MB, queues, log groups."""
+    """Returns the resources that have metrics: functions with their memory in MB, queues, log groups."""
     pages = account.client("lambda").get_paginator("list_functions").paginate()
     functions = {one["FunctionName"]: one["MemorySize"] for page in pages for one in page["Functions"]}
     urls = account.client("sqs").list_queues(QueueNamePrefix=PREFIX).get("QueueUrls", [])
