@@ -17,8 +17,8 @@ class FirstHourError(Exception):
     """A step failed; the message names step, cause and remedy in one line."""
 
 
-class StoppedError(Exception):
-    """A signal asked the run to end."""
+class StoppedError(KeyboardInterrupt):
+    """A signal asked the run to end. Like Ctrl-C it passes AWS's client, which wraps each `Exception` in its own."""
 
 
 def explain(step: str, error: Exception, account: Account) -> FirstHourError:

@@ -5,6 +5,7 @@ All of it has names that begin with `paceline-firsthour`, so a later start finds
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -18,6 +19,10 @@ from operations.first_hour.probe_stack import PREFIX, PROBE_STACK, STAGE
 
 _LOGS = f"/aws/lambda/{PREFIX}"
 #: Errors that must not stop a removal.
+#: Tries of a step, and seconds between two of them: AWS refuses to delete a trigger, for example, that still changes.
+_TRIES, _PAUSE_SECONDS = 3, 5
+#: Seconds for which a stack that is being made may go on.
+_MADE_WITHIN = 900
 _FAILURES = (BotoCoreError, ClientError, StackError, FirstHourError)
 
 
@@ -34,10 +39,17 @@ class Commands(Protocol):
 class Removal:
     """Removes all that a first hour makes. Every step is safe to repeat."""
 
-    def __init__(self, account: Account, commands: Commands, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        commands: Commands,
+        say: Callable[[str], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._account = account
         self._commands = commands
         self._say = say
+        self._sleep = sleep
 
     def leftovers(self) -> list[str]:
         """Returns the stacks, log groups and objects of a first hour that exist, each with its kind."""
@@ -50,7 +62,7 @@ class Removal:
             for step, action in (
                 (f"deleting stack {COLD_STACK}", lambda: self._delete_stack(COLD_STACK)),
                 (f"deleting stack {PROBE_STACK}", lambda: self._delete_stack(PROBE_STACK)),
-                (f"destroying stage {STAGE}", self._commands.destroy),
+                (f"destroying stage {STAGE}", self._destroy),
                 ("deleting log groups", self._delete_log_groups),
             )
             if (failure := self._failure(step, action))
@@ -59,11 +71,16 @@ class Removal:
 
     def _failure(self, step: str, action: Callable[[], None]) -> str | None:
         self._say(f"  {step}")
-        try:
-            action()
-        except _FAILURES as error:
-            return str(explain(step, error, self._account))
-        return None
+        failure = None
+        for number in range(_TRIES):
+            if number:
+                self._sleep(_PAUSE_SECONDS)
+            try:
+                action()
+                return None
+            except _FAILURES as error:
+                failure = str(explain(step, error, self._account))
+        return failure
 
     def _remaining(self) -> list[str]:
         try:
@@ -74,10 +91,23 @@ class Removal:
     def _stacks(self) -> Iterator[str]:
         client = self._account.client("cloudformation")
         for name in (COLD_STACK, PROBE_STACK, stack_name(STAGE)):
-            if _exists(client, name):
+            if _state(client, name):
                 yield f"stack {name}"
 
+    def _destroy(self) -> None:
+        self._await_creation(stack_name(STAGE))
+        self._commands.destroy()
+
+    def _await_creation(self, name: str) -> None:
+        """AWS ends a creation when its stack is deleted; LocalStack would go on and leave resources behind."""
+        client = self._account.client("cloudformation")
+        for _ in range(_MADE_WITHIN if self._account.endpoint_url else 0):
+            if not (_state(client, name) or "").startswith(("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS")):
+                return
+            self._sleep(1)
+
     def _delete_stack(self, name: str) -> None:
+        self._await_creation(name)
         delete_stack(self._account.client("cloudformation"), name)
 
     def _log_groups(self) -> list[str]:
@@ -100,11 +130,12 @@ class Removal:
         return [f"object s3://{bucket}/{one['Key']}" for one in listed.get("Contents", [])]
 
 
-def _exists(client: Any, name: str) -> bool:
+def _state(client: Any, name: str) -> str | None:
+    """Returns the stack's state; None if it does not exist."""
     try:
         stacks = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
         if "does not exist" in str(error):
-            return False
+            return None
         raise
-    return any(one["StackStatus"] != "DELETE_COMPLETE" for one in stacks)
+    return next((one["StackStatus"] for one in stacks if one["StackStatus"] != "DELETE_COMPLETE"), None)

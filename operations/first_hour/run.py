@@ -74,7 +74,7 @@ class FirstHour:
                 for number, measurement in enumerate(measurements, 1):
                     self._say(f"Measuring {measurement.name} ({number} of {len(measurements)})")
                     outcomes.append(self._measured(measurement, parts))
-            except (KeyboardInterrupt, StoppedError) as stop:
+            except KeyboardInterrupt as stop:
                 stopped = str(stop) or "Ctrl-C"
             except FirstHourError as error:
                 stopped = str(error)

@@ -19,7 +19,11 @@ def refused(code: str, message: str, operation: str = "DeleteStack") -> ClientEr
 
 
 class World:
-    """The account: stacks, log groups and objects by name; `faults` raises the error at the deletion of that name."""
+    """The account: stacks, log groups and objects by name.
+
+    faults: errors at each deletion of that name; the key `once NAME` means the first one alone. creating: seconds until
+    the stack of that name is made; if it is deleted before, it is made all the same, as on LocalStack.
+    """
 
     number = NUMBER
     region = REGION
@@ -30,6 +34,8 @@ class World:
         self.log_groups: set[str] = set()
         self.objects: set[str] = set()
         self.faults: dict[str, Exception] = {}
+        self.creating: dict[str, int] = {}
+        self.made_after_deletion: set[str] = set()
         #: called once at the next deletion of a stack
         self.at_deletion: Callable[[], None] | None = None
 
@@ -41,7 +47,12 @@ class World:
 
     @property
     def names(self) -> set[str]:
-        return self.stacks | self.log_groups | self.objects
+        return self.stacks | self.made_after_deletion | self.log_groups | self.objects
+
+    def delete_stack(self, name: str) -> None:
+        self.stacks.discard(name)
+        if name in self.creating:
+            self.made_after_deletion.add(name)
 
     def make_all(self) -> None:
         """Makes all that a run makes at most."""
@@ -49,7 +60,12 @@ class World:
         self.log_groups |= {f"/aws/lambda/{PREFIX}", f"/aws/lambda/{PREFIX}-probe-delay"}
         self.objects.add(f"{STAGE}/abc.zip")
 
+    def sleep(self, seconds: float) -> None:
+        self.creating = {name: left - int(seconds) for name, left in self.creating.items() if left > seconds}
+
     def fail(self, name: str) -> None:
+        if error := self.faults.pop(f"once {name}", None):
+            raise error
         if name in self.faults:
             raise self.faults[name]
 
@@ -66,9 +82,11 @@ class Commands:
         return "https://api.example"
 
     def destroy(self) -> None:
-        if "destroy" in self._world.faults:
-            raise FirstHourError(str(self._world.faults["destroy"]))
-        self._world.stacks.discard(PREFIX)
+        try:
+            self._world.fail("destroy")
+        except ClientError as error:
+            raise FirstHourError(str(error)) from error
+        self._world.delete_stack(PREFIX)
         self._world.objects.clear()
 
 
@@ -80,14 +98,15 @@ class _Stacks:
         name = request["StackName"]
         if name not in self._world.stacks:
             raise refused("ValidationError", f"Stack with id {name} does not exist", "DescribeStacks")
-        return {"Stacks": [{"StackName": name, "StackStatus": "CREATE_COMPLETE"}]}
+        state = "CREATE_IN_PROGRESS" if name in self._world.creating else "CREATE_COMPLETE"
+        return {"Stacks": [{"StackName": name, "StackStatus": state}]}
 
     def delete_stack(self, **request: str) -> None:
         if self._world.at_deletion:
             self._world.at_deletion, call = None, self._world.at_deletion
             call()
         self._world.fail(request["StackName"])
-        self._world.stacks.discard(request["StackName"])
+        self._world.delete_stack(request["StackName"])
 
 
 class _Logs:

@@ -38,7 +38,7 @@ class Hour:
     def __init__(self) -> None:
         self.world = World()
         self.said = list[str]()
-        self.removal = Removal(cast(Any, self.world), Commands(self.world), self.said.append)
+        self.removal = Removal(cast(Any, self.world), Commands(self.world), self.said.append, self.world.sleep)
 
     def deploy(self) -> Parts:
         Commands(self.world).deploy()
@@ -95,6 +95,17 @@ def test_a_stopped_run_reports_the_measurements_until_then_and_removes_everythin
     assert hour.world.names == set()
 
 
+def test_a_signal_during_a_call_of_aws_stops_the_run_and_not_the_call_alone(hour: Hour) -> None:
+    def call() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:  # as AWS's client does
+            raise OSError("an HTTP client raised an unhandled exception") from error
+
+    report = hour.run(measurement("a", call), measurement("b"))
+    assert (report.outcomes, report.stopped) == ((), "SIGTERM")
+
+
 def test_an_unexpected_error_removes_everything_before_it_shows(hour: Hour) -> None:
     with pytest.raises(AssertionError, match="a bug"):
         hour.run(measurement("a", raising(AssertionError("a bug"))))
@@ -142,6 +153,28 @@ def test_a_step_of_the_removal_that_fails_does_not_keep_back_the_others(hour: Ho
     assert "slow down" in report.remaining[0]
     assert all(any(f"{name} still exists" in line for line in report.remaining) for name in kept)
     assert not report.is_good
+
+
+@pytest.mark.parametrize("fault", [f"{PREFIX}-cold", "destroy", f"/aws/lambda/{PREFIX}"])
+def test_a_step_that_fails_once_is_tried_again(hour: Hour, fault: str) -> None:
+    hour.world.faults[f"once {fault}"] = refused("ResourceInUseException", "the trigger is being updated")
+    assert hour.run(measurement("a")).is_good
+    assert hour.world.names == set()
+
+
+@pytest.mark.parametrize("stack", [PREFIX, f"{PREFIX}-probes"])
+def test_on_localstack_a_stack_is_made_before_it_is_deleted(hour: Hour, stack: str) -> None:
+    hour.world.endpoint_url = "http://127.0.0.1:4566"
+
+    def interrupted() -> Parts:
+        hour.world.stacks.add(stack)
+        hour.world.creating[stack] = 40
+        raise KeyboardInterrupt
+
+    hour.deploy = interrupted  # type: ignore[method-assign]
+    report = hour.run(measurement("a"))
+    assert (report.stopped, report.remaining) == ("Ctrl-C", ())
+    assert hour.world.names == set()
 
 
 def test_a_start_removes_what_a_killed_one_left_before_it_deploys(hour: Hour) -> None:
