@@ -9,7 +9,7 @@ from operations.first_hour.findings import Finding
 from operations.first_hour.stage import Answer, Api
 
 #: Reason why LocalStack's answers say nothing about those that API Gateway itself makes.
-ONLY_AWS = "LocalStack ignores gateway responses, authorizers and remapped headers"
+ONLY_AWS = "LocalStack ignores gateway responses and keeps the names of headers"
 
 
 def gateway(api: Api, run: str, *, is_aws: bool) -> list[Finding]:
