@@ -55,7 +55,7 @@ def stage_environment(env: Mapping[str, str], configured: Mapping[str, str], pub
 
     configured: variables of the environment and `.env`; the empty value turns off each setting among them.
     """
-    settings = {name for name in configured if name.startswith(PASSED_ON_PREFIXES)} | {*PASSED_ON}
+    settings = {name for name in configured if name.startswith(PASSED_ON_PREFIXES)} | {*PASSED_ON, "ALARM_TOPIC_ARN"}
     own = {"AUTH": "jwt", "JWT_PUBLIC_KEY": public_key, "CORS_ORIGINS": ORIGIN, "LIMITS": "1/second; 20/minute"}
     return {**env, **dict.fromkeys(settings, ""), **own, "STAGE": STAGE}
 
@@ -72,7 +72,7 @@ class StageCommands:
         found = _URL.search(self._run("deploy"))
         if not found:
             raise FirstHourError(f"`./paceline deploy --stage {STAGE}` printed no URL")
-        return found[1]
+        return found[1].rstrip("/")
 
     def destroy(self) -> None:
         """Deletes the stage and all that belongs to it. Raises FirstHourError."""

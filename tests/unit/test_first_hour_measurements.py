@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from infra.deploy.stages import read_config
 from operations.first_hour import cold_start, contract, gateway, measure_findings, measure_queues, probe_functions
 from operations.first_hour.findings import Finding, State
-from operations.first_hour.probe_stack import CODE, PREFIX, probe_template, probes
+from operations.first_hour.probe_stack import CODE, PREFIX, STAGE, probe_template, probes
 from operations.first_hour.queues import Probes, Record
 from operations.first_hour.sizes import SIZES, Size, Sizes
 from operations.first_hour.stage import ORIGIN, Answer, Signer, stage_environment
@@ -315,15 +316,29 @@ def test_an_answer_is_compared_part_by_part(answer: Answer, value: str) -> None:
     assert compared.is_expected is value.endswith("contract says")
 
 
+def test_the_stage_is_configured_as_dev_is() -> None:
+    stages = read_config()["stages"]
+    own = {"environment_variables": {"STAGE": STAGE}, "log_retention_in_days": 1}
+    assert stages[STAGE] == stages["dev"] | own
+
+
 def test_the_stage_gets_the_first_hours_settings_alone() -> None:
     signer = Signer(lambda: 1_000_000.0)
-    configured = {"JWT_SECRET": "s", "AUTH_X": "y", "LIMITS": "9/second", "PATH": "/bin", "MAX_DELAY": "2h"}
+    configured = {
+        "JWT_SECRET": "s",
+        "AUTH_X": "y",
+        "LIMITS": "9/second",
+        "PATH": "/bin",
+        "MAX_DELAY": "2h",
+        "ALARM_TOPIC_ARN": "a",
+    }
     env = stage_environment({"PATH": "/bin", "JWT_SECRET": "s"}, configured, signer.public_key)
-    assert {name: env[name] for name in ("JWT_SECRET", "AUTH_X", "MAX_DELAY", "WEBHOOK_SECRET")} == {
+    assert {name: env[name] for name in ("JWT_SECRET", "AUTH_X", "MAX_DELAY", "WEBHOOK_SECRET", "ALARM_TOPIC_ARN")} == {
         "JWT_SECRET": "",
         "AUTH_X": "",
         "MAX_DELAY": "",
         "WEBHOOK_SECRET": "",
+        "ALARM_TOPIC_ARN": "",
     }
     assert (env["AUTH"], env["CORS_ORIGINS"], env["LIMITS"]) == ("jwt", ORIGIN, "1/second; 20/minute")
     assert (env["PATH"], env["STAGE"]) == ("/bin", "firsthour")
