@@ -120,7 +120,7 @@ def checks(api: Api, run: str) -> tuple[Check, ...]:
             {"Content-Type": "text/plain"},
         ),
         Check(
-            "a user that is none",
+            "an invalid user id",
             "POST",
             "/api/v1/task",
             400,
@@ -129,7 +129,7 @@ def checks(api: Api, run: str) -> tuple[Check, ...]:
             field=("title", "Invalid user ID"),
         ),
         Check(
-            "another user, without the scope",
+            "a submit for another user, without the scope",
             "POST",
             "/api/v1/task",
             403,
