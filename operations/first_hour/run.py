@@ -62,28 +62,12 @@ class FirstHour:
 
     def run(self, size: Size, measurements: Sequence[Measurement], earlier: Sequence[str] = ()) -> Report:
         """Measures and returns the report; a failed or interrupted run has the outcomes until then."""
-        begun, outcomes, stopped = self._now(), list[Outcome](), ""
-        remaining: list[str] = []
+        begun, outcomes = self._now(), list[Outcome]()
         with stoppable():
             try:
-                if earlier:
-                    self._say("Removing the leftovers of an earlier run")
-                    self._refuse_remains(self._removal.remove())
-                self._say("Deploying")
-                parts = self._deploy()
-                for number, measurement in enumerate(measurements, 1):
-                    self._say(f"Measuring {measurement.name} ({number} of {len(measurements)})")
-                    outcomes.append(self._measured(measurement, parts))
-            except KeyboardInterrupt as stop:
-                stopped = str(stop) or "Ctrl-C"
-            except FirstHourError as error:
-                stopped = str(error)
-            except FAILURES as error:
-                stopped = str(explain("deploying", error, self._account))
+                stopped = self._measure(measurements, earlier, outcomes)
             finally:
-                with unstoppable(self._say):
-                    self._say("Removing everything")
-                    remaining = self._removal.remove()
+                remaining = self._removed()
         return Report(
             target=str(self._account),
             is_aws=not self._account.endpoint_url,
@@ -95,6 +79,30 @@ class FirstHour:
             earlier=tuple(earlier),
             remaining=tuple(remaining),
         )
+
+    def _measure(self, measurements: Sequence[Measurement], earlier: Sequence[str], outcomes: list[Outcome]) -> str:
+        """Adds the outcomes as they come; returns the reason of an early end, and otherwise the empty string."""
+        try:
+            if earlier:
+                self._say("Removing the leftovers of an earlier run")
+                self._refuse_remains(self._removal.remove())
+            self._say("Deploying")
+            parts = self._deploy()
+            for number, measurement in enumerate(measurements, 1):
+                self._say(f"Measuring {measurement.name} ({number} of {len(measurements)})")
+                outcomes.append(self._measured(measurement, parts))
+        except KeyboardInterrupt as stop:
+            return str(stop) or "Ctrl-C"
+        except FirstHourError as error:
+            return str(error)
+        except FAILURES as error:
+            return str(explain("deploying", error, self._account))
+        return ""
+
+    def _removed(self) -> list[str]:
+        with unstoppable(self._say):
+            self._say("Removing everything")
+            return self._removal.remove()
 
     def _refuse_remains(self, remaining: Sequence[str]) -> None:
         if remaining:
