@@ -44,7 +44,7 @@ class CountingAccount:
 
     def client(self, service: str) -> Any:
         client = self._account.client(service)
-        client.meta.events.register("before-call", lambda **_: self.requests.update([service]))
+        client.meta.events.register("provide-client-params", lambda **_: self.requests.update([service]))
         return client
 
     def __str__(self) -> str:
