@@ -18,11 +18,11 @@ from operations.first_hour.errors import FirstHourError, explain
 from operations.first_hour.probe_stack import PREFIX, PROBE_STACK, STAGE
 
 _LOGS = f"/aws/lambda/{PREFIX}"
-#: Errors that must not stop a removal.
 #: Tries of a step, and seconds between two of them: AWS refuses to delete a trigger, for example, that still changes.
 _TRIES, _PAUSE_SECONDS = 3, 5
 #: Seconds for which a stack that is being made may go on.
 _MADE_WITHIN = 900
+#: Errors that must not stop a removal.
 _FAILURES = (BotoCoreError, ClientError, StackError, FirstHourError)
 
 
