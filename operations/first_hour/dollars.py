@@ -9,10 +9,8 @@ from bench import prices
 from operations.first_hour.cold_start import SIZES_MB
 from operations.first_hour.sizes import Sizes
 
-#: Dollars for a million of requests to a standard queue, of read units, and for a million GB-seconds of snapshots kept.
-_SQS_STANDARD_REQUEST, _READ_UNIT, _SNAPSHOT_GB_SECOND = 0.40, 0.125, 1.5046
-#: Dollars for a GB of a restored snapshot.
-_RESTORED_GB = 0.0001397998
+#: Dollars for a million read units, and for a million GB-seconds of kept snapshots.
+_READ_UNIT, _SNAPSHOT_GB_SECOND = 0.125, 1.5046
 #: Lambda bills a snapshot for at least three hours.
 _SNAPSHOT_SECONDS = 3 * 3600
 #: GB of the stage's published functions, which have snapshots too.
@@ -44,7 +42,7 @@ class Usage:
     hours: float | None = None
 
 
-#: Dollars for one of each. SQS: the dearer FIFO price for all. Lambda: x86; arm64 costs a fifth less.
+#: Dollars for one of each. SQS: the dearer FIFO price for all. Lambda: arm64, as the stage has it.
 PRICES = Usage(
     api_requests=prices.API_GATEWAY_REST / 1e6,
     invocations=prices.LAMBDA_INVOCATION / 1e6,
@@ -54,7 +52,7 @@ PRICES = Usage(
     sqs_requests=prices.SQS_FIFO_REQUEST / 1e6,
     log_gb=prices.LOGS_GB,
     snapshot_gb_seconds=_SNAPSHOT_GB_SECOND / 1e6,
-    restored_gb=_RESTORED_GB,
+    restored_gb=prices.RESTORED_GB,
     hours=_WATCHING_HOUR,
 )
 LABELS = {
