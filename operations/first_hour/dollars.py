@@ -15,8 +15,8 @@ _READ_UNIT, _SNAPSHOT_GB_SECOND = 0.125, 1.5046
 _SNAPSHOT_SECONDS = 3 * 3600
 #: GB of the stage's published functions, which have snapshots too.
 _STAGE_GB = 0.5 + 3 * 0.25
-#: Dollars for the alarms and the dashboard, billed by the hour: nine of $0.10 and one of $3 a month.
-_WATCHING_HOUR = (9 * 0.10 + 3.00) / 730
+#: Dollars for the alarms and the dashboard, billed by the hour: some 20 of $0.10 and one of $3 a month.
+_WATCHING_HOUR = (20 * 0.10 + 3.00) / 730
 #: The triggers' pollers (five each of six probes and two queues of the stage), each a request of 20 s.
 _POLLERS = 5 * 8
 _POLL_SECONDS = 20
