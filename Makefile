@@ -85,6 +85,9 @@ deploy: $(READY) ## deploy STAGE (dev) to LocalStack at AWS_ENDPOINT_URL, or to 
 destroy: $(READY) ## delete STAGE with everything in it
 	@exec $(PACELINE) destroy --stage $(STAGE)
 
+first-hour: $(READY) ## measure AWS with a stage of its own, report, and remove it again; it asks before it spends
+	@exec $(PACELINE) first-hour
+
 package: $(READY) ## write STAGE as one SAM template to build/package, for a pipeline
 	@exec $(PACELINE) package --stage $(STAGE)
 

@@ -18,6 +18,7 @@ import typer
 from completions.reader import completions_folder
 from completions.tail import FORMATS, parse_since
 from infra.environment import environment
+from operations.first_hour.sizes import Size
 from paceline_cli.options import User, user_id
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]  # a dict known at run time
@@ -146,6 +147,37 @@ def package(
     from infra.deploy import command  # noqa: PLC0415
 
     _or_exit(command.write_package, stage, out)
+
+
+def first_hour(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it spends.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=_from_caller, help="Also write the report to this file, as JSON.")
+    ] = None,
+    size: Annotated[
+        Size | None,
+        typer.Option(help="How much it measures.", show_default="full on AWS, small on LocalStack"),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this measurement; may be repeated.", show_default="all")
+    ] = None,
+    remove_only: Annotated[
+        bool, typer.Option("--remove-only", help="Only remove the leftovers of an earlier run.")
+    ] = False,
+) -> None:
+    """Deploy a stage of its own, measure AWS with it, and remove everything again.
+
+    Exit code: 0 if all is as expected, 1 if something is not, 2 if you declined.
+    """
+    from operations.first_hour.command import first_hour as measure  # noqa: PLC0415
+    from operations.first_hour.errors import FirstHourError  # noqa: PLC0415
+
+    try:
+        code = measure(size, only or (), json_file, is_agreed=yes, remove_only=remove_only)
+    except FirstHourError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    raise typer.Exit(code)
 
 
 def redrive(

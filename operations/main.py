@@ -14,6 +14,7 @@ add(_SYSTEM, commands.run, "run")
 add(_SYSTEM, commands.deploy, "deploy --stage dev")
 add(_SYSTEM, commands.destroy, "destroy --stage dev")
 add(_SYSTEM, commands.package, "package --stage prod")
+add(_SYSTEM, commands.first_hour, "first-hour", "first-hour --yes --json first-hour.json")
 add(_SYSTEM, commands.redrive, "redrive --user ann")
 add(_SYSTEM, commands.token, "token ann", "token operator --admin")
 

@@ -122,7 +122,7 @@ class _Redrive:
             return "sent again, since it is not finished"
         if record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
-        if record and not task.has_payload:
+        if not task.has_payload:
             task = record.task
         if not task.has_payload:
             return _Stays("its payload is no longer stored")

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from infra.deploy.account import Account
 from infra.deploy.errors import DeployError
+from infra.deploy.package import read_stack_template
 from infra.deploy.stages import Stage
 from infra.stack import DEAD_STATES, stack_name
 
-_QUEUES = (".fifo", "-later", "-dead.fifo")
 _COUNTS = ("", "NotVisible", "Delayed")
 
 
@@ -48,8 +48,14 @@ def holding_data(account: Account, stage: Stage) -> str | None:
     with suppress(table.exceptions.ResourceNotFoundException):
         if table.scan(TableName=stage.full_name, Limit=1)["Count"]:
             return f"the table {stage.full_name}"
-    queues = [f"{stage.full_name}{suffix}" for suffix in _QUEUES]
-    return next((f"the queue {queue}" for queue in queues if _messages(account, queue)), None)
+    return next((f"the queue {queue}" for queue in queue_names(stage) if _messages(account, queue)), None)
+
+
+def queue_names(stage: Stage) -> list[str]:
+    """Returns the names of the template's queues."""
+    resources = read_stack_template()["Resources"].values()
+    queues = (one["Properties"]["QueueName"]["Fn::Sub"] for one in resources if one["Type"] == "AWS::SQS::Queue")
+    return [name.replace("${Stage}", stage.name) for name in queues]
 
 
 def _messages(account: Account, queue: str) -> int:

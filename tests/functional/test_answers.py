@@ -7,6 +7,7 @@ import pytest
 from chalice.test import HTTPResponse
 
 from chalicelib.core.errors import PermanentError
+from chalicelib.worker.lease_renewal import RENEW_AFTER_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
 from tests.functional.test_submit import header, in_queue
@@ -33,9 +34,10 @@ class Stage:
         )
 
     def at(self, milliseconds: int) -> None:
-        """Moves the clock that long after the beginning, and renews the leases that are due."""
-        self.paceline.clock.advance(NOW + milliseconds - self.paceline.clock.now_ms())
-        self.paceline.parts.renewer.renew_due()
+        """Moves the clock that long after the beginning, in steps, and renews the leases that are due at each."""
+        while (left_ms := NOW + milliseconds - self.paceline.clock.now_ms()) > 0:
+            self.paceline.clock.advance(min(left_ms, RENEW_AFTER_MS))
+            self.paceline.parts.renewer.renew_due()
 
     def run(self, *jobs: Job) -> None:
         """Delivers the visible messages; each task does the next job."""

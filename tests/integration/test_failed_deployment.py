@@ -8,7 +8,7 @@ from moto import mock_aws
 
 from infra.deploy.account import Account
 from infra.deploy.errors import DeployError
-from infra.deploy.failed import clear_failed, end_protection
+from infra.deploy.failed import clear_failed, end_protection, queue_names
 from infra.deploy.stages import read_stage
 
 PROD = read_stage("prod")
@@ -65,7 +65,7 @@ def test_a_table_with_items_stays_and_the_error_says_how_to_go_on(account: Accou
     assert is_protected(account)
 
 
-@pytest.mark.parametrize("queue", ["paceline-prod.fifo", "paceline-prod-dead.fifo", "paceline-prod-later"])
+@pytest.mark.parametrize("queue", queue_names(PROD))
 def test_a_queue_with_messages_stays(account: Account, queue: str) -> None:
     make_table(account)
     sqs = account.client("sqs")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
-from chalicelib.core.task import Task
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.outbound.client import Answer
 from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
@@ -325,9 +325,11 @@ def test_dead_letter_without_its_payload_gets_the_stored_one_or_stays(failing: P
     OUT_OF_ORDER.clear()
     stored = Task(user, "0198-0001", 1, "broken", "x" * 5_000, planned_at=1, submitted_at=1)
     container().tasks.create_if_absent(stored)
+    error = "the payload is no longer stored"
     for task in (stored, replace(stored, task_id="0198-0002")):
         letter = replace(task, payload=None, has_payload=False)
-        container().queue.send_dead(user, task.task_id, letter.to_message(), "the payload is no longer stored")
+        container().tasks.finish(letter, Outcome(TaskState.FAILED, 1, 2, 1, error=error))
+        container().queue.send_dead(user, task.task_id, letter.to_message(), error)
     submitted, stays = redrive(container(), None)
     assert f"{user}: submitted again" in submitted
     assert "its payload is no longer stored" in stays

@@ -86,13 +86,6 @@ def when_there(path: str) -> Any:
     return Path(path).read_text()
 
 
-@task("second-time", backoff_seconds=4)
-def second_time(context: Context) -> int:
-    if context.attempt == 1:
-        raise ValueError("not the first time")
-    return context.attempt
-
-
 spec = spec_from_file_location("paceline_app", Path(__file__).parents[3] / "app.py")
 assert spec
 assert spec.loader
