@@ -99,14 +99,14 @@ def test_no_window_holds_more_starts_or_units_than_its_quota(limits: Limits, tak
 
 @given(
     st.lists(
-        st.tuples(any_large_limits(), st.booleans(), steps(), st.integers(1, 9), st.integers(0, 27) | st.none()),
+        st.tuples(any_large_limits(), st.booleans(), steps(400), st.integers(1, 9), st.integers(0, 27) | st.none()),
         max_size=60,
     )
 )
 def test_limits_that_change_at_any_time_and_corrections_hold_for_each_start(
     tasks: list[tuple[Limits, bool, Step, int, int | None]],
 ) -> None:
-    """Units are reported up to three times too low or too high; limits change between any two starts."""
+    """Units are reported up to three times too low or too high; limits change, and clocks differ, at any time."""
     shop = Shop(parse_limits("3/second; 9 units/2 seconds"))
     for seq, (limits, changes, step, units, used) in enumerate(tasks, start=1):
         shop.limits = limits if changes else shop.limits
@@ -236,7 +236,7 @@ def test_starts_that_are_planned_together_are_those_planned_one_by_one(limits: L
 
 @pytest.mark.parametrize(
     ("text", "units"),
-    [("10000/day", 1), ("101/10 minutes; 500/hour", 1), ("500/hour; 10000/day", 1), ("90000 units/hour", 500)],
+    [("10000/day", 1), ("101/20 minutes; 250/hour", 1), ("90000 units/hour", 500)],
 )
 def test_lane_that_is_always_full_keeps_99_percent_of_its_rate_for_20_days(text: str, units: int) -> None:
     """The first starts come at any time, so that no window begins with a bucket."""
@@ -299,10 +299,10 @@ def test_bulk_whose_answer_was_lost_has_its_planned_starts_to_a_bucket() -> None
     assert all(0 <= late - early < 600 for early, late in zip(admission.planned, again, strict=True))
 
 
-@pytest.mark.parametrize("text", ["500/minute", "5/second; 500/minute", "500/minute; 5000/hour; 10000/day"])
-def test_ten_thousand_starts_keep_each_window(text: str) -> None:
+@pytest.mark.parametrize("text", ["500/minute", "5/second; 500/minute", "500/minute; 1500/hour; 2500/day"])
+def test_thousands_of_starts_keep_each_window(text: str) -> None:
     shop = Shop(parse_limits(text))
-    for seq in range(1, 10_002):
+    for seq in range(1, 2_800):
         shop.start(seq)
     starts = [at for at, _ in shop.entries]
     for limit in shop.limits:
