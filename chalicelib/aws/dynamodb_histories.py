@@ -30,6 +30,7 @@ STARTS = Side(
     "start_tallies", "starts_tallied", "start_extras", "start_room", "start_unit_room", "starts_under", "started"
 )
 PLANS = Side("plan_tallies", "plans_tallied", "plan_extras", "plan_room", "plan_unit_room", "planned_under", "admitted")
+ROOMED = "starts_roomed"
 OUTDATED, EXTRA_UNITS, WAITING_UNITS = "plans_outdated", "extra_units", "waiting_units"
 
 
@@ -50,6 +51,9 @@ def take_room(update: Expression, side: Side, limits: Limits, at: int, units: in
             there.append(f"{path} >= {needed}")
             update.sets.append(f"{path} = if_not_exists({path}, {update.value(number(all_room))}) - {needed}")
     if there and side is STARTS:
+        roomed, total, zero = update.name(ROOMED), update.name(side.total), update.value(number(0))
+        there.append(f"{roomed} = {total}")
+        update.sets.append(f"{roomed} = if_not_exists({total}, {zero}) + {update.value(number(1))}")
         update.set(side.under, {"S": fingerprint(limits)})
     if there:
         update.conditions.append(f"(attribute_not_exists({update.name(side.total)}) OR ({' AND '.join(there)}))")
@@ -85,6 +89,8 @@ def set_history(update: Expression, side: Side, history: History, seen: History)
             update.set_or_remove(attribute, number(room) if room is not None else None)
     if side is STARTS and history.under != seen.under:
         update.set_or_remove(side.under, {"S": history.under} if history.under else None)
+    if side is STARTS and history.roomed != seen.roomed:
+        update.set_or_remove(ROOMED, number(history.roomed) if history.roomed else None)
     if seen.is_outdated and not history.is_outdated:
         update.remove(OUTDATED)
 
@@ -118,6 +124,7 @@ def history_of(item: Item, side: Side) -> History:
         room=integer(item, side.room) if side.room in item else None,
         unit_room=integer(item, side.unit_room) if side.unit_room in item else None,
         under=item.get(side.under, {}).get("S", "") if is_real else "",
+        roomed=integer(item, ROOMED) if is_real else 0,
         is_outdated=not is_real and OUTDATED in item,
     )
     return NO_HISTORY if history == NO_HISTORY else history

@@ -35,6 +35,8 @@ class History(Struct, frozen=True):
     unit_room: int | None = None
     #: fingerprint of the limits that the room was found under
     under: str = ""
+    #: how many starts the room counts: claims under small limits alone don't lower it; 0 for planned starts
+    roomed: int = 0
     #: for planned starts: units were corrected since the waiting tasks were planned
     is_outdated: bool = False
 
@@ -110,6 +112,7 @@ def updated(
         room=_room(starts, tallies, listed),
         unit_room=_room(units, tallies, listed),
         under=under if tallies else "",
+        roomed=total if tallies and under else 0,
     )
 
 

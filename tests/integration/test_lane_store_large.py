@@ -108,6 +108,15 @@ def test_quick_claim_under_other_limits_than_the_room_is_left_to_the_exact_way(p
     assert exact(ports.lanes, user, 2, NOW, lower, 5).at >= NOW + 60_000
 
 
+def test_quick_claim_after_one_under_small_limits_is_left_to_the_exact_way(ports: Ports, user: str) -> None:
+    """That one did not lower the room."""
+    small = parse_limits("9/second")
+    assert isinstance(ports.lanes.try_fast_claim(guess(user, 1, NOW, UNITS, 20), UNITS), Written)
+    assert isinstance(ports.lanes.try_fast_claim(guess(user, 2, NOW, small, 30), small), Written)
+    assert isinstance(ports.lanes.try_fast_claim(guess(user, 3, NOW, UNITS, 1), UNITS), Stale)
+    assert exact(ports.lanes, user, 3, NOW, UNITS, 1).at >= NOW + 60_000
+
+
 def test_quick_admission_takes_room_until_the_exact_one_has_to_plan(ports: Ports, user: str) -> None:
     assert isinstance(ports.lanes.try_fast_admit(user, UNITS, NOW, "t1", False, 30), Written)
     assert isinstance(ports.lanes.try_fast_admit(user, UNITS, NOW, "t2", False, 21), Stale)

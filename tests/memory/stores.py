@@ -101,6 +101,8 @@ class MemoryLaneStore:
             unfinished = lane.retrying or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
             has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
+            if large_limits(limits):
+                has_room = has_room and lane.real.roomed == lane.started
             ordinary = following and has_room and not special and not unfinished
             return ordinary and _within(lane.starts, lane.started, limits, start.at)
 
@@ -109,7 +111,7 @@ class MemoryLaneStore:
             lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
             real, extra = _less_room(lane.real, limits, start.units), start.units - 1
             if large_limits(limits):
-                real = replace(real, under=fingerprint(limits))
+                real = replace(real, under=fingerprint(limits), roomed=lane.started)
             if extra:
                 real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
             lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)

@@ -121,6 +121,18 @@ def test_limits_that_change_at_any_time_and_corrections_hold_for_each_start(
             shop.correct(start, used, shop.now_ms)
 
 
+def test_limits_that_are_taken_back_count_the_starts_under_those_between() -> None:
+    shop = Shop(parse_limits("3 units/second"))
+    shop.start(1)
+    shop.limits = parse_limits("9/second")
+    shop.start(2)
+    shop.start(3)
+    shop.limits = parse_limits("3 units/second")
+    start = shop.start(4)
+    assert start
+    assert start.at >= NOW + 1_000
+
+
 @given(
     st.lists(
         st.tuples(any_large_limits(), st.integers(1, 30), st.sampled_from((0, 40, 300, 1_100)), st.integers(1, 9)),
