@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chalicelib.container import container
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.scheduled import Callback, ScheduledTask, to_message
-from chalicelib.core.task import Task
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.outbound.client import Answer
 from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
@@ -328,6 +328,7 @@ def test_dead_letter_without_its_payload_gets_the_stored_one_or_stays(failing: P
     for task in (stored, replace(stored, task_id="0198-0002")):
         letter = replace(task, payload=None, has_payload=False)
         container().queue.send_dead(user, task.task_id, letter.to_message(), "the payload is no longer stored")
+    container().tasks.finish(stored, Outcome(TaskState.FAILED, 1, 2, 1, error="the payload is no longer stored"))
     submitted, stays = redrive(container(), None)
     assert f"{user}: submitted again" in submitted
     assert "its payload is no longer stored" in stays
