@@ -105,7 +105,7 @@ class MemoryStandardQueue(Queue):
 
     def _receive(self, most: int, hidden_seconds: int | None) -> list[tuple[str, str]]:
         received = self._queue.receive()
-        return [received[:2]] if received else []
+        return [(received.body, received.receipt)] if received else []
 
     def delete(self, body: str, nth_receive: int = -1) -> str:
         self._queue.delete(self.receipts[body][nth_receive])
