@@ -261,15 +261,15 @@ class NoDeduplication(MemoryTaskQueue):
 class NoReceiveCount(MemoryTaskQueue):
     """Each receive looks like the third, so AWS's failures are followed by 4 s, however long they last."""
 
-    def _take(self, *arguments: Any) -> Any:
-        return replace(super()._take(*arguments), receives=3)
+    def _take(self, message: Any, now_ms: int, hidden_until: int) -> Any:
+        return replace(super()._take(message, now_ms, hidden_until), receives=3)
 
 
 class NoScheduledReceiveCount(MemoryScheduledQueue):
     """The same for scheduled messages."""
 
-    def _take(self, *arguments: Any) -> Any:
-        return replace(super()._take(*arguments), receives=3)
+    def _take(self, message: Any, now_ms: int) -> Any:
+        return replace(super()._take(message, now_ms), receives=3)
 
 
 class NewMessageForEachWait(MemoryScheduledQueue):
