@@ -116,16 +116,17 @@ class _Redrive:
         if task.user_id != lane:
             return _Stays(f"it names user {task.user_id!r} in the lane of {lane!r}")
         record = self._parts.tasks.get(task.user_id, task.task_id)
-        if record is None or is_open(record, self._parts.lanes.get(task.user_id)):
-            self._parts.queue.send_again(task, self._parts.clock.now_ms())
-            self._sent.add(task.task_id)
-            return "sent again, since it is not finished"
-        if record.state is not TaskState.FAILED:
+        is_finished = record is not None and not is_open(record, self._parts.lanes.get(task.user_id))
+        if record and is_finished and record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
         if not task.has_payload:
             task = record.task
         if not task.has_payload:
             return _Stays("its payload is no longer stored")
+        if not is_finished:
+            self._parts.queue.send_again(task, self._parts.clock.now_ms())
+            self._sent.add(task.task_id)
+            return "sent again, since it is not finished"
         if task.name not in self._parts.registry:
             return _Stays(f"there is no task {task.name!r} in this deployment")
         # By its task, since one task may have several dead letters.
