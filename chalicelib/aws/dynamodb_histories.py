@@ -116,6 +116,8 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
 
 def history_of(item: Item, side: Side) -> History:
     is_real = side is STARTS
+    if item.keys().isdisjoint((side.tallies, side.extras, side.room, side.unit_room, EXTRA_UNITS, OUTDATED)):
+        return NO_HISTORY
     history = History(
         tallies={key: Tally.from_text(text["S"]) for key, text in item.get(side.tallies, {}).get("M", {}).items()},
         tallied=integer(item, side.tallied),
