@@ -167,6 +167,16 @@ def test_exact_claim_does_not_overwrite_a_correction_that_came_between(ports: Po
     assert isinstance(ports.lanes.claim(seen, late), Stale)
 
 
+def test_change_keeps_a_correction_that_came_between(ports: Ports, user: str) -> None:
+    start = guess(user, 1, NOW, UNITS, 20)
+    ports.lanes.try_fast_claim(start, UNITS)
+    seen = ports.lanes.get(user)
+    assert ports.lanes.correct_units(start, 45, NOW + 1)
+    assert isinstance(ports.lanes.change(seen, resumed(seen, UNITS, NOW + 2)), Written)
+    lane = ports.lanes.get(user)
+    assert (lane.real.unit_room, lane.real.extras, lane.real.extra_units) == (5, (NOW + 1, 25, NOW, 19), 44)
+
+
 def test_twenty_workers_at_once_take_no_more_than_the_room(
     atomic_ports: Ports, user: str, in_threads: InThreads
 ) -> None:

@@ -130,8 +130,9 @@ class MemoryLaneStore:
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
             kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
-            extras, extra_units = lane.real.extras, lane.real.extra_units
-            real = replace(changed.real, extras=extras, extra_units=extra_units)
+            real = lane.real
+            if changed.real != seen.real:
+                real = replace(changed.real, extras=real.extras, extra_units=real.extra_units)
             return replace(changed, running=running, real=real, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
