@@ -3,6 +3,9 @@
 A crash between two of these repeats the task or the earlier steps; it never leaves an outcome unlogged.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -53,6 +56,9 @@ class Finalizer:
         self._stage = stage
         self._scheduled_queue = scheduled_queue
         self._pending: dict[str, _Finalization] = {}
+        #: ids of the tasks that a thread is finalizing
+        self._under_way: set[str] = set()
+        self._lock = threading.Lock()
 
     def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
@@ -88,17 +94,30 @@ class Finalizer:
         self._finalize(self._pending[task.task_id])
 
     def _finalize(self, finalization: _Finalization) -> None:
+        """UnavailableError also while another thread finalizes the same task, on an earlier receive of its message."""
         task = finalization.task
-        self._pending[task.task_id] = finalization
-        for tries_left in reversed(range(FINALIZE_TRIES)):
-            try:
-                self._take_steps(finalization)
-                break
-            except (OSError, UnavailableError) as error:
-                if not tries_left:
-                    raise UnavailableError(f"the outcome of {task.task_id} is not stored: {error}") from error
-                self._clock.sleep(1000)
-        self._pending.pop(task.task_id, None)  # two deliveries of one cancellation may finalize it at the same time
+        with self._alone(task):
+            self._pending[task.task_id] = finalization
+            for tries_left in reversed(range(FINALIZE_TRIES)):
+                try:
+                    self._take_steps(finalization)
+                    break
+                except (OSError, UnavailableError) as error:
+                    if not tries_left:
+                        raise UnavailableError(f"the outcome of {task.task_id} is not stored: {error}") from error
+                    self._clock.sleep(1000)
+            del self._pending[task.task_id]
+
+    @contextmanager
+    def _alone(self, task: Task) -> Iterator[None]:
+        with self._lock:
+            if task.task_id in self._under_way:
+                raise UnavailableError(f"the outcome of {task.task_id} is being logged and stored")
+            self._under_way.add(task.task_id)
+        try:
+            yield
+        finally:
+            self._under_way.discard(task.task_id)
 
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
