@@ -33,6 +33,8 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "completed_at": outcome.completed_at,
         "late_ms": None if first is None or outcome.started_at is None else first - planned_at,
         "attempt": outcome.attempts,
+        "units": task.units,
+        "used_units": outcome.used_units,
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),
         **_own_limits(lease, len(starts)),
