@@ -109,6 +109,10 @@ class Submission(Struct, frozen=True):
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1
 
+    @property
+    def most_units(self) -> int:
+        return max(map(self.units_of, range(len(self.tasks))))
+
 
 class SubmittedTask(Struct, frozen=True):
     """A task that is queued or scheduled. Times are epoch milliseconds."""
@@ -188,8 +192,11 @@ class Refused(Struct, frozen=True):
     retry_at: int
     now_ms: int
     limits: Limits
-    #: the lane's planned starts, newest first
-    planned: tuple[int, ...]
+    lane: Lane
+    #: of the last of the tasks
+    units: int = 1
+    #: the index of a task whose units are more than a limit ever allows, so that no time would help
+    too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
 

@@ -369,7 +369,7 @@ def test_a_limit_of_units_says_so() -> None:
     limit = {"name": "minute-units", "quota": 90_000, "window_seconds": 60, "remaining": 5, "reset_seconds": 7}
     found = lane(policies=[limit | {"counts": "units"}])
     [line] = [line for line in run(with_waiting(found), "lane", "ann").stdout.splitlines() if "minute-units" in line]
-    assert line.endswith("5 of 90000 units left, more in 7 s")
+    assert line.endswith("5 of 90000 units left, more in 7.0 s")
 
 
 def with_waiting(found: dict[str, Any], *tasks: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:
