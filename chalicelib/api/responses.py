@@ -20,7 +20,7 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.estimates import open_at, usage
+from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, format_limits
@@ -268,6 +268,7 @@ def _limit_answer(limit: Limit, lane: Lane, now_ms: int) -> LimitAnswer:
         quota=limit.quota,
         counts="units" if limit.counts_units else "starts",
         window_seconds=limit.window_seconds,
+        used=started_units(lane, limit, now_ms),
         remaining=_remaining(limit, lane, now_ms),
         reset_seconds=_reset_seconds(limit, lane, now_ms),
     )

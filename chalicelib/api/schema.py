@@ -91,7 +91,11 @@ class LimitAnswer(Struct):
     quota: int
     counts: Literal["starts", "units"]
     window_seconds: int
-    remaining: Annotated[int, Meta(description="Starts or units left now.")]
+    used: Annotated[
+        int,
+        Meta(description="Starts, or units of starts, that count now; over the quota if more was used than estimated."),
+    ]
+    remaining: Annotated[int, Meta(description="Starts or units left for a task submitted now.")]
     reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 

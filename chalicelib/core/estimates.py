@@ -174,6 +174,13 @@ def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
     return Usage(used_at(tally, limit, now_ms), resets_at(tally, limit, now_ms))
 
 
+def started_units(lane: Lane, limit: Limit, now_ms: int) -> int:
+    """The starts, or units, of real starts that count against the limit, one of those in force, at now_ms."""
+    if not limit.is_large:
+        return sum(1 for start in lane.starts if start > now_ms - limit.window_ms)
+    return used_at(tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit], limit, now_ms)
+
+
 def opens_at(lane: Lane, now_ms: int) -> int:
     """The end of pause and throttling, epoch ms; now if there is neither, or if the pause has no end."""
     end = 0 if lane.paused_until is None or lane.paused_until == FOREVER_MS else lane.paused_until

@@ -119,6 +119,8 @@ class Limit:
     reset_seconds: int
     #: `starts` or `units`
     counts: str = "starts"
+    #: starts, or units of starts, that count now
+    used: int = 0
 
 
 @dataclass(frozen=True)
