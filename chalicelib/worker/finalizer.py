@@ -28,8 +28,8 @@ class _Finalization(Struct):
     task: Task
     outcome: Outcome
     event: dict[str, Any]
-    #: counts the units that the task used; None if there is nothing to correct, or it is done
-    correct: Callable[[], object] | None = None
+    #: counts the units that the task used, False if they don't count; None if nothing is to be corrected any more
+    correct: Callable[[], bool] | None = None
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
@@ -64,13 +64,13 @@ class Finalizer:
         start: Start,
         outcome: Outcome,
         receipt: str = "",
-        correct: Callable[[], object] | None = None,
+        correct: Callable[[], bool] | None = None,
     ) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
-        receipt: of its message, which stays hidden too. correct: called before the outcome is logged, until it succeeds
-        once.
-
+        receipt: of its message, which stays hidden too.
+        correct: counts the units that the task used; called before the outcome is logged, until it succeeds once. False
+        if they don't count, because another worker took the task over.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
@@ -121,7 +121,8 @@ class Finalizer:
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
         if finalization.correct:
-            finalization.correct()
+            if not finalization.correct():
+                finalization.event["used_units"] = None  # the log tells what counts
             finalization.correct = None
         if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
