@@ -62,8 +62,8 @@ class Completion:
     earlier_limits: tuple[Limits | None, ...]
     #: What each of its starts counted for in limits of units.
     units: int = 1
-    #: The units that its last attempt reported as used; None if it reported nothing.
-    used_units: int | None = None
+    #: The report of its last attempt; None if it reported nothing.
+    last_used: Used | None = None
     #: The reports of `earlier_starts`.
     earlier_used: tuple[Used | None, ...] = ()
 
@@ -79,9 +79,8 @@ class Completion:
 
     @property
     def used(self) -> tuple[Used | None, ...]:
-        """The report of each of `starts`. The last attempt's is known from the end of the task on."""
-        last = None if self.used_units is None else Used(self.used_units, self.completed_at)
-        return (*self.earlier_used, last)
+        """The report of each of `starts`."""
+        return (*self.earlier_used, self.last_used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ def _completion(stream: str, fields: dict[str, Any]) -> Completion:
         limits=_limits(fields, "limits"),
         earlier_limits=_earlier_limits(fields),
         units=_at_least(fields, "units", 1) if "units" in fields else 1,
-        used_units=_at_least(fields, "used_units", 0) if fields.get("used_units") is not None else None,
+        last_used=_last_used(fields),
         earlier_used=_earlier_used(fields),
     )
 
@@ -204,6 +203,13 @@ def _earlier_limits(fields: dict[str, Any]) -> tuple[Limits | None, ...]:
     if not isinstance(named, list) or len(named) != count:
         raise ValueError(f"starts_limits is {named!r:.40}, not one text or null for each of {count} starts")
     return tuple(_limits({"starts_limits": one}, "starts_limits") for one in named)
+
+
+def _last_used(fields: dict[str, Any]) -> Used | None:
+    """Known from the end of the task on, unless the line says otherwise."""
+    if fields.get("used_units") is None:
+        return None
+    return Used(_at_least(fields, "used_units", 0), _time(fields, "used_at" if "used_at" in fields else "completed_at"))
 
 
 def _earlier_used(fields: dict[str, Any]) -> tuple[Used | None, ...]:

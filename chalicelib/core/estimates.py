@@ -170,8 +170,12 @@ def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
         taken = sum(1 for start in lane.counted if start > now_ms - limit.window_ms)
         newest = min(taken, limit.quota)
         return Usage(taken, lane.counted[newest - 1] + limit.window_ms if newest else now_ms)
-    tally = _plan_tallies(lane, (limit,))[limit]
-    return Usage(used_at(tally, limit, now_ms), resets_at(tally, limit, now_ms))
+    # Plans reach back no further than the last of them needs, so what counts now is what started and what waits.
+    started = tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit]
+    waiting = lane.waiting + (lane.waiting_units if limit.counts_units else 0)
+    total = used_at(started, limit, now_ms) + waiting
+    tally = started if waiting < total < limit.quota else _plan_tallies(lane, (limit,))[limit]
+    return Usage(total, resets_at(tally, limit, now_ms))
 
 
 def started_units(lane: Lane, limit: Limit, now_ms: int) -> int:

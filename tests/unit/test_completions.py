@@ -63,7 +63,7 @@ def test_every_field_of_a_line_is_read() -> None:
         limits=parse_limits("5/second"),
         earlier_limits=(parse_limits("5/second"),) * 2,
         units=40,
-        used_units=50,
+        last_used=Used(50, NOW + 5),
         earlier_used=(None, Used(7, NOW)),
     )
 
