@@ -361,7 +361,7 @@ function taskRow(cancel, changed) {
 }
 
 /** The units of a task that has more than one or reported some; null for others. */
-function unitsOf({ units, used_units }) {
+function unitsOf({ units = 1, used_units = null }) {
   if (used_units !== null) return `${numberOf(units)} units, used ${numberOf(used_units)}`;
   return units > 1 ? `${numberOf(units)} units` : null;
 }

@@ -59,7 +59,7 @@ export class Line {
 
   /** Takes starts and their units from tasks. The API lists few starts of a lane with large limits only. */
   learn(tasks) {
-    for (const { started_at: at, units } of tasks) if (at !== null) this.units.set(at, units);
+    for (const { started_at: at, units = 1 } of tasks) if (at !== null) this.units.set(at, units);
     for (const at of this.units.keys()) if (at <= clock.now() - KEPT_MS) this.units.delete(at);
     this.starts = [...new Set([...this.starts, ...this.units.keys()])].sort((a, b) => a - b);
   }
