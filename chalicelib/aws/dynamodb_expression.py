@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from chalicelib.core.limits import Limits, memory_needed
+from chalicelib.core.limits import Limits, memory_needed, small_limits
 
 LANE_ITEM = "lane"
 #: Only lanes have this attribute: it puts their keys into the index of lanes. It has one of LISTED_KEYS and never
@@ -85,14 +85,14 @@ class Expression:
             self.conditions.append(f"(attribute_not_exists({path}) OR {path} = {self.value(number(0))})")
 
     def within(self, listed: str, counted: str, limits: Limits, at: int) -> None:
-        """One more start at `at` breaks no limit, given the starts in `listed`, of which `counted` says the total.
+        """One more start at `at` breaks no small limit, given the starts in `listed`; `counted` is the total.
 
         With fewer starts than a quota in all, that quota is not reached. Otherwise the list has to show that the
         quota-th newest has left the window; a list too short to show it fails, and the exact way decides.
         """
         path, total = self.name(listed), self.name(counted)
         self.conditions.append(f"(attribute_not_exists({total}) OR {path}[0] <= {self.value(number(at))})")
-        for limit in limits:
+        for limit in small_limits(limits):
             oldest, quota = self.value(number(at - limit.window_ms)), self.value(number(limit.quota))
             shown = f"{path}[{limit.quota - 1}] <= {oldest}"
             self.conditions.append(f"(attribute_not_exists({total}) OR {total} < {quota} OR {shown})")

@@ -13,13 +13,24 @@ from chalicelib.aws.dynamodb_expression import (
     number,
     numbers,
 )
+from chalicelib.aws.dynamodb_histories import (
+    EXTRA_UNITS,
+    PLANS,
+    STARTS,
+    WAITING_UNITS,
+    add,
+    correction_expression,
+    history_of,
+    set_history,
+    take_room,
+)
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, fingerprint, format_limits, parse_limits
-from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
+from chalicelib.core.limits import Limits, fingerprint, format_limits, large_limits, parse_limits, smallest_units_quota
+from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim, own_correction
 
-#: Seconds after its last planned or real start at which a lane expires: longer than any message's life and any window.
+#: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
 #: The step that an error of a write names.
@@ -42,9 +53,9 @@ class DynamoDBLaneStore:
             self._client.get_item(TableName=self._table, Key=key("health", LANE_ITEM))
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
-        write = self._update(user_id, fast_admit_expression(user_id, limits, now_ms, task_id, only_if_free))
+        write = self._update(user_id, fast_admit_expression(user_id, limits, now_ms, task_id, only_if_free, units))
         return own_admission(write, task_id)
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
@@ -67,6 +78,10 @@ class DynamoDBLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
+
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+        write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))
+        return isinstance(own_correction(write, start), Written)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
         return isinstance(self._update(user_id, renew_lease_expression(lease, until)), Written)
@@ -97,12 +112,14 @@ def _write_of(user_id: str, condition: Condition) -> Write:
     return Written(lane) if condition.holds else Stale(lane)
 
 
-def fast_admit_expression(user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool) -> Expression:
+def fast_admit_expression(
+    user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool, units: int = 1
+) -> Expression:
     update = Expression()
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
     update.list_lane(user_id)
-    update.set("expires_at", number(now_ms // 1000 + LANE_KEPT_SECONDS))
+    update.set("expires_at", number(now_ms // 1000 + kept_seconds(limits)))
     update.set("planned_under", {"S": fingerprint(limits)})
     update.increment("admitted")
     update.absent("limits")
@@ -114,9 +131,15 @@ def fast_admit_expression(user_id: str, limits: Limits, now_ms: int, task_id: st
         update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
     else:
         _no_task_is_retrying(update)
-    retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
-    update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
+    if large_limits(limits):
+        update.absent("retries")  # the next exact admission counts them
+    else:
+        retries, begin = update.name("retries"), update.value(number(now_ms - max(limit.window_ms for limit in limits)))
+        update.conditions.append(f"(attribute_not_exists({retries}) OR {retries}[0] <= {begin})")
     update.within("planned", "admitted", limits, now_ms)
+    if large_limits(limits):
+        take_room(update, PLANS, limits, now_ms, units if smallest_units_quota(limits) else 1)
+    add(update, WAITING_UNITS, units - 1)
     return update
 
 
@@ -127,11 +150,14 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update.list_lane(seen.user_id)
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
-        update.set("expires_at", number(lane.planned[0] // 1000 + LANE_KEPT_SECONDS))
+        update.set("expires_at", number(lane.planned[0] // 1000 + kept_seconds(admission.limits)))
     if lane.revision != seen.revision:
         _set_new_plans(update, seen, lane)
     elif lane.planned_under != seen.planned_under:
         update.set("planned_under", {"S": lane.planned_under})
+    if lane.plans != seen.plans:
+        set_history(update, PLANS, lane.plans, seen.plans)
+    add(update, WAITING_UNITS, lane.waiting_units - seen.waiting_units)
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
     return update
@@ -154,7 +180,7 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
     _remove_head_receipt(update)
-    _outlive_start(update, start)
+    _outlive_start(update, start, limits)
     update.increment("started")
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -170,6 +196,10 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     else:
         update.absent("limits")
     update.within("starts", "started", limits, start.at)
+    if large_limits(limits) or start.units != 1:
+        take_room(update, STARTS, limits, start.at, start.units)
+        add(update, EXTRA_UNITS, start.units - 1)
+        add(update, WAITING_UNITS, 1 - start.units)
     return update
 
 
@@ -180,7 +210,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started_seq", number(lane.started_seq))
     update.set("running", lease_value(lane.running))
     _remove_head_receipt(update)
-    _outlive_start(update, start)
+    _outlive_start(update, start, start.limits)
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
     if lane.retries != seen.retries:
@@ -194,6 +224,12 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         _remove_throttling(update)
     if lane.cancelled != seen.cancelled:
         update.set_or_remove("cancelled", _cancelled_value(lane))
+    if lane.real != seen.real:
+        set_history(update, STARTS, lane.real, seen.real)
+        add(update, EXTRA_UNITS, lane.real.extra_units - seen.real.extra_units)
+        if seen.running and not seen.running.is_corrected:
+            update.conditions.append(f"attribute_not_exists(#running.{update.name('used')})")
+    add(update, WAITING_UNITS, lane.waiting_units - seen.waiting_units)
     update.equals("started", seen.started)
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
@@ -206,10 +242,15 @@ def _remove_head_receipt(update: Expression) -> None:
     update.remove("parked")
 
 
-def _outlive_start(update: Expression, start: Start) -> None:
+def kept_seconds(limits: Limits) -> int:
+    """Seconds after its last start for which a lane is kept: its longest window and 14 days, for a message's life."""
+    return max(LANE_KEPT_SECONDS, max((limit.window_seconds for limit in limits), default=0) + 14 * 24 * 3600)
+
+
+def _outlive_start(update: Expression, start: Start, limits: Limits) -> None:
     """Keeps the lane beyond this start, since its backlog may last for months. Own limits never expire."""
     if not start.lane.limits:
-        update.set("expires_at", number(start.at // 1000 + LANE_KEPT_SECONDS))
+        update.set("expires_at", number(start.at // 1000 + kept_seconds(limits)))
 
 
 def change_expression(seen: Lane, changed: Lane) -> Expression:
@@ -228,6 +269,11 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     if changed.running != seen.running:
         update.set("running", lease_value(changed.running))
         _same_lease(update, seen)
+    if changed.real != seen.real:
+        set_history(update, STARTS, changed.real, seen.real)
+    if changed.plans != seen.plans:
+        set_history(update, PLANS, changed.plans, seen.plans)
+    add(update, WAITING_UNITS, changed.waiting_units - seen.waiting_units)
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
@@ -329,6 +375,8 @@ def lease_value(lease: Lease | None) -> Item:
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
             **({"phase": _phase(lease.phase)} if lease.phase is not Phase.STARTED else {}),
+            **({"used": numbers(lease.used)} if lease.used else {}),
+            **({"earlier_used": numbers(lease.earlier_used)} if lease.earlier_used else {}),
             **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
         }
     }
@@ -365,6 +413,9 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         throttled_reason=item.get("throttled_reason", {}).get("S", ""),
         head_receipt=item.get("head_receipt", {}).get("S", ""),
         revision=integer(item, "revision"),
+        real=history_of(item, STARTS),
+        plans=history_of(item, PLANS),
+        waiting_units=integer(item, WAITING_UNITS),
     )
 
 
@@ -378,4 +429,6 @@ def _lease_of(fields: Item) -> Lease:
         integer(fields, "filled_seq"),
         Phase(fields.get("phase", {}).get("S", "")),
         tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
+        integers(fields, "used"),
+        integers(fields, "earlier_used"),
     )

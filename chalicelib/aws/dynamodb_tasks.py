@@ -125,6 +125,8 @@ class DynamoDBTaskStore:
             update.set("started_at", number(outcome.started_at))
         if outcome.state is TaskState.SUCCEEDED:
             update.set("result", {"S": json.dumps(outcome.result, ensure_ascii=False)})
+        if outcome.used_units is not None:
+            update.set("used_units", number(outcome.used_units))
         # An earlier attempt may have left its error, which is not the end's.
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
@@ -196,6 +198,8 @@ def task_item(task: Task) -> Item:
         "submitted_at": number(task.submitted_at),
         **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
         **({"callback_url": {"S": task.callback_url}} if task.callback_url is not None else {}),
+        **({"units": number(task.units)} if task.units != 1 else {}),
+        **({"shared": {"S": task.shared}} if task.shared else {}),
     }
 
 
@@ -221,6 +225,8 @@ def record_of(item: Item) -> TaskRecord:
         submitted_at=integer(item, "submitted_at"),
         run_at=integer(item, "run_at") if "run_at" in item else None,
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
+        units=integer(item, "units") if "units" in item else 1,
+        shared=item["shared"]["S"] if "shared" in item else "",
         has_payload="payload" in item,
     )
     error = item["error"]["S"] if "error" in item else None
@@ -236,4 +242,5 @@ def _ended_of(item: Item, state: TaskState) -> Outcome:
         attempts=integer(item, "attempts"),
         result=json.loads(item["result"]["S"]) if "result" in item else None,
         error=item["error"]["S"] if "error" in item else None,
+        used_units=integer(item, "used_units") if "used_units" in item else None,
     )

@@ -4,13 +4,16 @@ A decision says which lane to write; a store writes it on condition that the lan
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.estimates import plans_from
+from chalicelib.core.estimates import planner_of_plans, plans_from
+from chalicelib.core.history import NO_HISTORY, listed_for, updated
 from chalicelib.core.lane import Lane
-from chalicelib.core.limits import Limits, earliest_start, fingerprint, memory_needed
+from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed
+from chalicelib.core.planner import Planner
 
 
 class Admission(Struct, frozen=True):
@@ -19,16 +22,18 @@ class Admission(Struct, frozen=True):
     planned: tuple[int, ...]
     #: the lane with these starts reserved
     lane: Lane
+    #: in force at the admission
+    limits: Limits = ()
 
     @property
     def first_seq(self) -> int:
         return self.lane.admitted - len(self.planned) + 1
 
 
-def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) -> Admission:
+def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1, units: Sequence[int] = ()) -> Admission:
     """Plans the next `count` starts of the lane.
 
-    newest: the id of the last of the tasks to be admitted.
+    newest: the id of the last of the tasks to be admitted. units: one number for each task; empty if each has 1.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> one = admit(Lane("ann"), parse_limits("1/second; 20/minute"), 5_000, "t1")
@@ -37,20 +42,32 @@ def admit(lane: Lane, limits: Limits, now_ms: int, newest: str, count: int = 1) 
     >>> admit(one.lane, parse_limits("1/second; 20/minute"), 5_010, "t3", count=2).planned
     (6000, 7000)
     """
-    starts = list(lane.counted)
-    begin = plans_from(lane, limits, now_ms)
-    is_any_forgotten = lane.admitted > len(lane.planned) or lane.has_forgotten_starts
-    for _ in range(count):
-        starts.insert(0, earliest_start(starts, limits, begin, is_any_forgotten))
-    planned = starts[:count]
+    planner, begin = planner_of_plans(lane, limits), plans_from(lane, limits, now_ms)
+    planned = _planned(planner, begin, units or (1,) * count)
+    admitted, listed = lane.admitted + count, (*reversed(planned), *lane.planned)[: memory_needed(limits)]
     after = replace(
         lane,
-        admitted=lane.admitted + count,
-        planned=(*planned, *lane.planned)[: memory_needed(limits)],
+        admitted=admitted,
+        planned=listed,
         newest=newest,
         planned_under=fingerprint(limits),
+        plans=updated(lane.plans, listed, admitted, planner.tallies()) if large_limits(limits) else NO_HISTORY,
+        waiting_units=lane.waiting_units + sum(units) - (count if units else 0),
     )
-    return Admission(tuple(reversed(planned)), after)
+    return Admission(tuple(planned), after, limits)
+
+
+def _planned(planner: Planner, begin: int, units: Sequence[int]) -> list[int]:
+    """One start for each of these tasks, in order; those that may start at one time are planned together."""
+    planned: list[int] = []
+    for each, same in groupby(units):
+        left = len(list(same))
+        while left:
+            at = planner.next(begin, each)
+            count = 1 + planner.more(at, each, left - 1)
+            planned += [at] * count
+            left -= count
+    return planned
 
 
 def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, ...]:
@@ -71,8 +88,9 @@ def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, 
     known = tuple(reversed(lane.planned[: len(expected)]))
     if known == tuple(expected[-len(known) :]):
         return tuple(expected)
-    starts = list(known)
+    listed = listed_for(lane.plans, lane.planned, lane.admitted, limits, len(expected))
+    starts = list(reversed(listed[: len(expected)]))
     while len(starts) < len(expected):
         latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
-        starts.insert(0, min(starts[0], *latest))
+        starts.insert(0, min([starts[0], *latest]))
     return tuple(starts)

@@ -8,8 +8,20 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limits, earliest_start, format_limits, memory_needed
+from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated
+from chalicelib.core.lane import Lane, Lease, Phase
+from chalicelib.core.limits import (
+    Limit,
+    Limits,
+    earliest_start,
+    fingerprint,
+    format_limits,
+    large_limits,
+    memory_needed,
+    small_limits,
+    smallest_units_quota,
+)
+from chalicelib.core.tally import counted, free_at
 
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
@@ -25,6 +37,8 @@ class Candidate(Struct, frozen=True):
     failed_attempts: int = 0
     #: it runs on the message of a later task, because its own message has not arrived
     out_of_order: bool = False
+    #: counted by limits of units
+    units: int = 1
 
 
 class Start(Struct, frozen=True):
@@ -36,6 +50,10 @@ class Start(Struct, frozen=True):
     #: epoch ms; from its admission, or computed anew after a change of limits or a pause
     planned_at: int
     lane: Lane
+    #: of the task, which limits of units count
+    units: int = 1
+    #: in force at the claim
+    limits: Limits = ()
 
 
 class Wait(Struct, frozen=True):
@@ -55,7 +73,13 @@ class Cancelled(Struct, frozen=True):
     """The task was cancelled; `without_cancelled` takes it out of the lane."""
 
 
-Decision = Start | Wait | Cancelled
+class TooLarge(Struct, frozen=True):
+    """The task has more units than this limit ever allows: the limit was lowered after its submit."""
+
+    limit: Limit
+
+
+Decision = Start | Wait | Cancelled | TooLarge
 
 
 def gap_before(lane: Lane, seq: int) -> Gap | None:
@@ -93,6 +117,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     """
     if task.task_id in lane.cancelled:
         return Cancelled()
+    if limit := _too_small(limits, task.units):
+        return TooLarge(limit)
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
     if lane.throttled_until > now_ms:
@@ -102,13 +128,32 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
         return Wait(lease.until)
     planned_at = task.planned_at
     if lane.is_replanned(task.seq, limits):
-        planned_at = _next_start(lane, limits, lane.replanned_at)
-    at = _next_start(lane, limits, max(now_ms, planned_at))
+        planned_at = next_start(lane, limits, lane.replanned_at, task.units)
+    # Units that were given back let a task start before its planned start.
+    begin = max(now_ms, _corrected_at(lane)) if smallest_units_quota(limits) else max(now_ms, planned_at)
+    at = next_start(lane, limits, begin, task.units)
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
 
 
-def _next_start(lane: Lane, limits: Limits, now_ms: int) -> int:
-    return earliest_start(lane.starts, limits, now_ms, forgotten=lane.has_forgotten_starts)
+def _too_small(limits: Limits, units: int) -> Limit | None:
+    if units == 1:
+        return None
+    return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
+
+
+def _corrected_at(lane: Lane) -> int:
+    """From when on the units of the lane's newest start are known, epoch ms: another worker's clock may be ahead."""
+    return lane.running.used[1] if lane.running and lane.running.used else 0
+
+
+def next_start(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
+    """The earliest time at or after now_ms at which the real starts allow one more, epoch ms."""
+    if not large_limits(limits) and not lane.real.tallies:
+        return earliest_start(lane.starts, limits, now_ms, lane.has_forgotten_starts)
+    listed = listed_for(lane.real, lane.starts, lane.started, limits)
+    at = earliest_start(listed, small_limits(limits), now_ms, lane.started > len(listed))
+    tallies = tallies_of(lane.real, lane.starts, lane.started, limits)
+    return max([at, *(free_at(tally, limit, limit.taken_by(units)) for limit, tally in tallies.items())])
 
 
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
@@ -117,20 +162,52 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     starts = (*(earlier.starts if earlier else ()), at)
     filled_seq = task.seq if task.out_of_order else 0
     start_limits = _start_limits(earlier, lane.limits)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits=start_limits)
+    lease = Lease(
+        task.task_id,
+        attempt,
+        at + lease_ms,
+        token,
+        starts,
+        filled_seq,
+        start_limits=start_limits,
+        earlier_used=_earlier_used(earlier),
+    )
+    listed, real = _starts_with(lane, limits, at, task.units)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
         started_seq=max(lane.started_seq, task.seq),
         started=lane.started + 1,
-        starts=(at, *lane.starts)[: memory_needed(limits)],
+        starts=listed,
+        real=real,
+        waiting_units=_waiting_units_after(lane, task.seq, task.units),
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         running=lease,
         head_receipt="",  # the message is in a worker's hands; a later deferral gets a new receipt
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
     )
     # A replanned task is planned after its own first start when it is retried.
-    return Start(at, attempt, min(planned_at, starts[0]), after)
+    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits)
+
+
+def _starts_with(lane: Lane, limits: Limits, at: int, units: int) -> tuple[tuple[int, ...], History]:
+    """The lane's list of starts and their history, with one more start."""
+    if units == 1 and lane.real is NO_HISTORY and not large_limits(limits):
+        return (at, *lane.starts)[: memory_needed(limits)], NO_HISTORY
+    earlier = listed_for(lane.real, lane.starts, lane.started, limits)
+    listed = (at, *earlier)[: memory_needed(limits)]
+    tallies = {
+        limit: counted(tally, limit, [(at, limit.taken_by(units))])
+        for limit, tally in tallies_of(lane.real, lane.starts, lane.started, limits).items()
+    }
+    extras = (at, units - 1, *lane.real.extras) if units != 1 else lane.real.extras
+    history = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + units - 1)
+    return listed, updated(history, listed, lane.started + 1, tallies, fingerprint(limits))
+
+
+def _waiting_units_after(lane: Lane, seq: int, units: int) -> int:
+    """The units of the waiting tasks when the one with that seq waits no more."""
+    return lane.waiting_units - (units - 1 if seq > lane.started_seq else 0)
 
 
 def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
@@ -140,14 +217,27 @@ def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
     return texts if any(texts) else ()
 
 
-def without_cancelled(lane: Lane, task_id: str, seq: int) -> Lane:
+def _earlier_used(earlier: Lease | None) -> tuple[int, ...]:
+    reports = earlier.reports if earlier else ()
+    return tuple(value for report in reports for value in report or (-1, -1)) if any(reports) else ()
+
+
+def without_cancelled(lane: Lane, task_id: str, seq: int, units: int = 1) -> Lane:
     """The lane without this cancelled task, which counts as started."""
     return replace(
         lane,
         started_seq=max(lane.started_seq, seq),
+        waiting_units=_waiting_units_after(lane, seq, units),
         cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
     )
+
+
+def passed_over(lane: Lane, task_id: str, seq: int, units: int, now_ms: int) -> Lane:
+    """The lane without this task, which counts as started; its lease is over if it waits for its next attempt."""
+    after = without_cancelled(lane, task_id, seq, units)
+    lease = lane.retry_of(task_id)
+    return replace(after, running=replace(lease, phase=Phase.STARTED, until=now_ms)) if lease else after
 
 
 def _cancelled_after(lane: Lane, task_id: str, seq: int) -> Mapping[str, int]:

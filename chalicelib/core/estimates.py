@@ -2,8 +2,22 @@
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
+from chalicelib.core.history import listed_for, tallies_of
 from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
-from chalicelib.core.limits import Limits, earliest_start, memory_needed
+from chalicelib.core.limits import Limit, Limits, large_limits
+from chalicelib.core.planner import Planner
+from chalicelib.core.tally import Tally, counted, resets_at, used_at
+
+
+class Usage(Struct, frozen=True):
+    """How far a limit is used, in starts or units."""
+
+    #: planned starts included, so more than the quota if tasks wait for it
+    used: int
+    #: when the limit allows one more than now, epoch ms; now if it is not used at all
+    resets_at: int
 
 
 def estimated_starts(
@@ -15,28 +29,66 @@ def estimated_starts(
     between two attempts starts before them.
     with_run_times: each task waits for the end of the one before it, by the lane's average run time.
     """
-    starts, estimates = list(lane.starts), []
-    forgotten = lane.has_forgotten_starts
-    begin = opens_at(lane, now_ms)
+    planner, begin, estimates = _planner(lane, limits), opens_at(lane, now_ms), list[int]()
     took_ms = lane.took_ms if with_run_times and lane.took_ms >= BRIEF_MS else 0
     if lane.retrying:
-        starts.insert(0, retry_at(lane, limits, now_ms))
-        begin = max(begin, starts[0] + took_ms)
+        begin = planner.next(max(begin, lane.retrying.until), lane.units_each) + took_ms
     elif with_run_times:
         begin = max(begin, expected_end(lane, now_ms) or 0)
     for at in planned:
-        starts.insert(0, earliest_start(starts, limits, max(begin, at), forgotten))
-        estimates.append(starts[0])
-        begin = starts[0] + took_ms
-        del starts[memory_needed(limits) :]
+        estimates.append(planner.next(max(begin, at), lane.units_each))
+        begin = estimates[-1] + took_ms
     return estimates
+
+
+def estimated_start(lane: Lane, limits: Limits, now_ms: int, ahead: int, with_run_times: bool = False) -> int:
+    """When a task will start that has so many waiting tasks ahead of it, from the lane's real starts, epoch ms."""
+    if large_limits(limits) and not (with_run_times and (lane.took_ms >= BRIEF_MS or expected_end(lane, now_ms))):
+        return planner_of_backlog(lane, limits, now_ms, ahead + 1)[1]
+    return estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
+
+
+def planner_of_backlog(lane: Lane, limits: Limits, now_ms: int, count: int) -> tuple[Planner, int]:
+    """A planner that has planned the lane's next `count` starts from now on, and the last of them, epoch ms.
+
+    A task between two attempts starts before them. Work by buckets where all limits are large.
+    """
+    planner, begin, left = _planner(lane, limits), opens_at(lane, now_ms), count
+    if lane.retrying:
+        begin = planner.next(max(begin, lane.retrying.until), lane.units_each)
+    while left > 0:
+        begin = planner.next(begin, lane.units_each)
+        left -= 1 + planner.more(begin, lane.units_each, left - 1)
+    return planner, begin
 
 
 def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
     """When the task between two attempts will start, epoch ms."""
     backoff_ends_at = lane.retrying.until if lane.retrying else 0
-    begin = max(opens_at(lane, now_ms), backoff_ends_at)
-    return earliest_start(lane.starts, limits, begin, forgotten=lane.has_forgotten_starts)
+    return _planner(lane, limits).next(max(opens_at(lane, now_ms), backoff_ends_at), lane.units_each)
+
+
+def planner_of_plans(lane: Lane, limits: Limits) -> Planner:
+    """A planner that knows the lane's planned starts, and those of later attempts, which count beside them."""
+    is_any_forgotten = lane.admitted > len(lane.planned) or lane.has_forgotten_starts
+    tallies = _plan_tallies(lane, limits)
+    return Planner(lane.counted, is_any_forgotten, limits, tallies)
+
+
+def _planner(lane: Lane, limits: Limits) -> Planner:
+    """A planner that knows the lane's real starts."""
+    if not large_limits(limits) and not lane.real.tallies:
+        return Planner(lane.starts, lane.has_forgotten_starts, limits)
+    listed = listed_for(lane.real, lane.starts, lane.started, limits)
+    return Planner(listed, lane.started > len(listed), limits, tallies_of(lane.real, lane.starts, lane.started, limits))
+
+
+def _plan_tallies(lane: Lane, limits: Limits) -> dict[Limit, Tally]:
+    if not large_limits(limits):
+        return {}
+    retries = [(at, 1) for at in lane.retries]
+    tallies = tallies_of(lane.plans, lane.planned, lane.admitted, limits)
+    return {limit: counted(tally, limit, retries) for limit, tally in tallies.items()}
 
 
 def expected_end(lane: Lane, now_ms: int) -> int | None:
@@ -105,6 +157,32 @@ def _first_start(lane: Lane, limits: Limits, now_ms: int) -> int:
 def plans_from(lane: Lane, limits: Limits, now_ms: int) -> int:
     """The earliest planned start of a new task: after pause, throttling, and the next attempt of a failed task."""
     return estimated_starts(lane, limits, now_ms, [now_ms])[0] if lane.retrying else opens_at(lane, now_ms)
+
+
+def open_at(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
+    """The planned start that one more task would get now, epoch ms."""
+    return planner_of_plans(lane, limits).next(plans_from(lane, limits, now_ms), units)
+
+
+def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
+    """What counts against the limit, one of those in force, at now_ms, planned starts included."""
+    if not limit.is_large:
+        taken = sum(1 for start in lane.counted if start > now_ms - limit.window_ms)
+        newest = min(taken, limit.quota)
+        return Usage(taken, lane.counted[newest - 1] + limit.window_ms if newest else now_ms)
+    # Plans reach back no further than the last of them needs, so what counts now is what started and what waits.
+    started = tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit]
+    waiting = lane.waiting + (lane.waiting_units if limit.counts_units else 0)
+    total = used_at(started, limit, now_ms) + waiting
+    tally = started if waiting < total < limit.quota else _plan_tallies(lane, (limit,))[limit]
+    return Usage(total, resets_at(tally, limit, now_ms))
+
+
+def started_units(lane: Lane, limit: Limit, now_ms: int) -> int:
+    """The starts, or units, of real starts that count against the limit, one of those in force, at now_ms."""
+    if not limit.is_large:
+        return sum(1 for start in lane.starts if start > now_ms - limit.window_ms)
+    return used_at(tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit], limit, now_ms)
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:

@@ -5,6 +5,7 @@ from enum import Enum
 
 from msgspec import Struct, field
 
+from chalicelib.core.history import NO_HISTORY, History
 from chalicelib.core.limits import Limits, fingerprint
 
 #: Milliseconds after which a running task is marked in the lane. A task that is expected to wait less than this for the
@@ -50,6 +51,22 @@ class Lease(Struct, frozen=True):
     phase: Phase = Phase.STARTED
     #: the user's own limits at each of the starts, as text, "" for the default; empty if all had the default
     start_limits: tuple[str, ...] = ()
+    #: the units that the running start really used, and from when on they count, epoch ms; empty without a report
+    used: tuple[int, ...] = ()
+    #: the same for each earlier start, units and time in turn, both -1 without a report; empty if none had one
+    earlier_used: tuple[int, ...] = ()
+
+    @property
+    def is_corrected(self) -> bool:
+        """The units that its running start really used were counted."""
+        return bool(self.used)
+
+    @property
+    def reports(self) -> tuple[tuple[int, int] | None, ...]:
+        """The units that each of `starts` really used, and from when on they count, epoch ms; None without a report."""
+        pairs = zip(self.earlier_used[::2], self.earlier_used[1::2], strict=True)
+        earlier = [None if units < 0 else (units, at) for units, at in pairs] or [None] * (len(self.starts) - 1)
+        return (*earlier, (self.used[0], self.used[1]) if self.used else None)
 
     @property
     def last_token(self) -> str:
@@ -97,6 +114,12 @@ class Lane(Struct, frozen=True):
     cancelled: Mapping[str, int] = field(default_factory=dict)
     #: grows with each change of limits, pause, throttling or cancellations
     revision: int = 0
+    #: of the real starts, beside `starts`
+    real: History = NO_HISTORY
+    #: of the planned starts, beside `planned`
+    plans: History = NO_HISTORY
+    #: units of the waiting tasks beyond one for each
+    waiting_units: int = 0
 
     @property
     def counted(self) -> tuple[int, ...]:
@@ -112,6 +135,11 @@ class Lane(Struct, frozen=True):
         """Tasks that will start before the one with that seq."""
         passed_over = sum(self.started_seq < other < seq for other in self.cancelled.values())
         return max(0, seq - 1 - self.started_seq - passed_over)
+
+    @property
+    def units_each(self) -> int:
+        """The units of a waiting task: their average, rounded up."""
+        return 1 - (-self.waiting_units // self.waiting) if self.waiting and self.waiting_units > 0 else 1
 
     def lease_of(self, task_id: str) -> Lease | None:
         """The lane's newest lease if it is this task's; it may be over."""

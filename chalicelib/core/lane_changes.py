@@ -8,9 +8,10 @@ from itertools import accumulate
 
 from msgspec.structs import replace
 
-from chalicelib.core.estimates import estimated_starts, opens_at, plans_from
+from chalicelib.core.estimates import estimated_starts, opens_at, planner_of_backlog, plans_from
+from chalicelib.core.history import NO_HISTORY, History, updated, without_future
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, fingerprint, memory_needed
+from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed, smallest_units_quota
 
 
 def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
@@ -24,11 +25,27 @@ def up_to_date(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     They were planned under an earlier default, or before the lane was throttled or its first task failed. limits: in
     force now.
     """
+    if _has_plans_to_count_anew(lane, limits):
+        return replanned(lane, limits, now_ms)
     if not lane.waiting:
         return lane
     is_held_up = lane.throttled_until > now_ms or lane.retrying is not None
     is_too_early = is_held_up and max(lane.planned, default=0) < plans_from(lane, limits, now_ms)
     return replanned(lane, limits, now_ms) if is_too_early or lane.has_old_plans(limits) else lane
+
+
+def _has_plans_to_count_anew(lane: Lane, limits: Limits) -> bool:
+    """True if large limits are in force and the planned starts were counted under others, or without what came since:
+
+    later attempts, or corrected units.
+    """
+    large = large_limits(limits)
+    if not large or not lane.admitted:
+        return False
+    lacks_room = lane.plans.room is None and not all(limit.counts_units for limit in large)
+    lacks_room = lacks_room or (lane.plans.unit_room is None and smallest_units_quota(limits) is not None)
+    is_old = lane.planned_under != fingerprint(limits) or lacks_room
+    return is_old or bool(lane.retries) or lane.plans.is_outdated
 
 
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
@@ -47,6 +64,7 @@ def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
         throttled_until=0,
         throttled_reason="",
         starts=_without_future(lane.starts, now_ms),
+        real=_history_without_future(lane, now_ms),
         running=_reopened(lane, now_ms),
     )
     return replanned(opened, lane.limits_or(default), now_ms)
@@ -60,6 +78,14 @@ def _without_future(starts: Sequence[int], now_ms: int) -> tuple[int, ...]:
     """
     oldest_first = (now_ms if at > now_ms + CLOCKS_DIFFER_MS else at for at in reversed(starts))
     return tuple(reversed([*accumulate(oldest_first, max)]))
+
+
+def _history_without_future(lane: Lane, now_ms: int) -> History:
+    """Its room was found at a start in the future, when less counted."""
+    if start_ahead(lane, now_ms) is None:
+        return lane.real
+    tallies = {key: without_future(key, tally, now_ms) for key, tally in lane.real.tallies.items()}
+    return replace(lane.real, tallies=tallies, room=None, unit_room=None, under="")
 
 
 def _reopened(lane: Lane, now_ms: int) -> Lease | None:
@@ -95,19 +121,33 @@ def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane
 
 def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
-    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
-    planned = [*reversed(estimates), *lane.starts]
-    if lane.started == len(lane.starts):  # the lane remembers all of them; cancelled tasks took none
-        planned += [0] * (lane.admitted - len(planned))
+    planned, plans = _counted_plans(lane, limits, now_ms) if large_limits(limits) else _plans(lane, limits, now_ms)
     return replace(
         lane,
-        planned=tuple(planned[: memory_needed(limits)]),
+        planned=planned,
+        plans=plans,
+        waiting_units=lane.waiting_units if lane.waiting else 0,
         planned_under=fingerprint(limits),
         retries=(),  # the real starts among the planned ones include them
         replanned_seq=lane.admitted,
         replanned_at=opens_at(lane, now_ms),
         revision=lane.revision + 1,
     )
+
+
+def _plans(lane: Lane, limits: Limits, now_ms: int) -> tuple[tuple[int, ...], History]:
+    estimates = estimated_starts(lane, limits, now_ms, [now_ms] * lane.waiting)
+    planned = [*reversed(estimates), *lane.starts]
+    if lane.started == len(lane.starts):  # the lane remembers all of them; cancelled tasks took none
+        planned += [0] * (lane.admitted - len(planned))
+    return tuple(planned[: memory_needed(limits)]), NO_HISTORY
+
+
+def _counted_plans(lane: Lane, limits: Limits, now_ms: int) -> tuple[tuple[int, ...], History]:
+    """The plans under large limits; they count the next attempt of a failed task too, until they are made anew."""
+    planner, _ = planner_of_backlog(lane, limits, now_ms, lane.waiting)
+    planned = tuple(planner.listed)
+    return planned, updated(NO_HISTORY, planned, lane.admitted, planner.tallies())
 
 
 def with_run_time(lane: Lane, took_ms: int) -> Lane:

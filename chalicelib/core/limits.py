@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from chalicelib.core.errors import LimitsError
 
-#: Largest quota of a limit, in starts. A lane's item stores as many starts and has to stay small.
-MAX_QUOTA = 100
+#: Largest quota of a limit, in starts or units.
+MAX_QUOTA = 1_000_000
+#: Largest quota of starts that is counted one by one: a lane's item stores as many starts and has to stay small.
+MAX_EXACT_QUOTA = 100
 #: Longest window of a limit, in seconds. A lane and its starts are kept for longer than this.
-MAX_WINDOW_SECONDS = 7 * 24 * 3600
+MAX_WINDOW_SECONDS = 31 * 24 * 3600
 #: Largest number of limits per user.
 MAX_LIMITS = 5
 
@@ -27,19 +29,32 @@ _SHORT_UNITS = {
     "h": "hour",
     "d": "day",
 }
-_LIMIT = re.compile(r"(?P<quota>\d{1,9})\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)", re.ASCII)
+_LIMIT = re.compile(
+    r"(?P<quota>\d{1,9})\s*(?P<units>units?\b)?\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)", re.ASCII
+)
 _ALLOWED = (
-    f"allowed: up to {MAX_LIMITS} limits such as '1/second; 20/minute' or '5/10 seconds', each a quota from 1 to "
-    f"{MAX_QUOTA} per second, minute, hour or day, at most 7 days"
+    f"allowed: up to {MAX_LIMITS} limits such as '1/second; 20/minute', '5/10 seconds' or '90000 units/minute', each a "
+    f"quota from 1 to {MAX_QUOTA:,} per second, minute, hour or day, at most {MAX_WINDOW_SECONDS // 86400} days"
 )
 
 
 class Limit(Struct, frozen=True, order=True):
-    """At most `quota` starts in every half-open window of `window_ms`, wherever it begins."""
+    """At most `quota` starts, or units, in every half-open window of `window_ms`, wherever it begins."""
 
     quota: int
     #: milliseconds, a multiple of 1,000
     window_ms: int
+    #: it counts the units of the tasks that start, not the starts
+    counts_units: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """True if it is counted in hundredths of its window (see tally.py), not start by start."""
+        return self.counts_units or self.quota > MAX_EXACT_QUOTA
+
+    def taken_by(self, units: int) -> int:
+        """What one start of a task with these units takes of the quota."""
+        return units if self.counts_units else 1
 
     @property
     def window_seconds(self) -> int:
@@ -47,13 +62,15 @@ class Limit(Struct, frozen=True, order=True):
 
     @property
     def name(self) -> str:
-        """The limit's name in the RateLimit headers: `second`, `minute`, `10-seconds`."""
+        """The limit's name in the RateLimit headers: `second`, `10-seconds`, `minute-units`."""
         count, unit = self._window()
-        return unit if count == 1 else f"{count}-{unit}s"
+        name = unit if count == 1 else f"{count}-{unit}s"
+        return f"{name}-units" if self.counts_units else name
 
     def __str__(self) -> str:
         count, unit = self._window()
-        return f"{self.quota}/{unit}" if count == 1 else f"{self.quota}/{count} {unit}s"
+        quota = f"{self.quota} units" if self.counts_units else f"{self.quota}"
+        return f"{quota}/{unit}" if count == 1 else f"{quota}/{count} {unit}s"
 
     def _window(self) -> tuple[int, str]:
         unit = next(u for u, s in reversed(_UNIT_SECONDS.items()) if self.window_seconds % s == 0)
@@ -66,19 +83,23 @@ Limits = tuple[Limit, ...]
 
 @lru_cache(maxsize=1024)
 def parse_limits(text: str) -> Limits:
-    """Parses a text such as `1/second; 20/minute`; returns the limits, shortest window first.
+    """Parses a text such as `1/second; 20/minute; 90000 units/minute`; returns the limits, shortest window first.
 
-    Units are second, minute, hour and day, also s, sec, m, min, h and d, singular or plural; `20/5 minutes` equals
-    `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA and for two limits with the
-    same window.
+    Windows are in seconds, minutes, hours and days, also s, sec, m, min, h and d, singular or plural; `20/5 minutes`
+    equals `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA and for two limits of
+    starts, or two of units, with the same window.
     """
     parts = [part.strip() for part in re.split(r"[;,\n]", text.lower()) if part.strip()]
     if not parts or len(parts) > MAX_LIMITS:
         raise LimitsError(f"{len(parts)} limits found in {text[:200]!r}; {_ALLOWED}")
-    limits = tuple(sorted((_parse_limit(part) for part in parts), key=lambda limit: limit.window_ms))
-    if len({limit.window_ms for limit in limits}) < len(limits):
+    limits = tuple(sorted((_parse_limit(part) for part in parts), key=_kind))
+    if len(set(map(_kind, limits))) < len(limits):
         raise LimitsError(f"{text!r} has two limits with the same window; {_ALLOWED}")
     return limits
+
+
+def _kind(limit: Limit) -> tuple[int, bool]:
+    return limit.window_ms, limit.counts_units
 
 
 def format_limits(limits: Limits) -> str:
@@ -96,7 +117,7 @@ def _parse_limit(part: str) -> Limit:
         raise LimitsError(f"the quota of {part!r} is {quota}; {_ALLOWED}")
     if not 1 <= seconds <= MAX_WINDOW_SECONDS:
         raise LimitsError(f"the window of {part!r} is {seconds} seconds; {_ALLOWED}")
-    return Limit(quota, seconds * 1000)
+    return Limit(quota, seconds * 1000, counts_units=match["units"] is not None)
 
 
 @lru_cache(maxsize=1_000)
@@ -109,13 +130,36 @@ def fingerprint(limits: Limits) -> str:
     return hashlib.sha256(format_limits(limits).encode()).hexdigest()[:8]
 
 
+@lru_cache(maxsize=1_000)
+def small_limits(limits: Limits) -> Limits:
+    """The limits that are counted start by start."""
+    return tuple(limit for limit in limits if not limit.is_large)
+
+
+@lru_cache(maxsize=1_000)
+def large_limits(limits: Limits) -> Limits:
+    """The limits that are counted in hundredths of their window."""
+    return tuple(limit for limit in limits if limit.is_large)
+
+
+@lru_cache(maxsize=1_000)
+def smallest_units_quota(limits: Limits) -> int | None:
+    """The most units that one task may have; None without a limit of units.
+
+    >>> smallest_units_quota(parse_limits("500/minute; 90000 units/minute; 50000 units/10 seconds"))
+    50000
+    """
+    return min((limit.quota for limit in limits if limit.counts_units), default=None)
+
+
+@lru_cache(maxsize=1_000)
 def memory_needed(limits: Limits) -> int:
-    """Returns the number of starts that a lane must store: the largest quota plus one.
+    """Returns the number of starts that a lane must list: the largest quota of its small limits plus one.
 
     The additional start bounds all dropped starts, which are at least as old, so limits that are raised later still
     hold (see `earliest_start`).
     """
-    return max(limit.quota for limit in limits) + 1
+    return max((limit.quota for limit in limits if not limit.is_large), default=0) + 1
 
 
 def earliest_start(starts: Sequence[int], limits: Limits, now_ms: int, forgotten: bool = False) -> int:

@@ -43,14 +43,22 @@ def own_claim(write: Write, start: Start) -> Write:
     return Written(write.lane) if same else write
 
 
+def own_correction(write: Write, start: Start) -> Write:
+    """The write as Written if the lane's lease shows that it succeeded in an earlier call."""
+    mine, found = start.lane.running, write.lane.running
+    is_done = mine and found and mine.token == found.token and found.is_corrected
+    return Written(write.lane) if is_done else write
+
+
 class LaneStore(Protocol):
     """Stores lanes. Each write is one atomic conditional write. Methods raise UnavailableError if the store fails.
 
     Admission and claim have twins: a fast one, whose condition decides by itself on an ordinary lane, and an exact one,
     for any lane that was read (`seen`). A lane is ordinary for a fast write if it is neither paused nor throttled, has
-    the limits that the write was computed from, and has a list of starts that is long enough to show that the limits
-    allow one more, and short enough not to be trimmed; for a claim, also if no cancelled task still waits in it. A fast
-    write on another lane changes nothing and returns Stale with the lane, from which the exact twin goes on.
+    the limits that the write was computed from, has room in the large ones, and has a list of starts that is long
+    enough to show that the small ones allow one more, and short enough not to be trimmed; for a claim, also if no
+    cancelled task still waits in it. A fast write on another lane changes nothing and returns Stale with the lane, from
+    which the exact twin goes on.
     """
 
     def get(self, user_id: str) -> Lane:
@@ -58,7 +66,7 @@ class LaneStore(Protocol):
         ...
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
         """Reserves now_ms as one task's planned start, on an ordinary lane without own limits that allows it.
 
@@ -100,6 +108,13 @@ class LaneStore(Protocol):
         """Throttles the lane until `until`, epoch ms; releases the lease and does not count its attempt.
 
         False when another worker has the lane's lease.
+        """
+        ...
+
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+        """Counts the units that the started task really used: more from now_ms on, less are given back at its start.
+
+        Once for each lease, whatever is repeated. False when another worker has the lane's lease.
         """
         ...
 

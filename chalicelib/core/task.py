@@ -16,11 +16,12 @@ Json = Any
 
 #: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
-#: Versions of the message's form: 1 has the payload, 2 leaves it in the store. A new version must still read all older
-#: ones, since messages wait for up to 14 days. A worker defers messages of a newer version and dead-letters malformed
-#: ones.
+#: Versions of the message's form: 1 has the payload, 2 leaves it in the store, 3 has `units` or `shared`. A message is
+#: written in the lowest one that holds it. A new version must still read all older ones, since messages wait for up to
+#: 14 days. A worker defers messages of a newer version and dead-letters malformed ones.
 MESSAGE_VERSION = 1
 MESSAGE_VERSION_WITHOUT_PAYLOAD = 2
+MESSAGE_VERSION_WITH_UNITS = 3
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -78,6 +79,10 @@ class Task(Struct, frozen=True):
     run_at: int | None = None
     #: URL to which the outcome is sent
     callback_url: str | None = None
+    #: the number that it counts for in a limit of units
+    units: int = 1
+    #: the shared limit that it counts against; empty for none
+    shared: str = ""
     #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
     has_payload: bool = True
 
@@ -88,7 +93,7 @@ class Task(Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """Returns the fields that `from_fields` reads."""
         return {
-            "v": MESSAGE_VERSION if self.has_payload else MESSAGE_VERSION_WITHOUT_PAYLOAD,
+            "v": self._version,
             "user_id": self.user_id,
             "task_id": self.task_id,
             "seq": self.seq,
@@ -99,7 +104,16 @@ class Task(Struct, frozen=True):
             **({"repeat": True} if self.is_repeat else {}),
             **({"run_at": self.run_at} if self.run_at is not None else {}),
             **({"callback_url": self.callback_url} if self.callback_url is not None else {}),
+            **({"units": self.units} if self.units != 1 else {}),
+            **({"shared": self.shared} if self.shared else {}),
+            **({"has_payload": False} if self._version == MESSAGE_VERSION_WITH_UNITS and not self.has_payload else {}),
         }
+
+    @property
+    def _version(self) -> int:
+        if self.units != 1 or self.shared:
+            return MESSAGE_VERSION_WITH_UNITS
+        return MESSAGE_VERSION if self.has_payload else MESSAGE_VERSION_WITHOUT_PAYLOAD
 
     @classmethod
     def from_message(cls, body: str) -> "Task":
@@ -114,7 +128,7 @@ class Task(Struct, frozen=True):
         """Builds a task from the fields that `fields` returned. Raises MessageError for any other value."""
         try:
             to_json(fields)  # rejects lone surrogates, which the store cannot save
-            version, newest = _integer(fields["v"]), MESSAGE_VERSION_WITHOUT_PAYLOAD
+            version, newest = _integer(fields["v"]), MESSAGE_VERSION_WITH_UNITS
             if not MESSAGE_VERSION <= version <= newest:
                 kind = NewerMessageError if version > newest else MessageError
                 raise kind(f"unsupported message version {version}; this worker supports {MESSAGE_VERSION} to {newest}")
@@ -129,7 +143,9 @@ class Task(Struct, frozen=True):
                 is_repeat=fields.get("repeat") is True,
                 run_at=_integer(fields["run_at"]) if "run_at" in fields else None,
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
-                has_payload=version == MESSAGE_VERSION,
+                units=_positive(fields.get("units", 1)),
+                shared=_text(fields["shared"]) if "shared" in fields else "",
+                has_payload=version != MESSAGE_VERSION_WITHOUT_PAYLOAD and fields.get("has_payload") is not False,
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
             raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error
@@ -147,6 +163,12 @@ def _integer(value: object) -> int:
     return value
 
 
+def _positive(value: object) -> int:
+    if (number := _integer(value)) < 1:
+        raise TypeError(f"{value!r} is less than 1")
+    return number
+
+
 class Outcome(Struct, frozen=True):
     """A task's final state. Times are epoch milliseconds."""
 
@@ -158,6 +180,8 @@ class Outcome(Struct, frozen=True):
     attempts: int
     result: Json = None
     error: str | None = None
+    #: the units that the function reported in the last attempt; None if it reported none
+    used_units: int | None = None
 
 
 def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chalicelib.core.estimates import estimated_starts, position_of, retry_at
+from chalicelib.core.estimates import estimated_start, estimated_starts, position_of, retry_at
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
@@ -80,8 +80,7 @@ def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int, with_run_time
     """The task's start, computed from the real starts and the tasks ahead."""
     if lane.retry_of(task.task_id):
         return retry_at(lane, limits, now_ms)
-    ahead = lane.waiting_before(task.seq)
-    estimated_at = estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
+    estimated_at = estimated_start(lane, limits, now_ms, lane.waiting_before(task.seq), with_run_times)
     return estimated_at if task.seq <= lane.replanned_seq else max(task.planned_at, estimated_at)
 
 

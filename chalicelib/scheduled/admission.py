@@ -125,7 +125,7 @@ class DueAdmitter:
         after that finishes it in its lane, never both.
         """
         now_ms = self._clock.now_ms()
-        reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms)
+        reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms, task.units)
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
         seq, planned_at = reserved

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
@@ -96,32 +97,53 @@ class TaskExecutor:
 
     def _finish_or_retry(self, task: Task, start: Start, lease: Lease, ended: Ended, receipt: str) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
+        correct = self._correction(start, ended.used_units, now_ms)
         if isinstance(ended, Throttled):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
-                return self._throttle(task, lease, ended, now_ms)
-            ended = Failed(f"throttled {MAX_THROTTLES} times, at last: {ended.error}", is_permanent=True)
+                return self._throttle(task, lease, ended, now_ms, correct)
+            reason = f"throttled {MAX_THROTTLES} times, at last: {ended.error}"
+            ended = Failed(reason, is_permanent=True, used_units=ended.used_units)
         if isinstance(ended, Returned):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            return self._finish(task, start, outcome, receipt)
+            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            return self._finish(task, start, outcome, receipt)
+            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
+        if correct:
+            correct()
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
         self._lanes.release_lease(task.user_id, lease, retry.at)
         self._tasks.attempt_failed(task, start.attempt, ended.error)
         return retry
 
-    def _finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> Ran:
+    def _correction(self, start: Start, used_units: int | None, now_ms: int) -> Callable[[], bool] | None:
+        """Counts the units that the function reported; None if it reported none, or what the task counted for."""
+        if used_units is None or used_units == start.units:
+            return None
+        return lambda: self._lanes.correct_units(start, used_units, now_ms)
+
+    def _finish(
+        self,
+        task: Task,
+        start: Start,
+        outcome: Outcome,
+        receipt: str = "",
+        correct: Callable[[], bool] | None = None,
+    ) -> Ran:
         """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
-        self._finalizer.finish(task, start, outcome, receipt)
+        self._finalizer.finish(task, start, outcome, receipt, correct)
         lease, took_ms, now_ms = start.lane.running, outcome.completed_at - start.at, self._clock.now_ms()
         if lease is not None and now_ms - start.at >= MARKED_AFTER_MS:
             with suppress(UnavailableError):  # the lease ends by itself
                 self._lanes.end_lease(task.user_id, lease, now_ms, with_run_time(start.lane, took_ms).took_ms)
         return Ran(took_ms)
 
-    def _throttle(self, task: Task, lease: Lease, asked: Throttled, now_ms: int) -> Retry:
+    def _throttle(
+        self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], bool] | None
+    ) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
+        if correct:
+            correct()
         until = now_ms + min(round(asked.seconds * 1000), self._settings.max_throttle_ms)
         self._lanes.throttle(task.user_id, lease, until, asked.reason)
         return Retry(until)

@@ -1,14 +1,15 @@
-"""Finalizes tasks: dead-letters failures, logs the outcome, sends the callback, stores the outcome, in that order.
+"""Finalizes tasks: corrects units, dead-letters failures, logs, sends the callback, stores the outcome, in that order.
 
 A crash between two of these repeats the task or the earlier steps; it never leaves an outcome unlogged.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
@@ -29,6 +30,8 @@ class _Finalization(Struct):
     task: Task
     outcome: Outcome
     event: dict[str, Any]
+    #: counts the units that the task used, False if they don't count; None if nothing is to be corrected any more
+    correct: Callable[[], bool] | None = None
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
@@ -60,21 +63,35 @@ class Finalizer:
         self._under_way: set[str] = set()
         self._lock = threading.Lock()
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
+    def finish(
+        self,
+        task: Task,
+        start: Start,
+        outcome: Outcome,
+        receipt: str = "",
+        correct: Callable[[], bool] | None = None,
+    ) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
         receipt: of its message, which stays hidden too.
-
+        correct: counts the units that the task used; called before the outcome is logged, until it succeeds once. False
+        if they don't count, because another worker took the task over.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
         assert lease is not None, "a start has a lease"
         with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None, receipt):
-            self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start)))
+            self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start), correct))
 
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
         """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
         outcome = outcome or cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
+
+    def fail(self, task: Task, error: str, last: Start | None) -> None:
+        """Fails a task that takes no start, or no further one. last: its last attempt."""
+        cancelled = cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        outcome = replace(cancelled, state=TaskState.FAILED, error=error)
         self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
     def give_up(self, task: Task, start: Start, last_error: str | None = None) -> None:
@@ -121,6 +138,10 @@ class Finalizer:
 
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
+        if finalization.correct:
+            if not finalization.correct():
+                finalization.event["used_units"] = None  # the log tells what counts
+            finalization.correct = None
         if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
             finalization.is_dead_lettered = True

@@ -6,9 +6,9 @@ conditional write refuses a start that the lane does not allow.
 
 from msgspec import Struct
 
-from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, Wait, claim, gap_before
+from chalicelib.core.claim import Cancelled, Candidate, Gap, Start, TooLarge, Wait, claim, gap_before
 from chalicelib.core.lane import LEASE_MS, Lane
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import Limit, Limits, smallest_units_quota
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskRecord, TaskState
 
@@ -91,7 +91,25 @@ class GiveUp(Struct, frozen=True):
     start: Start
 
 
-Step = ReadLane | ReadRecord | ReadPredecessors | RunFirst | WaitUntil | Claim | Skip | DropCancelled | GiveUp
+class FailTooLarge(Struct, frozen=True):
+    """Fail the task: it has more units than this limit ever allows. `last`: its last attempt, None before the first."""
+
+    limit: Limit
+    last: Start | None = None
+
+
+Step = (
+    ReadLane
+    | ReadRecord
+    | ReadPredecessors
+    | RunFirst
+    | WaitUntil
+    | Claim
+    | Skip
+    | DropCancelled
+    | GiveUp
+    | FailTooLarge
+)
 
 
 class Rules(Struct, frozen=True):
@@ -161,10 +179,13 @@ def _may_be_finished(lane: Lane, task: Task) -> bool:
 def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str, out_of_order: bool) -> Step:
     lane = facts.lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
     failed = facts.record.attempts if facts.record else 0
-    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order)
-    decision = claim(lane, candidate, lane.limits_or(rules.default_limits), now_ms, LEASE_MS, token)
+    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units)
+    limits = lane.limits_or(rules.default_limits)
+    decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled):
         return DropCancelled(_last_attempt(lane, task))
+    if isinstance(decision, TooLarge):
+        return FailTooLarge(decision.limit, _last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
     if isinstance(decision, Start) and facts.is_served:
         decision = Wait(now_ms + SERVED_POLL_MS)
     is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
@@ -175,6 +196,8 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     if is_last:
         return GiveUp(decision)
     if now_ms < decision.at - LEAD_MS:
+        if smallest_units_quota(limits) and not facts.is_lane_fresh:
+            return ReadLane()  # units may have been given back since
         return WaitUntil(decision.at, decision.at - LEAD_MS)
     is_next = decision.attempt == 1 and decision.lane.started_seq == task.seq
     return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)

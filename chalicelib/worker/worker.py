@@ -17,7 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.claim import without_cancelled
+from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import with_run_time
@@ -34,6 +34,7 @@ from chalicelib.worker.next_step import (
     Claim,
     DropCancelled,
     Facts,
+    FailTooLarge,
     GiveUp,
     ReadLane,
     ReadPredecessors,
@@ -215,13 +216,19 @@ class Worker:
                 return self._run_in_room(step, job)
             case Skip():
                 return self._end_retry(job)
-            case DropCancelled(last):
-                self._finalizer.cancel(task, last=last)
-                return self._drop_from_lane(task)
+            case DropCancelled() | FailTooLarge():
+                return self._end_without_start(step, task)
             case GiveUp(start):
                 self._finalizer.give_up(task, start, self._last_error(job))
                 return self._end_retry(job)
         return None
+
+    def _end_without_start(self, step: DropCancelled | FailTooLarge, task: Task) -> Done:
+        if isinstance(step, DropCancelled):
+            self._finalizer.cancel(task, last=step.last)
+            return self._drop_from_lane(task)
+        self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
+        return self._pass_over(task)
 
     def _may_be_known_soon(self, task: Task) -> bool:
         """True if the task's name is unknown here, and the task so new that a newer worker may know it."""
@@ -320,7 +327,17 @@ class Worker:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""
         lane = self._remembered.get(task.user_id)
         while lane and task.task_id in lane.cancelled:
-            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq))
+            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq, task.units))
+            lane = self._remember(write.lane)
+        return Done()
+
+    def _pass_over(self, task: Task) -> Done:
+        """Counts a failed task that takes no start as started, so that the lane goes on."""
+        lane = self._remembered.get(task.user_id)
+        while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
+            write = self._lanes.change(
+                lane, passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
+            )
             lane = self._remember(write.lane)
         return Done()
 

@@ -8,7 +8,7 @@ from moto import mock_aws
 from msgspec.structs import replace
 
 from chalicelib.aws.client import client
-from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
+from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import Lane
@@ -62,6 +62,11 @@ def test_record_of_a_scheduled_task_outlives_a_pause_that_begins_after_its_admis
     records.store.create_if_absent(SCHEDULED)
     records.store.mark_admitted(WAITING)
     assert records.expires_ms > NOW + LONGEST_PAUSE_MS
+
+
+@pytest.mark.parametrize(("text", "days"), [("1/second", 30), ("5000/16 days", 30), ("10000/31 days", 45)])
+def test_lane_is_kept_for_its_longest_window_and_14_days_and_never_less_than_30(text: str, days: int) -> None:
+    assert kept_seconds(parse_limits(text)) == days * 86_400
 
 
 def test_record_of_a_finished_task_is_kept_for_30_days(records: Records) -> None:

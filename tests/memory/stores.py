@@ -11,9 +11,17 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
+from chalicelib.core.history import History
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, fingerprint, memory_needed
-from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim
+from chalicelib.core.limits import (
+    Limits,
+    fingerprint,
+    large_limits,
+    memory_needed,
+    small_limits,
+    smallest_units_quota,
+)
+from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim, own_correction
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
@@ -44,17 +52,24 @@ class MemoryLaneStore:
             return self._lanes[user_id]
 
     def try_fast_admit(
-        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False
+        self, user_id: str, limits: Limits, now_ms: int, task_id: str, only_if_free: bool = False, units: int = 1
     ) -> Write:
         def fits(lane: Lane) -> bool:
-            special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until
+            special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until > 0
             special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, now_ms))
+            has_room = _has_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
+            if large_limits(limits):
+                special = special or bool(lane.retries)
             special = special or any(at > now_ms - limit.window_ms for at in lane.retries[:1] for limit in limits)
-            return not special and _within(lane.planned, lane.admitted, limits, now_ms)
+            return not special and has_room and _within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
             planned, under = (now_ms, *lane.planned), fingerprint(limits)
-            return replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
+            lane = replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
+            plans, extra = _less_room(lane.plans, limits, units), units - 1
+            if extra and smallest_units_quota(limits):
+                plans = replace(plans, extras=(now_ms, extra, *plans.extras))
+            return replace(lane, plans=plans, waiting_units=lane.waiting_units + extra)
 
         return own_admission(self._write(user_id, fits, reserved), task_id)
 
@@ -69,9 +84,10 @@ class MemoryLaneStore:
             return (lane.admitted, lane.revision) == (seen.admitted, seen.revision)
 
         def reserved(lane: Lane) -> Lane:
-            names = ["planned", "admitted", "newest", "planned_under"]
+            names = ["planned", "admitted", "newest", "planned_under", "plans"]
             names += ["replanned_seq", "replanned_at", "revision", "retries"] if has_new_plans else []
-            return replace(lane, **{name: getattr(after, name) for name in names})
+            waiting_units = lane.waiting_units + after.waiting_units - seen.waiting_units
+            return replace(lane, waiting_units=waiting_units, **{name: getattr(after, name) for name in names})
 
         return own_admission(self._write(seen.user_id, unmoved, reserved), after.newest)
 
@@ -84,11 +100,23 @@ class MemoryLaneStore:
             )
             unfinished = lane.retrying or (lane.running is not None and lane.running.filled_seq)
             following = lane.started_seq == after.started_seq - 1
-            return following and not special and not unfinished and _within(lane.starts, lane.started, limits, start.at)
+            has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
+            if large_limits(limits):
+                has_room = has_room and lane.real.roomed == lane.started
+            if smallest_units_quota(limits) and lane.running and lane.running.used:
+                has_room = has_room and lane.running.used[1] <= start.at
+            ordinary = following and has_room and not special and not unfinished
+            return ordinary and _within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
             lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
+            real, extra = _less_room(lane.real, limits, start.units), start.units - 1
+            if large_limits(limits):
+                real = replace(real, under=fingerprint(limits), roomed=lane.started)
+            if extra:
+                real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
+            lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)
             return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
 
         return own_claim(self._write(after.user_id, fits, taken), start)
@@ -104,7 +132,9 @@ class MemoryLaneStore:
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
             kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
-            return replace(changed, running=running, **kept)
+            extras, extra_units = lane.real.extras, lane.real.extra_units
+            real = replace(changed.real, extras=extras, extra_units=extra_units)
+            return replace(changed, running=running, real=real, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
 
@@ -119,6 +149,8 @@ class MemoryLaneStore:
 
         def unmoved(lane: Lane) -> bool:
             same = (lane.started, lane.revision) == (seen.started, seen.revision)
+            if after.real != seen.real:
+                same = same and lane.real.extras == seen.real.extras
             return same and _lease(lane) == _lease(seen) and not (moves_admitted and lane.admitted != seen.admitted)
 
         def taken(lane: Lane) -> Lane:
@@ -129,6 +161,8 @@ class MemoryLaneStore:
                 started=after.started,
                 starts=after.starts,
                 retries=after.retries,
+                real=after.real,
+                waiting_units=lane.waiting_units + after.waiting_units - seen.waiting_units,
                 running=after.running,
                 head_receipt="",
                 took_ms=after.took_ms or lane.took_ms,
@@ -142,11 +176,30 @@ class MemoryLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def throttled(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token, phase=Phase.RETRY)
-            revision = lane.revision + 1
+            lane, revision = _with_lease(lane, until, lease.last_token, Phase.RETRY), lane.revision + 1
+            running = lane.running and replace(lane.running, attempt=lease.attempt - 1)
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return self._write_leased(user_id, lease, throttled)
+
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+        lease, more = start.lane.running, used_units - start.units
+        assert lease is not None
+
+        def is_open(lane: Lane) -> bool:
+            return lane.running is not None and lane.running.token == lease.token and not lane.running.is_corrected
+
+        def corrected(lane: Lane) -> Lane:
+            extras = (now_ms if more > 0 else start.at, more, *lane.real.extras)
+            real = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + more)
+            lane = replace(lane, real=real, running=lane.running and replace(lane.running, used=(used_units, now_ms)))
+            if not smallest_units_quota(start.limits):
+                return lane
+            room, planned_room = (lane.real.unit_room or 0) - more, (lane.plans.unit_room or 0) + min(0, -more)
+            plans = replace(lane.plans, unit_room=planned_room, is_outdated=True)
+            return replace(lane, real=replace(real, unit_room=room), plans=plans)
+
+        return isinstance(own_correction(self._write(start.lane.user_id, is_open, corrected), start), Written)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
         return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token, Phase.RUNNING))
@@ -203,11 +256,30 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
     """Whether one more start at `at` breaks no limit, as far as the listed ones of `counted` starts can show it."""
     if counted and not (listed and listed[0] <= at):
         return False
-    for limit in limits:
+    for limit in small_limits(limits):
         shown = len(listed) >= limit.quota and listed[limit.quota - 1] <= at - limit.window_ms
         if counted >= limit.quota and not shown:
             return False
     return len(listed) <= memory_needed(limits) + TRIM_SLACK
+
+
+def _has_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
+    """Whether the large limits allow one more, as far as the room shows it that the last exact write found."""
+    large = large_limits(limits)
+    if not large or not total:
+        return True
+    room = {False: (history.room, 1), True: (history.unit_room, units)}
+    rooms = [room[limit.counts_units] for limit in large]
+    return under == fingerprint(limits) and all(left is not None and left >= taken for left, taken in rooms)
+
+
+def _less_room(history: History, limits: Limits, units: int) -> History:
+    large = large_limits(limits)
+    if quotas := [limit.quota for limit in large if not limit.counts_units]:
+        history = replace(history, room=(min(quotas) if history.room is None else history.room) - 1)
+    if quotas := [limit.quota for limit in large if limit.counts_units]:
+        history = replace(history, unit_room=(min(quotas) if history.unit_room is None else history.unit_room) - units)
+    return history
 
 
 class MemoryScheduledCounts:

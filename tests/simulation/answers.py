@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.core.lane import Lane
-from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.limits import Limits, parse_limits, small_limits
 from tests.simulation.promises import History, Known
 from tests.simulation.schedule import Plan, SetLimits
 
@@ -35,7 +35,7 @@ class Answers:
         self._history = history
         self._is_calm = plan.is_calm
         has_one_limit = not any(isinstance(action, SetLimits) for action in plan.actions)
-        self._limits = parse_limits(plan.limits) if has_one_limit else ()
+        self._limits = small_limits(parse_limits(plan.limits)) if has_one_limit else ()
         self._ahead: dict[str, Ahead] = {}
 
     def admitted(self, lane: Lane, count: int, now: int) -> None:

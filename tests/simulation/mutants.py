@@ -24,7 +24,7 @@ from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.requests import MemoryRequestStore
-from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due
+from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due, draw_units
 from tests.simulation.world import Parts
 
 
@@ -96,6 +96,59 @@ class NoAttemptBack(MemoryLaneStore):
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
+
+
+class OlderBucket(MemoryLaneStore):
+    """A tally counts starts in the bucket before theirs."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return super().claim(seen, _moved(start, -1))
+
+
+class RoundedTwice(MemoryLaneStore):
+    """Each exact write rounds the times of the buckets up once more."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return super().claim(seen, _moved(start, 1))
+
+
+def _moved(start: Start, buckets: int) -> Start:
+    real = start.lane.real
+    tallies = {key: replace(tally, newest=tally.newest + buckets) for key, tally in real.tallies.items()}
+    return replace(start, lane=replace(start.lane, real=replace(real, tallies=tallies)))
+
+
+class RoomNotLowered(MemoryLaneStore):
+    """A quick claim leaves the room as it is."""
+
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
+        before = self.get(start.lane.user_id).real
+        write = super().try_fast_claim(start, limits)
+        if isinstance(write, Stale) or before.unit_room is None:
+            return write
+        kept = lambda lane: replace(lane, real=replace(lane.real, unit_room=before.unit_room))  # noqa: E731
+        return Written(self.prepare(start.lane.user_id, kept))
+
+
+class CorrectedTwice(MemoryLaneStore):
+    """The lease does not show that its units were corrected."""
+
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+        is_corrected = super().correct_units(start, used_units, now_ms)
+        unmarked = lambda lane: replace(lane, running=lane.running and replace(lane.running, used=()))  # noqa: E731
+        self.prepare(start.lane.user_id, unmarked)
+        return is_corrected
+
+
+class NoCorrection(MemoryLaneStore):
+    """Units beyond those claimed are not counted."""
+
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+        is_corrected = super().correct_units(start, used_units, now_ms)
+        if used_units > start.units:
+            counted = lambda lane: replace(lane, real=replace(lane.real, unit_room=9, extras=lane.real.extras[2:]))  # noqa: E731
+            self.prepare(start.lane.user_id, counted)
+        return is_corrected
 
 
 class NoRunningMark(MemoryLaneStore):
@@ -218,9 +271,9 @@ class StoresBeforeCallback(Finalizer):
 
         super().__init__(tasks, queue, log, clock, renewer, stage, StoresFirst())  # type: ignore[arg-type]
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "", correct: Any = None) -> None:
         self._outcomes[task.task_id] = task, outcome
-        super().finish(task, start, outcome, receipt)
+        super().finish(task, start, outcome, receipt, correct)
 
     def cancel(self, task: Task, outcome: Outcome | None = None) -> None:
         self._outcomes[task.task_id] = task, outcome or Outcome(TaskState.CANCELLED, None, 0, 0)
@@ -234,9 +287,9 @@ class StoresBeforeLog(Finalizer):
         super().__init__(tasks, *others)
         self._first = tasks
 
-    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "") -> None:
+    def finish(self, task: Task, start: Start, outcome: Outcome, receipt: str = "", correct: Any = None) -> None:
         self._first.finish(task, outcome)
-        super().finish(task, start, outcome, receipt)
+        super().finish(task, start, outcome, receipt, correct)
 
 
 class NoPendingMemory(Finalizer):
@@ -348,6 +401,11 @@ MUTANTS: dict[str, Parts] = {
     "lease of a task that ran out of order": Parts(decide=no_mark_of_out_of_order),
     "throttle: lane and lease": Parts(lanes=NoHold),
     "throttle: the attempt given back": Parts(lanes=NoAttemptBack),
+    "units: a bucket counts as at its end": Parts(lanes=OlderBucket),
+    "units: rounded once": Parts(lanes=RoundedTwice),
+    "units: room lowered": Parts(lanes=RoomNotLowered),
+    "units: given back once": Parts(lanes=CorrectedTwice),
+    "units: more are counted": Parts(lanes=NoCorrection),
     "answers: running task marked": Parts(lanes=NoRunningMark),
     "answers: mark cleared": Parts(lanes=NoEndOfLease),
     "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
@@ -412,6 +470,11 @@ FOUND_BY: dict[str, int | Plan] = {
     "lease of a task that ran out of order": 40,
     "throttle: lane and lease": 1,
     "throttle: the attempt given back": 1,
+    "units: a bucket counts as at its end": draw_units(0),
+    "units: rounded once": draw_units(19),
+    "units: room lowered": draw_units(5),
+    "units: given back once": draw_units(0),
+    "units: more are counted": draw_units(0),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
     "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core.lane import Lane
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import Limit, Limits, large_limits, small_limits
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
@@ -63,6 +63,10 @@ class Started:
     has_result: bool = False
     #: when its task may start again, epoch ms; 0 until it is released
     retry_at: int = 0
+    #: as claimed, or fewer that the task reported
+    units: int = 1
+    #: names the claim
+    token: str = ""
 
 
 @dataclass
@@ -124,7 +128,8 @@ class Promptness:
         self._unsure_until: dict[str, int] = {}
 
     def changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
-        if max(limit.quota for limit in limits) > max(limit.quota for limit in before):
+        is_any_large = bool(large_limits((*limits, *before)))
+        if is_any_large or max(limit.quota for limit in limits) > max(limit.quota for limit in before):
             self._unsure_until[lane.user_id] = now + max(limit.window_ms for limit in limits)
         self._changed_at[lane.user_id] = now
         self._closed_until[lane.user_id] = max(lane.paused_until or 0, lane.throttled_until)
@@ -139,14 +144,24 @@ class Promptness:
             self._full.append((self._full_since, now))
         self._running -= 1
 
-    def late_ms(self, known: Known, start: Started, before: list[int]) -> int:
+    def late_ms(self, known: Known, start: Started, before: list[int], units: list[tuple[int, int]]) -> int:
         """How much later the task starts than it could, the time left out in which no worker had room."""
         lasting = (self._closed_until, self._unsure_until, self.free_at)
         times = [self._possible_at(known), *(until.get(start.user, 0) for until in lasting)]
-        for limit in start.limits:
+        for limit in small_limits(start.limits):
             times += [at + limit.window_ms for at in sorted(before)[-limit.quota :][:1] if len(before) >= limit.quota]
+        times += [self._free_at(start, limit, units) for limit in large_limits(start.limits)]
         begin, end = max(times), start.at
         return end - begin - sum(max(0, min(last, end) - max(first, begin)) for first, last in self._full)
+
+    def _free_at(self, start: Started, limit: Limit, units: list[tuple[int, int]]) -> int:
+        """When the large limit allows the start if each of the units counts for 1.01 windows."""
+        room = limit.quota - limit.taken_by(start.units)
+        for at, count in sorted(units, reverse=True):
+            room -= limit.taken_by(count)
+            if room < 0:
+                return at + limit.window_ms * 101 // 100
+        return 0
 
     def _possible_at(self, known: Known) -> int:
         """As planned at its submit, or from a change of the lane on if there was one since."""
@@ -184,6 +199,8 @@ class History:
         self._claimed_by: dict[Process, list[Started]] = {}
         self._delivered: dict[Process, tuple[int, str]] = {}
         self._true_runs: dict[str, list[int]] = {}
+        #: units that were used beyond those claimed: time and number, by user
+        self._overuse: dict[str, list[tuple[int, int]]] = {}
         #: users with waiting tasks who have not gone on since the end of a long outage, true time
         self._stopped_since: dict[str, int] = {}
 
@@ -287,11 +304,23 @@ class History:
     def delivered(self, process: Process, now: int, task_id: str) -> None:
         self._delivered[process] = (now, task_id)
 
-    def started(self, lane: Lane, limits: Limits, process: Process, now: int) -> None:
+    def corrected(self, user: str, token: str, used_units: int, at: int) -> None:
+        """The task of that claim reported the units that it used, and the lane counts them, for the first time."""
+        [start] = [one for one in self.starts[user] if one.token == token]
+        if used_units < start.units:
+            start.units = used_units
+        else:
+            self._overuse.setdefault(user, []).append((at, used_units - start.units))
+        self.figures["starts whose units were corrected"] += 1
+
+    def _units(self, user: str, starts: list[Started]) -> list[tuple[int, int]]:
+        return [*((one.at, one.units) for one in starts), *self._overuse.get(user, ())]
+
+    def started(self, lane: Lane, limits: Limits, process: Process, now: int, units: int = 1) -> None:
         lease = lane.running
         assert lease is not None
         start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
-        start.life = self._lives[process.machine]
+        start.life, start.units, start.token = self._lives[process.machine], units, lease.token
         before = self.starts.setdefault(start.user, [])
         before.append(start)
         self._claimed_by.setdefault(process, []).append(start)
@@ -324,9 +353,17 @@ class History:
         if len(times) > 1 and start.at < max(times[:-1]):
             self.breaks("pace", f"a start at {start.at} is recorded after one at {max(times[:-1])}")
         for limit in start.limits:
+            if limit.counts_units:
+                self._check_units(start, all_starts, limit)
+                continue
             within = [at for at in times if start.at - limit.window_ms < at <= start.at]
             if len(within) > limit.quota:
                 self.breaks("pace", f"{len(within)} starts within {limit}: {within}")
+
+    def _check_units(self, start: Started, all_starts: list[Started], limit: Limit) -> None:
+        units = [(at, count) for at, count in self._units(start.user, all_starts) if at > start.at - limit.window_ms]
+        if sum(count for _, count in units) > limit.quota:
+            self.breaks("pace", f"more than {limit} at {start.at}: {units}")
 
     def _check_pause(self, start: Started) -> None:
         if start.at < self._throttled_until.get(start.user, 0) and not self._open_resumes[start.user]:
@@ -354,7 +391,7 @@ class History:
         """No start is late but for its own lane: while a worker has room, others' tasks delay none."""
         if self._prompt is None or known.starts:
             return
-        late_ms = self._prompt.late_ms(known, start, [one.at for one in before])
+        late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
         self.figures["starts looked at for promptness"] += 1
         self.figures["of those more than a second late"] += late_ms > 1_000
         if late_ms > LATEST_MS:
@@ -463,7 +500,7 @@ class History:
         """Machines whose clocks differ record starts that keep the pace; by true time they may not."""
         runs = self._true_runs.setdefault(start.user, [])
         runs.append(now)
-        for limit in start.limits:
+        for limit in small_limits(start.limits):
             self.figures["starts"] += 1
             if sum(1 for at in runs if now - limit.window_ms < at) > limit.quota:
                 self.figures["starts in a window overfull by true time"] += 1
@@ -563,6 +600,7 @@ class History:
         if state is TaskState.SUCCEEDED and known.runs == 0:
             self.breaks("nothing lost", f"{known.tag} ended as succeeded and never ran")
         overdue = known.task.payload["runs_ms"] >= self._deadline_ms - 1_000
+        hurt = hurt or "units are more than" in (record.outcome.error or "")
         if state is TaskState.FAILED and known.last_result not in ("raised", "bad") and not hurt and not overdue:
             self.breaks("nothing lost", f"{known.tag} failed: {record.outcome.error}")
         self.figures["ran more than once, its worker having died or given up"] += hurt and known.runs > 1

@@ -21,6 +21,9 @@ class Behaviour:
     #: attempts that are throttled first, and ms of each throttling
     holds: int = 0
     holds_ms: int = 2_000
+    units: int = 1
+    #: the units that each attempt reports; None reports none
+    uses: int | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,75 @@ def draw_due(seed: int) -> Plan:
     )
 
 
+#: Limits of units beside small ones: they are counted as quotas of thousands are.
+UNIT_LIMITS = (
+    "20 units/10 seconds",
+    "3/second; 12 units/5 seconds",
+    "1/second; 9 units/2 seconds",
+    "9 units/3 seconds; 20 units/20 seconds",
+    "2/second; 30 units/20 seconds; 4/10 seconds",
+)
+UNIT_CALLS = (
+    *("lanes.correct_units",) * 6,
+    "lanes.try_fast_admit",
+    "lanes.admit",
+    "lanes.try_fast_claim",
+    "lanes.claim",
+    "lanes.change",
+    "lanes.release_lease",
+    "log.write",
+    "tasks.finish",
+    "queue.send",
+    "function",
+)
+
+
+def draw_units(seed: int) -> Plan:
+    """Returns that seed's plan of tasks with units, which they estimate up to three times too high or too low."""
+    random = Random(f"units {seed}")
+    users, workers = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 3)
+    offsets = tuple(random.choice((0, random.randint(-250, 250))) for _ in range(2 + workers))
+    if random.random() < 0.3:
+        offsets = (0,) * (2 + workers)
+    faults = tuple(_unit_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    actions = sorted(_unit_actions(random, users, workers), key=lambda action: action.at)
+    limits = random.choice(UNIT_LIMITS)
+    return Plan(seed, limits, random.random() < 0.6, workers, offsets, tuple(actions), faults)
+
+
+def _unit_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
+    at = 0
+    for number in range(random.randint(3, 16)):
+        at += random.choice((0, 0, 15, 90, 400, 1_100, 6_000, random.choice((0, 31_000))))
+        user, dice = random.choice(users), random.random()
+        if dice < 0.80:
+            many = random.choice((1, 1, 2, 5))
+            key = f"key-{number}" if random.random() < 0.2 else None
+            yield Submit(at, user, f"t{number}", tuple(_unit_behaviour(random) for _ in range(many)), key)
+        elif dice < 0.88:
+            yield SetLimits(at, user, random.choice((None, *UNIT_LIMITS, *LIMITS[:2])))
+        elif dice < 0.92:
+            yield Cancel(at, user, random.randint(0, 3))
+        elif dice < 0.96:
+            yield Kill(at, random.randrange(workers))
+        else:
+            yield Resume(at, user)
+
+
+def _unit_behaviour(random: Random) -> Behaviour:
+    units = random.choice((1, 2, 3, 6, 9))
+    uses = random.choice((None, units, max(1, units // 3), units * 3, random.randint(0, 20)))
+    return Behaviour(
+        random.choice((0, 5, 5, 200, 1_500)), random.choice((0, 0, 0, 0, 1)), units=units, uses=uses,
+        holds=random.choice((0, 0, 0, 0, 0, 1)),
+    )  # fmt: skip
+
+
+def _unit_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(UNIT_CALLS), random.randint(1, 8), wrong, random.choice((5, 50, 700, 5_000)))
+
+
 def _due_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
     at, times = 0, [random.choice((4_000, 9_000, 30_000)) + random.choice((0, 0, 5, 300)) for _ in range(2)]
     for number in range(random.randint(2, 9)):
@@ -471,6 +543,7 @@ def _simpler(action: Action) -> Iterator[Action]:
             replace(behaviour, fails=0),
             replace(behaviour, kills=0),
             replace(behaviour, holds=0),
+            replace(behaviour, uses=None),
         ):
             if simpler != behaviour:
                 behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])

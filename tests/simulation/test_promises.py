@@ -12,10 +12,12 @@ from tests.simulation.schedule import (
     Outage,
     Pause,
     Plan,
+    SetLimits,
     Submit,
     Wrong,
     draw,
     draw_due,
+    draw_units,
 )
 from tests.simulation.world import run
 
@@ -36,6 +38,25 @@ def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
         result = run(draw_due(seed))
         story = f"python -m tests.simulation --due --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_units(seed))
+        story = f"python -m tests.simulation --units --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_quotas_over_100_keep_their_promises(seed):
+    """Three bulks, which fill the large limit and wait for it, beside single tasks; one call fails."""
+    bulk = tuple(Behaviour(0) for _ in range(60))
+    submits = [Submit(at, "ann", f"b{at}", bulk) for at in (0, 50, 900)]
+    submits += [submit(700 * number, f"s{number}", Behaviour(0)) for number in range(1, 9)]
+    limits = SetLimits(9_000, "ann", "110/5 seconds; 30/second")
+    fault = Fault("lanes.claim", 2 + seed, (Wrong.LOST, Wrong.REPEATED, Wrong.DIED_AFTER, Wrong.REFUSED)[seed], 50)
+    assert_promises_kept(plan(*submits, limits, faults=(fault,), limits="101/10 seconds; 150/20 seconds", seed=seed))
 
 
 def test_a_seed_gives_the_same_story_each_time():

@@ -10,6 +10,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from chalicelib.api import responses
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
@@ -105,7 +107,7 @@ class MortalRunner(InProcess):
         self._timeline = timeline
 
     def run(self, call: Call) -> Ended:
-        ended = super().run(call)
+        ended = replace(super().run(call), used_units=call.payload["uses"])
         if self._timeline.current is not None and self._timeline.current.is_dead:
             raise DiedError
         return ended
@@ -307,7 +309,9 @@ class World:
         over_limit = OverLimit.REJECT if action.is_strict else OverLimit.QUEUE
         is_bulk = len(new) > 1
         serve = api.submitter.submit_bulk if is_bulk else api.submitter.submit
-        submission = Submission(action.user, new, api.clock.now_ms(), over_limit, action.key, is_bulk)
+        units = [behaviour.units for behaviour in action.behaviours]
+        now_ms = api.clock.now_ms()
+        submission = Submission(action.user, new, now_ms, over_limit, action.key, is_bulk, units=units)
         self.tell(f"{api.name} submits {action.tag}")
         answer = api.idempotency.run(submission, serve, responses.submit_answer)
         response = responses.submit_response(answer)
@@ -424,6 +428,8 @@ class World:
             return self._observe_admission(arguments, effect)
         if name in ("lanes.try_fast_claim", "lanes.claim"):
             return self._observe_claim(arguments, effect, process)
+        if name == "lanes.correct_units":
+            return self._observe_correction(*arguments, effect)
         return effect()
 
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
@@ -435,7 +441,17 @@ class World:
             assert lane.running
             known = self.history.known.get(lane.running.task_id)
             self.tell(f"{process.name} starts {known and known.tag} at {lane.starts[0] - NOW}, attempt {start.attempt}")
-            self.history.started(lane, lane.limits_or(self.settings.limits), process, self.timeline.now)
+            limits = lane.limits_or(self.settings.limits)
+            self.history.started(lane, limits, process, self.timeline.now, start.units)
+        return answer
+
+    def _observe_correction(self, start: Any, used_units: int, at: int, effect: Callable[[], Any]) -> Any:
+        before = self.lanes.get(start.lane.user_id).running
+        answer = effect()
+        after = self.lanes.get(start.lane.user_id).running
+        if after and before and after.is_corrected and not before.is_corrected:
+            self.tell(f"{self._tag(after)} is corrected from {start.units} to {used_units} units")
+            self.history.corrected(start.lane.user_id, start.lane.running.token, used_units, at)
         return answer
 
     def _observe_admission(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:

@@ -38,6 +38,27 @@ def test_text_names_limits_shortest_window_first(text: str, expected: list[tuple
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90000 units/minute", [Limit(90_000, 60_000, counts_units=True)]),
+        ("90000 units per 2 minutes", [Limit(90_000, 120_000, counts_units=True)]),
+        ("90000units/m", [Limit(90_000, 60_000, counts_units=True)]),
+        ("1 unit/second", [Limit(1, 1_000, counts_units=True)]),
+        ("90000 units/minute; 500/minute", [Limit(500, 60_000), Limit(90_000, 60_000, counts_units=True)]),
+        ("1000000/31 days", [Limit(1_000_000, 2_678_400_000)]),
+    ],
+)
+def test_limits_count_starts_or_units(text: str, expected: list[Limit]) -> None:
+    assert parse_limits(text) == tuple(expected)
+    assert parse_limits(format_limits(parse_limits(text))) == tuple(expected)
+
+
+def test_limits_over_100_and_those_of_units_are_large() -> None:
+    limits = parse_limits("100/second; 101/minute; 5 units/hour")
+    assert [limit.is_large for limit in limits] == [False, True, True]
+
+
+@pytest.mark.parametrize(
     ("text", "part_named"),
     [
         ("", "0 limits"),
@@ -59,12 +80,17 @@ def test_text_names_limits_shortest_window_first(text: str, expected: list[tuple
         ("9999999999/second", "is not a valid limit"),
         ("1/second; twice", "'twice' is not a valid limit"),
         ("0/second", "the quota of '0/second' is 0"),
-        ("101/second", "the quota of '101/second' is 101"),
+        ("1000001/second", "the quota of '1000001/second' is 1000001"),
+        ("0 units/second", "the quota of '0 units/second' is 0"),
+        ("5 unitss/second", "is not a valid limit"),
+        ("5 units", "is not a valid limit"),
+        ("units/second", "is not a valid limit"),
         ("1/0 seconds", "the window of '1/0 seconds' is 0 seconds"),
-        ("1/8 days", "is 691200 seconds"),
+        ("1/32 days", "is 2764800 seconds"),
         ("1/999999999 days", "the window of"),
         ("1/second; 2/second", "the same window"),
         ("1/60 seconds; 20/minute", "the same window"),
+        ("1 unit/60 seconds; 20 units/minute", "the same window"),
     ],
 )
 def test_anything_else_is_refused_and_says_what_is_allowed(text: str, part_named: str) -> None:
@@ -94,6 +120,8 @@ def test_formatted_limits_read_back_the_same(limits: Limits) -> None:
         (Limit(20, 60_000), "minute", "20/minute"),
         (Limit(2, 7_200_000), "2-hours", "2/2 hours"),
         (Limit(2, 604_800_000), "7-days", "2/7 days"),
+        (Limit(90_000, 60_000, counts_units=True), "minute-units", "90000 units/minute"),
+        (Limit(5, 10_000, counts_units=True), "10-seconds-units", "5 units/10 seconds"),
     ],
 )
 def test_limit_is_named_by_its_largest_whole_unit(limit: Limit, name: str, text: str) -> None:

@@ -435,8 +435,8 @@ def test_dispatcher_that_comes_back_late_breaks_no_order(shop: SchedulingShop) -
     real, runner = shop.submitter.reserve, shop.runner()
 
     class Stalled:
-        def reserve(self, user_id: str, task_id: str, now_ms: int) -> Any:
-            reserved = real(user_id, task_id, now_ms)
+        def reserve(self, user_id: str, task_id: str, now_ms: int, units: int) -> Any:
+            reserved = real(user_id, task_id, now_ms, units)
             if task_id == ids[0]:
                 shop.clock.advance(ADMITTING_MS)
                 body = to_message(ScheduledTask(shop.tasks.get("ann", ids[2]).task))
@@ -621,9 +621,9 @@ def test_cancelled_while_it_gets_its_place_it_ends_once(shop: SchedulingShop) ->
     real = shop.submitter.reserve
 
     class Slow:
-        def reserve(self, user_id: str, task_id: str, now_ms: int) -> Any:
+        def reserve(self, user_id: str, task_id: str, now_ms: int, units: int) -> Any:
             control.cancel(user_id, task_id)
-            return real(user_id, task_id, now_ms)
+            return real(user_id, task_id, now_ms, units)
 
     runner = shop.runner_with(Slow())
     delivery = shop.scheduled_queue.receive()
@@ -858,7 +858,7 @@ def test_message_that_is_no_scheduled_message_is_a_dead_letter(shop: SchedulingS
 @pytest.mark.parametrize("part", ["message", "task"])
 def test_scheduled_message_of_a_newer_deployment_waits_for_its_function(shop: SchedulingShop, part: str) -> None:
     fields = json.loads(to_message(ScheduledTask(make_task(seq=0, run_at=NOW))))
-    (fields if part == "message" else fields["task"])["v"] = 3
+    (fields if part == "message" else fields["task"])["v"] = 9
     shop.scheduled_queue.send_body(json.dumps(fields))
     assert not shop.run_scheduled_message()
     assert shop.scheduled_queue.next_available_at() == NOW + 1000 * NEWER_SECONDS

@@ -56,7 +56,7 @@ def test_setting_is_read(variable: str, text: str, field: str, value: Any) -> No
     ("variable", "text"),
     [
         ("LIMITS", "often"),
-        ("LIMITS", "101/second"),
+        ("LIMITS", "1000001/second"),
         ("OVER_LIMIT", "QUEUE"),
         ("OVER_LIMIT", "drop"),
         ("MAX_DELAY", "-1"),

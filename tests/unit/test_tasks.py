@@ -46,6 +46,28 @@ def test_delete_characters_take_a_byte_each_in_a_message_that_has_others() -> No
     assert "\x7f" * 100 in make_task(payload="é" + "\x7f" * 100).to_message()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"units": 800},
+        {"shared": "stripe"},
+        {"units": 2, "shared": "stripe"},
+        {"units": 2, "has_payload": False},
+        {"has_payload": False},
+    ],
+)
+def test_task_with_units_or_a_shared_limit_reads_back_the_same(options: dict[str, Any]) -> None:
+    task = make_task(**options)
+    assert Task.from_message(task.to_message()) == task
+    assert Task.from_fields(task.fields()) == task
+
+
+def test_message_without_units_is_one_that_a_worker_of_the_earlier_deployment_runs() -> None:
+    assert [make_task(units=units).fields()["v"] for units in (1, 2)] == [1, 3]
+    assert not {"units", "shared"} & make_task().fields().keys()
+
+
 @pytest.mark.parametrize("changed", [{"payload": "\ud800"}, {"payload": {"\udfff": 1}}, {"task": "\ud800"}])
 def test_message_that_could_not_be_noted_is_no_task(changed: dict[str, Any]) -> None:
     with pytest.raises(MessageError):
@@ -55,7 +77,11 @@ def test_message_that_could_not_be_noted_is_no_task(changed: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"v": 3},
+        {"v": 0},
+        {"v": 4},
+        {"units": "5"},
+        {"units": 0},
+        {"shared": ""},
         {"v": None},
         {"user_id": ""},
         {"user_id": None},

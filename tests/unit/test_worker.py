@@ -819,7 +819,7 @@ def test_message_of_a_newer_deployment_waits_for_one_of_its_workers() -> None:
     shop = Workshop()
     task = shop.submit()
     message = shop.receive()
-    newer = replace(message, body=message.body.replace('"v":1', '"v":3'))
+    newer = replace(message, body=message.body.replace('"v":1', '"v":4'))
     assert shop.deliver(newer) == Deferred(NOW + 1000 * NEWER_SECONDS)
     assert len(shop.queue.dead_letters) == 0
     shop.clock.advance(1000 * NEWER_SECONDS)
@@ -833,7 +833,7 @@ def test_message_of_a_form_that_never_was_is_a_dead_letter() -> None:
     message = shop.receive()
     assert isinstance(shop.deliver(replace(message, body=message.body.replace('"v":1', '"v":0'))), Done)
     assert [letter.reason for letter in shop.queue.dead_letters] == [
-        "unsupported message version 0; this worker supports 1 to 2"
+        "unsupported message version 0; this worker supports 1 to 3"
     ]
 
 
