@@ -71,15 +71,18 @@ def _starts(ends: Iterable[Completion], default_limits: Limits) -> Iterable[Star
     """Every start of one user: a task that was logged twice did not start twice."""
     found: dict[tuple[str, int, int], Start] = {}
     for end in ends:
-        for place, (at, own) in enumerate(zip(end.starts, (*end.earlier_limits, end.limits), strict=False)):
-            same_time = end.starts[:place].count(at)
-            found[end.task_id, at, same_time] = Start(at, end.seq, default_limits if own is None else own)
+        facts = zip(end.starts, (*end.earlier_limits, end.limits), end.used, strict=False)
+        for place, (at, own, used) in enumerate(facts):
+            key = (end.task_id, at, end.starts[:place].count(at))
+            # Of two lines, the one without a report was written by a worker that did not know of it.
+            known = used or (found[key].used if key in found else None)
+            found[key] = Start(at, end.seq, default_limits if own is None else own, end.units, known)
     return found.values()
 
 
 def _limit_rows(paces: list[_Pace], default_limits: Limits) -> list[LimitRow]:
     used = {limit for pace in paces for limit in pace.by_limit} - set(default_limits)
-    own = sorted(used, key=lambda limit: (limit.window_ms, limit.quota))
+    own = sorted(used, key=lambda limit: (limit.window_ms, limit.counts_units, limit.quota))
     return [_limit_row(limit, paces) for limit in (*default_limits, *own)]
 
 
@@ -87,16 +90,17 @@ def _limit_row(limit: Limit, paces: list[_Pace]) -> LimitRow:
     found = [(pace.user_id, pace.by_limit[limit]) for pace in paces if limit in pace.by_limit]
     if not found:
         return LimitRow(limit)
-    user_id, fullest = max(found, key=lambda user: user[1].starts)
+    user_id, fullest = max(found, key=lambda user: user[1].most)
     starts = sum(busiest.examined for _, busiest in found)
-    return LimitRow(limit, starts, fullest.starts, user_id, fullest.first_at, fullest.last_at)
+    return LimitRow(limit, starts, fullest.most, user_id, fullest.first_at, fullest.last_at)
 
 
 def _too_fast(paces: Iterable[_Pace]) -> Iterator[Breach]:
     for pace in paces:
         for limit, busiest in pace.by_limit.items():
             if busiest.too_early:
-                what = f"{limit}: {busiest.starts} starts within {busiest.last_at - busiest.first_at} ms"
+                counted = f"{busiest.most} {'units' if limit.counts_units else 'starts'}"
+                what = f"{limit}: {counted} within {busiest.last_at - busiest.first_at} ms"
                 count = f"{busiest.too_early} of {busiest.examined} starts too early"
                 yield Breach("pace", pace.user_id, busiest.first_at, f"{what}; {count}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chalicelib.core.limits import Limits, parse_limits
+from completions.windows import Used
 
 #: The events of the log, each with the word that `make logs` says for it.
 WORDS = {"task_completed": "completed", "task_failed": "failed", "task_cancelled": "cancelled"}
@@ -59,6 +60,12 @@ class Completion:
     limits: Limits | None
     #: The same for each of `earlier_starts`.
     earlier_limits: tuple[Limits | None, ...]
+    #: What each of its starts counted for in limits of units.
+    units: int = 1
+    #: The report of its last attempt; None if it reported nothing.
+    last_used: Used | None = None
+    #: The reports of `earlier_starts`.
+    earlier_used: tuple[Used | None, ...] = ()
 
     @property
     def word(self) -> str:
@@ -69,6 +76,11 @@ class Completion:
     def starts(self) -> tuple[int, ...]:
         """Every known start, in the order of the attempts."""
         return self.earlier_starts if self.started_at is None else (*self.earlier_starts, self.started_at)
+
+    @property
+    def used(self) -> tuple[Used | None, ...]:
+        """The report of each of `starts`."""
+        return (*self.earlier_used, self.last_used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,9 @@ def _completion(stream: str, fields: dict[str, Any]) -> Completion:
         attempt=_whole(fields, "attempt") if fields.get("attempt") is not None else 0,
         limits=_limits(fields, "limits"),
         earlier_limits=_earlier_limits(fields),
+        units=_at_least(fields, "units", 1) if "units" in fields else 1,
+        last_used=_last_used(fields),
+        earlier_used=_earlier_used(fields),
     )
 
 
@@ -188,6 +203,30 @@ def _earlier_limits(fields: dict[str, Any]) -> tuple[Limits | None, ...]:
     if not isinstance(named, list) or len(named) != count:
         raise ValueError(f"starts_limits is {named!r:.40}, not one text or null for each of {count} starts")
     return tuple(_limits({"starts_limits": one}, "starts_limits") for one in named)
+
+
+def _last_used(fields: dict[str, Any]) -> Used | None:
+    """Known from the end of the task on, unless the line says otherwise."""
+    if fields.get("used_units") is None:
+        return None
+    return Used(_at_least(fields, "used_units", 0), _time(fields, "used_at" if "used_at" in fields else "completed_at"))
+
+
+def _earlier_used(fields: dict[str, Any]) -> tuple[Used | None, ...]:
+    count = len(fields.get("starts") or ())
+    named = fields.get("starts_used")
+    if named is None:
+        return (None,) * count
+    if not isinstance(named, list) or len(named) != count:
+        raise ValueError(f"starts_used is {named!r:.40}, not one object or null for each of {count} starts")
+    return tuple(None if one is None else Used(_at_least(one, "units", 0), _time(one, "at")) for one in named)
+
+
+def _at_least(fields: dict[str, Any], name: str, least: int) -> int:
+    value = _whole(fields, name)
+    if value < least:
+        raise ValueError(f"{name} is {value}, less than {least}")
+    return value
 
 
 def _whole(fields: dict[str, Any], name: str) -> int:

@@ -13,7 +13,7 @@ class LimitRow:
     limit: Limit
     #: Starts that were made under this limit.
     starts: int = 0
-    #: The most starts in any one window of the limit.
+    #: The most starts in any one window of the limit, or units for a limit of units.
     most: int = 0
     #: Whose they were.
     user_id: str | None = None

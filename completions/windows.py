@@ -1,9 +1,19 @@
-"""How many starts fell into one window: the arithmetic of the audit, free of logs and of words about them."""
+"""How many starts or units fell into one window: the arithmetic of the audit, free of logs and of words about them."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chalicelib.core.limits import Limit, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A function's report of the units that its start really used."""
+
+    units: int
+    #: When the limits learned of it, epoch ms.
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +25,19 @@ class Start:
     #: The task's seq; tells starts of the same millisecond apart.
     seq: int
     limits: Limits
+    #: What it counted for in limits of units.
+    units: int = 1
+    #: None if its function reported nothing.
+    used: Used | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Busiest:
     """The fullest window that one user's starts made under one limit."""
 
-    #: Starts in the window.
-    starts: int
-    #: The first and the last start in it, epoch ms.
+    #: Starts in the window, or units for a limit of units.
+    most: int
+    #: The first and the last of them, epoch ms.
     first_at: int
     last_at: int
     #: Starts that were made under this limit, in this window or not.
@@ -56,8 +70,54 @@ def busiest_windows(starts: Iterable[Start]) -> dict[Limit, Busiest]:
     return {limit: _busiest(limit, ordered) for limit in {limit for start in ordered for limit in start.limits}}
 
 
+def trailing_units(ordered: Sequence[Start], window_ms: int) -> Iterator[tuple[int, int]]:
+    """For each start: the first time in the window that ends with it, and the units it holds, as known at that start.
+
+    A start counts its units from its time on. Once its function has reported what it used, units that it did not use
+    count no more, and units beyond its own count from the report on. So a report changes no window that ended before.
+    In a window of 1000 a start of 5 units at 0 that reports 2 at 300, one of 4 at 400 that reports 9 at 600, and one of
+    1 at 1100 give (0, 5), (0, 6), (400, 10).
+    """
+    counted: deque[_Counted] = deque()
+    by_start: dict[int, _Counted] = {}
+    total = 0
+    for at, _, index, is_report in _events(ordered):
+        while counted and counted[0].at <= at - window_ms:
+            total -= counted.popleft().units
+        start = ordered[index]
+        change = start.used.units - start.units if is_report and start.used else start.units
+        if change < 0:
+            begun = by_start[index]
+            begun.units += change
+            total += change if begun.at > at - window_ms else 0
+        else:
+            counted.append(_Counted(at, change))
+            total += change
+        if not is_report:
+            by_start[index] = counted[-1]
+            yield counted[0].at, total
+
+
+def _events(ordered: Sequence[Start]) -> list[tuple[int, int, int, bool]]:
+    """Starts and reports by time, and in one millisecond by task, each report after its start."""
+    starts = [(start.at, start.seq, index, False) for index, start in enumerate(ordered)]
+    reports = [(max(s.at, s.used.at), s.seq, index, True) for index, s in enumerate(ordered) if s.used]
+    return sorted(starts + reports)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Units that count from a time on."""
+
+    at: int
+    units: int
+
+
 def _busiest(limit: Limit, ordered: Sequence[Start]) -> Busiest:
-    windows = trailing_windows([start.at for start in ordered], limit.window_ms)
+    if limit.counts_units:
+        windows = trailing_units(ordered, limit.window_ms)
+    else:
+        windows = trailing_windows([start.at for start in ordered], limit.window_ms)
     judged = [
         (count, first_at, start.at)
         for start, (first_at, count) in zip(ordered, windows, strict=True)

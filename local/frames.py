@@ -16,6 +16,8 @@ _MAX_BYTES = 4 * 1024 * 1024
 _KINDS: dict[str, type[Returned] | type[Failed] | type[Throttled]] = {
     kind.__name__: kind for kind in (Returned, Failed, Throttled)
 }
+#: Fields of a context that each process makes for itself.
+_HERE_ONLY = ("logger", "report")
 
 
 class FrameError(Exception):
@@ -30,7 +32,7 @@ def frame(message: dict[str, Any]) -> bytes:
 
 def call_frame(payload: Any, context: Context, token: str) -> bytes:
     """Returns the message by which a worker sends a task."""
-    fields = {name: getattr(context, name) for name in context.__struct_fields__ if name != "logger"}
+    fields = {name: getattr(context, name) for name in context.__struct_fields__ if name not in _HERE_ONLY}
     return frame({"payload": payload, "context": fields, "token": token})
 
 

@@ -119,7 +119,7 @@ class _Redrive:
         is_finished = record is not None and not is_open(record, self._parts.lanes.get(task.user_id))
         if record and is_finished and record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
-        if not task.has_payload:
+        if not task.has_payload and record:
             task = record.task
         if not task.has_payload:
             return _Stays("its payload is no longer stored")
@@ -133,7 +133,8 @@ class _Redrive:
         return self._submit(task, f"redrive:{task.task_id}")
 
     def _submit(self, task: Task, key: str) -> str | _Stays:
-        request = TaskRequest(task.name, task.payload, callback_url=task.callback_url)
+        units = task.units if task.units > 1 else None
+        request = TaskRequest(task.name, task.payload, callback_url=task.callback_url, units=units)
         submission = Submission(task.user_id, [request], self._parts.clock.now_ms(), key=key)
         answer = self._parts.idempotency.run(submission, self._parts.submitter.submit, _answer)
         if "refused" in answer.body:

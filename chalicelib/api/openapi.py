@@ -282,11 +282,11 @@ HEADERS: Mapping[str, Object] = {
     "Location": {"description": "URL of the task.", "schema": {"type": "string", "format": "uri-reference"}},
     "RateLimit-Policy": {
         "description": "The limits in force (draft-ietf-httpapi-ratelimit-headers-10).",
-        "schema": {"type": "string", "examples": ['"second";q=1;w=1, "minute";q=20;w=60']},
+        "schema": {"type": "string", "examples": ['"second";q=1;w=1, "minute-units";q=90000;qu="units";w=60']},
     },
     "RateLimit": {
         "description": "Remaining quota of each limit, and seconds until it grows.",
-        "schema": {"type": "string", "examples": ['"second";r=0;t=1, "minute";r=19;t=60']},
+        "schema": {"type": "string", "examples": ['"second";r=0;t=1, "minute-units";r=88800;t=60']},
     },
     "Retry-After": {"description": "Seconds, rounded up.", "schema": {"type": "integer", "minimum": 0}},
     "Idempotency-Replayed": {

@@ -25,6 +25,7 @@ from chalicelib.core.errors import (
     NotFoundError,
     PayloadError,
     TooLargeError,
+    UnitsError,
 )
 from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
@@ -33,7 +34,7 @@ from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
 from chalicelib.settings import Settings
 from chalicelib.submit.submission import MAX_TASKS, Submission, TaskRequest
-from chalicelib.tasks.registry import Registry
+from chalicelib.tasks.registry import Registry, TaskDefinition
 
 #: Bytes that a body may have beside its payloads.
 ENVELOPE_BYTES = 8_192
@@ -56,21 +57,26 @@ def read_submit(request: Request, caller: Caller, settings: Settings, registry: 
     """A submit of one task, checked; the caller may act for its user."""
     form = _form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    _check_task(form, "", settings, registry, now_ms)
-    return _submission(request, user_id, (form,), settings, now_ms, is_bulk=False)
+    units = [_check_task(form, "", settings, registry, now_ms)]
+    return _submission(request, user_id, (form,), units, settings, now_ms, is_bulk=False)
 
 
 def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
     form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    for n, task in enumerate(form.tasks):
-        _check_task(task, f"/tasks/{n}", settings, registry, now_ms)
-    return _submission(request, user_id, form.tasks, settings, now_ms, is_bulk=True)
+    units = [_check_task(task, f"/tasks/{n}", settings, registry, now_ms) for n, task in enumerate(form.tasks)]
+    return _submission(request, user_id, form.tasks, units, settings, now_ms, is_bulk=True)
 
 
 def _submission(
-    request: Request, user_id: str, tasks: Sequence[TaskRequest], settings: Settings, now_ms: int, is_bulk: bool
+    request: Request,
+    user_id: str,
+    tasks: Sequence[TaskRequest],
+    units: Sequence[int],
+    settings: Settings,
+    now_ms: int,
+    is_bulk: bool,
 ) -> Submission:
     choice = preferred(request)
     return Submission(
@@ -82,6 +88,7 @@ def _submission(
         key=read_idempotency_key(request),
         is_bulk=is_bulk,
         base_path=_base_path(request),
+        units=units,
     )
 
 
@@ -297,8 +304,11 @@ def _named_user(request: Request, named: str | UnsetType) -> str | None:
     return body or query
 
 
-def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> None:
-    """Checks that the deployment has the task and accepts its values. pointer: JSON pointer of the task."""
+def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> int:
+    """Checks that the deployment has the task and accepts its values; returns its units.
+
+    pointer: JSON pointer of the task.
+    """
     if task.task not in registry:
         known = ", ".join(registry.names)
         raise InvalidError(
@@ -318,13 +328,23 @@ def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: R
             f"The payload has {size} bytes as compact JSON; at most {settings.max_payload} are allowed.",
             f"{pointer}/payload",
         )
+    _check_time(task, pointer, now_ms)
+    _check_callback(task, pointer, settings)
+    return _units(task, pointer, registry[task.task])
+
+
+def _units(task: TaskRequest, pointer: str, definition: TaskDefinition) -> int:
+    """Checks the payload against the definition; returns the units of the request, else those of the definition."""
     try:
-        registry[task.task].arguments(task.payload)
+        arguments = definition.arguments(task.payload)
+        return task.units or definition.units_of(arguments)
     except PayloadError as error:
         title = f"The payload does not fit the task {task.task!r}"
         raise InvalidError(title, str(error), f"{pointer}/payload{error.pointer}") from error
-    _check_time(task, pointer, now_ms)
-    _check_callback(task, pointer, settings)
+    except UnitsError as error:
+        title = f"The units of the task {task.task!r} can't be computed"
+        detail = f"The task {task.task!r} has no units for this payload: {error}."
+        raise InvalidError(title, detail, f"{pointer}/payload") from error
 
 
 def _check_time(task: TaskRequest, pointer: str, now_ms: int) -> None:

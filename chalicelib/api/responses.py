@@ -1,7 +1,7 @@
 """Writes HTTP responses: turns the use cases' results into statuses, headers and bodies."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -20,10 +20,10 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     TotalsAnswer,
 )
-from chalicelib.core.estimates import plans_from
-from chalicelib.core.lane import FOREVER_MS
+from chalicelib.core.estimates import open_at, started_units, usage
+from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
-from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, used
+from chalicelib.core.limits import Limit, Limits, format_limits
 from chalicelib.core.task import TaskRecord
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView
@@ -51,15 +51,15 @@ def submit_answer(submission: Submission, outcome: Submitted | Refused) -> dict[
     202 when all tasks may start now or waiting was asked for, 429 when one waits or nothing was queued, 503 when it is
     not known whether something was queued.
     """
-    response = _refused(outcome) if isinstance(outcome, Refused) else _submitted(submission, outcome)
+    response = _refused(submission, outcome) if isinstance(outcome, Refused) else _submitted(submission, outcome)
     headers = {**response.headers, **_applied(submission, response.status_code)}
     return {"status": response.status_code, "headers": headers, "body": response.body}
 
 
 def _applied(submission: Submission, status: int) -> Headers:
-    """A 202 applies `respond-async`, and any answer but a 503 `handling=strict`; scheduled tasks ignore both."""
+    """A 202 applies `respond-async`, and a 202 or 429 `handling=strict`; scheduled tasks ignore both."""
     is_scheduled = all(task.due_at(submission.now_ms) for task in submission.tasks)
-    is_applied = status == 202 if submission.over_limit is OverLimit.ACCEPT else status != 503
+    is_applied = status == 202 if submission.over_limit is OverLimit.ACCEPT else status in (202, 429)
     if not submission.is_preferred or is_scheduled or not is_applied:
         return {}
     return {**preference_applied(submission.over_limit)}
@@ -82,7 +82,7 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
     last = outcome.last_admitted
     assert last is not None, "a scheduled task is not over the limit"
     title = "Rate limit exceeded. Tasks have been queued." if is_bulk else "Rate limit exceeded. Task has been queued."
-    violated = _violated(outcome.limits, outcome.lane.counted[1:], outcome.now_ms)
+    violated = _violated(outcome.limits, outcome.lane, outcome.now_ms)
     return _quota_problem(title, _waiting_detail(is_bulk, outcome, last), violated, body, headers)
 
 
@@ -99,17 +99,16 @@ def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> s
 
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` counts to the time at which the policy lets the last task start, so Retry-After is never before it."""
-    last, limits, planned, now_ms = outcome.last_admitted, outcome.limits, outcome.lane.counted, outcome.now_ms
+    last, limits, lane, now_ms = outcome.last_admitted, outcome.limits, outcome.lane, outcome.now_ms
     if last and outcome.is_over_limit:
-        headers = rate_limit_headers(limits, planned, planned[1:], now_ms)
+        headers = rate_limit_headers(limits, lane, now_ms, last.planned_at)
         # At least 1: the end of a pause without one is unknown, and may come within the next second.
         return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
-    ready_at = max(earliest_start(planned, limits, now_ms), outcome.ready_at)
-    headers = rate_limit_headers(limits, planned, planned, now_ms)
-    return headers | {"Retry-After": str(_seconds(ready_at - now_ms))}
+    ready_at = max(open_at(lane, limits, now_ms), outcome.ready_at)
+    return rate_limit_headers(limits, lane, now_ms) | {"Retry-After": str(_seconds(ready_at - now_ms))}
 
 
-def _refused(refused: Refused) -> Response:
+def _refused(submission: Submission, refused: Refused) -> Response:
     retry_after = str(_seconds(max(1, refused.retry_at - refused.now_ms)))
     if refused.is_unsure:
         detail = (
@@ -117,11 +116,19 @@ def _refused(refused: Refused) -> Response:
             "Repeat the request with the same key to get its answer."
         )
         return problem(503, "Not known whether it is queued", detail, Retry_After=retry_after)
-    headers = rate_limit_headers(refused.limits, refused.planned, refused.planned, refused.now_ms)
+    if refused.too_large is not None:
+        return problem(422, "Too many units", refused.reason, _units_pointer(submission, refused.too_large))
+    headers = rate_limit_headers(refused.limits, refused.lane, refused.now_ms)
     headers["Retry-After"] = retry_after
-    violated = _violated(refused.limits, refused.planned, refused.now_ms)
+    violated = _violated(refused.limits, refused.lane, refused.now_ms, refused.units)
     title = "Rate limit exceeded. Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
+
+
+def _units_pointer(submission: Submission, index: int) -> str:
+    """JSON pointer to the field that a task's units come from."""
+    field = "payload" if submission.tasks[index].units is None else "units"
+    return f"/tasks/{index}/{field}" if submission.is_bulk else f"/{field}"
 
 
 def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str, Any], headers: Headers) -> Response:
@@ -129,28 +136,42 @@ def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str,
     return answer(problem | body, 429, {**headers, "Content-Type": PROBLEM})
 
 
-def rate_limit_headers(limits: Limits, planned: Sequence[int], before: Sequence[int], now_ms: int) -> Headers:
+def rate_limit_headers(limits: Limits, lane: Lane, now_ms: int, last_at: int | None = None) -> Headers:
     """The RateLimit fields of draft-ietf-httpapi-ratelimit-headers-10.
 
-    planned: planned starts, newest first, those just admitted included; `r` is the quota minus these.
-    before: planned starts, newest first, from which `t` is computed.
+    last_at: the planned start of the lane's last task, if that one waits; `t` then counts to the time at which the
+    policy lets it start.
     """
-    policies = [f'"{limit.name}";q={limit.quota};w={limit.window_seconds}' for limit in limits]
+    policies = [f'"{limit.name}";q={limit.quota}{_quota_unit(limit)};w={limit.window_seconds}' for limit in limits]
     states = [
-        f'"{limit.name}";r={limit.quota - used(planned, limit, now_ms)};t={_reset_seconds(limit, before, now_ms)}'
+        f'"{limit.name}";r={_remaining(limit, lane, now_ms)};t={_reset_seconds(limit, lane, now_ms, last_at)}'
         for limit in limits
     ]
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
-def _reset_seconds(limit: Limit, planned: Sequence[int], now_ms: int) -> int:
-    """Whole seconds until the policy allows another start, rounded up."""
-    taken = used(planned, limit, now_ms)
-    return _seconds(planned[taken - 1] + limit.window_ms - now_ms) if taken else 0
+def _quota_unit(limit: Limit) -> str:
+    """Without it, a quota is one of requests."""
+    return ';qu="units"' if limit.counts_units else ""
 
 
-def _violated(limits: Limits, planned: Sequence[int], now_ms: int) -> list[str]:
-    return [limit.name for limit in limits if used(planned, limit, now_ms) >= limit.quota]
+def _remaining(limit: Limit, lane: Lane, now_ms: int) -> int:
+    return max(0, limit.quota - usage(lane, limit, now_ms).used)
+
+
+def _reset_seconds(limit: Limit, lane: Lane, now_ms: int, last_at: int | None = None) -> int:
+    """Whole seconds until the policy allows more, rounded up."""
+    resets_at = usage(lane, limit, now_ms).resets_at
+    return _seconds((resets_at if last_at is None else min(resets_at, last_at)) - now_ms)
+
+
+def _violated(limits: Limits, lane: Lane, now_ms: int, more: int = 0) -> list[str]:
+    """Names of the limits whose windows hold too much. more: units of a task that was not admitted; 0 for none."""
+    return [
+        limit.name
+        for limit in limits
+        if usage(lane, limit, now_ms).used + (more if limit.counts_units else min(more, 1)) > limit.quota
+    ]
 
 
 def _seconds(milliseconds: int) -> int:
@@ -184,6 +205,8 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         error=outcome.error if outcome else view.record.error,
         run_at=task.run_at,
         callback_url=task.callback_url,
+        units=task.units,
+        used_units=outcome.used_units if outcome else None,
     )
 
 
@@ -221,14 +244,12 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         user_id=lane.user_id,
         limits=format_limits(view.limits),
         own_limits=lane.limits is not None,
-        policies=[_limit_answer(limit, lane.counted, now_ms) for limit in view.limits],
+        policies=[_limit_answer(limit, lane, now_ms) for limit in view.limits],
         backlog=lane.waiting,
         running=view.running,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
-        open_at=None
-        if is_endless
-        else earliest_start(lane.counted, view.limits, plans_from(lane, view.limits, now_ms)),
+        open_at=None if is_endless else open_at(lane, view.limits, now_ms),
         paused=is_paused,
         paused_until=lane.paused_until if is_paused and not is_endless else None,
         throttled_until=lane.throttled_until if lane.throttled_until > now_ms else None,
@@ -241,9 +262,16 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
     )
 
 
-def _limit_answer(limit: Limit, planned: Sequence[int], now_ms: int) -> LimitAnswer:
-    remaining = limit.quota - used(planned, limit, now_ms)
-    return LimitAnswer(limit.name, limit.quota, limit.window_seconds, remaining, _reset_seconds(limit, planned, now_ms))
+def _limit_answer(limit: Limit, lane: Lane, now_ms: int) -> LimitAnswer:
+    return LimitAnswer(
+        name=limit.name,
+        quota=limit.quota,
+        counts="units" if limit.counts_units else "starts",
+        window_seconds=limit.window_seconds,
+        used=started_units(lane, limit, now_ms),
+        remaining=_remaining(limit, lane, now_ms),
+        reset_seconds=_reset_seconds(limit, lane, now_ms),
+    )
 
 
 def health_answer(services: Iterable[tuple[str, str | None]]) -> Response:

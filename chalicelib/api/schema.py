@@ -13,13 +13,13 @@ from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTa
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
 #: One limit as `parse_limits` reads it, which also checks quota, unit and window.
-_LIMIT = r"[0-9]{1,9}(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
+_LIMIT = r"[0-9]{1,9}(?:\s*[Uu][Nn][Ii][Tt][Ss]?)?(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
 LimitsText = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=500,
-        description="Up to 5 limits, such as `1/second; 20 per 5 minutes`.",
+        description="Up to 5 limits, such as `1/second; 20 per 5 minutes; 90000 units/minute`.",
         examples=["5/second; 100/minute"],
         # Described, and left to `parse_limits` to check: its errors say what is wrong.
         extra_json_schema={"pattern": rf"^[\s;,]*{_LIMIT}(?:\s*[;,\n][\s;,]*{_LIMIT}){{0,4}}[\s;,]*$"},
@@ -75,6 +75,10 @@ class TaskAnswer(Struct):
     error: str | None
     run_at: Annotated[int | None, Meta(description="When the task is scheduled to be admitted; null if at once.")]
     callback_url: str | None
+    units: Annotated[int, Meta(description="What each of its starts counts for in limits of units.")]
+    used_units: Annotated[
+        int | None, Meta(description="The units that its last attempt used, as its function reported; null if not.")
+    ]
 
 
 class TaskListAnswer(Struct):
@@ -85,8 +89,13 @@ class TaskListAnswer(Struct):
 class LimitAnswer(Struct):
     name: str
     quota: int
+    counts: Literal["starts", "units"]
     window_seconds: int
-    remaining: Annotated[int, Meta(description="Starts left now.")]
+    used: Annotated[
+        int,
+        Meta(description="Starts, or units of starts, that count now; over the quota if more was used than estimated."),
+    ]
+    remaining: Annotated[int, Meta(description="Starts or units left for a task submitted now.")]
     reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 

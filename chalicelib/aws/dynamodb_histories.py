@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chalicelib.aws.dynamodb_expression import Expression, Item, integer, integers, number, numbers
 from chalicelib.core.claim import Start
 from chalicelib.core.history import NO_HISTORY, History
-from chalicelib.core.limits import Limits, fingerprint, large_limits
+from chalicelib.core.limits import Limits, fingerprint, large_limits, smallest_units_quota
 from chalicelib.core.tally import Tally
 
 
@@ -50,6 +50,9 @@ def take_room(update: Expression, side: Side, limits: Limits, at: int, units: in
             path, needed, all_room = update.name(attribute), update.value(number(taken)), min(quotas)
             there.append(f"{path} >= {needed}")
             update.sets.append(f"{path} = if_not_exists({path}, {update.value(number(all_room))}) - {needed}")
+    if side is STARTS and smallest_units_quota(limits):
+        known_at = f"{update.name('running')}.{update.name('used')}[1]"
+        update.conditions.append(f"(attribute_not_exists({known_at}) OR {known_at} <= {update.value(number(at))})")
     if there and side is STARTS:
         roomed, total, zero = update.name(ROOMED), update.name(side.total), update.value(number(0))
         there.append(f"{roomed} = {total}")
@@ -102,9 +105,9 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
     """
     update, lease, more = Expression(), start.lane.running, used_units - start.units
     assert lease is not None, "a start has a lease"
-    mark, token = f"{update.name('running')}.{update.name('is_corrected')}", update.value({"S": lease.token})
+    mark, token = f"{update.name('running')}.{update.name('used')}", update.value({"S": lease.token})
     update.conditions += [f"#running.{update.name('token')} = {token}", f"attribute_not_exists({mark})"]
-    update.sets.append(f"{mark} = {update.value({'BOOL': True})}")
+    update.sets.append(f"{mark} = {update.value(numbers((used_units, now_ms)))}")
     prepend_extra(update, STARTS, now_ms if more > 0 else start.at, more)
     add(update, EXTRA_UNITS, more)
     if any(limit.counts_units for limit in start.limits):

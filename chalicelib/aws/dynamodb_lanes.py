@@ -228,7 +228,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         set_history(update, STARTS, lane.real, seen.real)
         add(update, EXTRA_UNITS, lane.real.extra_units - seen.real.extra_units)
         if seen.running and not seen.running.is_corrected:
-            update.conditions.append(f"attribute_not_exists(#running.{update.name('is_corrected')})")
+            update.conditions.append(f"attribute_not_exists(#running.{update.name('used')})")
     add(update, WAITING_UNITS, lane.waiting_units - seen.waiting_units)
     update.equals("started", seen.started)
     update.equals("revision", seen.revision)
@@ -375,7 +375,8 @@ def lease_value(lease: Lease | None) -> Item:
             "starts": numbers(lease.starts),
             **({"filled_seq": number(lease.filled_seq)} if lease.filled_seq else {}),
             **({"phase": _phase(lease.phase)} if lease.phase is not Phase.STARTED else {}),
-            **({"is_corrected": {"BOOL": True}} if lease.is_corrected else {}),
+            **({"used": numbers(lease.used)} if lease.used else {}),
+            **({"earlier_used": numbers(lease.earlier_used)} if lease.earlier_used else {}),
             **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
         }
     }
@@ -428,5 +429,6 @@ def _lease_of(fields: Item) -> Lease:
         integer(fields, "filled_seq"),
         Phase(fields.get("phase", {}).get("S", "")),
         tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
-        "is_corrected" in fields,
+        integers(fields, "used"),
+        integers(fields, "earlier_used"),
     )

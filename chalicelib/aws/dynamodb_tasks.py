@@ -125,6 +125,8 @@ class DynamoDBTaskStore:
             update.set("started_at", number(outcome.started_at))
         if outcome.state is TaskState.SUCCEEDED:
             update.set("result", {"S": json.dumps(outcome.result, ensure_ascii=False)})
+        if outcome.used_units is not None:
+            update.set("used_units", number(outcome.used_units))
         # An earlier attempt may have left its error, which is not the end's.
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
@@ -240,4 +242,5 @@ def _ended_of(item: Item, state: TaskState) -> Outcome:
         attempts=integer(item, "attempts"),
         result=json.loads(item["result"]["S"]) if "result" in item else None,
         error=item["error"]["S"] if "error" in item else None,
+        used_units=integer(item, "used_units") if "used_units" in item else None,
     )

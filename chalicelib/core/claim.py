@@ -130,7 +130,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     if lane.is_replanned(task.seq, limits):
         planned_at = next_start(lane, limits, lane.replanned_at, task.units)
     # Units that were given back let a task start before its planned start.
-    begin = now_ms if smallest_units_quota(limits) else max(now_ms, planned_at)
+    begin = max(now_ms, _corrected_at(lane)) if smallest_units_quota(limits) else max(now_ms, planned_at)
     at = next_start(lane, limits, begin, task.units)
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
 
@@ -139,6 +139,11 @@ def _too_small(limits: Limits, units: int) -> Limit | None:
     if units == 1:
         return None
     return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
+
+
+def _corrected_at(lane: Lane) -> int:
+    """From when on the units of the lane's newest start are known, epoch ms: another worker's clock may be ahead."""
+    return lane.running.used[1] if lane.running and lane.running.used else 0
 
 
 def next_start(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
@@ -157,7 +162,16 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
     starts = (*(earlier.starts if earlier else ()), at)
     filled_seq = task.seq if task.out_of_order else 0
     start_limits = _start_limits(earlier, lane.limits)
-    lease = Lease(task.task_id, attempt, at + lease_ms, token, starts, filled_seq, start_limits=start_limits)
+    lease = Lease(
+        task.task_id,
+        attempt,
+        at + lease_ms,
+        token,
+        starts,
+        filled_seq,
+        start_limits=start_limits,
+        earlier_used=_earlier_used(earlier),
+    )
     listed, real = _starts_with(lane, limits, at, task.units)
     after = replace(
         lane,
@@ -201,6 +215,11 @@ def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
     before = (earlier.start_limits or ("",) * len(earlier.starts)) if earlier else ()
     texts = (*before, format_limits(own) if own else "")
     return texts if any(texts) else ()
+
+
+def _earlier_used(earlier: Lease | None) -> tuple[int, ...]:
+    reports = earlier.reports if earlier else ()
+    return tuple(value for report in reports for value in report or (-1, -1)) if any(reports) else ()
 
 
 def without_cancelled(lane: Lane, task_id: str, seq: int, units: int = 1) -> Lane:

@@ -15,6 +15,8 @@ PacelineError
 ├── DestinationError        URL that Paceline may not call
 ├── MessageError            malformed queue message
 │   └── NewerMessageError
+├── PayloadError            payload that does not match its task
+├── UnitsError              units that can't be computed from a payload
 └── UnavailableError        AWS failed; a retry may succeed
 """
 
@@ -106,6 +108,10 @@ class PayloadError(PacelineError):
     def __init__(self, reason: str, pointer: str) -> None:
         super().__init__(reason)
         self.pointer = pointer
+
+
+class UnitsError(PacelineError):
+    """The units of a task can't be computed from its payload; the text names the reason."""
 
 
 class RetryAfter(Exception):  # noqa: N818 - a request to wait, named after the HTTP header, rather than an error

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from chalicelib.core.history import listed_for, tallies_of
 from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
-from chalicelib.core.limits import Limit, Limits, large_limits, used
+from chalicelib.core.limits import Limit, Limits, large_limits
 from chalicelib.core.planner import Planner
 from chalicelib.core.tally import Tally, counted, resets_at, used_at
 
@@ -14,7 +14,7 @@ from chalicelib.core.tally import Tally, counted, resets_at, used_at
 class Usage(Struct, frozen=True):
     """How far a limit is used, in starts or units."""
 
-    #: at most the quota
+    #: planned starts included, so more than the quota if tasks wait for it
     used: int
     #: when the limit allows one more than now, epoch ms; now if it is not used at all
     resets_at: int
@@ -167,10 +167,22 @@ def open_at(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
 def usage(lane: Lane, limit: Limit, now_ms: int) -> Usage:
     """What counts against the limit, one of those in force, at now_ms, planned starts included."""
     if not limit.is_large:
-        taken = used(lane.counted, limit, now_ms)
-        return Usage(taken, lane.counted[taken - 1] + limit.window_ms if taken else now_ms)
-    tally = _plan_tallies(lane, (limit,))[limit]
-    return Usage(min(limit.quota, used_at(tally, limit, now_ms)), resets_at(tally, limit, now_ms))
+        taken = sum(1 for start in lane.counted if start > now_ms - limit.window_ms)
+        newest = min(taken, limit.quota)
+        return Usage(taken, lane.counted[newest - 1] + limit.window_ms if newest else now_ms)
+    # Plans reach back no further than the last of them needs, so what counts now is what started and what waits.
+    started = tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit]
+    waiting = lane.waiting + (lane.waiting_units if limit.counts_units else 0)
+    total = used_at(started, limit, now_ms) + waiting
+    tally = started if waiting < total < limit.quota else _plan_tallies(lane, (limit,))[limit]
+    return Usage(total, resets_at(tally, limit, now_ms))
+
+
+def started_units(lane: Lane, limit: Limit, now_ms: int) -> int:
+    """The starts, or units, of real starts that count against the limit, one of those in force, at now_ms."""
+    if not limit.is_large:
+        return sum(1 for start in lane.starts if start > now_ms - limit.window_ms)
+    return used_at(tallies_of(lane.real, lane.starts, lane.started, (limit,))[limit], limit, now_ms)
 
 
 def opens_at(lane: Lane, now_ms: int) -> int:

@@ -51,8 +51,22 @@ class Lease(Struct, frozen=True):
     phase: Phase = Phase.STARTED
     #: the user's own limits at each of the starts, as text, "" for the default; empty if all had the default
     start_limits: tuple[str, ...] = ()
-    #: the units that its task really used were counted
-    is_corrected: bool = False
+    #: the units that the running start really used, and from when on they count, epoch ms; empty without a report
+    used: tuple[int, ...] = ()
+    #: the same for each earlier start, units and time in turn, both -1 without a report; empty if none had one
+    earlier_used: tuple[int, ...] = ()
+
+    @property
+    def is_corrected(self) -> bool:
+        """The units that its running start really used were counted."""
+        return bool(self.used)
+
+    @property
+    def reports(self) -> tuple[tuple[int, int] | None, ...]:
+        """The units that each of `starts` really used, and from when on they count, epoch ms; None without a report."""
+        pairs = zip(self.earlier_used[::2], self.earlier_used[1::2], strict=True)
+        earlier = [None if units < 0 else (units, at) for units, at in pairs] or [None] * (len(self.starts) - 1)
+        return (*earlier, (self.used[0], self.used[1]) if self.used else None)
 
     @property
     def last_token(self) -> str:

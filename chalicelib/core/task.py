@@ -180,6 +180,8 @@ class Outcome(Struct, frozen=True):
     attempts: int
     result: Json = None
     error: str | None = None
+    #: the units that the function reported in the last attempt; None if it reported none
+    used_units: int | None = None
 
 
 def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import MAX_QUOTA, Limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import DEFAULT_TASK, Task
 from chalicelib.outbound.destinations import MAX_URL_LENGTH
@@ -48,6 +48,15 @@ CallbackUrl = Annotated[
         description="Gets a signed POST of the task's completion event; its host has to be among HTTP_ALLOWED_HOSTS.",
     ),
 ]
+Units = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_QUOTA,
+        description="What the task counts for in limits of units; by default as its definition says, else 1. "
+        "422 if a limit of the user has a lower quota.",
+    ),
+]
 Position = Annotated[
     int,
     Meta(
@@ -66,6 +75,7 @@ class TaskRequest(Struct, frozen=True, forbid_unknown_fields=True):
     run_at: RunAt | None = None
     delay_seconds: DelaySeconds | None = None
     callback_url: CallbackUrl | None = None
+    units: Units | None = None
 
     @property
     def delay_ms(self) -> int | None:
@@ -93,11 +103,15 @@ class Submission(Struct, frozen=True):
     base_path: str = ""
     #: `over_limit` is the request's own preference, not the deployment's setting
     is_preferred: bool = False
-    #: one number for each task, which limits of units count; empty if each counts for 1
+    #: one number for each task, which limits of units count; empty: as each task requests, else 1
     units: Sequence[int] = ()
 
     def units_of(self, index: int) -> int:
-        return self.units[index] if self.units else 1
+        return self.units[index] if self.units else self.tasks[index].units or 1
+
+    @property
+    def most_units(self) -> int:
+        return max(map(self.units_of, range(len(self.tasks))))
 
 
 class SubmittedTask(Struct, frozen=True):
@@ -178,8 +192,11 @@ class Refused(Struct, frozen=True):
     retry_at: int
     now_ms: int
     limits: Limits
-    #: the lane's planned starts, newest first
-    planned: tuple[int, ...]
+    lane: Lane
+    #: of the last of the tasks
+    units: int = 1
+    #: the index of a task whose units are more than a limit ever allows, so that no time would help
+    too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
 

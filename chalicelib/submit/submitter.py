@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from msgspec.structs import replace
+
 from chalicelib.core.admission import Admission, admit, reserved
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.estimates import busy_ms
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import up_to_date
+from chalicelib.core.limits import MAX_QUOTA, smallest_units_quota
 from chalicelib.core.ports import DueTasks, LaneStore, ScheduledQueue, Stale, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
@@ -53,6 +56,8 @@ class Submitter:
         self._scheduled_queue = scheduled_queue
         self._daily_cap = daily_cap
         self._due_tasks = due_tasks
+        #: the most units of a task that the deployment's limits allow
+        self._default_units = smallest_units_quota(settings.limits) or MAX_QUOTA
 
     def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
         """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled."""
@@ -62,8 +67,11 @@ class Submitter:
         with self._lock(user_id):
             is_strict = submission.over_limit is OverLimit.REJECT
             units = [submission.units_of(0)]
-            write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict, units[0])
-            admission = self._admit(write, ids, units, now_ms, submission.over_limit)
+            if units[0] > self._default_units:  # only a lane with limits of its own may take it
+                write: Write = Stale(self._lanes.get(user_id))
+            else:
+                write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, ids[0], is_strict, units[0])
+            admission = self._admit(write, ids, units, now_ms, submission.over_limit, submission)
             if isinstance(admission, Refused):
                 return admission
             [task] = _tasks(submission, ids, admission, is_repeat)
@@ -87,9 +95,9 @@ class Submitter:
                 return number
             first_guess = Stale(Lane(submission.user_id))  # so a user's first submit costs no failed write
             admission = (
-                self._admit(first_guess, ids_now, units_now, now_ms, submission.over_limit)
+                self._admit(first_guess, ids_now, units_now, now_ms, submission.over_limit, submission)
                 if ids_now
-                else Admission((), self._lanes.get(submission.user_id))
+                else self._admit_nothing(submission)
             )
             if isinstance(admission, Refused):
                 self._give_back(submission, scheduled_at, is_repeat)
@@ -118,19 +126,36 @@ class Submitter:
         It is listed last: whoever finds it in the list finds its record.
         """
         [task] = tasks = _tasks(submission, ids, Admission((), Lane(submission.user_id)), is_repeat)
+        admission = self._admit_nothing(submission)
+        if isinstance(admission, Refused):
+            return admission
         number = self._take_room(submission, [task.planned_at], is_repeat)
         if isinstance(number, Refused):
             return number
-        lane = self._lanes.get(submission.user_id)
         self._send(tasks)
         self._tasks.create_if_absent(task)
         self._list_due(tasks, number)
-        return self._submitted(lane, tasks, submission.now_ms)
+        return self._submitted(admission.lane, tasks, submission.now_ms)
+
+    def _admit_nothing(self, submission: Submission) -> Admission | Refused:
+        """The lane as it is, for a submission whose tasks are all scheduled."""
+        lane = self._lanes.get(submission.user_id)
+        return self._too_large(lane, submission) or Admission((), lane)
 
     def _admit(
-        self, write: Write, ids: Sequence[str], units: Sequence[int], now_ms: int, over_limit: OverLimit
+        self,
+        write: Write,
+        ids: Sequence[str],
+        units: Sequence[int],
+        now_ms: int,
+        over_limit: OverLimit,
+        submission: Submission | None = None,
     ) -> Admission | Refused:
-        """Reserves planned starts for these tasks, given the answer to the first write or a guess at the lane."""
+        """Reserves planned starts for these tasks, given the answer to the first write or a guess at the lane.
+
+        submission: refused if a task of it, scheduled ones included, has more units than a limit ever allows. None for
+        a task that was accepted before: it fails at its claim.
+        """
         planned: tuple[int, ...] = (now_ms,)
         for tries in self._retry.tries():
             if isinstance(write, Written):
@@ -139,7 +164,9 @@ class Submitter:
             limits = write.lane.limits_or(self._settings.limits)
             lane = up_to_date(write.lane, limits, now_ms)
             admission = admit(lane, limits, now_ms, ids[-1], len(ids), units)
-            if refused := self._refusal(lane, admission, now_ms, over_limit):
+            if submission and (refused := self._too_large(lane, submission)):
+                return refused
+            if refused := self._refusal(lane, admission, units[-1], now_ms, over_limit):
                 return refused
             planned, has_new_plans = admission.planned, lane is not write.lane
             write = self._lanes.admit(write.lane, admission)
@@ -205,23 +232,41 @@ class Submitter:
         if self._daily_cap and not is_repeat:
             self._daily_cap.give_back(submission.user_id, due_at, submission.now_ms)
 
-    def _refusal(self, lane: Lane, admission: Admission, now_ms: int, over_limit: OverLimit) -> Refused | None:
-        """Decides by the last of the tasks to be admitted."""
+    def _refusal(
+        self, lane: Lane, admission: Admission, units: int, now_ms: int, over_limit: OverLimit
+    ) -> Refused | None:
+        """Decides by the last of the tasks to be admitted. units: of that task."""
         longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
         expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
-            return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
+            return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms, units)
         if over_limit is OverLimit.REJECT and expected_at > now_ms:
             limit = "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
             reason = f"{task_ahead(lane, now_ms) or limit}, and waiting was not wanted."
-            return self._refused(lane, reason, expected_at, now_ms)
+            return self._refused(lane, reason, expected_at, now_ms, units)
         if planned_at - now_ms > longest_ms:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."
-            return self._refused(lane, reason, planned_at - longest_ms, now_ms)
+            return self._refused(lane, reason, planned_at - longest_ms, now_ms, units)
         return None
 
-    def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int) -> Refused:
-        return Refused(lane.user_id, reason, retry_at, now_ms, lane.limits_or(self._settings.limits), lane.counted)
+    def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int, units: int = 1) -> Refused:
+        limits = lane.limits_or(self._settings.limits)
+        return Refused(lane.user_id, reason, retry_at, now_ms, limits, lane, units)
+
+    def _too_large(self, lane: Lane, submission: Submission) -> Refused | None:
+        """Refuses tasks that could never start: one has more units than a limit of the lane ever allows."""
+        limits = lane.limits_or(self._settings.limits)
+        quota = smallest_units_quota(limits)
+        if quota is None or submission.most_units <= quota:
+            return None
+        index = next(n for n in range(len(submission.tasks)) if submission.units_of(n) > quota)
+        limit = next(limit for limit in limits if limit.counts_units and limit.quota == quota)
+        reason = (
+            f"The task {submission.tasks[index].task!r} counts for {submission.units_of(index)} units, "
+            f"more than the limit {limit} ever allows."
+        )
+        refused = self._refused(lane, reason, submission.now_ms, submission.now_ms, submission.units_of(index))
+        return replace(refused, too_large=index)
 
 
 def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_repeat: bool) -> list[Task]:

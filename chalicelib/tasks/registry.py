@@ -8,6 +8,7 @@ import copy
 import inspect
 import logging
 import re
+import time
 import typing
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -15,8 +16,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from chalicelib.core.errors import PayloadError
+from chalicelib.core.errors import PayloadError, UnitsError
+from chalicelib.core.limits import MAX_QUOTA
 from chalicelib.core.task import DEFAULT_TASK, Json, with_integers
+
+log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Json])
 
@@ -26,9 +30,21 @@ PAYLOAD_PARAMETER = "payload"
 CONTEXT_PARAMETER = "context"
 #: Upper bounds of a task's own options, in attempts and seconds.
 MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 11 * 3_600
+#: Largest number of units that a function may report: far beyond any quota, so that a wrong report can be seen.
+MAX_USED_UNITS = 1_000_000_000
+#: Largest number of units of a task, the largest quota.
+MAX_UNITS = MAX_QUOTA
+#: Milliseconds that a task's `units` function may take; it runs in the API, so a longer one is logged.
+UNITS_WITHIN_MS = 50
 #: How msgspec's errors end that name a parameter's pattern, which clients need not be able to read.
 _REGULAR_EXPRESSION = re.compile(r"matching regex '.*'$", re.DOTALL)
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Report(msgspec.Struct):
+    """Holds the units that a running function reported, so that the runner can read them after it."""
+
+    used_units: int | None = None
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -44,6 +60,18 @@ class Context(msgspec.Struct, frozen=True):
     #: time at which the worker gives up on the function
     deadline_at: int
     logger: logging.Logger
+    report: Report = msgspec.field(default_factory=Report)
+
+    def used(self, units: int) -> None:
+        """Reports the units that this attempt really used in all; the last call counts.
+
+        When the attempt ends, also by an exception, units beyond the task's own count against the limits from then on,
+        and units that were not used are given back. Without a report the task's own units stand. Raises ValueError
+        unless units is a whole number from 0 to MAX_USED_UNITS.
+        """
+        if type(units) is not int or not 0 <= units <= MAX_USED_UNITS:
+            raise ValueError(f"used units of {units!r:.40}; allowed: a whole number from 0 to {MAX_USED_UNITS}")
+        self.report.used_units = units
 
 
 class TaskDefinition(msgspec.Struct, frozen=True):
@@ -61,6 +89,8 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     check: Callable[[Mapping[str, Any]], None] | None = None
     #: part of Paceline: it can't crash or hang its process
     is_built_in: bool = False
+    #: the task's units, or a function of its payload that returns them
+    units: int | Callable[[Any], int] = 1
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
@@ -74,6 +104,28 @@ class TaskDefinition(msgspec.Struct, frozen=True):
         if self.check:
             self.check(arguments)
         return arguments
+
+    def units_of(self, arguments: Mapping[str, Any], seconds: Callable[[], float] = time.perf_counter) -> int:
+        """Returns the units of a task with these arguments, which `arguments` returned.
+
+        Raises UnitsError if the task's function `units` raises, or returns anything but an integer from 1 to MAX_UNITS.
+        seconds: a clock.
+        """
+        if not callable(self.units):
+            return self.units
+        begun = seconds()
+        try:
+            # A copy, so that what the function does to it does not reach the task.
+            units = self.units(copy.deepcopy(arguments[PAYLOAD_PARAMETER] if self.takes_whole else dict(arguments)))
+        except BaseException as error:  # the API process outlives whatever a project's own code raises
+            log.warning("the units of the task %s failed", self.name, exc_info=error)
+            raise UnitsError(f"its function `units` raised {type(error).__name__}") from error
+        if (took_ms := (seconds() - begun) * 1000) > UNITS_WITHIN_MS:
+            log.warning("the units of the task %s took %.0f ms; allowed: %s", self.name, took_ms, UNITS_WITHIN_MS)
+        if type(units) is not int or not 1 <= units <= MAX_UNITS:
+            returned = str(units)[:40] if type(units) is int else type(units).__name__
+            raise UnitsError(f"its function `units` returned {returned}; allowed: an integer from 1 to {MAX_UNITS}")
+        return units
 
     def _converted(self, payload: Json) -> Any:
         try:
@@ -114,6 +166,7 @@ class Registry:
         attempts: int | None = None,
         backoff_seconds: float | None = None,
         deadline_seconds: float | None = None,
+        units: int | Callable[[Any], int] = 1,
         check: Callable[[Mapping[str, Any]], None] | None = None,
         is_built_in: bool = False,
     ) -> Callable[[Function], Function]:
@@ -125,6 +178,9 @@ class Registry:
         worker died, so make it idempotent.
 
         attempts, backoff_seconds, deadline_seconds: None uses the deployment's setting.
+        units: what a task counts for in limits of units if its submit does not say; a number or a function of the
+        payload. That function gets the payload as the task's function does: whole, or a dict with the parameters' types
+        and defaults. It runs in the API at each submit, so it must be quick.
         check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
         PayloadError. is_built_in: for Paceline's own tasks.
         Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
@@ -133,6 +189,7 @@ class Registry:
         if not _TASK_NAME.fullmatch(name):
             raise ValueError(f"invalid task name {name!r}; allowed: 1 to 64 letters, digits, '.', '_' and '-'")
         _check_options(name, attempts, backoff_seconds, deadline_seconds)
+        _check_units(name, units)
 
         def register(function: Function) -> Function:
             if name in self._definitions:
@@ -149,6 +206,7 @@ class Registry:
                 None if deadline_seconds is None else round(deadline_seconds * 1000),
                 check,
                 is_built_in,
+                units,
             )
             return function
 
@@ -180,6 +238,13 @@ def _check_options(name: str, attempts: int | None, backoff: float | None, deadl
         raise ValueError(f"the task {name!r} has a backoff of {backoff} s; allowed: 0 to {MAX_BACKOFF_SECONDS}")
     if deadline is not None and not 1 <= deadline <= MAX_DEADLINE_SECONDS:
         raise ValueError(f"the task {name!r} has a deadline of {deadline} s; allowed: 1 to {MAX_DEADLINE_SECONDS}")
+
+
+def _check_units(name: str, units: int | Callable[[Any], int]) -> None:
+    if callable(units) and not inspect.iscoroutinefunction(units):
+        return
+    if type(units) is not int or not 1 <= units <= MAX_UNITS:
+        raise ValueError(f"the task {name!r} has units of {units!r}; allowed: 1 to {MAX_UNITS}, or a plain function")
 
 
 def _payload_type(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:

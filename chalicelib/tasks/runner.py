@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.errors import PayloadError, PermanentError, RetryAfter
 from chalicelib.core.task import Json, describe, printable
@@ -21,7 +22,7 @@ class Returned(Struct, frozen=True):
     """The function returned this value, which can be stored as JSON."""
 
     value: Json
-    #: the units that the function reported; None if it reported none
+    #: what the function reported by `context.used`; None if it did not
     used_units: int | None = None
 
 
@@ -31,6 +32,7 @@ class Failed(Struct, frozen=True):
     error: str
     #: a retry cannot succeed
     is_permanent: bool = False
+    #: as in Returned
     used_units: int | None = None
 
 
@@ -42,6 +44,7 @@ class Throttled(Struct, frozen=True):
     reason: str
     #: the exception in one line
     error: str
+    #: as in Returned
     used_units: int | None = None
 
 
@@ -93,6 +96,11 @@ class InProcess:
 
 def run_function(definition: TaskDefinition, payload: Json, context: Context) -> Ended:
     """Calls the function and checks its result; whatever it raises is its attempt's failure."""
+    ended = _ended(definition, payload, context)
+    return ended if context.report.used_units is None else replace(ended, used_units=context.report.used_units)
+
+
+def _ended(definition: TaskDefinition, payload: Json, context: Context) -> Ended:
     try:
         return _checked(definition.run(payload, context))
     except BaseException as error:  # one that passed would block the lane

@@ -78,8 +78,9 @@ export function shortSpanOf(milliseconds) {
 
 const UNITS = { seconds: "s", minutes: "min", hours: "h", days: "days" };
 
-/** Formats a limit: `20 a minute`, `5 in 10 s`. */
-export function limitOf({ name, quota }) {
-  const [count, unit] = name.split("-");
-  return unit ? `${quota} in ${count} ${UNITS[unit] ?? unit}` : `${quota} a ${name}`;
+/** Formats a limit: `20 a minute`, `5 in 10 s`, `90,000 units a minute`. */
+export function limitOf({ name, quota, counts }) {
+  const [count, unit] = name.replace(/-units$/, "").split("-");
+  const amount = `${numberOf(quota)}${counts === "units" ? " units" : ""}`;
+  return unit ? `${amount} in ${count} ${UNITS[unit] ?? unit}` : `${amount} a ${count}`;
 }

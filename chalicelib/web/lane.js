@@ -46,7 +46,7 @@ export function lanePage(user, frame) {
     if (hadFocus) (pause.hidden ? resume : pause).focus();
   }
 
-  const tasks = taskList(user, frame);
+  const tasks = taskList(user, frame, (found) => line.learn(found));
   const limits = limitsForm(user, frame, showLane);
   const isAdmin = token.isAdmin();
   const control = isAdmin ? [pause, resume, pauseUntil((at) => act(() => api.pause(user, at), `Paused until ${dayOf(at)}`))] : [];
@@ -106,7 +106,7 @@ export function lanePage(user, frame) {
 }
 
 function pictureHint() {
-  const text = "The band counts the starts in the window that ends at each moment; it never exceeds the limit. Planned starts are right of now.";
+  const text = "A band counts the starts, or their units, in the window that ends at each moment. Planned starts are right of now. Where a limit counts units, a start is as high as its units.";
   return el("p", { class: "hint", text });
 }
 
@@ -122,7 +122,7 @@ function bandRow(line) {
       setText(name, limitOf(policy));
     },
     draw(now) {
-      setText(used, `${line.used(policy, now)} used`);
+      setText(used, `${numberOf(line.used(policy, now))} used`);
       drawBand(canvas, line, policy);
     },
   };
@@ -154,13 +154,14 @@ function pauseUntil(set) {
 function submitForm(user, frame, current) {
   const task = el("input", { id: "task", value: "log", required: true, maxlength: "64", pattern: "[A-Za-z0-9._\\-]+", spellcheck: "false", autocapitalize: "off" });
   const payload = el("textarea", { id: "payload", rows: "3", spellcheck: "false", placeholder: "{}", "aria-describedby": "payload-hint" });
+  const units = el("input", { id: "units", type: "number", min: "1", max: "1000000", placeholder: "as defined" });
   const count = el("input", { id: "count", type: "number", min: "1", max: "100", value: "1", required: true });
   const status = el("p", { class: "status", role: "status" });
   const form = el(
     "form",
     { class: "card form", "aria-labelledby": "submit-title", id: "submit-form" },
     el("h2", { id: "submit-title", text: "Submit" }),
-    el("div", { class: "fields" }, field("Task", task), field("How many", count)),
+    el("div", { class: "fields" }, field("Task", task), field("How many", count), field("Units of each", units)),
     field("Payload", payload),
     el("p", { class: "hint", id: "payload-hint", text: "JSON, or empty." }),
     el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Submit" }), status),
@@ -176,7 +177,7 @@ function submitForm(user, frame, current) {
       payload.focus();
       return;
     }
-    const order = { task: task.value, payload: value };
+    const order = { task: task.value, payload: value, ...(units.value && { units: Number(units.value) }) };
     const orders = Array.from({ length: Number(count.value) }, () => order);
     void frame.ask(() => api.submit(user, orders), status, (answer) => submitted(answer, current()?.paused));
   });
@@ -230,7 +231,8 @@ function limitsForm(user, frame, show) {
   return form;
 }
 
-function taskList(user, frame) {
+/** `learn` is called with the tasks of each answer. */
+function taskList(user, frame, learn) {
   const filter = el("select", { id: "state" }, el("option", { value: "", text: "All states" }), ...STATES.map((one) => el("option", { value: one, text: one })));
   const first = el("button", { type: "button", text: "Newest", disabled: true });
   const older = el("button", { type: "button", text: "Older", disabled: true });
@@ -253,6 +255,7 @@ function taskList(user, frame) {
     const query = { limit: PER_PAGE, ...(filter.value && { state: filter.value }), ...(before && { before }) };
     const asked = JSON.stringify(query);
     const answer = await api.tasks(user, query, signal);
+    learn(answer.tasks);
     if (asked !== JSON.stringify({ limit: PER_PAGE, ...(filter.value && { state: filter.value }), ...(before && { before }) })) return;
     next = answer.next;
     first.disabled = before === null;
@@ -338,6 +341,7 @@ function taskRow(cancel, changed) {
         if (stated) changed(task);
         stated = task.state;
       }
+      setAttribute(name, "title", unitsOf(task));
       const hasRun = task.started_at !== null && task.completed_at !== null && task.state !== "cancelled";
       setText(took, hasRun ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
@@ -354,6 +358,12 @@ function taskRow(cancel, changed) {
       setText(start, startOf(task, now, isBusy));
     },
   };
+}
+
+/** The units of a task that has more than one or reported some; null for others. */
+function unitsOf({ units = 1, used_units = null }) {
+  if (used_units !== null) return `${numberOf(units)} units, used ${numberOf(used_units)}`;
+  return units > 1 ? `${numberOf(units)} units` : null;
 }
 
 function startOf(task, now, isBusy) {

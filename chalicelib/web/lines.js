@@ -16,6 +16,9 @@ export const clock = {
 const KEPT_MS = 300_000;
 /** Longest window whose fill is drawn; a longer one changes too slowly to see. */
 const DRAWN_WINDOW_SECONDS = 120;
+/** Largest quota whose starts the API lists one by one; what a larger one, or one of units, has used is sampled. */
+const LISTED_QUOTA = 100;
+const isSampled = (policy) => policy.counts === "units" || policy.quota > LISTED_QUOTA;
 
 /** A lane's starts. The API returns only the newest, so earlier answers are kept. */
 export class Line {
@@ -23,6 +26,10 @@ export class Line {
     this.starts = [];
     this.planned = [];
     this.policies = [];
+    /** By policy name: [time, used] of each answer. */
+    this.samples = new Map();
+    /** Units by time of start, as far as the tasks of the page tell. */
+    this.units = new Map();
     /** Time from which on every start is known. */
     this.knownFrom = Infinity;
   }
@@ -37,12 +44,34 @@ export class Line {
     this.starts = [...kept].filter((at) => at > lane.now - KEPT_MS).sort((a, b) => a - b);
     this.planned = lane.next_starts;
     this.policies = lane.policies;
+    this.sample(lane);
     /** End of a pause or throttling. */
     this.barredUntil = lane.paused ? (lane.paused_until ?? Infinity) : (lane.throttled_until ?? 0);
   }
 
-  /** Starts in the window that ends now; the API's count if the window is longer than the known starts. */
+  sample(lane) {
+    for (const policy of lane.policies.filter(isSampled)) {
+      const key = `${policy.name} ${policy.quota}`;
+      const known = (this.samples.get(key) ?? []).filter(([at]) => at > lane.now - KEPT_MS && at < lane.now);
+      this.samples.set(key, [...known, [lane.now, policy.used]]);
+    }
+  }
+
+  /** Takes starts and their units from tasks. The API lists few starts of a lane with large limits only. */
+  learn(tasks) {
+    for (const { started_at: at, units = 1 } of tasks) if (at !== null) this.units.set(at, units);
+    for (const at of this.units.keys()) if (at <= clock.now() - KEPT_MS) this.units.delete(at);
+    this.starts = [...new Set([...this.starts, ...this.units.keys()])].sort((a, b) => a - b);
+  }
+
+  /** True if a limit counts units: starts are then drawn as high as their units. */
+  get hasUnits() {
+    return this.policies.some((policy) => policy.counts === "units");
+  }
+
+  /** Starts, or units, in the window that ends now; the API's count if it is sampled or longer than the known starts. */
   used(policy, now) {
+    if (isSampled(policy)) return policy.used;
     const since = now - policy.window_seconds * 1000;
     if (since < this.knownFrom && policy.window_seconds > DRAWN_WINDOW_SECONDS) return policy.quota - policy.remaining;
     const count = this.starts.filter((at) => at > since && at <= now).length;
@@ -55,13 +84,28 @@ export class Line {
     return fitting.at(-1) ?? this.policies.at(-1);
   }
 
+  /** The units of that start as a share of the most of any known start; 0 if they are not known. */
+  share(at) {
+    return this.units.size ? (this.units.get(at) ?? 0) / Math.max(...this.units.values()) : 0;
+  }
+
   /** Planned starts; overdue ones count as due now. */
   due(now) {
     return this.planned.map((at) => Math.max(at, now));
   }
 
-  /** Fill of the window that ends at each moment: [time, starts in it] at every change, planned starts included. */
+  /** Time from which on the fill of the limit's window is known. */
+  filledFrom(policy) {
+    if (isSampled(policy)) return this.samples.get(`${policy.name} ${policy.quota}`)?.[0][0] ?? Infinity;
+    return this.knownFrom + policy.window_seconds * 1000;
+  }
+
+  /**
+   * Fill of the window that ends at each moment: [time, starts in it] at every change, planned starts included. A
+   * sampled limit's fill is known up to now.
+   */
   filling(policy, now) {
+    if (isSampled(policy)) return [...(this.samples.get(`${policy.name} ${policy.quota}`) ?? []), [now, 0]];
     const width = policy.window_seconds * 1000;
     const changes = [...this.starts, ...this.due(now)].flatMap((at) => [[at, 1], [at + width, -1]]);
     changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
@@ -153,7 +197,7 @@ export function drawTrack(canvas, line) {
   if (!view) return;
   drawGrid(view, 0, view.height);
   drawBar(view, line, 0, view.height);
-  drawStarts(view, line, view.height / 2);
+  drawStarts(view, line, line.hasUnits ? view.height - 6 : view.height / 2);
   drawNow(view, 0, view.height);
 }
 
@@ -185,7 +229,7 @@ function drawNow({ context, now, x }, top, bottom) {
 
 function drawFilling(view, line, policy, top, bottom) {
   const { context, width, now, from, to, x } = view;
-  const knownAt = Math.max(from, line.knownFrom + policy.window_seconds * 1000);
+  const knownAt = Math.max(from, line.filledFrom(policy));
   const begin = Math.min(knownAt, now);
   const y = (count) => bottom - (Math.min(count, policy.quota) / policy.quota) * (bottom - top);
   const steps = line.filling(policy, now);
@@ -260,7 +304,9 @@ function drawStarts({ context, width, now, from, to, x }, line, ground) {
     if (at < from || at > to) continue;
     // A new start is drawn larger for a moment, so that it is seen at the line of now.
     const fresh = Math.max(0, 1 - (now - at) / 900);
-    dot(context, x(at), ground, 2.6 + 1.8 * fresh);
+    const height = line.hasUnits ? (ground - 5) * line.share(at) : 0;
+    if (height > 1) context.fillRect(x(at) - 1, ground - height, 2, height);
+    dot(context, x(at), ground - height, 2.6 + 1.8 * fresh);
     context.fill();
   }
   context.strokeStyle = colors.accent;

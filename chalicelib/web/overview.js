@@ -231,7 +231,7 @@ function laneRow(line, sight) {
     draw(now) {
       drawLine(canvas, line);
       const main = line.main();
-      const long = main ? `${line.used(main, now)} of ${limitOf(main)}` : lane.limits;
+      const long = main ? `${numberOf(line.used(main, now))} of ${limitOf(main)}` : lane.limits;
       setText(limits, lane.own_limits ? `${long} · own limits` : long);
       setText(state, stateOf(lane, now));
     },
@@ -278,7 +278,7 @@ export const nextStart = (lane, now) => lane.next_starts.find((at) => at > now &
 
 /** Describes the picture in words, for screen readers. */
 export function describe(lane, line, now) {
-  const windows = lane.policies.map((policy) => `${line.used(policy, now)} of ${limitOf(policy)} used`);
+  const windows = lane.policies.map((policy) => `${numberOf(line.used(policy, now))} of ${limitOf(policy)} used`);
   const parts = [`Lane of ${lane.user_id}`, ...windows, lane.backlog ? `${lane.backlog} waiting` : "nothing waiting"];
   if (lane.paused) parts.push(lane.paused_until ? `paused until ${timeOf(lane.paused_until)}` : "paused");
   else if (lane.throttled_until) parts.push(`throttled until ${timeOf(lane.throttled_until)}: ${lane.throttled_reason}`);

@@ -33,6 +33,8 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "completed_at": outcome.completed_at,
         "late_ms": None if first is None or outcome.started_at is None else first - planned_at,
         "attempt": outcome.attempts,
+        "units": task.units,
+        **_used(lease, outcome, len(starts)),
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),
         **_own_limits(lease, len(starts)),
@@ -64,6 +66,16 @@ def _taken_starts(lease: Lease | None, outcome: Outcome) -> tuple[int, ...]:
     """The task's starts, the last attempt's last. A task that is given up has one more in its lease, never taken."""
     last = outcome.started_at
     return tuple(at for at in lease.starts if last is not None and at <= last) if lease else ()
+
+
+def _used(lease: Lease | None, outcome: Outcome, count: int) -> dict[str, Any]:
+    """The units that the last start used, and earlier ones that reported some, as far as they count."""
+    reports = lease.reports[:count] if lease else ()
+    earlier = [report and {"units": report[0], "at": report[1]} for report in reports[:-1]]
+    used: dict[str, Any] = {"used_units": outcome.used_units}
+    if outcome.used_units is None and reports and reports[-1]:  # its attempt ended before this outcome
+        used = {"used_units": reports[-1][0], "used_at": reports[-1][1]}
+    return {**used, "starts_used": earlier} if any(earlier) else used
 
 
 def _own_limits(lease: Lease | None, count: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
@@ -100,13 +101,14 @@ class TaskExecutor:
         if isinstance(ended, Throttled):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
                 return self._throttle(task, lease, ended, now_ms, correct)
-            ended = Failed(f"throttled {MAX_THROTTLES} times, at last: {ended.error}", is_permanent=True)
+            reason = f"throttled {MAX_THROTTLES} times, at last: {ended.error}"
+            ended = Failed(reason, is_permanent=True, used_units=ended.used_units)
         if isinstance(ended, Returned):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            return self._finish(task, start, outcome, receipt, correct)
+            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            return self._finish(task, start, outcome, receipt, correct)
+            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
         if correct:
             correct()
         retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
@@ -126,7 +128,7 @@ class TaskExecutor:
         start: Start,
         outcome: Outcome,
         receipt: str = "",
-        correct: Callable[[], object] | None = None,
+        correct: Callable[[], bool] | None = None,
     ) -> Ran:
         """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
         self._finalizer.finish(task, start, outcome, receipt, correct)
@@ -137,7 +139,7 @@ class TaskExecutor:
         return Ran(took_ms)
 
     def _throttle(
-        self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], object] | None
+        self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], bool] | None
     ) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
         if correct:

@@ -3,7 +3,9 @@
 A crash between two of these repeats the task or the earlier steps; it never leaves an outcome unlogged.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -28,8 +30,8 @@ class _Finalization(Struct):
     task: Task
     outcome: Outcome
     event: dict[str, Any]
-    #: counts the units that the task used; None if there is nothing to correct, or it is done
-    correct: Callable[[], object] | None = None
+    #: counts the units that the task used, False if they don't count; None if nothing is to be corrected any more
+    correct: Callable[[], bool] | None = None
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
@@ -57,6 +59,9 @@ class Finalizer:
         self._stage = stage
         self._scheduled_queue = scheduled_queue
         self._pending: dict[str, _Finalization] = {}
+        #: ids of the tasks that a thread is finalizing
+        self._under_way: set[str] = set()
+        self._lock = threading.Lock()
 
     def finish(
         self,
@@ -64,13 +69,13 @@ class Finalizer:
         start: Start,
         outcome: Outcome,
         receipt: str = "",
-        correct: Callable[[], object] | None = None,
+        correct: Callable[[], bool] | None = None,
     ) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
-        receipt: of its message, which stays hidden too. correct: called before the outcome is logged, until it succeeds
-        once.
-
+        receipt: of its message, which stays hidden too.
+        correct: counts the units that the task used; called before the outcome is logged, until it succeeds once. False
+        if they don't count, because another worker took the task over.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lane.running
@@ -106,22 +111,36 @@ class Finalizer:
         self._finalize(self._pending[task.task_id])
 
     def _finalize(self, finalization: _Finalization) -> None:
+        """UnavailableError also while another thread finalizes the same task, on an earlier receive of its message."""
         task = finalization.task
-        self._pending[task.task_id] = finalization
-        for tries_left in reversed(range(FINALIZE_TRIES)):
-            try:
-                self._take_steps(finalization)
-                break
-            except (OSError, UnavailableError) as error:
-                if not tries_left:
-                    raise UnavailableError(f"the outcome of {task.task_id} is not stored: {error}") from error
-                self._clock.sleep(1000)
-        self._pending.pop(task.task_id, None)  # two deliveries of one cancellation may finalize it at the same time
+        with self._alone(task):
+            self._pending[task.task_id] = finalization
+            for tries_left in reversed(range(FINALIZE_TRIES)):
+                try:
+                    self._take_steps(finalization)
+                    break
+                except (OSError, UnavailableError) as error:
+                    if not tries_left:
+                        raise UnavailableError(f"the outcome of {task.task_id} is not stored: {error}") from error
+                    self._clock.sleep(1000)
+            del self._pending[task.task_id]
+
+    @contextmanager
+    def _alone(self, task: Task) -> Iterator[None]:
+        with self._lock:
+            if task.task_id in self._under_way:
+                raise UnavailableError(f"the outcome of {task.task_id} is being logged and stored")
+            self._under_way.add(task.task_id)
+        try:
+            yield
+        finally:
+            self._under_way.discard(task.task_id)
 
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
         if finalization.correct:
-            finalization.correct()
+            if not finalization.correct():
+                finalization.event["used_units"] = None  # the log tells what counts
             finalization.correct = None
         if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")

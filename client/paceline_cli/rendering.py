@@ -116,6 +116,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("started", at(task.started_at)),
             ("ended", at(task.completed_at)),
             ("attempts", str(task.attempts)),
+            ("units", _units(task)),
             ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
             ("error", Text(task.error or "", "red")),
             ("callback", task.callback_url or ""),
@@ -123,8 +124,15 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
     )
 
 
+def _units(task: Task) -> str:
+    """Empty for a task of one unit that reported nothing, as most are."""
+    if task.used_units is not None:
+        return f"{task.units:,}, used {task.used_units:,}"
+    return f"{task.units:,}" if task.units != 1 else ""
+
+
 def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
-    """Formats a lane, one field a line: each limit's remaining starts, the waiting tasks, the next start."""
+    """Formats a lane, one field a line: what each limit has left, the waiting tasks, the next start."""
     whose = "its own" if lane.own_limits else "everybody's"
     return _fields(
         [
@@ -154,7 +162,8 @@ def scheduled_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
 
 def _left(limit: Limit, with_bars: bool) -> Text:
     more = f", more in {duration(1000 * limit.reset_seconds)}" if limit.remaining < limit.quota else ""
-    text = Text(f"{limit.remaining} of {limit.quota} left{more}")
+    units = " units" if limit.counts == "units" else ""
+    text = Text(f"{limit.remaining} of {limit.quota}{units} left{more}")
     if not with_bars:
         return text
     used = round(BAR_WIDTH * (1 - limit.remaining / limit.quota))

@@ -89,6 +89,7 @@ class Paceline:
         run_at: int | datetime | None = None,
         delay_seconds: float | None = None,
         callback_url: str | None = None,
+        units: int | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
     ) -> SubmittedTask:
@@ -96,12 +97,13 @@ class Paceline:
 
         run_at, delay_seconds: when it joins its lane, as in TaskOrder; until then it `is_scheduled`.
         callback_url: gets a signed POST when it has ended.
+        units: what it counts for in limits of units; None for what its definition says.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. It is raised without, too, where the deployment
         wants it so or the lane's backlog would take too long.
         """
         key = self._key(idempotency_key, MAX_KEY)
-        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url)
+        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units)
         call = submit_call("/api/v1/task", {"user_id": user_id, **order_body(order)}, key, strict)
         try:
             return read_answer(SubmittedTask, self._submitted(call))

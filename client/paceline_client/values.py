@@ -30,6 +30,8 @@ class TaskOrder:
     delay_seconds: float | None = None
     #: gets a signed POST when it has ended
     callback_url: str | None = None
+    #: what it counts for in limits of units; None for what its definition says, else 1
+    units: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Task:
     run_at: int | None
     #: URL of the callback; None without one
     callback_url: str | None
+    #: what it counts for in limits of units
+    units: int = 1
+    #: the units that its function reported as used; None without a report
+    used_units: int | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -101,16 +107,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, and the starts that it still allows."""
+    """A limit, and the starts or units that it still allows."""
 
     name: str
-    #: starts in a window
+    #: starts or units in a window
     quota: int
     window_seconds: int
-    #: starts that a submit could still use now
+    #: starts or units that a submit could still use now
     remaining: int
-    #: seconds until more starts are allowed
+    #: seconds until more are allowed
     reset_seconds: int
+    #: `starts` or `units`
+    counts: str = "starts"
+    #: starts, or units of starts, that count now
+    used: int = 0
 
 
 @dataclass(frozen=True)

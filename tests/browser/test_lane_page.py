@@ -52,6 +52,21 @@ def test_running_task_is_shown_and_a_long_outcome_unfolds(window: Window, open_s
     assert open_system.completions(user)[0]["result"]["seconds"] == 3
 
 
+def test_units_of_a_task_fill_a_limit_of_units(window: Window, open_system: Paceline, user: str) -> None:
+    open_system.request("PUT", f"/api/v1/users/{user}/limits", {"limits": "2/second; 1000 units/minute"})
+    page = window.lane(user)
+    page.get_by_label("Units of each").fill("300")
+    submit(page, 3)
+    expect(task_row(page, 3)).to_contain_text("succeeded")
+    picture = page.get_by_role("img", name=re.compile("900 of 1,000 units a minute used, nothing waiting"))
+    expect(picture).to_be_visible()
+    expect(page.get_by_text("900 used")).to_be_visible()
+    expect(task_row(page, 1).get_by_title("300 units")).to_have_text("log")
+    submit(page, 1)
+    expect(task_row(page, 4)).to_contain_text("queued")
+    window.shoot("units")
+
+
 def test_paused_lane_holds_its_tasks_until_it_is_resumed(window: Window, user: str) -> None:
     page = window.lane(user)
     page.get_by_role("button", name="Pause", exact=True).click()

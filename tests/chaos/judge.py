@@ -99,7 +99,7 @@ def _too_fast(ends: Sequence[Completion]) -> list[str]:
     for end in ends:
         starts[end.user_id] |= {Start(at, end.seq, limits) for at in end.starts}
     return [
-        f"{user}: {busiest.starts} starts in {limit}"
+        f"{user}: {busiest.most} starts in {limit}"
         for user, of_user in starts.items()
         for limit, busiest in busiest_windows(of_user).items()
         if busiest.too_early

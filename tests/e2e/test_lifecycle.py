@@ -108,7 +108,13 @@ def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LIMITS", "often"), ("LIMITS", "101/second"), ("PORT", "http"), ("HEALTH_INTERVAL", "0"), ("OVER_LIMIT", "no")],
+    [
+        ("LIMITS", "often"),
+        ("LIMITS", "1000001/second"),
+        ("PORT", "http"),
+        ("HEALTH_INTERVAL", "0"),
+        ("OVER_LIMIT", "no"),
+    ],
 )
 def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, name: str, value: str) -> None:
     paceline = Paceline(tmp_path)

@@ -47,7 +47,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("env", "named"),
     [
-        ({"LIMITS": "200/second"}, "LIMITS"),
+        ({"LIMITS": "1000001/second"}, "LIMITS"),
         ({}, "TABLE_NAME"),
         ({"AUTH": "jwt", "JWT_SECRET": "short"}, "JWT_SECRET"),
     ],
@@ -63,7 +63,7 @@ def test_wrong_or_missing_setting_is_a_problem_that_names_it(env: dict[str, str]
 def test_wrong_setting_is_no_crash_of_the_authorizer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    os.environ.update(AUTH="jwt", JWT_SECRET=SECRET, LIMITS="200/second")
+    os.environ.update(AUTH="jwt", JWT_SECRET=SECRET, LIMITS="1000001/second")
     monkeypatch.delitem(sys.modules, "app", raising=False)
     guarded = importlib.import_module("app")
     del sys.modules["app"]

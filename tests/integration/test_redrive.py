@@ -68,6 +68,17 @@ def test_dead_letters_run_again_in_their_users_order(failing: Paceline, user: st
     assert list(redrive(container(), None)) == []
 
 
+def test_task_that_runs_again_counts_for_as_many_units(failing: Paceline, user: str) -> None:
+    body = {"user_id": user, "task": "broken", "payload": 1, "units": 40}
+    assert failing.request("POST", "/api/v1/task", body).status_code == 202
+    work(failing, user)
+    OUT_OF_ORDER.clear()
+    assert len(list(redrive(container(), None))) == 1
+    failing.clock.advance(60_000)
+    work(failing, user)
+    assert [event["units"] for event in failing.events if event["user_id"] == user] == [40, 40]
+
+
 def test_only_the_named_users_dead_letters_come_back_and_the_others_stay_in_sight(failing: Paceline, user: str) -> None:
     fail(failing, user, 1)
     fail(failing, f"{user}-other", 2)
@@ -334,3 +345,10 @@ def test_dead_letter_without_its_payload_gets_the_stored_one_or_stays(failing: P
     assert f"{user}: submitted again" in submitted
     assert "its payload is no longer stored" in stays
     assert work(failing, user) == [stored.payload]
+
+
+def test_dead_letter_without_payload_or_record_stays(failing: Paceline, user: str) -> None:
+    letter = Task(user, "0198-0003", 1, "broken", None, planned_at=1, submitted_at=1, has_payload=False)
+    container().queue.send_dead(user, letter.task_id, letter.to_message(), "")
+    [stays] = redrive(container(), None)
+    assert "its payload is no longer stored" in stays

@@ -96,6 +96,8 @@ def run(runner: TaskRunner, name: str, payload: Any = None, deadline_ms: int = L
         ("slow down", None, Throttled(2.5, "the bank", "RetryAfter: the bank")),
         ("greet", {"name": 1}, Failed("PayloadError: Expected `str`, got `int`", is_permanent=True)),
         ("a set", None, Failed("the result is not JSON: TypeError: Object of type set is not JSON serializable", True)),
+        ("spend", {"units": 12}, Returned("spent", used_units=12)),
+        ("spend", {"units": 0, "error": True}, Failed("ValueError: after it", used_units=0)),
         ("long", None, Failed("the result has 200002 bytes as JSON; allowed: at most 131072", True)),
     ],
 )

@@ -103,6 +103,8 @@ class MemoryLaneStore:
             has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
             if large_limits(limits):
                 has_room = has_room and lane.real.roomed == lane.started
+            if smallest_units_quota(limits) and lane.running and lane.running.used:
+                has_room = has_room and lane.running.used[1] <= start.at
             ordinary = following and has_room and not special and not unfinished
             return ordinary and _within(lane.starts, lane.started, limits, start.at)
 
@@ -175,8 +177,8 @@ class MemoryLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def throttled(lane: Lane) -> Lane:
-            running = replace(lease, attempt=lease.attempt - 1, until=until, token=lease.last_token, phase=Phase.RETRY)
-            revision = lane.revision + 1
+            lane, revision = _with_lease(lane, until, lease.last_token, Phase.RETRY), lane.revision + 1
+            running = lane.running and replace(lane.running, attempt=lease.attempt - 1)
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return self._write_leased(user_id, lease, throttled)
@@ -191,7 +193,7 @@ class MemoryLaneStore:
         def corrected(lane: Lane) -> Lane:
             extras = (now_ms if more > 0 else start.at, more, *lane.real.extras)
             real = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + more)
-            lane = replace(lane, real=real, running=lane.running and replace(lane.running, is_corrected=True))
+            lane = replace(lane, real=real, running=lane.running and replace(lane.running, used=(used_units, now_ms)))
             if not smallest_units_quota(start.limits):
                 return lane
             room, planned_room = (lane.real.unit_room or 0) - more, (lane.plans.unit_room or 0) + min(0, -more)

@@ -135,7 +135,7 @@ class CorrectedTwice(MemoryLaneStore):
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
         is_corrected = super().correct_units(start, used_units, now_ms)
-        unmarked = lambda lane: replace(lane, running=lane.running and replace(lane.running, is_corrected=False))  # noqa: E731
+        unmarked = lambda lane: replace(lane, running=lane.running and replace(lane.running, used=()))  # noqa: E731
         self.prepare(start.lane.user_id, unmarked)
         return is_corrected
 

@@ -11,7 +11,7 @@ from chalicelib.worker.next_step import GAP_GRACE_MS
 from completions.audit import audit
 from completions.reader import LogLine, read_completions
 from completions.report import Report
-from tests.simulation.schedule import ForgetLane, draw
+from tests.simulation.schedule import ForgetLane, draw, draw_units
 from tests.simulation.world import World
 
 #: The simulation forgets lanes within minutes, where the real one takes weeks; the unit tests have that case.
@@ -44,6 +44,39 @@ def test_log_of_workers_that_kept_the_promises_is_clean(seeds: Sequence[int]) ->
         world = World(draw(seed))
         report = audited(logged(world), world)
         assert report.clean, f"seed {seed}: {report.breaches[0]}"
+
+
+def units_world(seed: int) -> World | None:
+    """A world of tasks whose estimates are wrong; None if it forgets a lane."""
+    plan = draw_units(seed)
+    return None if any(isinstance(action, ForgetLane) for action in plan.actions) else World(plan)
+
+
+@pytest.mark.parametrize("first", range(0, 40, 20))
+def test_log_of_tasks_with_units_is_clean_whatever_they_really_used(first: int) -> None:
+    corrected = 0
+    for seed in range(first, first + 20):
+        if (world := units_world(seed)) is not None:
+            events = logged(world)
+            report = audited(events, world)
+            assert report.clean, f"seed {seed}: {report.breaches[0]}"
+            corrected += sum(event["used_units"] not in (None, event["units"]) for event in events)
+    assert corrected > 10
+
+
+def test_line_that_hides_units_is_found() -> None:
+    """A task that says now that it counts for more than any limit allows, or that it used more."""
+    found = {"used_units": 0, "units": 0}
+    for seed in range(15):
+        if (world := units_world(seed)) is None:
+            continue
+        events = logged(world)
+        for name in found:
+            for event in events:
+                if event["started_at"] is not None:
+                    hidden = [{**one, name: 1_000_000} if one is event else one for one in events]
+                    found[name] += not audited(hidden, world).clean
+    assert min(found.values()) > 10, found
 
 
 @pytest.mark.parametrize("kind", ["pace", "order", "ended", "early", "attempts"])

@@ -10,7 +10,7 @@ from chalicelib.core.limits import Limit, earliest_start, parse_limits
 from completions.audit import audit
 from completions.reader import LogLine, completions_folder, read_completions
 from completions.report import Breach, Lateness, Report
-from completions.windows import Start, busiest_windows, trailing_windows
+from completions.windows import Start, Used, busiest_windows, trailing_units, trailing_windows
 from tests.unit.command_line import call
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
@@ -51,9 +51,40 @@ def test_each_start_is_held_against_its_own_limits(chosen: list[tuple[int, str]]
             for place, start in enumerate(starts)
             if limit in start.limits
         ]
-        assert found[limit].starts == max(counts)
+        assert found[limit].most == max(counts)
         assert found[limit].examined == len(counts)
         assert found[limit].too_early == sum(count > limit.quota for count in counts)
+
+
+reports = st.none() | st.builds(Used, st.integers(0, 9), st.integers(0, 80))
+unit_starts = st.builds(Start, st.integers(0, 60), st.integers(1, 9), st.just(()), st.integers(1, 9), reports)
+
+
+def units_by_brute_force(starts: Sequence[Start], last: int, window_ms: int) -> int:
+    """What the window that ends with a start holds, by the reports that were known then."""
+    end, total = starts[last], 0
+    for place, start in enumerate(starts):
+        used, known_at = start.used, max(start.at, start.used.at) if start.used else None
+        is_known = known_at is not None and (known_at, start.seq, place) < (end.at, end.seq, last)
+        counts = min(start.units, used.units) if used and is_known else start.units
+        total += counts if place <= last and start.at > end.at - window_ms else 0
+        if used and known_at is not None and is_known and known_at > end.at - window_ms:
+            total += max(0, used.units - start.units)
+    return total
+
+
+@given(st.lists(unit_starts, max_size=20), st.integers(1, 30))
+def test_units_in_a_window_are_those_of_brute_force(starts: list[Start], window_ms: int) -> None:
+    starts.sort(key=lambda start: (start.at, start.seq))
+    found = [total for _, total in trailing_units(starts, window_ms)]
+
+    assert found == [units_by_brute_force(starts, last, window_ms) for last in range(len(starts))]
+
+
+def test_report_counts_from_when_it_was_known() -> None:
+    starts = [Start(0, 1, (), 5, Used(2, 300)), Start(400, 2, (), 4, Used(9, 600)), Start(1_100, 3, (), 1)]
+
+    assert list(trailing_units(starts, 1_000)) == [(0, 5), (0, 6), (400, 10)]
 
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=40))
@@ -124,6 +155,107 @@ def test_lower_limit_looks_back_on_what_a_higher_one_allowed() -> None:
 
     assert kinds(audited(*fast, completion_text(5, NOW + 1_799))) == ["pace"]
     assert audited(*fast, completion_text(5, NOW + 1_800)).clean
+
+
+UNITS = "100 units/minute"
+
+
+def test_limit_of_units_counts_what_each_start_counts_for() -> None:
+    texts = [completion_text(seq, NOW + seq * 1000, units=40) for seq in range(3)]
+
+    report = audited(*texts, limits=UNITS)
+
+    assert audited(*texts[:2], limits=UNITS).clean
+    assert [(str(row.limit), row.starts, row.most) for row in report.limits] == [("100 units/minute", 3, 120)]
+    assert report.breaches == [
+        Breach("pace", "user123", NOW, "100 units/minute: 120 units within 2000 ms; 1 of 3 starts too early")
+    ]
+
+
+def test_line_without_units_counts_one() -> None:
+    texts = [completion_text(seq, NOW + seq) for seq in range(101)]
+
+    assert audited(*texts[:100], limits=UNITS).clean
+    assert kinds(audited(*texts, limits=UNITS)) == ["pace"]
+
+
+def test_units_that_a_task_did_not_use_count_until_it_ended() -> None:
+    saving = completion_text(1, NOW, units=90, used_units=20, completed_at=NOW + 5_000)
+
+    assert audited(saving, completion_text(2, NOW + 5_000, units=80), limits=UNITS).clean
+    assert kinds(audited(saving, completion_text(2, NOW + 5_000, units=81), limits=UNITS)) == ["pace"]
+    assert kinds(audited(saving, completion_text(2, NOW + 4_999, units=80), limits=UNITS)) == ["pace"]
+
+
+def test_units_that_a_task_used_beyond_its_own_count_from_its_end_on() -> None:
+    spending = completion_text(1, NOW, units=20, used_units=90, completed_at=NOW + 5_000)
+    last = NOW + 5_000 + 60_000
+
+    assert audited(spending, limits=UNITS).clean
+    assert audited(spending, completion_text(2, NOW + 5_000, units=10), limits=UNITS).clean
+    assert kinds(audited(spending, completion_text(2, NOW + 5_000, units=11), limits=UNITS)) == ["pace"]
+    assert audited(spending, completion_text(2, NOW + 60_000, units=30), limits=UNITS).clean
+    assert kinds(audited(spending, completion_text(2, last - 1, units=31), limits=UNITS)) == ["pace"]
+    assert audited(spending, completion_text(2, last, units=31), limits=UNITS).clean
+
+
+def test_each_attempt_has_a_report_of_its_own() -> None:
+    retried = {"starts": [NOW], "planned_at": NOW, "units": 60}
+    second = NOW + 9_000
+    silent = completion_text(1, second, **retried)
+    thrifty = completion_text(1, second, **retried, starts_used=[{"units": 40, "at": second}])
+
+    assert kinds(audited(silent, limits=UNITS)) == ["pace"]
+    assert audited(thrifty, limits=UNITS).clean
+    assert kinds(audited(thrifty.replace(f'"at": {second}', f'"at": {second + 1}'), limits=UNITS)) == ["pace"]
+
+
+def test_lines_of_one_start_share_the_report_that_one_of_them_has() -> None:
+    logged = completion_text(1, NOW, units=60, used_units=10)
+    given_up = completion_text(1, NOW, units=60, event="task_failed", completed_at=NOW + 10_000)
+    next_one = completion_text(2, NOW + 20_000, units=90)
+
+    for lines in ((logged, given_up), (given_up, logged)):
+        assert audited(*lines, next_one, limits=UNITS).clean
+
+
+def test_units_count_also_where_the_limits_of_then_counted_starts() -> None:
+    before = completion_text(1, NOW, units=70, limits="500/minute")
+    after = completion_text(2, NOW + 1_000, units=31, limits=UNITS)
+
+    assert audited(before, after.replace("31", "30")).clean
+    assert kinds(audited(before, after)) == ["pace"]
+
+
+def test_large_limits_are_counted_to_the_millisecond() -> None:
+    texts = [completion_text(seq, NOW + seq, limits="1000/minute; 2000/hour") for seq in range(1000)]
+    sooner, legal = (completion_text(1001, NOW + at, limits="1000/minute") for at in (59_999, 60_000))
+
+    assert audited(*texts, legal).clean
+    assert kinds(audited(*texts, sooner)) == ["pace"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"units": 0}, {"units": 1.5}, {"units": None}, {"used_units": -1}, {"used_units": "many"}),
+        *({"starts_used": [1]}, {"starts_used": []}, {"starts_used": [{"units": 1}]}, {"starts_used": {"units": 1}}),
+    ],
+)
+def test_line_with_wrong_units_is_skipped(wrong: dict[str, object]) -> None:
+    text = completion_text(1, NOW, starts=[NOW - 3_000], planned_at=NOW - 3_000)
+
+    assert audited(json.dumps({**json.loads(text), **wrong})).skipped
+
+
+def test_task_that_failed_before_it_could_start_is_no_fault() -> None:
+    too_large = completion_text(
+        2, None, event="task_failed", attempt=0, units=500, planned_at=NOW, late_ms=None, result=None, error="too large"
+    )
+
+    report = audited(completion_text(1, NOW, units=50), too_large, limits=UNITS)
+
+    assert (report.clean, report.starts, report.events) == (True, 1, {"completed": 1, "failed": 1})
 
 
 def test_start_out_of_order_is_found() -> None:

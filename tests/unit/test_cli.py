@@ -193,6 +193,7 @@ def test_strict_asks_for_a_refusal() -> None:
         (("--at", "2026-11-23T09:30:00Z"), {"run_at": 1_795_426_200_000}),
         (("--at", "2026-11-23T09:30:00+01:00"), {"run_at": 1_795_422_600_000}),
         (("--callback-url", "https://hooks.test/e"), {"callback_url": "https://hooks.test/e"}),
+        (("--units", "1200"), {"units": 1200}),
     ],
 )
 def test_a_task_can_be_parked_and_its_end_be_told(words: tuple[str, ...], sent: dict[str, Any]) -> None:
@@ -353,6 +354,22 @@ def test_a_scheduled_task_is_shown_without_a_position() -> None:
     assert fields["scheduled for"].endswith("(in 1 min)")
     assert fields["callback"].strip() == "https://hooks.test/e"
     assert "planned" not in fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [({}, None), ({"units": 1200}, "1,200"), ({"units": 1200, "used_units": 0}, "1,200, used 0")],
+)
+def test_a_task_shows_its_units_unless_it_is_one(fields: dict[str, Any], shown: str | None) -> None:
+    lines = run(answer(task(**fields)), "status", "ann", "id-1").stdout.splitlines()
+    assert [line.split("  ", 1)[1].strip() for line in lines if line.startswith("units")] == ([shown] if shown else [])
+
+
+def test_a_limit_of_units_says_so() -> None:
+    limit = {"name": "minute-units", "quota": 90_000, "window_seconds": 60, "remaining": 5, "reset_seconds": 7}
+    found = lane(policies=[limit | {"counts": "units"}])
+    [line] = [line for line in run(with_waiting(found), "lane", "ann").stdout.splitlines() if "minute-units" in line]
+    assert line.endswith("5 of 90000 units left, more in 7.0 s")
 
 
 def with_waiting(found: dict[str, Any], *tasks: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:

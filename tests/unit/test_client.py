@@ -104,12 +104,13 @@ def submitted(seq: int = 1, **changes: Any) -> dict[str, Any]:
 def task(state: str = "queued", estimated_at: int | None = None, **changes: Any) -> dict[str, Any]:
     body = {"task_id": "id-1", "user_id": "ann", "seq": 1, "task": "log", "state": state, "position": 0}
     times = {"planned_at": NOW_MS, "estimated_at": estimated_at, "submitted_at": NOW_MS, "started_at": None}
-    options = {"run_at": None, "callback_url": None}
+    options = {"run_at": None, "callback_url": None, "units": 1}
     return body | times | options | {"completed_at": None, "attempts": 0, "result": None, "error": None} | changes
 
 
 def lane(**changes: Any) -> dict[str, Any]:
-    limit = {"name": "1s", "quota": 1, "window_seconds": 1, "remaining": 1, "reset_seconds": 0}
+    limit = {"name": "1s", "quota": 1, "counts": "starts", "window_seconds": 1, "used": 0}
+    limit |= {"remaining": 1, "reset_seconds": 0}
     body = {"user_id": "ann", "limits": "1/second", "own_limits": False, "policies": [limit], "backlog": 0}
     times = {"running": None, "next_start_at": None, "open_at": NOW_MS, "paused": False, "paused_until": None}
     return (
@@ -162,21 +163,21 @@ def test_a_submit_returns_the_submitted_task() -> None:
 def test_time_and_callback_go_along_only_when_they_are_given() -> None:
     server = Server(answer(submitted(seq=0, delay_ms=5_000, queued=True), 202))
     at = datetime(2026, 11, 23, tzinfo=timezone.utc)
-    assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e").is_scheduled
+    assert client(server).submit("ann", run_at=at, callback_url="https://hooks.test/e", units=9).is_scheduled
     client(server).submit("ann", delay_seconds=2.5)
     plain = {"user_id": "ann", "task": "log", "payload": None}
     assert server.bodies == [
-        {**plain, "run_at": 1_795_392_000_000, "callback_url": "https://hooks.test/e"},
+        {**plain, "run_at": 1_795_392_000_000, "callback_url": "https://hooks.test/e", "units": 9},
         {**plain, "delay_seconds": 2.5},
     ]
 
 
 def test_each_of_many_may_have_its_time() -> None:
     server = Server(bulk)
-    client(server).submit_many("ann", [TaskOrder(1), TaskOrder(2, run_at=7), TaskOrder(3, delay_seconds=1)])
+    client(server).submit_many("ann", [TaskOrder(1), TaskOrder(2, run_at=7, units=5), TaskOrder(3, delay_seconds=1)])
     assert [set(body) - {"task", "payload"} for body in server.bodies[0]["tasks"]] == [
         set(),
-        {"run_at"},
+        {"run_at", "units"},
         {"delay_seconds"},
     ]
 

@@ -17,6 +17,7 @@ from completions.reader import (
     parse_line,
     read_completions,
 )
+from completions.windows import Used
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 
@@ -33,7 +34,17 @@ def refused(text: str, outcome: bool = True) -> Foreign:
 
 
 def test_every_field_of_a_line_is_read() -> None:
-    text = completion_text(7, NOW, event="task_failed", starts=[NOW - 3000, NOW - 2000], limits="5/second", late_ms=2)
+    text = completion_text(
+        7,
+        NOW,
+        event="task_failed",
+        starts=[NOW - 3000, NOW - 2000],
+        limits="5/second",
+        late_ms=2,
+        units=40,
+        used_units=50,
+        starts_used=[None, {"units": 7, "at": NOW}],
+    )
 
     assert parsed(text) == Completion(
         stream=STREAM,
@@ -51,6 +62,9 @@ def test_every_field_of_a_line_is_read() -> None:
         attempt=3,
         limits=parse_limits("5/second"),
         earlier_limits=(parse_limits("5/second"),) * 2,
+        units=40,
+        last_used=Used(50, NOW + 5),
+        earlier_used=(None, Used(7, NOW)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/how-to/own-tasks.md, run as they stand there."""
+"""The examples of docs/how-to/own-tasks.md and limits.md, run as they stand there."""
 
 import pkgutil
 import re
@@ -13,16 +13,18 @@ from chalicelib.core.task import TaskState
 from chalicelib.tasks.registry import Registry, registry
 from tests.unit.workshop import Workshop
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "own-tasks.md"
+GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
+DOCUMENT = GUIDES / "own-tasks.md"
 
 
-def run_examples() -> Registry:
-    """The tasks of the document's examples alone, whatever this project's own tasks are called."""
+def run_examples(*documents: Path) -> Registry:
+    """The tasks of the documents' examples alone, whatever this project's own tasks are called."""
     before = dict(registry._definitions)
     registry._definitions.clear()
     try:
-        for example in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL):
-            exec(compile(example, str(DOCUMENT), "exec"), {"__name__": "example"})
+        for document in documents:
+            for example in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+                exec(compile(example, str(document), "exec"), {"__name__": "example"})
         return Registry(registry)
     finally:
         registry._definitions.clear()
@@ -31,7 +33,7 @@ def run_examples() -> Registry:
 
 @pytest.fixture(scope="module")
 def documented() -> Registry:
-    return run_examples()
+    return run_examples(DOCUMENT, GUIDES / "limits.md")
 
 
 class Shop(Workshop):
@@ -87,9 +89,18 @@ def test_who_is_always_told_to_slow_down_fails_in_the_end(documented: Registry) 
 def test_a_task_of_the_project_may_have_the_name_of_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     own = registry["log"]
     monkeypatch.setitem(registry._definitions, "greet", own)
-    assert run_examples()["greet"] is not own
+    assert run_examples(DOCUMENT)["greet"] is not own
     assert registry["greet"] is own
 
 
 def test_no_test_loads_what_the_project_has_in_its_own_tasks() -> None:
     assert list(pkgutil.iter_modules(own_tasks.__path__)) == []
+
+
+def test_the_task_that_counts_tokens_estimates_and_reports_them(documented: Registry) -> None:
+    payload = {"prompt": "x" * 400, "max_tokens": 50}
+    chat = documented["chat"]
+    assert chat.units_of(chat.arguments(payload)) == 150
+    assert chat.units_of(chat.arguments({"prompt": "x" * 400})) == 1_100
+    outcome = Shop(documented).outcome("chat", payload)
+    assert (outcome.state, outcome.result, outcome.used_units) == (TaskState.SUCCEEDED, "x" * 50, 112)

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta
 
-from chalicelib.core.errors import PayloadError, RetryAfter
+from chalicelib.core.errors import PayloadError, RetryAfter, UnitsError
 from chalicelib.core.task import Json
-from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.registry import MAX_UNITS, MAX_USED_UNITS, Context, Registry
+from chalicelib.tasks.runner import Failed, Returned, Throttled, run_function
 
 CONTEXT = Context("ann", "0198-0001", "greet", 1, 1, 0, logging.getLogger("test"))
 
@@ -230,3 +231,106 @@ def test_integer_parameter_takes_a_whole_number_with_a_fraction_of_zero() -> Non
     assert registry["count"].arguments({"times": 2.0, "more": None}) == {"times": 2, "more": None}
     with pytest.raises(PayloadError):
         registry["count"].arguments({"times": 2.5})
+
+
+def chat(prompt: str, max_tokens: int = 40) -> Json:
+    return prompt * max_tokens
+
+
+def units_of(units: Any, payload: Json, function: Callable[..., Json] = chat) -> int:
+    definition = defined(function, units=units)["greet"]
+    return definition.units_of(definition.arguments(payload))
+
+
+def test_task_counts_for_one_unit_or_the_number_or_what_its_function_computes() -> None:
+    assert defined(chat)["greet"].units_of({}) == 1
+    assert units_of(7, {"prompt": "Hi"}) == 7
+    assert units_of(lambda payload: len(payload["prompt"]) + payload["max_tokens"], {"prompt": "Hi"}) == 42
+    assert units_of(lambda payload: payload["max_tokens"], {"prompt": "Hi", "max_tokens": 5.0}) == 5
+    assert units_of(len, [1, 2, 3], lambda payload: None) == 3
+
+
+def test_units_function_changes_nothing_of_the_payload() -> None:
+    payload = {"words": ["a"]}
+
+    def spoil(payload: Any) -> int:
+        payload["words"].append("b")
+        return 1
+
+    assert units_of(spoil, payload, lambda payload: None) == 1
+    assert units_of(spoil, payload, lambda words: None) == 1
+    assert payload == {"words": ["a"]}
+
+
+@pytest.mark.parametrize("units", [0, -1, MAX_UNITS + 1, 2.0, 1.5, True, "1", None])
+def test_units_that_are_no_positive_integer_are_refused(units: Any) -> None:
+    with pytest.raises(UnitsError, match="allowed: an integer from 1"):
+        units_of(lambda payload: units, {"prompt": "Hi"})
+    with pytest.raises(ValueError, match="allowed"):
+        defined(chat, units=units)
+
+
+@pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt, RecursionError])
+def test_units_function_that_raises_is_a_fault_of_the_request(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(payload: Any) -> int:
+        raise error("secret")
+
+    with pytest.raises(UnitsError, match=f"raised {error.__name__}$"):
+        units_of(fail, {"prompt": "Hi"})
+    assert "the units of the task greet failed" in caplog.text
+
+
+def test_units_function_that_is_asynchronous_is_refused_where_it_is_defined() -> None:
+    async def later(payload: Any) -> int:
+        return 1
+
+    with pytest.raises(ValueError, match="plain function"):
+        defined(chat, units=later)
+
+
+@pytest.mark.parametrize(("took_ms", "is_logged"), [(50, False), (51, True)])
+def test_units_function_that_takes_long_is_logged(
+    took_ms: int, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = iter([0, took_ms / 1000])
+    assert defined(chat, units=lambda payload: 3)["greet"].units_of({}, lambda: next(times)) == 3
+    assert ("the units of the task greet took" in caplog.text) is is_logged
+
+
+def context() -> Context:
+    return Context("ann", "0198-0001", "greet", 1, 1, 0, logging.getLogger("test"))
+
+
+def test_units_that_a_function_reports_are_part_of_its_outcome() -> None:
+    def spend(payload: Json, *, context: Context) -> None:
+        context.used(30)
+        context.used(12)
+        if payload:
+            raise {"fail": ValueError("x"), "wait": RetryAfter(1, "busy")}[payload]
+
+    ended = [run_function(defined(spend)["greet"], payload, context()) for payload in (None, "fail", "wait")]
+    assert ended == [
+        Returned(None, used_units=12),
+        Failed("ValueError: x", used_units=12),
+        Throttled(1.0, "busy", "RetryAfter: busy", used_units=12),
+    ]
+
+
+def test_function_that_reports_nothing_has_no_used_units_whatever_another_reported() -> None:
+    spending = defined(lambda context: context.used(0))["greet"]
+    assert run_function(spending, None, context()) == Returned(None, used_units=0)
+    assert run_function(defined(chat)["greet"], {"prompt": ""}, context()) == Returned("", used_units=None)
+
+
+@pytest.mark.parametrize("units", [-1, 1.0, True, "1", None, MAX_USED_UNITS + 1])
+def test_report_of_units_that_make_no_sense_fails_the_attempt_and_keeps_the_one_before(units: Any) -> None:
+    def spend(context: Context) -> None:
+        context.used(5)
+        context.used(units)
+
+    ended = run_function(defined(spend)["greet"], None, context())
+    assert isinstance(ended, Failed)
+    assert "allowed: a whole number from 0" in ended.error
+    assert ended.used_units == 5

@@ -9,6 +9,7 @@ import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from chalicelib.core.errors import RetryAfter
 from chalicelib.tasks import Context, task
@@ -79,6 +80,14 @@ def diary(path: str, seconds: float, context: Context) -> Any:
 @task("odd")
 def odd(payload: Any) -> Any:
     return {"a set": {1}}
+
+
+@task("chat", units=lambda payload: payload["estimate"])
+def chat(url: str, estimate: int, tokens: int, *, context: Context) -> int:
+    """Asks an API that counts tokens; the estimate is wrong, as estimates are."""
+    with urlopen(Request(url, data=str(tokens).encode(), headers={"User-Id": context.user_id})) as answer:
+        context.used(tokens)
+        return int(answer.status)
 
 
 @task("when-there", attempts=1)

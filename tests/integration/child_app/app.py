@@ -85,6 +85,14 @@ def long() -> Any:
     return "x" * 200_000
 
 
+@named("spend")
+def spend(units: int, error: bool = False, *, context: Context) -> str:
+    context.used(units)
+    if error:
+        raise ValueError("after it")
+    return "spent"
+
+
 @named("exit")
 def exit_process() -> Any:
     os._exit(3)
