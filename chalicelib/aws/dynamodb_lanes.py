@@ -160,6 +160,8 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     add(update, WAITING_UNITS, lane.waiting_units - seen.waiting_units)
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
+    if not seen.retrying:
+        _no_task_is_retrying(update)
     return update
 
 

@@ -76,7 +76,10 @@ class LaneStore(Protocol):
         ...
 
     def admit(self, seen: Lane, admission: Admission) -> Write:
-        """Reserves the admission. Stale if the lane's planned starts, limits or pause changed since `seen`."""
+        """Reserves the admission. Stale if the lane's planned starts, limits or pause changed since `seen`.
+
+        Stale also if a task began to wait for its next attempt since then.
+        """
         ...
 
     def try_fast_claim(self, start: Start, limits: Limits) -> Write:

@@ -449,6 +449,14 @@ def test_admission_while_a_task_waits_for_its_next_attempt_is_left_to_the_exact_
     assert written(ports.lanes.admit(seen, admit(seen, LIMITS, later, "t2"))).planned[0] == NOW + 61_000
 
 
+def test_admission_decided_before_a_task_failed_is_decided_again(ports: Ports, user: str) -> None:
+    seen = start_in_turn(ports, user, 1)
+    assert seen.running
+    assert ports.lanes.release_lease(user, seen.running, NOW + 60_000)
+    failed = stale(ports.lanes.admit(seen, admit(seen, LIMITS, NOW + 100, "t2")))
+    assert (failed.retrying and failed.retrying.task_id) == "t1"
+
+
 def test_start_of_a_second_attempt_counts_for_the_next_admission(ports: Ports, user: str) -> None:
     reserve(ports, user, "t1")
     seen = start_in_turn(ports, user, 1)

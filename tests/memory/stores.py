@@ -79,6 +79,8 @@ class MemoryLaneStore:
         has_new_plans = after.revision != seen.revision
 
         def unmoved(lane: Lane) -> bool:
+            if lane.retrying and not seen.retrying:
+                return False
             if has_new_plans:
                 return _moving(lane) == _moving(seen)
             return (lane.admitted, lane.revision) == (seen.admitted, seen.revision)
