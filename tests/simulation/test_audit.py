@@ -15,7 +15,7 @@ from tests.simulation.schedule import ForgetLane, draw, draw_units
 from tests.simulation.world import World
 
 #: The simulation forgets lanes within minutes, where the real one takes weeks; the unit tests have that case.
-SEEDS = [seed for seed in range(300) if not any(isinstance(action, ForgetLane) for action in draw(seed).actions)]
+SEEDS = [seed for seed in range(150) if not any(isinstance(action, ForgetLane) for action in draw(seed).actions)]
 BATCHES = [SEEDS[start : start + 40] for start in range(0, len(SEEDS), 40)]
 
 Events = Sequence[dict[str, Any]]
