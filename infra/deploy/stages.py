@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chalicelib.core.errors import SettingError
-from chalicelib.settings import Settings
+from chalicelib.settings import JWT_KEYS, Settings
 from infra.deploy.errors import DeployError
 from infra.deploy.secrets import without_references
 
@@ -25,14 +25,13 @@ PASSED_ON = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
     *("MAX_THROTTLE", "LATE_UP_TO"),
     *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET", "CORS_ORIGINS"),
+    *("AUTH", *JWT_KEYS, "JWT_AUDIENCE", "JWT_ISSUER"),
 )
-#: Functions also get each setting whose name begins with one of these.
-PASSED_ON_PREFIXES = ("AUTH", "JWT_")
 #: The only functions, by their Chalice names, that get the settings whose names begin so. Workers run own tasks, whose
 #: code could make tokens with JWT_SECRET.
 RECIPIENTS = {
     "WEBHOOK_SECRET": ("worker", "scheduled"),
-    **dict.fromkeys((*PASSED_ON_PREFIXES, "CORS_ORIGINS", "ALLOW_KILL"), (API, "authorizer")),
+    **dict.fromkeys(("AUTH", "JWT_", "CORS_ORIGINS", "ALLOW_KILL"), (API, "authorizer")),
 }
 #: Stages that must not run without authentication by mistake.
 GUARDED_STAGES = ("prod",)
@@ -146,9 +145,7 @@ def function_settings(env: Mapping[str, str], stage: Stage) -> dict[str, str]:
 
     Raises DeployError for an invalid setting, and for a stage that must not be open to all without authentication.
     """
-    passed = {
-        name: value for name, value in env.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES) if value
-    }
+    passed = {name: env[name] for name in PASSED_ON if env.get(name)}
     validate(passed, stage)
     if env.get("AUTH", "none") not in ("", "none"):
         return passed

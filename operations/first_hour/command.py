@@ -46,7 +46,7 @@ def first_hour(
     with _alone():
         account = found_account(env)
         signer = Signer()
-        commands = StageCommands(stage_environment(os.environ, environment(), signer.public_key), say)
+        commands = StageCommands(stage_environment(os.environ, signer.public_key), say)
         removal = Removal(account, commands, say)
         earlier = _leftovers(removal, account)
         if remove_only:

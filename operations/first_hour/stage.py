@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chalicelib.auth.caller import ADMIN_SCOPE
-from infra.deploy.stages import PASSED_ON, PASSED_ON_PREFIXES, ROOT
+from infra.deploy.stages import PASSED_ON, ROOT
 from operations.first_hour.errors import FirstHourError, with_permission
 from operations.first_hour.probe_stack import STAGE
 
@@ -50,12 +50,12 @@ class Signer:
         return self.token("first-hour", ADMIN_SCOPE)
 
 
-def stage_environment(env: Mapping[str, str], configured: Mapping[str, str], public_key: str) -> dict[str, str]:
+def stage_environment(env: Mapping[str, str], public_key: str) -> dict[str, str]:
     """Returns the environment of the commands: env without the settings of other stages, and with the first hour's.
 
-    configured: variables of the environment and `.env`; the empty value turns off each setting among them.
+    An empty value turns off the setting that `.env` has.
     """
-    settings = {name for name in configured if name.startswith(PASSED_ON_PREFIXES)} | {*PASSED_ON, "ALARM_TOPIC_ARN"}
+    settings = (*PASSED_ON, "ALARM_TOPIC_ARN")
     own = {"AUTH": "jwt", "JWT_PUBLIC_KEY": public_key, "CORS_ORIGINS": ORIGIN, "LIMITS": "1/second; 20/minute"}
     return {**env, **dict.fromkeys(settings, ""), **own, "STAGE": STAGE}
 

@@ -22,7 +22,7 @@ URL = "http://localhost:8000"
 @pytest.fixture
 def api(load_app: Callable[..., Chalice]) -> Api:
     signer = Signer()
-    settings = {name: value for name, value in stage_environment({}, {}, signer.public_key).items() if value}
+    settings = {name: value for name, value in stage_environment({}, signer.public_key).items() if value}
     served = Gateway(load_app(**settings))
     return Api(URL, signer, lambda request: through(served, request))
 

@@ -28,6 +28,12 @@ def test_keys_of_the_authentication_go_along() -> None:
     assert function_settings(env, read_stage("prod")) == env
 
 
+def test_variables_of_other_programs_are_not_passed_on_whatever_their_names_begin_with() -> None:
+    foreign = {"AUTH0_CLIENT_SECRET": "x", "AUTH_TOKEN": "x", "AUTHOR": "x", "JWT_PRIVATE_KEY": "x"}
+    env = {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example.com/jwks", "JWT_AUDIENCE": "a", "JWT_ISSUER": "i"}
+    assert function_settings(env | foreign, read_stage("dev")) == env
+
+
 def test_a_wrong_setting_is_named_before_anything_is_deployed() -> None:
     with pytest.raises(DeployError, match="LIMITS"):
         function_settings({"LIMITS": "many"}, read_stage("dev"))
