@@ -80,6 +80,7 @@ class _Redrive:
             VisibilityTimeout=HIDDEN_SECONDS,
             MessageSystemAttributeNames=["MessageGroupId", "SentTimestamp"],
             AttributeNames=["MessageGroupId", "SentTimestamp"],
+            MessageAttributeNames=["reason"],
         )
         if self._until is None:
             self._until = _answered_at(answer) + 1_000
@@ -116,21 +117,26 @@ class _Redrive:
         if task.user_id != lane:
             return _Stays(f"it names user {task.user_id!r} in the lane of {lane!r}")
         record = self._parts.tasks.get(task.user_id, task.task_id)
-        is_finished = record is not None and not is_open(record, self._parts.lanes.get(task.user_id))
-        if record and is_finished and record.state is not TaskState.FAILED:
+        if record is None or is_open(record, self._parts.lanes.get(task.user_id)):
+            return self._send_unfinished(task, message)
+        if record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
         if not task.has_payload and record:
             task = record.task
         if not task.has_payload:
             return _Stays("its payload is no longer stored")
-        if not is_finished:
-            self._parts.queue.send_again(task, self._parts.clock.now_ms())
-            self._sent.add(task.task_id)
-            return "sent again, since it is not finished"
         if task.name not in self._parts.registry:
             return _Stays(f"there is no task {task.name!r} in this deployment")
         # By its task, since one task may have several dead letters.
         return self._submit(task, f"redrive:{task.task_id}")
+
+    def _send_unfinished(self, task: Task, message: Any) -> str | _Stays:
+        """Sends it under its own id, unless a worker wrote this letter, which is needed once that worker is done."""
+        if "reason" in message.get("MessageAttributes", {}):
+            return _Stays("its failure is not stored yet; repeat this in a few minutes")
+        self._parts.queue.send_again(task, self._parts.clock.now_ms())
+        self._sent.add(task.task_id)
+        return "sent again, since it is not finished"
 
     def _submit(self, task: Task, key: str) -> str | _Stays:
         units = task.units if task.units > 1 else None
