@@ -66,7 +66,10 @@ def stack_name(stage: str) -> str:
 
 
 def output_variables(outputs: Mapping[str, Value]) -> dict[str, Value]:
-    """The stack's outputs as environment variables. KeyError if the stack is older than the template."""
+    """The stack's outputs as environment variables. Raises StackError if the stack is older than the template."""
+    missing = [output for output in OUTPUT_VARIABLES.values() if output not in outputs]
+    if missing:
+        raise StackError(f"the stack lacks {', '.join(missing)}, since an earlier version deployed it: deploy it again")
     return {variable: outputs[output] for variable, output in OUTPUT_VARIABLES.items()}
 
 

@@ -14,6 +14,7 @@ from infra.deploy.errors import DeployError, explained
 from infra.deploy.package import event_source_mapping
 from infra.deploy.project import project_folder
 from infra.deploy.stages import ROOT, FrontDoor, function_settings, read_stage
+from infra.stack import OUTPUT_VARIABLES, StackError, output_variables
 
 ENDPOINT = "http://127.0.0.1:4566"
 
@@ -32,6 +33,14 @@ def test_variables_of_other_programs_are_not_passed_on_whatever_their_names_begi
     foreign = {"AUTH0_CLIENT_SECRET": "x", "AUTH_TOKEN": "x", "AUTHOR": "x", "JWT_PRIVATE_KEY": "x"}
     env = {"AUTH": "jwt", "JWT_JWKS_URL": "https://issuer.example.com/jwks", "JWT_AUDIENCE": "a", "JWT_ISSUER": "i"}
     assert function_settings(env | foreign, read_stage("dev")) == env
+
+
+def test_stack_of_an_earlier_version_is_refused_with_the_remedy() -> None:
+    outputs = dict.fromkeys(OUTPUT_VARIABLES.values(), "x")
+    assert output_variables(outputs)["SCHEDULED_DEAD_LETTER_URL"] == "x"
+    del outputs["ScheduledDeadLetterUrl"]
+    with pytest.raises(StackError, match=r"lacks ScheduledDeadLetterUrl, .*: deploy it again"):
+        output_variables(outputs)
 
 
 def test_a_wrong_setting_is_named_before_anything_is_deployed() -> None:
