@@ -31,14 +31,18 @@ from infra.stack import StackError, output_variables, stack_outputs
 from local.run_settings import LocalSettings
 from operations.scheduled_redrive import BATCH, HIDDEN_SECONDS, ScheduledRedrive, show_again
 
+#: Seconds of a receive: it then asks all servers of the queue.
+WAIT_SECONDS = 1
 
-def redrive(parts: Container, user_id: str | None) -> Iterator[str]:
+
+def redrive(parts: Container, user_id: str | None, wait_seconds: int = 0) -> Iterator[str]:
     """Redrives the dead letters of now, one line for each. UnavailableError when AWS fails: repeat it.
 
-    Those that come while it works, such as its own tasks' failures, stay for the next time.
+    Those that come while it works, such as its own tasks' failures, stay for the next time. wait_seconds: of each
+    receive; with 0 AWS asks some of its servers only, and may find nothing in a queue that has few messages.
     """
-    yield from _Redrive(parts, user_id).run()
-    yield from ScheduledRedrive(parts, user_id).run()
+    yield from _Redrive(parts, user_id, wait_seconds).run()
+    yield from ScheduledRedrive(parts, user_id, wait_seconds).run()
 
 
 class _Stays(Struct, frozen=True):
@@ -50,9 +54,10 @@ class _Stays(Struct, frozen=True):
 class _Redrive:
     """One run: each dead letter is handled once, and those that stay are visible again at its end."""
 
-    def __init__(self, parts: Container, user_id: str | None) -> None:
+    def __init__(self, parts: Container, user_id: str | None, wait_seconds: int) -> None:
         self._parts = parts
         self._user_id = user_id
+        self._wait_seconds = wait_seconds
         self._sqs: Any = parts.sqs
         self._url = parts.settings.dead_letter_url
         #: epoch ms by the clock of SQS, in whole seconds, after which a dead letter is too new; None before its answer
@@ -78,6 +83,7 @@ class _Redrive:
             QueueUrl=self._url,
             MaxNumberOfMessages=BATCH,
             VisibilityTimeout=HIDDEN_SECONDS,
+            WaitTimeSeconds=self._wait_seconds,
             MessageSystemAttributeNames=["MessageGroupId", "SentTimestamp"],
             AttributeNames=["MessageGroupId", "SentTimestamp"],
             MessageAttributeNames=["reason"],
@@ -199,7 +205,7 @@ def print_redrive(user_id: str | None, stage: str | None) -> int:
     count = 0
     try:
         print(f"The dead letters are those of {_choose_deployment(stage)}", flush=True)
-        for line in redrive(container(), user_id):
+        for line in redrive(container(), user_id, WAIT_SECONDS):
             count += 1
             print(line, flush=True)
     except (PacelineError, StackError, BotoCoreError, ClientError) as error:

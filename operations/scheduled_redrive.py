@@ -23,9 +23,10 @@ BATCH = 10
 class ScheduledRedrive:
     """One run over the dead letters of the scheduled queue; repeats of their messages do no harm."""
 
-    def __init__(self, parts: Container, user_id: str | None) -> None:
+    def __init__(self, parts: Container, user_id: str | None, wait_seconds: int) -> None:
         self._parts = parts
         self._user_id = user_id
+        self._wait_seconds = wait_seconds
         self._sqs: Any = parts.sqs
         self._url = parts.settings.scheduled_dead_letter_url
         #: receipts of those that stay, by message ids
@@ -42,7 +43,11 @@ class ScheduledRedrive:
 
     def _received(self) -> list[Any]:
         """Received messages that this run has not seen; those seen stay hidden until its end."""
-        request = {"MaxNumberOfMessages": BATCH, "VisibilityTimeout": HIDDEN_SECONDS}
+        request = {
+            "MaxNumberOfMessages": BATCH,
+            "VisibilityTimeout": HIDDEN_SECONDS,
+            "WaitTimeSeconds": self._wait_seconds,
+        }
         found = self._sqs.receive_message(QueueUrl=self._url, **request).get("Messages", [])
         return [message for message in found if message["MessageId"] not in self._stay]
 

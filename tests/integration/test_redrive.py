@@ -17,7 +17,7 @@ from chalicelib.outbound.client import Answer
 from chalicelib.scheduled.callbacks import CallbackSender
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS
 from chalicelib.tasks.registry import registry
-from operations.redrive import redrive
+from operations.redrive import print_redrive, redrive
 from tests.in_process import Deploy, Paceline
 from tests.unit.workshop import Failing
 
@@ -228,6 +228,31 @@ class Forgetful:
         self._lost = True
         self._sqs.change_message_visibility(**request, VisibilityTimeout=0)
         raise UnavailableError("AWS is away")
+
+
+class Sampled:
+    """SQS as AWS has it: a receive that does not wait asks some of the servers only, here those without messages."""
+
+    def __init__(self, sqs: Any) -> None:
+        self._sqs = sqs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sqs, name)
+
+    def receive_message(self, **request: Any) -> Any:
+        answer = self._sqs.receive_message(**request)
+        return answer if request.get("WaitTimeSeconds") else {**answer, "Messages": []}
+
+
+def test_redrive_finds_the_few_messages_of_a_queue_on_many_servers(
+    failing: Paceline, user: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(failing, user, 1)
+    failing.queues.aws.sqs.send_message(QueueUrl=failing.queues.aws.later_dead_url, MessageBody="hello")
+    container().__dict__["sqs"] = Sampled(failing.queues.aws.sqs)
+    monkeypatch.setattr("operations.redrive._choose_deployment", str)
+    assert print_redrive(None, None) == 0
+    assert "Read 2 dead letters" in capsys.readouterr().out
 
 
 def test_interrupted_redrive_submits_once(failing: Paceline, user: str) -> None:
