@@ -49,6 +49,8 @@ class RunningTask(Struct):
     on_lost: Callable[[], None] | None = None
     #: epoch ms; until then its lease or its hidden message keeps other workers off
     safe_until: int = 0
+    #: its last renewal renewed neither
+    is_failing: bool = False
     is_expired: bool = False
     is_renewing: bool = False
 
@@ -107,39 +109,55 @@ class LeaseRenewer:
                 task.is_expired = True
                 del self._running[task.lease.token]
             lost = [task for task in self._running.values() if self._is_lost(task, now_ms)]
-            due = [task for task in self._running.values() if task.renew_at <= now_ms and task not in lost]
+            for task in lost:
+                del self._running[task.lease.token]
+            due = [task for task in self._running.values() if task.renew_at <= now_ms]
             for task in due:
                 task.is_renewing = True
         for task in due:
-            self._renew(task, now_ms)
+            self._renew(task)
         for task in expired:
             _call(task.on_expired, task)
         for task in lost:
             _call(task.on_lost, task)
 
     def _is_lost(self, task: RunningTask, now_ms: int) -> bool:
-        return self._hide is not None and task.on_lost is not None and now_ms >= task.safe_until - LOST_BEFORE_MS
+        """True if renewals failed for too long. A function that kept this thread waiting is no failure: renewing tells
+        whether another worker has its task.
+        """
+        is_late = now_ms >= task.safe_until - LOST_BEFORE_MS
+        return self._hide is not None and task.on_lost is not None and task.is_failing and is_late
 
-    def _renew(self, task: RunningTask, now_ms: int) -> None:
+    def _renew(self, task: RunningTask) -> None:
+        """Renews the lease, then extends the message: a lease outlives a call that times out and the pause after it."""
+        now_ms = self._clock.now_ms()
+        renewals = [self._renew_lease, self._extend] if self._hide and task.receipt else [self._renew_lease]
         try:
-            is_hidden = self._try(task, lambda: self._extend(task, now_ms))
-            is_leased = self._try(task, lambda: self._renew_lease(task, now_ms))
-            task.renew_at = now_ms + (RENEW_AFTER_MS if is_hidden and is_leased else LOOK_AGAIN_MS)
+            renewed = [self._try(task, renew) for renew in renewals]
+            task.renew_at = now_ms + (RENEW_AFTER_MS if all(renewed) else LOOK_AGAIN_MS)
+            task.is_failing = not any(renewed)
         finally:
             task.is_renewing = False
 
-    def _renew_lease(self, task: RunningTask, now_ms: int) -> None:
-        if self._lanes.renew_lease(task.user_id, task.lease, now_ms + RENEWED_LEASE_MS):
-            task.safe_until = max(task.safe_until, now_ms + RENEWED_LEASE_MS)
+    def _renew_lease(self, task: RunningTask) -> bool:
+        until = self._clock.now_ms() + RENEWED_LEASE_MS
+        is_renewed = self._lanes.renew_lease(task.user_id, task.lease, until)
+        if is_renewed:
+            task.safe_until = max(task.safe_until, until)
+        return is_renewed
 
-    def _extend(self, task: RunningTask, now_ms: int) -> None:
-        if self._hide and task.receipt and self._hide(task.receipt, EXTENDED_SECONDS):
-            task.safe_until = max(task.safe_until, now_ms + EXTENDED_SECONDS * 1000)
+    def _extend(self, task: RunningTask) -> bool:
+        assert self._hide is not None, "the worker extends its messages here"
+        until = self._clock.now_ms() + EXTENDED_SECONDS * 1000
+        is_hidden = self._hide(task.receipt, EXTENDED_SECONDS)
+        if is_hidden:
+            task.safe_until = max(task.safe_until, until)
+        return is_hidden
 
-    def _try(self, task: RunningTask, renew: Callable[[], None]) -> bool:
+    def _try(self, task: RunningTask, renew: Callable[[RunningTask], bool]) -> bool:
+        """True if it was renewed."""
         try:
-            renew()
-            return True
+            return renew(task)
         except UnavailableError:
             return False
         except Exception:
