@@ -299,11 +299,14 @@ class Worker:
         """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
         now_ms = self._clock.now_ms()
         age_ms = now_ms - delivery.sent_at
-        if age_ms >= SEND_AGAIN_AFTER_MS:
-            self._tasks.keep_payloads(delivery.user_id, now_ms)
-        if age_ms >= SEND_AGAIN_AFTER_MS and age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
+        if age_ms < SEND_AGAIN_AFTER_MS:
+            return
+        if age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
             for task in tasks_to_send_again(lane, self._tasks, now_ms):
                 self._queue.send_again(task, now_ms)
+        with suppress(UnavailableError):  # the next look is within the hour
+            # Last, since it reads all of the user's payloads: it may take longer than the function has.
+            self._tasks.keep_payloads(delivery.user_id, now_ms)
 
     def _last_error(self, job: _Job) -> str | None:
         """The error of the task's last attempt if that one failed by itself; None if it lost its worker."""

@@ -118,6 +118,17 @@ def test_payloads_of_a_lane_that_is_paused_for_months_are_kept_before_they_expir
     assert max(days) < PAYLOAD_KEPT_SECONDS / 86_400 / 2
 
 
+def test_a_lane_whose_payloads_can_not_be_kept_still_outlives_its_messages():
+    """A lane may have more payloads than a worker can look through before its function times out."""
+    shop = Losing()
+    shop.submit_obeying(1, text=LARGE)
+    shop.control.pause("ann", NOW + 20 * DAY_MS)
+    shop.tasks.fail("keep_payloads", times=100_000)
+    shop.run()
+    assert shop.ends() == [(1, "task_completed", 1)]
+    assert list(shop.queue.dead_letters) == [], "it used up no receives"
+
+
 def test_a_task_whose_payload_is_gone_fails_and_says_so():
     shop = Losing()
     shop.submit_obeying(1, text=LARGE)
