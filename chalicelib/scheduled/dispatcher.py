@@ -6,10 +6,11 @@ scheduled task says whether it is admitted.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec import Struct
 
-from chalicelib.core.errors import MessageError, NewerMessageError
+from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.ports import Clock, ScheduledQueue, TaskQueue, TaskStore
 from chalicelib.core.scheduled import (
     MAX_AHEAD_MS,
@@ -130,6 +131,8 @@ class ScheduledDispatcher:
             self._scheduled_queue.defer(delivery.receipt, seconds)
             return False
         self._scheduled_queue.send([(scheduled, min(seconds, MAX_SQS_DELAY_SECONDS))])
+        with suppress(UnavailableError):  # they are kept for longer than two messages live
+            self._tasks.keep_payloads(scheduled.task.user_id, self._clock.now_ms())
         return True
 
     def _cancel(self, task: Task) -> None:

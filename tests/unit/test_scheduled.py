@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from chalicelib.aws.dynamodb_payloads import PAYLOAD_KEPT_SECONDS
 from chalicelib.core.errors import ConflictError, MessageError, UnavailableError
 from chalicelib.core.scheduled import (
     MAX_AHEAD_MS,
@@ -219,6 +221,14 @@ def test_task_whose_lane_takes_none_for_days_waits_in_one_message(shop: Scheduli
     sends = count_sends(shop)
     shop.run_all()
     assert (sends, shop.event_of(late)["started_at"]) == ([], NOW + 5 * DAY_MS)
+
+
+def test_payload_of_a_task_whose_lane_takes_none_for_months_is_kept_before_it_expires(shop: SchedulingShop) -> None:
+    shop.control.pause("ann", NOW + 90 * DAY_MS)
+    shop.schedule(60_000, payload="x" * 5_000)
+    shop.run_all(until_ms=90 * DAY_MS)
+    kept = [NOW, *(at for user_id, at in shop.tasks.payloads_kept if user_id == "ann"), NOW + 90 * DAY_MS]
+    assert max(later - earlier for earlier, later in pairwise(kept)) < PAYLOAD_KEPT_SECONDS * 1000 / 2
 
 
 def test_message_near_the_end_of_its_14_days_is_replaced_by_a_new_one(shop: SchedulingShop) -> None:
