@@ -123,6 +123,8 @@ class _Redrive:
         if task.user_id != lane:
             return _Stays(f"it names user {task.user_id!r} in the lane of {lane!r}")
         record = self._parts.tasks.get(task.user_id, task.task_id)
+        if record is None and not task.has_payload:
+            return _Stays("its payload is no longer stored")
         if record is None or is_open(record, self._parts.lanes.get(task.user_id)):
             return self._send_unfinished(task, message)
         if record.state is not TaskState.FAILED:

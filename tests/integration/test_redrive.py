@@ -184,19 +184,6 @@ def test_letter_of_a_failure_that_is_not_stored_yet_stays_until_it_is(failing: P
     assert "submitted again" in next(redrive(container(), None))
 
 
-def test_moved_task_without_payload_ends_whether_or_not_its_record_is_stored(failing: Paceline, user: str) -> None:
-    OUT_OF_ORDER.clear()
-    task = Task(user, "0198-0001", 1, "broken", None, planned_at=1, submitted_at=1, has_payload=False)
-    failing.queues.aws.sqs.send_message(
-        QueueUrl=failing.queues.aws.dead_letter_url,
-        MessageBody=task.to_message(),
-        MessageGroupId=user,
-        MessageDeduplicationId=user,
-    )
-    assert "sent again, since it is not finished" in next(redrive(container(), None))
-    assert work(failing, user) == ["the payload is no longer stored"]
-
-
 def test_scheduled_message_that_sqs_moved_goes_back_to_its_queue(failing: Paceline, user: str) -> None:
     OUT_OF_ORDER.clear()
     stored = container().tasks.get(user, submit(failing, user, 9, delay_seconds=60))
