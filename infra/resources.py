@@ -128,5 +128,5 @@ class Resources:
 def _text(value: Any) -> str:
     """An attribute of a queue, which is text."""
     if isinstance(value, dict):
-        return json.dumps(value)
+        return json.dumps(value, separators=(",", ":"))
     return str(value).lower() if isinstance(value, bool) else str(value)
