@@ -59,6 +59,8 @@ class _FullLane:
         self._limits = limits
         self._units = units
         self._now_ms = NOW
+        #: as the last write left it; workers remember it too
+        self._lane = Lane(USER)
         self._is_measured = False
         self.writes = 0
         self.measured = 0
@@ -92,8 +94,7 @@ class _FullLane:
             lane = write.lane
 
     def _start(self, task: Candidate) -> None:
-        lane = self._lanes.get(USER)
-        start = self._decided(lane, task)
+        start = self._decided(self._lane, task)
         write = self._written(self._lanes.try_fast_claim(start, self._limits))
         if isinstance(write, Stale):
             start = self._decided(write.lane, task)
@@ -109,6 +110,7 @@ class _FullLane:
         return decision
 
     def _written(self, write: Write) -> Write:
+        self._lane = write.lane
         if self._is_measured:
             self.writes += 1
             item = self._client.get_item(TableName=self._table, Key=key(USER, LANE_ITEM))["Item"]
