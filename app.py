@@ -145,7 +145,7 @@ def get_task(user: str, task_id: str) -> Response:
 
 @route("/api/v1/users/{user}/tasks/{task_id}", "DELETE")
 def cancel_task(user: str, task_id: str) -> Response:
-    return responses.task_answer(container().control.cancel(user, requests.path_task_id(task_id)))
+    return responses.cancel_answer(container().control.cancel(user, requests.path_task_id(task_id)))
 
 
 @route("/api/v1/users/{user}/tasks", "GET")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chalicelib.tasks.runner import Call, Ended, Failed, overdue
 from local.fork_server import KILLED
-from local.frames import FrameError, FrameReader, call_frame, read_ended
+from local.frames import CANCEL, FrameError, FrameReader, call_frame, read_ended
 
 #: Seconds for a new child to greet, the start of the fork server included.
 _GREET_SECONDS = 60.0
@@ -72,7 +72,8 @@ class Child:
             return Failed(f"the payload is not JSON: {type(error).__name__}", is_permanent=True)
         try:
             self._send(message, deadline)
-            ended, is_last = read_ended(self._receive(deadline))
+            with call.context.cancel_request.calling(self._ask_to_stop):
+                ended, is_last = read_ended(self._receive(deadline))
         except TimeoutError:
             self.end()
             return Failed(overdue(call.deadline_ms), is_permanent=True)
@@ -80,8 +81,14 @@ class Child:
             log.warning("the process of %s ended: %s", call.context.task_id, error)
             return Failed(_death(self.end(grace_seconds=1.0)))
         # What a failed run left behind must not meet the next one.
-        self.is_spent = is_last or isinstance(ended, Failed)
+        self.is_spent = self.is_spent or is_last or isinstance(ended, Failed)
         return ended
+
+    def _ask_to_stop(self) -> None:
+        """Sends a byte that the child may never read, so it gets no further task."""
+        self.is_spent = True
+        with suppress(OSError):  # it has ended
+            self._job.send(CANCEL, socket.MSG_DONTWAIT)
 
     def end(self, grace_seconds: float = 0.0) -> int | None:
         """Kills it, after `grace_seconds` in which it may end by itself; returns its exit code, None if unknown."""

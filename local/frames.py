@@ -11,13 +11,15 @@ from chalicelib.tasks.registry import Context
 from chalicelib.tasks.runner import Ended, Failed, Returned, Throttled
 
 _LENGTH = struct.Struct("!I")
+#: Byte by which a worker asks the running task of a child to stop. The child reads no call after it.
+CANCEL = b"c"
 #: Bytes of a message at most: some times the largest payload or result, each of whose bytes may take six as JSON.
 _MAX_BYTES = 4 * 1024 * 1024
 _KINDS: dict[str, type[Returned] | type[Failed] | type[Throttled]] = {
     kind.__name__: kind for kind in (Returned, Failed, Throttled)
 }
 #: Fields of a context that each process makes for itself.
-_HERE_ONLY = ("logger", "report")
+_HERE_ONLY = ("logger", "report", "cancel_request")
 
 
 class FrameError(Exception):
@@ -56,6 +58,13 @@ class FrameReader:
     def __init__(self) -> None:
         self._bytes = bytearray()
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the message lacks, as far as they are known."""
+        if len(self._bytes) < _LENGTH.size:
+            return _LENGTH.size - len(self._bytes)
+        return _LENGTH.size + int(_LENGTH.unpack_from(self._bytes)[0]) - len(self._bytes)
+
     def feed(self, part: bytes) -> dict[str, Any] | None:
         """Returns the message once it is complete, else None. Raises FrameError."""
         self._bytes += part
@@ -72,9 +81,9 @@ class FrameReader:
 
 
 def receive(source: socket.socket) -> dict[str, Any]:
-    """Waits for a message. Raises FrameError when the other side ended."""
+    """Waits for a message and leaves whatever follows it. Raises FrameError when the other side ended."""
     reader = FrameReader()
-    while part := source.recv(65_536):
+    while part := source.recv(min(reader.missing, 65_536)):
         if (message := reader.feed(part)) is not None:
             return message
     raise FrameError("the other side ended")

@@ -9,15 +9,16 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from chalicelib.core.ports import Presence
+from chalicelib.tasks.cancel_request import CancelRequest
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Ended, Failed, run_function
-from local.frames import FrameError, ended_frame, frame, receive
+from local.frames import CANCEL, FrameError, ended_frame, frame, receive
 
 #: Bytes of memory that a child may have taken since its start; with more it is replaced after its task.
 KEPT_BYTES = 256 * 1024 * 1024
@@ -37,15 +38,48 @@ def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
         with presence.serving(call["token"]):
             if _is_left(job):
                 return
-            ended = _run(call, registry)
+            ended = _run(call, registry, SocketCancelRequest(job))
             if os.getpid() != pid:
                 os._exit(0)  # a process that the function forked and let return
             is_last = _memory_bytes() > limit or _has_leftovers(*before)
             job.sendall(_answer(ended, is_last))
 
 
-def _run(call: Mapping[str, Any], registry: Registry) -> Ended:
-    context = Context(**call["context"], logger=logging.getLogger(f"paceline.{call['context']['name']}"))
+class SocketCancelRequest:
+    """The request as the worker sends it: a byte that stays in the socket. Implements CancelRequest."""
+
+    def __init__(self, job: socket.socket) -> None:
+        self._job = job
+        self._is_made = False
+
+    @property
+    def is_made(self) -> bool:
+        if not self._is_made:
+            with suppress(OSError):  # nothing was sent, or the worker is gone
+                self._is_made = self._job.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == CANCEL
+        return self._is_made
+
+    @contextmanager
+    def calling(self, action: Callable[[], object]) -> Iterator[None]:
+        import asyncio  # noqa: PLC0415 - only asynchronous functions call this, and have loaded it
+
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            loop.remove_reader(self._job)  # the byte stays, and the end of the worker is no request
+            if self.is_made:
+                action()
+
+        loop.add_reader(self._job, look)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._job)
+
+
+def _run(call: Mapping[str, Any], registry: Registry, cancel_request: CancelRequest) -> Ended:
+    logger = logging.getLogger(f"paceline.{call['context']['name']}")
+    context = Context(**call["context"], logger=logger, cancel_request=cancel_request)
     definition = registry.get(context.name)
     if definition is None:
         return Failed(f"there is no task {context.name!r} in this deployment", is_permanent=True)

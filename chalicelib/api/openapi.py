@@ -131,12 +131,13 @@ OPERATIONS: tuple[Operation, ...] = (
         "DELETE",
         "/api/v1/users/{user}/tasks/{task_id}",
         "cancelTask",
-        "Cancel a task that waits, is scheduled or is between two attempts",
+        "Cancel a task, or ask a running one to stop",
         COMMON
         | NO_TASK
         | {
             200: ok(TaskAnswer, "The task is cancelled, by this request or an earlier one."),
-            409: Answer("The task is running or final, or the lane has too many open cancellations."),
+            202: ok(TaskAnswer, "The task is running and is asked to stop; it takes no further attempt."),
+            409: Answer("The task has ended otherwise, or the lane has too many open cancellations."),
         },
         ("user", "task_id"),
     ),

@@ -24,7 +24,7 @@ from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, format_limits
-from chalicelib.core.task import TaskRecord
+from chalicelib.core.task import TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
@@ -182,6 +182,11 @@ def task_answer(view: TaskView) -> Response:
     return answer(_task_answer(view))
 
 
+def cancel_answer(view: TaskView) -> Response:
+    """200 for a cancelled task, 202 for a running one that is asked to stop."""
+    return answer(_task_answer(view), 200 if view.state is TaskState.CANCELLED else 202)
+
+
 def tasks_answer(views: Iterable[TaskView], next_cursor: str | None) -> Response:
     return answer(TaskListAnswer([_task_answer(view) for view in views], next_cursor))
 
@@ -207,6 +212,7 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         callback_url=task.callback_url,
         units=task.units,
         used_units=outcome.used_units if outcome else None,
+        cancel_requested_at=view.record.cancel_requested_at,
     )
 
 

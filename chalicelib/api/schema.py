@@ -79,6 +79,10 @@ class TaskAnswer(Struct):
     used_units: Annotated[
         int | None, Meta(description="The units that its last attempt used, as its function reported; null if not.")
     ]
+    cancel_requested_at: Annotated[
+        int | None,
+        Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
+    ]
 
 
 class TaskListAnswer(Struct):

@@ -83,11 +83,14 @@ class DynamoDBLaneStore:
         write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))
         return isinstance(own_correction(write, start), Written)
 
-    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
-        return isinstance(self._update(user_id, renew_lease_expression(lease, until)), Written)
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
+        return _stored_lease(self._update(user_id, renew_lease_expression(lease, until)))
 
-    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
-        return isinstance(self._update(user_id, release_lease_expression(lease, retry_at)), Written)
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> Lease | None:
+        return _stored_lease(self._update(user_id, release_lease_expression(lease, retry_at)))
+
+    def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
+        return isinstance(self._update(user_id, request_cancel_expression(lease, now_ms)), Written)
 
     def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
         return isinstance(self._update(user_id, end_lease_expression(lease, now_ms, took_ms)), Written)
@@ -110,6 +113,10 @@ class DynamoDBLaneStore:
 def _write_of(user_id: str, condition: Condition) -> Write:
     lane = lane_of(user_id, condition.item)
     return Written(lane) if condition.holds else Stale(lane)
+
+
+def _stored_lease(write: Write) -> Lease | None:
+    return write.lane.running if isinstance(write, Written) else None
 
 
 def fast_admit_expression(
@@ -305,6 +312,17 @@ def end_lease_expression(lease: Lease, now_ms: int, took_ms: int) -> Expression:
     return update
 
 
+def request_cancel_expression(lease: Lease, now_ms: int) -> Expression:
+    """The new revision refuses each claim that was decided without the request."""
+    update = Expression()
+    running, token = update.name("running"), update.value({"S": lease.token})
+    mark = f"{running}.{update.name('cancel_requested_at')}"
+    update.sets.append(f"{mark} = if_not_exists({mark}, {update.value(number(now_ms))})")
+    update.increment("revision")
+    update.conditions.append(f"{running}.{update.name('token')} = {token}")
+    return update
+
+
 def _lease_expression(lease: Lease, until: int, phase: Phase, token: str) -> Expression:
     """Changes the lease if it is still that one."""
     update = Expression()
@@ -380,6 +398,7 @@ def lease_value(lease: Lease | None) -> Item:
             **({"used": numbers(lease.used)} if lease.used else {}),
             **({"earlier_used": numbers(lease.earlier_used)} if lease.earlier_used else {}),
             **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
+            **({"cancel_requested_at": number(lease.cancel_requested_at)} if lease.cancel_requested_at else {}),
         }
     }
 
@@ -433,4 +452,5 @@ def _lease_of(fields: Item) -> Lease:
         tuple(text["S"] for text in fields.get("start_limits", {}).get("L", ())),
         integers(fields, "used"),
         integers(fields, "earlier_used"),
+        integer(fields, "cancel_requested_at"),
     )

@@ -153,6 +153,12 @@ class DynamoDBTaskStore:
         update.conditions.append(f"(attribute_not_exists({seq}) OR {seq} = {update.value(number(0))})")
         return update
 
+    def request_cancel(self, task: Task, now_ms: int) -> None:
+        update = self._noted(task)
+        mark = update.name("cancel_requested_at")
+        update.sets.append(f"{mark} = if_not_exists({mark}, {update.value(number(now_ms))})")
+        self._update(task, update)
+
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         self._store_payload(task)
         update = self._noted(task)
@@ -231,7 +237,8 @@ def record_of(item: Item) -> TaskRecord:
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None
-    return TaskRecord(task, state, outcome, integer(item, "attempts"), error)
+    cancel_requested_at = integer(item, "cancel_requested_at") or None
+    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, cancel_requested_at)
 
 
 def _ended_of(item: Item, state: TaskState) -> Outcome:

@@ -115,7 +115,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     >>> start.at, start.attempt, start.lane.starts
     (6004, 1, (6004, 5004))
     """
-    if task.task_id in lane.cancelled:
+    if task.task_id in lane.cancelled or lane.is_cancelled_run(task.task_id, now_ms):
         return Cancelled()
     if limit := _too_small(limits, task.units):
         return TooLarge(limit)

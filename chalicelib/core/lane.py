@@ -55,6 +55,8 @@ class Lease(Struct, frozen=True):
     used: tuple[int, ...] = ()
     #: the same for each earlier start, units and time in turn, both -1 without a report; empty if none had one
     earlier_used: tuple[int, ...] = ()
+    #: when a client cancelled the task while it ran, epoch ms; 0 if none did
+    cancel_requested_at: int = 0
 
     @property
     def is_corrected(self) -> bool:
@@ -157,6 +159,12 @@ class Lane(Struct, frozen=True):
     def retry_of(self, task_id: str) -> Lease | None:
         """The lane's lease if this task waits between two attempts."""
         return self.retrying if self.retrying and self.retrying.task_id == task_id else None
+
+    def is_cancelled_run(self, task_id: str, now_ms: int) -> bool:
+        """True if the task was cancelled while it ran, and no worker runs it any more: its next start never comes."""
+        lease = self.lease_of(task_id)
+        is_over = lease is not None and (lease.phase is Phase.RETRY or lease.until <= now_ms)
+        return lease is not None and lease.cancel_requested_at > 0 and is_over
 
     @property
     def has_forgotten_starts(self) -> bool:

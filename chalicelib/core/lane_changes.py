@@ -119,6 +119,14 @@ def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane
     return replanned(lane, lane.limits_or(default), now_ms)
 
 
+def without_cancelled_run(lane: Lane, default: Limits, now_ms: int) -> Lane:
+    """The lane with the lease of a task over that was cancelled while it ran, so that no renewal finds it."""
+    lease = lane.running
+    assert lease is not None, "a task that ran has a lease"
+    over = replace(lease, phase=Phase.STARTED, until=min(lease.until, now_ms), token=lease.last_token)
+    return replanned(replace(lane, running=over), lane.limits_or(default), now_ms)
+
+
 def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """Plans the waiting tasks anew from the real starts, so they start as soon as the limits allow now."""
     planned, plans = _counted_plans(lane, limits, now_ms) if large_limits(limits) else _plans(lane, limits, now_ms)

@@ -121,17 +121,27 @@ class LaneStore(Protocol):
         """
         ...
 
-    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
         """Marks the task as running, and moves the end of its lease to `until`, epoch ms.
 
-        False when the lease was released or another worker has it.
+        Returns the lease as stored, which says whether the task was cancelled meanwhile; None when it was released or
+        another worker has it.
         """
         ...
 
-    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> Lease | None:
         """Ends the attempt: its task may be claimed again from `retry_at` on, epoch ms.
 
-        A renewal that arrives after it changes nothing. False when it was released or another worker has it.
+        A renewal that arrives after it changes nothing. Returns the lease as stored; None when it was released or
+        another worker has it.
+        """
+        ...
+
+    def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
+        """Marks the running task as cancelled at now_ms; its worker learns it by its next renewal.
+
+        No further attempt of it can be claimed. The first request's time stays. False when the lease was released or
+        another worker has it.
         """
         ...
 
@@ -187,6 +197,10 @@ class TaskStore(Protocol):
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
         """Stores the outcome of a scheduled task; False if it is admitted or final."""
+        ...
+
+    def request_cancel(self, task: Task, now_ms: int) -> None:
+        """Stores that the task was cancelled while it ran; the first time stays, and a final task stays unchanged."""
         ...
 
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:

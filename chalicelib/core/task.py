@@ -199,6 +199,8 @@ class TaskRecord(Struct, frozen=True):
     attempts: int = 0
     #: error of the last failed attempt
     error: str | None = None
+    #: when a client cancelled the task while it ran, epoch ms; None if none did
+    cancel_requested_at: int | None = None
 
 
 def describe(error: BaseException) -> str:

@@ -5,13 +5,13 @@ from datetime import datetime, timezone
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease
 from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
-from chalicelib.core.task import Outcome, TaskRecord, TaskState, cancelled_outcome
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
 from chalicelib.settings import Settings
 
@@ -67,27 +67,55 @@ class Control:
     def cancel(self, user_id: str, task_id: str) -> TaskView:
         """Cancels a task that waits or is between two attempts; it takes no more start. Repeating it changes nothing.
 
-        NotFoundError if the user has no such task, ConflictError if it is running or finished.
+        A running task is asked to stop, and takes no further attempt; the view then says running, or how it stopped.
+        NotFoundError if the user has no such task, ConflictError if it is finished.
         """
         record = self._cancel_scheduled(self._record(user_id, task_id))
         task = record.task
         if record.outcome and not task.seq:
             return self._view(record, None)
+        lane = self._lanes.get(user_id)
+        for tries in self._retry.tries():
+            self._retry.pause(tries)
+            record = self._record(user_id, task_id)
+            if lease := _running_lease(lane, record):
+                if lease.cancel_requested_at or self._lanes.request_cancel(user_id, lease, self._clock.now_ms()):
+                    return self._requested_cancel(task)
+                lane = self._lanes.get(user_id)
+                continue
+            changed = self._cancelled(record, lane)
+            if changed == lane:
+                return self._store_cancelled(task, lane)
+            write = self._lanes.change(lane, changed)
+            lane = write.lane
+            if isinstance(write, Written):
+                return self._store_cancelled(task, lane)
+        raise UnavailableError(f"the lane of {user_id} is changed too often to be changed once more")
 
-        def cancelled(lane: Lane) -> Lane:
-            view = self._view(self._record(user_id, task_id), lane)
-            if view.state is TaskState.CANCELLED:
-                return lane
-            is_between = lane.retry_of(task_id) is not None
-            if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
-                raise ConflictError("The task has started", _not_cancelled(view.state))
-            if len(lane.cancelled) >= MAX_CANCELLED:
-                raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
-            if is_between:
-                return without_retrying(lane, task.seq, self._settings.limits, self._clock.now_ms())
-            return without(lane, {task_id: task.seq})
+    def _cancelled(self, record: TaskRecord, lane: Lane) -> Lane:
+        """The lane with its waiting task cancelled. ConflictError if it does not wait."""
+        view, task = self._view(record, lane), record.task
+        if view.state is TaskState.CANCELLED:
+            return lane
+        is_between = lane.retry_of(task.task_id) is not None
+        if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
+            raise ConflictError("The task has started", _not_cancelled(view.state))
+        if len(lane.cancelled) >= MAX_CANCELLED:
+            raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
+        if is_between:
+            return without_retrying(lane, task.seq, self._settings.limits, self._clock.now_ms())
+        return without(lane, {task.task_id: task.seq})
 
-        lane = self._change(user_id, cancelled)
+    def _requested_cancel(self, task: Task) -> TaskView:
+        """Stores the request with the task's record. ConflictError if the task has ended otherwise meanwhile."""
+        self._tasks.request_cancel(task, self._clock.now_ms())
+        view = self.task(task.user_id, task.task_id)
+        if view.state in (TaskState.SUCCEEDED, TaskState.FAILED):
+            raise ConflictError("The task has ended", _not_cancelled(view.state))
+        return view
+
+    def _store_cancelled(self, task: Task, lane: Lane) -> TaskView:
+        user_id, task_id = task.user_id, task.task_id
         if lane.head_receipt and task.seq <= lane.started_seq + 1:
             self._queue.defer(lane.head_receipt, 0)  # nothing has to wait behind it
         self._tasks.finish(task, cancelled_outcome(lane.lease_of(task_id), self._clock.now_ms()))
@@ -173,10 +201,15 @@ class Control:
         return view_of_lane(lane, self._settings.limits, now_ms, newest)
 
 
+def _running_lease(lane: Lane, record: TaskRecord) -> Lease | None:
+    """The lease of a task that runs, or whose worker died and left it unfinished; None for one that waits or ended."""
+    task_id = record.task.task_id
+    is_waiting = lane.retry_of(task_id) is not None or task_id in lane.cancelled
+    return None if record.outcome or is_waiting else lane.lease_of(task_id)
+
+
 def _not_cancelled(state: TaskState) -> str:
-    if state is TaskState.QUEUED:
-        return "Its worker does not answer and may still run it. It can be cancelled between two attempts."
-    return f"It is {state.value}. Only a task that waits, is scheduled or is between two attempts can be cancelled."
+    return f"It is {state.value}. Only a task that has not ended can be cancelled."
 
 
 def _too_low(changed: Lane) -> str:

@@ -19,6 +19,7 @@ import msgspec
 from chalicelib.core.errors import PayloadError, UnitsError
 from chalicelib.core.limits import MAX_QUOTA
 from chalicelib.core.task import DEFAULT_TASK, Json, with_integers
+from chalicelib.tasks.cancel_request import CancelRequest, LocalCancelRequest
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,16 @@ class Context(msgspec.Struct, frozen=True):
     deadline_at: int
     logger: logging.Logger
     report: Report = msgspec.field(default_factory=Report)
+    cancel_request: CancelRequest = msgspec.field(default_factory=LocalCancelRequest)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once a client has cancelled this task. Costs microseconds, so a loop can ask in each turn.
+
+        To stop, raise any exception: the task then ends as cancelled. A function that returns all the same has
+        succeeded. An `async` function gets an asyncio.CancelledError.
+        """
+        return self.cancel_request.is_made
 
     def used(self, units: int) -> None:
         """Reports the units that this attempt really used in all; the last call counts.
@@ -143,14 +154,20 @@ class TaskDefinition(msgspec.Struct, frozen=True):
         """
         arguments = self.arguments(copy.deepcopy(payload))
         result = self.function(**arguments, **({CONTEXT_PARAMETER: context} if self.takes_context else {}))
-        return _awaited(result) if inspect.iscoroutine(result) else result
+        return _awaited(result, context.cancel_request) if inspect.iscoroutine(result) else result
 
 
-def _awaited(coroutine: Coroutine[Any, Any, Json]) -> Json:
-    """Runs an asynchronous function to its end, in an event loop of its own."""
+def _awaited(coroutine: Coroutine[Any, Any, Json], cancel_request: CancelRequest) -> Json:
+    """Runs an asynchronous function to its end, in an event loop of its own; a cancel request cancels it once."""
     import asyncio  # noqa: PLC0415 - a cold start would pay for it
 
-    return asyncio.run(coroutine)
+    async def cancellable() -> Json:
+        loop, running = asyncio.get_running_loop(), asyncio.current_task()
+        assert running is not None, "a coroutine runs in a task of its loop"
+        with cancel_request.calling(lambda: loop.call_soon_threadsafe(running.cancel)):
+            return await coroutine
+
+    return asyncio.run(cancellable())
 
 
 class Registry:

@@ -104,7 +104,8 @@ def _ended(definition: TaskDefinition, payload: Json, context: Context) -> Ended
     try:
         return _checked(definition.run(payload, context))
     except BaseException as error:  # one that passed would block the lane
-        if not definition.is_built_in and not isinstance(error, RetryAfter | PermanentError | PayloadError):
+        is_expected = isinstance(error, RetryAfter | PermanentError | PayloadError) or context.cancelled
+        if not definition.is_built_in and not is_expected:
             context.logger.warning("attempt %s of %s failed", context.attempt, context.task_id, exc_info=error)
         return _ended_by(error)
 

@@ -12,8 +12,9 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
 from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Outcome, Task, TaskState, cancelled_outcome
 from chalicelib.settings import Settings
+from chalicelib.tasks.cancel_request import LocalCancelRequest
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, Room, TaskRunner, Throttled, overdue
 from chalicelib.worker.finalizer import Finalizer
@@ -81,12 +82,14 @@ class TaskExecutor:
         assert lease is not None, "a start has a lease"
         deadline_at = FOREVER_MS if room.ends_overdue else start.at + self._deadline_ms(task)
         expire = lambda: self._expire(task, start)  # noqa: E731
-        with self._renewer.renewing(task.user_id, lease, deadline_at, expire, receipt, self._end_process) as running:
-            ended = self._call(task, start, lease, room)
+        request = LocalCancelRequest()
+        actions = (expire, receipt, self._end_process, request.make)
+        with self._renewer.renewing(task.user_id, lease, deadline_at, *actions) as running:
+            ended = self._call(task, start, lease, room, request)
         if running.is_expired:
             # The renewer's thread finalizes it; until that is stored, the message has to stay.
             raise UnavailableError(f"{task.task_id} ran out of time")
-        return self._finish_or_retry(task, start, lease, ended, receipt)
+        return self._finish_or_retry(task, start, lease, ended, receipt, request.is_made)
 
     def knows(self, task: Task) -> bool:
         return task.name in self._registry
@@ -95,9 +98,14 @@ class TaskExecutor:
         definition = self._registry.get(task.name)
         return (definition and definition.max_attempts) or self._settings.max_attempts
 
-    def _finish_or_retry(self, task: Task, start: Start, lease: Lease, ended: Ended, receipt: str) -> Retry | Ran:
+    def _finish_or_retry(
+        self, task: Task, start: Start, lease: Lease, ended: Ended, receipt: str, is_cancelled: bool
+    ) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
         correct = self._correction(start, ended.used_units, now_ms)
+        if is_cancelled and _may_be_retried(ended):
+            outcome = replace(cancelled_outcome(lease, now_ms), used_units=ended.used_units)
+            return self._finish(task, start, outcome, receipt, correct)
         if isinstance(ended, Throttled):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
                 return self._throttle(task, lease, ended, now_ms, correct)
@@ -111,10 +119,11 @@ class TaskExecutor:
             return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
         if correct:
             correct()
-        retry = Retry(now_ms + self._backoff_ms(task, start.attempt))
-        self._lanes.release_lease(task.user_id, lease, retry.at)
+        retry_at = now_ms + self._backoff_ms(task, start.attempt)
+        released = self._lanes.release_lease(task.user_id, lease, retry_at)
         self._tasks.attempt_failed(task, start.attempt, ended.error)
-        return retry
+        # Cancelled since the last renewal: it takes no further attempt, so nothing is to be waited for.
+        return Retry(now_ms if released and released.cancel_requested_at else retry_at)
 
     def _correction(self, start: Start, used_units: int | None, now_ms: int) -> Callable[[], bool] | None:
         """Counts the units that the function reported; None if it reported none, or what the task counted for."""
@@ -148,13 +157,13 @@ class TaskExecutor:
         self._lanes.throttle(task.user_id, lease, until, asked.reason)
         return Retry(until)
 
-    def _call(self, task: Task, start: Start, lease: Lease, room: Room) -> Ended:
+    def _call(self, task: Task, start: Start, lease: Lease, room: Room, request: LocalCancelRequest) -> Ended:
         definition = self._registry.get(task.name)
         if definition is None:
             return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
         if not task.has_payload:
             return Failed("the payload is no longer stored", is_permanent=True)
-        context, deadline_ms = self._context(task, start), self._deadline_ms(task)
+        context, deadline_ms = replace(self._context(task, start), cancel_request=request), self._deadline_ms(task)
         return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 
     def _context(self, task: Task, start: Start) -> Context:
@@ -180,3 +189,8 @@ class TaskExecutor:
         definition = self._registry[task.name]
         first_ms = self._settings.backoff_ms if definition.backoff_ms is None else definition.backoff_ms
         return int(min(first_ms * 2 ** (attempt - 1), MAX_BACKOFF_MS))
+
+
+def _may_be_retried(ended: Ended) -> bool:
+    """True for an attempt that failed without failing its task for good: a cancelled task stops by it."""
+    return isinstance(ended, Throttled) or (isinstance(ended, Failed) and not ended.is_permanent)

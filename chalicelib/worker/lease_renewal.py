@@ -1,6 +1,7 @@
 """Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process.
 
-The first renewal, a second after the start, marks the task in its lane as running. On Lambda each renewal also extends
+The first renewal, a second after the start, marks the task in its lane as running. Each renewal's answer also says
+whether a client has cancelled the task. On Lambda each renewal also extends
 the visibility of the task's message, in short steps: however late an invocation began, the message stays hidden while
 the task runs, and comes back soon once its worker is dead.
 """
@@ -47,6 +48,8 @@ class RunningTask(Struct):
     receipt: str = ""
     #: called once, from the renewer's thread, when another worker may soon run the task beside this one
     on_lost: Callable[[], None] | None = None
+    #: called from the renewer's thread at each renewal whose answer says that the task was cancelled
+    on_cancelled: Callable[[], None] | None = None
     #: epoch ms; until then its lease or its hidden message keeps other workers off
     safe_until: int = 0
     #: its last renewal renewed neither
@@ -85,10 +88,12 @@ class LeaseRenewer:
         on_expired: Callable[[], None],
         receipt: str = "",
         on_lost: Callable[[], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
     ) -> Iterator[RunningTask]:
         """Renews the lease while the body runs; afterwards `is_expired` says whether the deadline passed first."""
         renew_at = self._clock.now_ms() + MARKED_AFTER_MS
-        running = RunningTask(user_id, lease, renew_at, deadline_at, on_expired, receipt, on_lost, lease.until)
+        actions = (on_expired, receipt, on_lost, on_cancelled)
+        running = RunningTask(user_id, lease, renew_at, deadline_at, *actions, lease.until)
         with self._lock:
             self._running[lease.token] = running
             self._start()
@@ -141,10 +146,12 @@ class LeaseRenewer:
 
     def _renew_lease(self, task: RunningTask) -> bool:
         until = self._clock.now_ms() + RENEWED_LEASE_MS
-        is_renewed = self._lanes.renew_lease(task.user_id, task.lease, until)
-        if is_renewed:
+        stored = self._lanes.renew_lease(task.user_id, task.lease, until)
+        if stored:
             task.safe_until = max(task.safe_until, until)
-        return is_renewed
+        if stored and stored.cancel_requested_at and task.on_cancelled:
+            task.on_cancelled()
+        return stored is not None
 
     def _extend(self, task: RunningTask) -> bool:
         assert self._hide is not None, "the worker extends its messages here"

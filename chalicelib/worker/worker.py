@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
-from chalicelib.core.lane_changes import with_run_time
+from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
@@ -217,18 +217,31 @@ class Worker:
             case Skip():
                 return self._end_retry(job)
             case DropCancelled() | FailTooLarge():
-                return self._end_without_start(step, task)
+                return self._end_without_start(step, job)
             case GiveUp(start):
                 self._finalizer.give_up(task, start, self._last_error(job))
                 return self._end_retry(job)
         return None
 
-    def _end_without_start(self, step: DropCancelled | FailTooLarge, task: Task) -> Done:
+    def _end_without_start(self, step: DropCancelled | FailTooLarge, job: _Job) -> Done | None:
+        """None if the lane changed: the step is to be decided again."""
+        task = job.task
         if isinstance(step, DropCancelled):
+            if not self._end_cancelled_run(job):
+                return None
             self._finalizer.cancel(task, last=step.last)
             return self._drop_from_lane(task)
         self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
         return self._pass_over(task)
+
+    def _end_cancelled_run(self, job: _Job) -> bool:
+        """Ends the lease of a task that was cancelled while it ran; False if its worker has renewed it meanwhile."""
+        lane, now_ms = job.facts.lane, self._clock.now_ms()
+        if lane is None or job.task.task_id in lane.cancelled or not lane.is_cancelled_run(job.task.task_id, now_ms):
+            return True
+        write = self._lanes.change(lane, without_cancelled_run(lane, self._settings.limits, now_ms))
+        job.facts = self._fresh_facts(job.task, write.lane)
+        return isinstance(write, Written)
 
     def _may_be_known_soon(self, task: Task) -> bool:
         """True if the task's name is unknown here, and the task so new that a newer worker may know it."""

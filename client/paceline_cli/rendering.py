@@ -114,6 +114,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("planned", at(task.planned_at) if task.seq else ""),
             ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
             ("started", at(task.started_at)),
+            ("asked to stop", at(task.cancel_requested_at)),
             ("ended", at(task.completed_at)),
             ("attempts", str(task.attempts)),
             ("units", _units(task)),

@@ -157,9 +157,9 @@ def status(
 def cancel(
     context: typer.Context, user: User, task_id: TaskId, as_json: Json = False, url: Url = None, token: Token = None
 ) -> None:
-    """Cancel a task that has not started; it takes no start.
+    """Cancel a task; it takes no more start. A running task is asked to stop.
 
-    Exit code: 0 when it is cancelled, 4 when it has started or ended.
+    Exit code: 0 when it is cancelled or asked to stop, 4 when it has ended.
     """
     with connect(context, url, token) as paceline:
         task = paceline.cancel(user, task_id)

@@ -169,7 +169,10 @@ class Paceline:
         return Waiting(self._sender, self._clock, self._random, call, timeout).ended()
 
     def cancel(self, user_id: str, task_id: str) -> Task:
-        """Cancels a task that has not started; it takes no start. ConflictError when it has started or ended."""
+        """Cancels a task; it takes no more start. ConflictError when it has ended.
+
+        A running task is asked to stop: its state is then still `running`, and `wait` returns how it ended.
+        """
         return read_answer(Task, self._body(Call("DELETE", task_path(user_id, task_id))))
 
     def lane(self, user_id: str) -> Lane:

@@ -94,6 +94,8 @@ class Task:
     units: int = 1
     #: the units that its function reported as used; None without a report
     used_units: int | None = None
+    #: when it was cancelled while it ran, so that it should stop; None if it was not
+    cancel_requested_at: int | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -244,13 +244,17 @@ def test_next_attempt_s_start_counts_in_every_answer(deploy: Deploy, user: str) 
     assert stage.lane()["open_at"] == NOW + 180_000
 
 
-def test_running_task_is_not_cancelled_and_the_answer_says_why(stage: Stage, user: str) -> None:
+def test_running_task_is_asked_to_stop_and_its_view_says_so_also_after_its_end(stage: Stage, user: str) -> None:
     task_id, answers = stage.submit().json_body["task_id"], []
     path = f"/api/v1/users/{user}/tasks/{task_id}"
     stage.run(lambda: answers.append(stage.paceline.request("DELETE", path)))
     [answer] = answers
-    assert (answer.status_code, answer.json_body["title"]) == (409, "The task has started")
-    assert answer.json_body["detail"].startswith("It is running. Only a task that waits")
+    assert (answer.status_code, answer.json_body["state"]) == (202, "running")
+    assert answer.json_body["cancel_requested_at"] == NOW
+    late, view = stage.paceline.request("DELETE", path), stage.paceline.request("GET", path).json_body
+    assert (late.status_code, late.json_body["title"]) == (409, "The task has started")
+    assert late.json_body["detail"] == "It is succeeded. Only a task that has not ended can be cancelled."
+    assert (view["state"], view["cancel_requested_at"]) == ("succeeded", NOW)
 
 
 def test_failed_for_good_task_blocks_nobody(stage: Stage) -> None:

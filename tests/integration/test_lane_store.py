@@ -420,6 +420,43 @@ def test_released_lease_is_neither_renewed_nor_released_again(ports: Ports, user
     written(ports.lanes.claim(ports.lanes.get(user), again))
 
 
+def test_cancel_request_is_in_each_answer_about_the_lease_and_keeps_its_first_time(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    before = ports.lanes.get(user)
+    assert ports.lanes.renew_lease(user, lease, NOW + 30_000) == replace(lease, until=NOW + 30_000, phase=Phase.RUNNING)
+    assert ports.lanes.request_cancel(user, lease, NOW + 5_000)
+    assert ports.lanes.request_cancel(user, lease, NOW + 6_000)
+    renewed = ports.lanes.renew_lease(user, lease, NOW + 40_000)
+    assert renewed == replace(lease, until=NOW + 40_000, phase=Phase.RUNNING, cancel_requested_at=NOW + 5_000)
+    released = ports.lanes.release_lease(user, lease, NOW + 60_000)
+    assert released
+    assert (released.cancel_requested_at, released.phase) == (NOW + 5_000, Phase.RETRY)
+    assert ports.lanes.get(user).revision > before.revision, "so that no claim decided before it succeeds"
+
+
+def test_cancel_request_reaches_no_other_lease(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert not ports.lanes.request_cancel(user, replace(lease, token="other"), NOW)
+    assert not ports.lanes.request_cancel(f"{user}-2", lease, NOW)
+    assert ports.lanes.end_lease(user, lease, NOW + 4_000, 3_900)
+    assert not ports.lanes.request_cancel(user, lease, NOW)
+    running = ports.lanes.get(user).running
+    assert running
+    assert running.cancel_requested_at == 0
+
+
+def test_no_next_attempt_is_claimed_of_a_task_that_was_cancelled_while_it_ran(ports: Ports, user: str) -> None:
+    lease = start_in_turn(ports, user, 1).running
+    assert lease
+    assert ports.lanes.renew_lease(user, lease, NOW + 20_000)
+    seen = ports.lanes.get(user)
+    again = decide(seen, 1, NOW + 20_000, "again")
+    assert ports.lanes.request_cancel(user, lease, NOW + 5_000)
+    assert isinstance(ports.lanes.claim(seen, again), Stale)
+
+
 def test_lease_of_a_throttled_lane_is_not_renewed(ports: Ports, user: str) -> None:
     lease = start_in_turn(ports, user, 1).running
     assert lease

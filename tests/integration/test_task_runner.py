@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.tasks.cancel_request import LocalCancelRequest
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, TaskRunner, Throttled
 from local.child_runner import MAX_IDLE, ChildRunner
@@ -53,8 +54,9 @@ def runner(request: pytest.FixtureRequest, children: Children) -> TaskRunner:
     return InProcess() if request.param == "in process" else children.runner
 
 
-def call(name: str, payload: Any, deadline_ms: int, token: str) -> Call:
-    context = Context("ann", "0198-0001", name, 7, 2, 1_000, logging.getLogger("test"))
+def call(name: str, payload: Any, deadline_ms: int, token: str, request: LocalCancelRequest | None = None) -> Call:
+    request = request or LocalCancelRequest()
+    context = Context("ann", "0198-0001", name, 7, 2, 1_000, logging.getLogger("test"), cancel_request=request)
     return Call(known()[name], payload, context, token, deadline_ms)
 
 
@@ -65,10 +67,17 @@ def known() -> Registry:
     return registry
 
 
-def run(runner: TaskRunner, name: str, payload: Any = None, deadline_ms: int = LONG_MS, token: str = "token") -> Ended:
+def run(
+    runner: TaskRunner,
+    name: str,
+    payload: Any = None,
+    deadline_ms: int = LONG_MS,
+    token: str = "token",
+    request: LocalCancelRequest | None = None,
+) -> Ended:
     with runner.room(known()[name], deadline_ms) as room:
         assert room is not None
-        return room.run(call(name, payload, deadline_ms, token))
+        return room.run(call(name, payload, deadline_ms, token, request))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,46 @@ def run(runner: TaskRunner, name: str, payload: Any = None, deadline_ms: int = L
 )
 def test_whatever_leaves_a_function_is_its_outcome(runner: TaskRunner, name: str, payload: Any, ended: Ended) -> None:
     assert run(runner, name.replace(" ", "-"), payload) == ended
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it runs"])
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [("until-cancelled", Returned("stopped")), ("async-until-cancelled", Failed("CancelledError: "))],
+)
+def test_a_cancel_request_reaches_the_function(
+    runner: TaskRunner, name: str, ended: Ended, when: str, tmp_path: Path
+) -> None:
+    request = LocalCancelRequest()
+    with ThreadPoolExecutor(1) as pool:
+        if when == "before it begins":
+            request.make()
+        running = pool.submit(run, runner, name, str(tmp_path), request=request)
+        if when == "while it runs":
+            wait_for((tmp_path / "begun").exists)
+            request.make()
+        assert running.result(LONG_MS / 1000) == ended
+    assert name == "until-cancelled" or when == "before it begins" or (tmp_path / "tidy").exists()
+    assert run(runner, "echo", 1) == Returned(1)
+
+
+def test_a_child_that_was_asked_to_stop_gets_no_further_task(children: Children, tmp_path: Path) -> None:
+    request = LocalCancelRequest()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, children.runner, "wait", str(tmp_path), request=request)
+        wait_for((tmp_path / "begun").exists)
+        request.make()
+        (tmp_path / "go").touch()
+        assert running.result(LONG_MS / 1000) == Returned(None), "it ignores the request"
+    asked = int((tmp_path / "begun").read_text())
+    assert children.run("pid") != Returned(asked)
+
+
+def test_a_request_after_the_function_s_end_reaches_nobody(runner: TaskRunner) -> None:
+    request = LocalCancelRequest()
+    assert run(runner, "echo", 1, request=request) == Returned(1)
+    request.make()
+    assert run(runner, "echo", 2) == Returned(2)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,26 @@ def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.QUEUED, None, 2, "ValueError: no")
 
 
+def test_cancel_request_is_stored_once_and_stays_whatever_follows(ports: Ports, user: str) -> None:
+    task = make_task(1, user)
+    ports.tasks.create_if_absent(task)
+    for at in (NOW + 5_000, NOW + 6_000):
+        ports.tasks.request_cancel(task, at)
+    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    ports.tasks.finish(task, succeeded(attempts=2))
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.state, record.cancel_requested_at) == (TaskState.SUCCEEDED, NOW + 5_000)
+
+
+def test_cancel_request_changes_nothing_of_a_finished_task(ports: Ports, user: str) -> None:
+    task = make_task(1, user)
+    ports.tasks.finish(task, succeeded())
+    before = ports.tasks.get(user, task.task_id)
+    ports.tasks.request_cancel(task, NOW + 5_000)
+    assert ports.tasks.get(user, task.task_id) == before
+
+
 def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) -> None:
     task = make_task(1, user)
     ports.tasks.attempt_failed(task, 1, "ValueError: no")

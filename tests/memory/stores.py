@@ -183,7 +183,7 @@ class MemoryLaneStore:
             running = lane.running and replace(lane.running, attempt=lease.attempt - 1)
             return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
 
-        return self._write_leased(user_id, lease, throttled)
+        return bool(self._write_leased(user_id, lease, throttled))
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
         lease, more = start.lane.running, used_units - start.units
@@ -204,10 +204,18 @@ class MemoryLaneStore:
 
         return isinstance(own_correction(self._write(start.lane.user_id, is_open, corrected), start), Written)
 
-    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
         return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token, Phase.RUNNING))
 
-    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> bool:
+    def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
+        def requested(lane: Lane) -> Lane:
+            at = lane.running.cancel_requested_at or now_ms if lane.running else 0
+            running = lane.running and replace(lane.running, cancel_requested_at=at)
+            return replace(lane, running=running, revision=lane.revision + 1)
+
+        return bool(self._write_leased(user_id, lease, requested))
+
+    def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> Lease | None:
         def released(lane: Lane) -> Lane:
             return _with_lease(lane, retry_at, lease.last_token, Phase.RETRY)
 
@@ -217,15 +225,16 @@ class MemoryLaneStore:
         def ended(lane: Lane) -> Lane:
             return replace(_with_lease(lane, now_ms, lease.last_token, Phase.STARTED), took_ms=took_ms)
 
-        return self._write_leased(user_id, lease, ended)
+        return bool(self._write_leased(user_id, lease, ended))
 
-    def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> bool:
-        """False when the lane's lease is another one."""
+    def _write_leased(self, user_id: str, lease: Lease, change: Callable[[Lane], Lane]) -> Lease | None:
+        """Returns the lease as stored; None when the lane's lease is another one."""
 
         def is_leased(lane: Lane) -> bool:
             return lane.running is not None and lane.running.token == lease.token
 
-        return isinstance(self._write(user_id, is_leased, change), Written)
+        write = self._write(user_id, is_leased, change)
+        return write.lane.running if isinstance(write, Written) else None
 
     def _write(self, user_id: str, condition: Callable[[Lane], bool], change: Callable[[Lane], Lane]) -> Write:
         with self._lock:
@@ -410,6 +419,13 @@ class MemoryTaskStore:
             self._records[key] = _with_payload_of(known, record)
             return True
 
+    def request_cancel(self, task: Task, now_ms: int) -> None:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            known = self._records.get(key, TaskRecord(_stored(task)))
+            if known.outcome is None:
+                self._records[key] = replace(known, cancel_requested_at=known.cancel_requested_at or now_ms)
+
     def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
         self._note(TaskRecord(_stored(task), TaskState.QUEUED, None, attempts, error))
 
@@ -438,8 +454,11 @@ def _as_listed(record: TaskRecord) -> TaskRecord:
 
 
 def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord:
-    """The record, with the payload that is known if the task came without it."""
-    if known is None or record.task.has_payload:
+    """The record, with the cancel request that is known, and the payload if the task came without it."""
+    if known is None:
+        return record
+    record = replace(record, cancel_requested_at=known.cancel_requested_at)
+    if record.task.has_payload:
         return record
     task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
     return replace(record, task=task)

@@ -154,7 +154,7 @@ class NoCorrection(MemoryLaneStore):
 class NoRunningMark(MemoryLaneStore):
     """A lease is renewed, and the lane does not say that its task runs."""
 
-    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
         is_renewed = super().renew_lease(user_id, lease, until)
         if is_renewed:
             self.prepare(user_id, lambda lane: replace(lane, running=replace(lane.running, phase=Phase.STARTED)))

@@ -153,9 +153,9 @@ class Lanes:
     def __init__(self) -> None:
         self.renewed: list[str] = []
 
-    def renew_lease(self, user_id: str, lease: Lease, until: int) -> bool:
+    def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease:
         self.renewed.append(user_id)
-        return True
+        return lease
 
 
 def test_renewer_survives_an_unexpected_error(caplog: pytest.LogCaptureFixture) -> None:

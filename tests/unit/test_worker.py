@@ -732,10 +732,10 @@ def test_renewal_that_lands_after_the_attempt_does_not_change_its_backoff(backof
     message = shop.receive()
     release, late = shop.lanes.release_lease, list[bool]()
 
-    def release_and_renew(user_id: str, lease: Lease, retry_at: int) -> bool:
-        is_released = release(user_id, lease, retry_at)
-        late.append(shop.lanes.renew_lease(user_id, lease, NOW + LEASE_MS))  # the renewer sent it before the release
-        return bool(is_released)
+    def release_and_renew(user_id: str, lease: Lease, retry_at: int) -> Any:
+        released = release(user_id, lease, retry_at)
+        late.append(bool(shop.lanes.renew_lease(user_id, lease, NOW + LEASE_MS)))  # the renewer sent it before
+        return released
 
     shop.lanes.release_lease = release_and_renew  # type: ignore[attr-defined]
     shop.deliver(message)
@@ -842,11 +842,11 @@ def test_whatever_goes_wrong_with_one_lease_the_others_are_renewed(caplog: pytes
     renewed = []
 
     class Lanes:
-        def renew_lease(self, user_id: str, _lease: Lease, _until: int) -> bool:
+        def renew_lease(self, user_id: str, lease: Lease, _until: int) -> Lease:
             if user_id == "bad":
                 raise RuntimeError("an answer of another form")
             renewed.append(user_id)
-            return True
+            return lease
 
     def fail() -> None:
         raise RuntimeError("not finished")

@@ -153,6 +153,26 @@ def wait(payload: str) -> Any:
         time.sleep(0.01)
 
 
+@named("until-cancelled")
+def until_cancelled(payload: str, context: Context) -> str:
+    Path(payload, "begun").write_text(str(os.getpid()))
+    while not context.cancelled:
+        time.sleep(0.01)
+    return "stopped"
+
+
+@named("async-until-cancelled")
+async def async_until_cancelled(payload: str) -> str:
+    Path(payload, "begun").write_text(str(os.getpid()))
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)  # it is cancelled once, so it may tidy up
+        Path(payload, "tidy").touch()
+        raise
+    return "not stopped"
+
+
 @named("pid")
 def pid() -> int:
     return os.getpid()
