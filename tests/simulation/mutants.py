@@ -24,7 +24,7 @@ from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.requests import MemoryRequestStore
-from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_due, draw_units
+from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_cancels, draw_due, draw_units
 from tests.simulation.world import Parts
 
 
@@ -149,6 +149,24 @@ class NoCorrection(MemoryLaneStore):
             counted = lambda lane: replace(lane, real=replace(lane.real, unit_room=9, extras=lane.real.extras[2:]))  # noqa: E731
             self.prepare(start.lane.user_id, counted)
         return is_corrected
+
+
+class NoCancelMark(MemoryLaneStore):
+    """A running task's cancel is answered, and its lease does not say so."""
+
+    def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
+        is_requested = super().request_cancel(user_id, lease, now_ms)
+        self.prepare(user_id, _uncancelled)
+        return is_requested
+
+
+def no_cancel_check(facts: Facts, *rest: Any) -> Step:
+    """A task whose worker died, or whose attempt failed, is run again although it was cancelled."""
+    return next_step(replace(facts, lane=facts.lane and _uncancelled(facts.lane)), *rest)
+
+
+def _uncancelled(lane: Lane) -> Lane:
+    return replace(lane, running=lane.running and replace(lane.running, cancel_requested_at=0))
 
 
 class NoRunningMark(MemoryLaneStore):
@@ -406,6 +424,8 @@ MUTANTS: dict[str, Parts] = {
     "units: room lowered": Parts(lanes=RoomNotLowered),
     "units: given back once": Parts(lanes=CorrectedTwice),
     "units: more are counted": Parts(lanes=NoCorrection),
+    "cancel: the lease says so": Parts(lanes=NoCancelMark),
+    "cancel: no further attempt": Parts(decide=no_cancel_check),
     "answers: running task marked": Parts(lanes=NoRunningMark),
     "answers: mark cleared": Parts(lanes=NoEndOfLease),
     "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
@@ -475,6 +495,8 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: room lowered": draw_units(5),
     "units: given back once": draw_units(0),
     "units: more are counted": draw_units(0),
+    "cancel: the lease says so": draw_cancels(0),
+    "cancel: no further attempt": draw_cancels(0),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
     "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),

@@ -23,6 +23,9 @@ GOES_ON = ("raised", "throttled")
 GOES_ON_WITHIN_MS = 60_000
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
+#: How long a running task that was cancelled goes on where nothing goes wrong, ms: until its worker's next renewal, and
+#: until it looks.
+STOPPED_WITHIN_MS = 4_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Known:
     logged: list[dict[str, Any]] = field(default_factory=list)
     cancel_begun: bool = False
     cancel_answered: bool = False
+    #: true time at which its lane had the first request to stop it while it runs; None without one
+    stop_requested_at: int | None = None
+    #: such a request was answered
+    stop_answered: bool = False
     in_queue: bool = False
     #: a later one had started before its submit was answered: the lane had waited for it as long as it does
     was_passed_over: bool = False
@@ -274,8 +281,18 @@ class History:
     def cancel_answered(self, task_id: str) -> None:
         known = self.known[task_id]
         known.cancel_answered = True
-        if known.starts and not known.starts[-1].has_raised:
+        is_running = known.starts and not known.starts[-1].has_raised
+        if is_running and known.stop_requested_at is None:
             self.breaks("a cancelled task takes no start", f"{task_id} was running before its cancel was answered")
+
+    def stop_requested(self, task_id: str, now: int) -> None:
+        known = self.known[task_id]
+        if known.stop_requested_at is None:
+            known.stop_requested_at = now
+            self.figures["running tasks that were cancelled"] += 1
+
+    def stop_answered(self, task_id: str) -> None:
+        self.known[task_id].stop_answered = True
 
     def change_begins(self, user: str) -> int:
         """A pause or resume begins; what it gives tells `paused` whether another came between. 0: one is under way."""
@@ -345,7 +362,7 @@ class History:
             self.breaks("attempts", f"start {number} of {known.tag} counts as attempt {start.attempt}")
         if number > self._max_attempts:
             self.breaks("attempts", f"{known.tag} takes start {number} of {self._max_attempts}")
-        if known.cancel_answered:
+        if known.cancel_answered or known.stop_answered:
             self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
 
     def _check_pace(self, start: Started, all_starts: list[Started]) -> None:
@@ -507,6 +524,7 @@ class History:
 
     def run_ends(self, known: Known, process: Process, result: str, now: int) -> None:
         known.last_result = result
+        self._check_stop(known, now)
         if self._prompt:
             self._prompt.run_ends(now)
         for start in known.starts:
@@ -515,6 +533,15 @@ class History:
             start.has_result = start.has_result or (mine and result not in GOES_ON)
         if known.running_in is process:
             known.running_in = None
+
+    def _check_stop(self, known: Known, now: int) -> None:
+        """Where nothing fails, a function that stops when it is cancelled stops within some seconds."""
+        self.figures["tasks that stopped because they were cancelled"] += known.last_result == "stopped"
+        requested_at = known.stop_requested_at
+        if not (self._is_calm and known.task.payload["stops"] and requested_at is not None):
+            return
+        if now > requested_at + STOPPED_WITHIN_MS:
+            self.breaks("a cancelled task is asked to stop", f"{known.tag} ran on for {now - requested_at} ms")
 
     def handled(self, process: Process, outcome: str) -> None:
         """The worker's code returned (done, deferred), gave up in an AWS failure, crashed or died."""
@@ -597,6 +624,8 @@ class History:
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:
             self.breaks("nothing lost", f"{known.tag} is cancelled without a cancellation")
+        if known.last_result == "stopped" and state is TaskState.SUCCEEDED:
+            self.breaks("a cancelled task ends cancelled", f"{known.tag} stopped and has succeeded")
         if state is TaskState.SUCCEEDED and known.runs == 0:
             self.breaks("nothing lost", f"{known.tag} ended as succeeded and never ran")
         overdue = known.task.payload["runs_ms"] >= self._deadline_ms - 1_000

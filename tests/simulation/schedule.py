@@ -24,6 +24,8 @@ class Behaviour:
     units: int = 1
     #: the units that each attempt reports; None reports none
     uses: int | None = None
+    #: it looks twice a second whether it was cancelled, and then stops
+    stops: bool = False
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,70 @@ def _unit_actions(random: Random, users: list[str], workers: int) -> Iterator[Ac
             yield Resume(at, user)
 
 
+CANCEL_CALLS = (
+    *("lanes.request_cancel",) * 4,
+    *("tasks.request_cancel",) * 4,
+    *("lanes.renew_lease",) * 3,
+    "lanes.release_lease",
+    "lanes.end_lease",
+    "lanes.claim",
+    "lanes.change",
+    "tasks.attempt_failed",
+    "tasks.finish",
+    "log.write",
+    "queue.defer",
+    "function",
+)
+
+
+def draw_cancels(seed: int) -> Plan:
+    """Returns that seed's plan of tasks that run for seconds and are cancelled meanwhile, also as they end."""
+    random = Random(f"cancels {seed}")
+    users, workers = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 3)
+    is_skewed, is_lambda = random.random() < 0.3, random.random() < 0.6
+    offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
+    faults = tuple(_cancel_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    actions = tuple(sorted(_cancel_actions(random, users, workers), key=lambda action: action.at))
+    outages = (_outage(random, workers),) if faults and random.random() < 0.3 else ()
+    is_apart = not is_lambda and random.random() < 0.3
+    most = random.choice((1, 2, 3))
+    return Plan(
+        seed, random.choice(LIMITS), is_lambda, workers, offsets, actions, faults, outages, most, is_apart=is_apart
+    )
+
+
+def _cancel_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
+    at = 0
+    for number in range(random.randint(1, 6)):
+        at += random.choice((0, 20, 600, 2_500, 9_000, 31_000))
+        user = random.choice(users)
+        behaviour = _long_behaviour(random)
+        yield Submit(at, user, f"t{number}", (behaviour,), is_told=random.random() < 0.2)
+        near_its_end = behaviour.runs_ms + random.randint(-40, 60)
+        for _ in range(random.choice((0, 1, 1, 1, 2))):
+            again = random.choice((500, 1_500, 5_000, 11_000, near_its_end, near_its_end))
+            yield Cancel(at + max(1, again), user, random.choice((0, 0, 0, 1)))
+        if random.random() < 0.25:
+            yield Kill(at + random.choice((700, 2_000, 6_000, 12_500)), random.randrange(workers))
+        if random.random() < 0.15:
+            yield random.choice((Pause(at, user, random.choice((None, 9_000))), Resume(at + 4_000, user)))
+
+
+def _long_behaviour(random: Random) -> Behaviour:
+    return Behaviour(
+        random.choice((5, 900, 2_500, 4_000, 12_000, 25_000, 70_000)),
+        fails=random.choice((0, 0, 0, 1, 2)),
+        kills=random.choice((0, 0, 0, 0, 1)),
+        holds=random.choice((0, 0, 0, 0, 1)),
+        stops=random.random() < 0.6,
+    )
+
+
+def _cancel_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(CANCEL_CALLS), random.randint(1, 5), wrong, random.choice((5, 50, 700, 5_000)))
+
+
 def _unit_behaviour(random: Random) -> Behaviour:
     units = random.choice((1, 2, 3, 6, 9))
     uses = random.choice((None, units, max(1, units // 3), units * 3, random.randint(0, 20)))
@@ -544,6 +610,7 @@ def _simpler(action: Action) -> Iterator[Action]:
             replace(behaviour, kills=0),
             replace(behaviour, holds=0),
             replace(behaviour, uses=None),
+            replace(behaviour, stops=False),
         ):
             if simpler != behaviour:
                 behaviours = (*action.behaviours[:index], simpler, *action.behaviours[index + 1 :])

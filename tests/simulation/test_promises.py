@@ -16,6 +16,7 @@ from tests.simulation.schedule import (
     Submit,
     Wrong,
     draw,
+    draw_cancels,
     draw_due,
     draw_units,
 )
@@ -45,6 +46,14 @@ def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_units(seed))
         story = f"python -m tests.simulation --units --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_cancels(seed))
+        story = f"python -m tests.simulation --cancels --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 

@@ -337,6 +337,9 @@ class World:
             if view.state.value == "cancelled":
                 self.tell(f"{self.history.known[task_id].tag} is answered to be cancelled")
                 self.history.cancel_answered(task_id)
+            else:
+                self.tell(f"{self.history.known[task_id].tag} is answered to be asked to stop")
+                self.history.stop_answered(task_id)
 
     def _resume(self, api: "ApiMachine", user: str) -> None:
         self.history.resume_begins(user)
@@ -430,7 +433,11 @@ class World:
             return self._observe_claim(arguments, effect, process)
         if name == "lanes.correct_units":
             return self._observe_correction(*arguments, effect)
-        return effect()
+        answer = effect()
+        if name == "lanes.request_cancel" and answer:
+            self.tell(f"{self._tag(arguments[1])} is marked to be asked to stop")
+            self.history.stop_requested(arguments[1].task_id, self.timeline.now)
+        return answer
 
     def _observe_claim(self, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
         start = arguments[0] if hasattr(arguments[0], "at") else arguments[1]
@@ -517,19 +524,32 @@ class World:
             return None
         runs = known.runs
         fault = self.faults.next("function", process.machine)
-        process.wait(payload["runs_ms"])
+        is_stopped = self._runs(process, payload, context)
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
             self.workers[int(process.name[1])].die(process)
         ends = payload["kills"] + payload["fails"]
         result = "raised" if runs <= ends else "bad" if payload["is_bad"] else "done"
         if ends < runs <= ends + payload["holds"]:
             result = "throttled"
+        result = "stopped" if is_stopped else result
         self.history.run_ends(known, process, result, self.timeline.now)
+        if result == "stopped":
+            raise InterruptedError
         if result == "raised":
             raise ValueError("not this time")
         if result == "throttled":
             raise RetryAfter(payload["holds_ms"] / 1000)
         return float("nan") if result == "bad" else known.runs
+
+    def _runs(self, process: Process, payload: dict[str, Any], context: Context) -> bool:
+        """Waits as long as the function runs; True if it stops because it was cancelled."""
+        if not payload["stops"]:
+            process.wait(payload["runs_ms"])
+            return False
+        until = self.timeline.now + payload["runs_ms"]
+        while (left := until - self.timeline.now) > 0 and not context.cancelled:
+            process.wait(min(left, 500))
+        return context.cancelled
 
 
 def _opening(lane: Lane) -> tuple[Any, ...]:
