@@ -496,7 +496,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: given back once": draw_units(0),
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
-    "cancel: no further attempt": draw_cancels(0),
+    "cancel: no further attempt": draw_cancels(7),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
     "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),

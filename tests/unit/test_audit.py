@@ -345,6 +345,18 @@ def test_cancellation_between_two_attempts_keeps_the_starts() -> None:
     assert (report.clean, report.starts) == (True, 2)
 
 
+@pytest.mark.parametrize(("ran_ms", "is_clean"), [(8_999, False), (9_000, True)])
+def test_task_is_cancelled_after_its_end_was_logged_only_if_its_worker_can_have_died(
+    ran_ms: int, is_clean: bool
+) -> None:
+    """It was cancelled while it ran, and its worker died before it had stored the outcome: its lease then ran out."""
+    ended = completion_text(1, NOW)
+    dropped = completion_text(1, NOW, event="task_cancelled", result=None, completed_at=NOW + ran_ms)
+    assert audited(ended, dropped).clean is is_clean
+    other_start = completion_text(1, NOW + 1, event="task_cancelled", result=None, completed_at=NOW + 20_000)
+    assert "ended" in kinds(audited(ended, other_start))
+
+
 def test_two_starts_in_one_millisecond_are_two() -> None:
     at_once = completion_text(1, NOW, starts=[NOW], planned_at=NOW, limits="2/second")
 
