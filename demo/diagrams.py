@@ -132,6 +132,7 @@ def states() -> str:
         Arrow(((470, 176), (350, 176)), ("retry, throttled",), (410, 194), "middle"),
         Arrow(((610, 145), (750, 62)), ("returns",), (665, 92), "end"),
         Arrow(((610, 164), (750, 164)), ("last attempt fails",), (680, 180), "middle"),
+        Arrow(((590, 194), (750, 262)), ("stops when cancelled",), (640, 246), "end"),
         Arrow(
             ((275, 194), (275, 282), (750, 282)), ("DELETE while it is queued, in its lane or scheduled",), (300, 274)
         ),

@@ -277,7 +277,8 @@ function taskList(user, frame, learn) {
   }
 
   async function cancel(task) {
-    if (await frame.ask(() => api.cancel(user, task.task_id), status, `${nameOf(task, "Task")} cancelled`)) await refreshNow();
+    const done = (answer) => `${nameOf(task, "Task")} ${answer.state === "cancelled" ? "cancelled" : "asked to stop"}`;
+    if (await frame.ask(() => api.cancel(user, task.task_id), status, done)) await refreshNow();
   }
 
   // Explicit roles: the narrow layout displays rows as grids, which hides the table from screen readers.
@@ -345,13 +346,15 @@ function taskRow(cancel, changed) {
       const hasRun = task.started_at !== null && task.completed_at !== null && task.state !== "cancelled";
       setText(took, hasRun ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
-      const attempts = task.attempts > 1 ? `attempt ${task.attempts}` : "";
+      const isAsked = task.cancel_requested_at !== null && task.state !== "cancelled";
+      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, isAsked && "asked to stop"].filter(Boolean).join(", ");
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
       shownOutcome = text + attempts;
       setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
-      if ((task.state === "queued") === actions.contains(button)) return;
+      const canCancel = task.state === "queued" || (task.state === "running" && !isAsked);
+      if (canCancel === actions.contains(button)) return;
       const hadFocus = document.activeElement === button;
-      actions.replaceChildren(...(task.state === "queued" ? [button] : []));
+      actions.replaceChildren(...(canCancel ? [button] : []));
       if (hadFocus) row.focus(); // keeps the keyboard position when the button disappears
     },
     draw(now, isBusy) {

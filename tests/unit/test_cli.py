@@ -346,6 +346,13 @@ def test_cancel_says_what_became_of_the_task() -> None:
     assert server.requests[0].method == "DELETE"
 
 
+def test_cancel_of_a_running_task_says_since_when_it_is_asked_to_stop() -> None:
+    result = run(answer(task("running", cancel_requested_at=NOW_MS), 202), "cancel", "ann", "id-1")
+    lines = {line.partition("  ")[0]: line for line in result.stdout.splitlines()}
+    assert (result.exit_code, lines["state"].split()[1]) == (0, "running")
+    assert "asked to stop" in lines
+
+
 def test_a_scheduled_task_is_shown_without_a_position() -> None:
     scheduled = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
     lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()

@@ -544,9 +544,15 @@ def test_a_pause_until_a_time_without_a_zone_is_refused() -> None:
         client(Server(answer(lane()))).pause("ann", datetime(2030, 1, 1))
 
 
+def test_a_running_task_that_is_cancelled_still_runs() -> None:
+    server = Server(answer(task("running", cancel_requested_at=NOW_MS), 202))
+    asked = client(server).cancel("ann", "id-1")
+    assert (asked.state, asked.cancel_requested_at, asked.has_ended) == ("running", NOW_MS, False)
+
+
 def test_a_cancel_that_comes_too_late_says_so() -> None:
-    server = Server(problem(409, "The task has started", detail="It is running; only waiting tasks end so."))
-    with pytest.raises(ConflictError, match="running"):
+    server = Server(problem(409, "The task has started", detail="It is succeeded; only waiting tasks end so."))
+    with pytest.raises(ConflictError, match="succeeded"):
         client(server).cancel("ann", "id-1")
     assert [request.method for request in server.requests] == ["DELETE"]
 
