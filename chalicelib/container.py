@@ -195,7 +195,8 @@ class Container:
         """The tasks built in and the project's own."""
         load_own_tasks()
         registry, settings = Registry(registered), self.settings
-        http = HttpTask(self.outbound.call, settings.webhook_key, settings.http_allowed_hosts)
+        limits = (settings.http_allowed_hosts, settings.deadline_ms)
+        http = HttpTask(self.outbound.call, settings.webhook_key, *limits)
         registry.task("http", check=http.check, is_built_in=True)(http.__call__)
         return registry
 

@@ -20,7 +20,8 @@ MAX_CHILDREN = 200
 MAX_IDLE = 20
 #: Seconds that a task waits for a child before its message is deferred.
 ROOM_SECONDS = 1.2
-#: Shortest deadline in milliseconds with which a built-in task runs in the worker: `http` takes at most 30 s.
+#: Shortest deadline in milliseconds with which a built-in task runs in the worker: from there on each call of `http`
+#: ends 5 s before the deadline.
 _BUILT_IN_DEADLINE_MS = 35_000
 
 

@@ -17,19 +17,22 @@ from msgspec import Meta, Struct, json
 from chalicelib.core.errors import DestinationError, PayloadError, PermanentError, RetryAfter
 from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination
 from chalicelib.outbound.signing import signed_headers
-from chalicelib.tasks.registry import Context
+from chalicelib.tasks.registry import MAX_DEADLINE_SECONDS, Context
 
 #: Statuses that are retried.
 RETRIED_STATUSES = {408, 425, 429}
 #: Statuses whose Retry-After throttles the lane.
 THROTTLING_STATUSES = {429, 503}
-MAX_TIMEOUT_SECONDS = 30
+#: Longest time-out of a call in seconds where the deadline is short.
+LEAST_MAX_TIMEOUT_SECONDS = 30
+#: Seconds before the deadline at which the longest call ends, so that its answer is still stored.
+BEFORE_DEADLINE_SECONDS = 5
 
 Url = Annotated[str, Meta(min_length=8, max_length=MAX_URL_LENGTH)]
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\xa1-\xff][\t\x20-\x7e\xa0-\xff]{0,4095}")
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
-Timeout = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_SECONDS)]
+Timeout = Annotated[float, Meta(gt=0, le=MAX_DEADLINE_SECONDS)]
 #: Headers that the client or the signature sets, so the payload may not.
 RESERVED = {
     *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization"),
@@ -56,12 +59,14 @@ Call = Callable[[str, str, Mapping[str, str], bytes, float], HttpResponse]
 class HttpTask(Struct, frozen=True):
     """call: raises PermanentError if the call is not allowed, any other exception if the server did not answer.
 
-    key: signs each call; None disables signing. allowed_hosts: the hosts that `call` allows. now: epoch seconds.
+    key: signs each call; None disables signing. allowed_hosts: the hosts that `call` allows. deadline_ms: of the task.
+    now: epoch seconds.
     """
 
     call: Call
     key: bytes | None
     allowed_hosts: Sequence[str] = ("*",)
+    deadline_ms: int = 0
     now: Callable[[], float] = time.time
 
     def check(self, payload: Mapping[str, Any]) -> None:
@@ -70,6 +75,8 @@ class HttpTask(Struct, frozen=True):
             destination(payload["url"], self.allowed_hosts)
         except DestinationError as error:
             raise PayloadError(str(error), "/url") from error
+        if payload["timeout"] > (most := self._max_timeout_seconds):
+            raise PayloadError(f"a time-out of {payload['timeout']:g} s; allowed: at most {most:g}", "/timeout")
         for name, value in payload["headers"].items():
             _check_header(name, value)
         if taken := RESERVED & {name.lower() for name in payload["headers"]}:
@@ -94,6 +101,10 @@ class HttpTask(Struct, frozen=True):
         answer = self.call(method, url, sent, content, timeout)
         self._raise_for_status(answer)
         return {"status": answer.status, **_body(answer)}
+
+    @property
+    def _max_timeout_seconds(self) -> float:
+        return max(LEAST_MAX_TIMEOUT_SECONDS, self.deadline_ms / 1000 - BEFORE_DEADLINE_SECONDS)
 
     def _headers(self, given: Mapping[str, str], body: Any, content: bytes, context: Context) -> dict[str, str]:
         headers = {"user-agent": "Paceline", **{name.lower(): value for name, value in given.items()}}

@@ -37,16 +37,20 @@ class Server:
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    timeout: float = 0.0
 
     def call(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        self.timeout = timeout
         self.method, self.url, self.headers, self.body = method, url, headers, body
         return self.answer
 
 
-def run(payload: Mapping[str, Any], answer: Answer | None = None, key: bytes | None = None) -> tuple[Server, Any]:
+def run(
+    payload: Mapping[str, Any], answer: Answer | None = None, key: bytes | None = None, deadline_ms: int = 0
+) -> tuple[Server, Any]:
     server = Server(answer or Answer())
     registry = Registry()
-    http = HttpTask(server.call, key, ("api.example.com",), lambda: NOW)
+    http = HttpTask(server.call, key, ("api.example.com",), deadline_ms, lambda: NOW)
     registry.task("http", check=http.check)(http.__call__)
     return server, registry["http"].run({"url": "https://api.example.com/", **payload}, CONTEXT)
 
@@ -62,6 +66,18 @@ def test_body_is_sent_as_json_and_text_as_it_is() -> None:
     server, _ = run({"method": "GET"})
     assert (server.method, server.body) == ("GET", b"")
     assert "content-type" not in server.headers
+
+
+@pytest.mark.parametrize(
+    ("deadline_seconds", "longest"), [(5, 30), (35, 30), (50, 45), (900, 895), (39_600, 39_595), (36.5, 31.5)]
+)
+def test_call_may_take_until_shortly_before_the_deadline(deadline_seconds: float, longest: float) -> None:
+    deadline_ms = round(deadline_seconds * 1000)
+    server, _ = run({"timeout": longest}, deadline_ms=deadline_ms)
+    assert server.timeout == longest
+    with pytest.raises(PayloadError, match=f"allowed: at most {longest:g}") as caught:
+        run({"timeout": longest + 0.1}, deadline_ms=deadline_ms)
+    assert caught.value.pointer == "/timeout"
 
 
 def test_call_is_signed_so_that_the_receiver_can_tell() -> None:
