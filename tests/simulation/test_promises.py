@@ -49,7 +49,7 @@ def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
-@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", BATCHES[:3], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_cancels(seed))
