@@ -184,12 +184,12 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled) and task.task_id in lane.cancelled:
         return DropCancelled(_last_attempt(lane, task))
-    if isinstance(decision, TooLarge):
-        return FailTooLarge(decision.limit, _last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, Start | Cancelled) and facts.is_served:
+    if isinstance(decision, Start | Cancelled | TooLarge) and facts.is_served:
         decision = Wait(now_ms + SERVED_POLL_MS)
     if isinstance(decision, Cancelled):  # while it ran; a lane that is not fresh may lack its worker's last renewal
         return DropCancelled(_last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
+    if isinstance(decision, TooLarge):
+        return FailTooLarge(decision.limit, _last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
     is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
     if (is_last or isinstance(decision, Wait)) and not facts.is_lane_fresh:
         return ReadLane()
