@@ -92,7 +92,8 @@ def test_step(facts: Facts, step: object) -> None:
             replace(lane_with(running=leased(NOW - 1)), is_served=True),
             WaitUntil(NOW + SERVED_POLL_MS, NOW + SERVED_POLL_MS),
         ),
-        (lane_with(), FailTooLarge(Limit(50, 60_000, counts_units=True))),
+        (lane_with(), ReadRecord()),
+        (replace(lane_with(), is_record_read=True), FailTooLarge(Limit(50, 60_000, counts_units=True))),
     ],
 )
 def test_task_with_too_many_units_for_a_lowered_limit_does_not_fail_while_another_worker_runs_it(
