@@ -154,13 +154,15 @@ def _ended_again(ends: Iterable[Completion]) -> Iterator[Breach]:
 
 
 def _is_repeated_end(known: Completion, end: Completion) -> bool:
-    """A cancellation or a line that was logged again, a further attempt, or the failure of a task without one left.
+    """A cancellation, a failure without a start or a line that was logged again, a further attempt, or the failure of a
+    task without one left.
 
     A worker gives a task up, or ends one that was cancelled while it ran, once the lease of its last attempt has run
     out. The worker of that attempt may be dead, with its outcome logged and not stored, or cut off from DynamoDB, and
     log it later.
     """
-    if known.word == end.word == "cancelled" or replace(known, stream=end.stream) == end:
+    has_no_run = not known.starts and not end.starts and known.word == end.word == "failed"
+    if has_no_run or known.word == end.word == "cancelled" or replace(known, stream=end.stream) == end:
         return True
     is_given_up = any(one.word != "completed" and _outlived_its_lease(one) for one in (known, end))
     is_same_run = bool(end.starts) and end.starts == known.starts

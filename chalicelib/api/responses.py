@@ -120,7 +120,8 @@ def _refused(submission: Submission, refused: Refused) -> Response:
         return problem(422, "Too many units", refused.reason, _units_pointer(submission, refused.too_large))
     headers = rate_limit_headers(refused.limits, refused.lane, refused.now_ms)
     headers["Retry-After"] = retry_after
-    violated = _violated(refused.limits, refused.lane, refused.now_ms, refused.units)
+    starts, units = refused.starts, refused.units
+    violated = _violated(refused.limits, refused.lane, refused.now_ms, starts, units) if starts else []
     title = "Rate limit exceeded. Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
 
@@ -165,12 +166,12 @@ def _reset_seconds(limit: Limit, lane: Lane, now_ms: int, last_at: int | None = 
     return _seconds((resets_at if last_at is None else min(resets_at, last_at)) - now_ms)
 
 
-def _violated(limits: Limits, lane: Lane, now_ms: int, more: int = 0) -> list[str]:
-    """Names of the limits whose windows hold too much. more: units of a task that was not admitted; 0 for none."""
+def _violated(limits: Limits, lane: Lane, now_ms: int, starts: int = 0, units: int = 0) -> list[str]:
+    """Names of the limits whose windows hold too much. starts, units: of tasks that were not admitted."""
     return [
         limit.name
         for limit in limits
-        if usage(lane, limit, now_ms).used + (more if limit.counts_units else min(more, 1)) > limit.quota
+        if usage(lane, limit, now_ms).used + (units if limit.counts_units else starts) > limit.quota
     ]
 
 

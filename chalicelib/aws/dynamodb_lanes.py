@@ -236,8 +236,6 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     if lane.real != seen.real:
         set_history(update, STARTS, lane.real, seen.real)
         add(update, EXTRA_UNITS, lane.real.extra_units - seen.real.extra_units)
-        if seen.running and not seen.running.is_corrected:
-            update.conditions.append(f"attribute_not_exists(#running.{update.name('used')})")
     add(update, WAITING_UNITS, lane.waiting_units - seen.waiting_units)
     update.equals("started", seen.started)
     update.equals("revision", seen.revision)
@@ -277,6 +275,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
         _remove_throttling(update)
     if changed.running != seen.running:
         update.set("running", lease_value(changed.running))
+    if changed.running != seen.running or changed.real != seen.real:
         _same_lease(update, seen)
     if changed.real != seen.real:
         set_history(update, STARTS, changed.real, seen.real)
@@ -370,6 +369,7 @@ def _remove_throttling(update: Expression) -> None:
 
 
 def _same_lease(update: Expression, seen: Lane) -> None:
+    """Requires the lease as it was seen, without a report of used units that came since."""
     running = update.name("running")
     if seen.running is None:
         update.absent("running")
@@ -378,6 +378,8 @@ def _same_lease(update: Expression, seen: Lane) -> None:
         update.conditions.append(f"{running}.{update.name('until')} = {until}")
         token = update.value({"S": seen.running.token})
         update.conditions.append(f"{running}.{update.name('token')} = {token}")
+        if not seen.running.is_corrected:
+            update.conditions.append(f"attribute_not_exists({running}.{update.name('used')})")
 
 
 def _cancelled_value(lane: Lane) -> Item | None:

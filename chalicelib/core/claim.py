@@ -117,8 +117,6 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     """
     if task.task_id in lane.cancelled or lane.is_cancelled_run(task.task_id, now_ms):
         return Cancelled()
-    if limit := _too_small(limits, task.units):
-        return TooLarge(limit)
     if lane.is_paused(now_ms):
         return Wait(lane.paused_until or now_ms)
     if lane.throttled_until > now_ms:
@@ -126,6 +124,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     lease = lane.lease_of(task.task_id)
     if lease and lease.until > now_ms:
         return Wait(lease.until)
+    if limit := _too_small(limits, task.units):
+        return TooLarge(limit)
     planned_at = task.planned_at
     if lane.is_replanned(task.seq, limits):
         planned_at = next_start(lane, limits, lane.replanned_at, task.units)

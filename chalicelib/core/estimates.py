@@ -42,7 +42,7 @@ def estimated_starts(
 
 
 def estimated_start(lane: Lane, limits: Limits, now_ms: int, ahead: int, with_run_times: bool = False) -> int:
-    """When a task will start that has so many waiting tasks ahead of it, from the lane's real starts, epoch ms."""
+    """When a task will start that has `ahead` waiting tasks before it, from the lane's real starts, epoch ms."""
     if large_limits(limits) and not (with_run_times and (lane.took_ms >= BRIEF_MS or expected_end(lane, now_ms))):
         return planner_of_backlog(lane, limits, now_ms, ahead + 1)[1]
     return estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]

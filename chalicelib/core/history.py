@@ -5,9 +5,11 @@ it keeps tallies beside the list. A quick write only adds to the list and lowers
 what was listed since, and finds the room anew. Units beyond one for each start are entries of their own, `extras`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.limits import MAX_QUOTA, Limit, Limits, large_limits, memory_needed, small_limits
 from chalicelib.core.tally import BUCKETS, Tally, counted, used_at
@@ -116,12 +118,25 @@ def updated(
     )
 
 
-def without_future(key: str, tally: Tally, now_ms: int) -> Tally:
-    """The tally of that key with all that it counts in later buckets than this one counted now."""
-    length = _bucket_ms(int(key.removesuffix("u")))
-    now, buckets = -(-now_ms // length), dict[int, int]()
+def without_future(history: History, latest: int) -> History:
+    """The history with all that it counts after that time, epoch ms, counted then; the next exact write finds the room.
+
+    A tally forgot older buckets on account of the later ones: all that it forgot counts then, too.
+    """
+    extras = tuple(value for at, units in _pairs(history.extras) for value in (min(at, latest), units))
+    tallies = {key: _tally_without_future(history, key, latest) for key in history.tallies}
+    return replace(history, extras=extras, tallies=tallies, room=None, unit_room=None, under="")
+
+
+def _tally_without_future(history: History, key: str, latest: int) -> Tally:
+    tally, length = history.tallies[key], _bucket_ms(int(key.removesuffix("u")))
+    last, buckets = -(-latest // length), Counter[int]()
     for number, count in tally.buckets.items():
-        buckets[min(number, now)] = buckets.get(min(number, now), 0) + count
+        buckets[min(number, last)] += count
+    if tally.newest > last:
+        extra_units = history.extra_units - sum(units for _, units in _pairs(history.extras))
+        counted_ever = history.tallied + (extra_units if key.endswith("u") else 0)
+        buckets[min(tally.newest - BUCKETS - 1, last)] += max(0, min(counted_ever - tally.total, MAX_QUOTA))
     return Tally.of(buckets)
 
 

@@ -81,11 +81,7 @@ def _without_future(starts: Sequence[int], now_ms: int) -> tuple[int, ...]:
 
 
 def _history_without_future(lane: Lane, now_ms: int) -> History:
-    """Its room was found at a start in the future, when less counted."""
-    if start_ahead(lane, now_ms) is None:
-        return lane.real
-    tallies = {key: without_future(key, tally, now_ms) for key, tally in lane.real.tallies.items()}
-    return replace(lane.real, tallies=tallies, room=None, unit_room=None, under="")
+    return lane.real if start_ahead(lane, now_ms) is None else without_future(lane.real, now_ms + CLOCKS_DIFFER_MS)
 
 
 def _reopened(lane: Lane, now_ms: int) -> Lease | None:
@@ -93,9 +89,11 @@ def _reopened(lane: Lane, now_ms: int) -> Lease | None:
     lease = lane.running
     if lease is None:
         return None
+    is_ahead = start_ahead(lane, now_ms) is not None
+    if is_ahead and lease.used:
+        lease = replace(lease, used=(lease.used[0], min(lease.used[1], now_ms + CLOCKS_DIFFER_MS)))
     if lane.throttled_until > now_ms and lease.until == lane.throttled_until:
         return replace(lease, until=now_ms)
-    is_ahead = bool(lane.starts) and lane.starts[0] > now_ms + CLOCKS_DIFFER_MS
     return replace(lease, until=min(lease.until, now_ms + LEASE_MS)) if is_ahead else lease
 
 

@@ -43,7 +43,7 @@ class Planner:
         return max(0, count)
 
     def take(self, at: int, units: int = 1, count: int = 1) -> None:
-        """Counts so many starts at that time, whether the limits allow them or not."""
+        """Counts `count` starts at that time, whether the limits allow them or not."""
         for window in self._windows:
             window.take(at, units * count if window.limit.counts_units else count)
         self.listed[:0] = [at] * min(count, self._memory)

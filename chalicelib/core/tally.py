@@ -34,15 +34,19 @@ class Tally(Struct, frozen=True):
 
     @classmethod
     def from_text(cls, text: str) -> "Tally":
+        if not text:
+            return cls()
         newest, _, counts = text.partition(":")
         return cls(int(newest), tuple(int(count or 0) for count in counts.split(",")))
 
     def to_text(self) -> str:
-        """A short text, since each KB of a lane's item costs: the newest bucket's number and the counts.
+        """A short text, since each KB of a lane's item costs: the newest bucket's number and the counts; "" for none.
 
         >>> Tally(3115231, (5, 0, 0, 12)).to_text()
         '3115231:5,,,12'
         """
+        if not self.counts:
+            return ""
         return f"{self.newest}:{','.join(str(count or '') for count in self.counts)}"
 
     @property

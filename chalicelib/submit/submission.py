@@ -193,12 +193,24 @@ class Refused(Struct, frozen=True):
     now_ms: int
     limits: Limits
     lane: Lane
-    #: of the last of the tasks
-    units: int = 1
+    #: the tasks that were not admitted on account of the lane's limits, and the units of all of them; 0: other reasons
+    starts: int = 0
+    units: int = 0
     #: the index of a task whose units are more than a limit ever allows, so that no time would help
     too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
+
+
+def reason_to_wait(lane: Lane, planned_at: int, now_ms: int) -> str:
+    """Why a new task with that planned start waits, as half a sentence."""
+    if ahead := task_ahead(lane, now_ms):
+        return ahead
+    if lane.is_paused(now_ms):
+        return "The lane is paused"
+    if lane.throttled_until > now_ms:
+        return "The lane is throttled"
+    return "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
 
 
 def task_ahead(lane: Lane, now_ms: int) -> str:

@@ -16,7 +16,7 @@ from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, reason_to_wait
 
 
 class Submitter:
@@ -166,7 +166,7 @@ class Submitter:
             admission = admit(lane, limits, now_ms, ids[-1], len(ids), units)
             if submission and (refused := self._too_large(lane, submission)):
                 return refused
-            if refused := self._refusal(lane, admission, units[-1], now_ms, over_limit):
+            if refused := self._refusal(lane, admission, units, now_ms, over_limit):
                 return refused
             planned, has_new_plans = admission.planned, lane is not write.lane
             write = self._lanes.admit(write.lane, admission)
@@ -233,25 +233,25 @@ class Submitter:
             self._daily_cap.give_back(submission.user_id, due_at, submission.now_ms)
 
     def _refusal(
-        self, lane: Lane, admission: Admission, units: int, now_ms: int, over_limit: OverLimit
+        self, lane: Lane, admission: Admission, units: Sequence[int], now_ms: int, over_limit: OverLimit
     ) -> Refused | None:
-        """Decides by the last of the tasks to be admitted. units: of that task."""
+        """Decides by the last of the tasks to be admitted. units: of each of them."""
         longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
         expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
-            return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms, units)
+            return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
         if over_limit is OverLimit.REJECT and expected_at > now_ms:
-            limit = "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
-            reason = f"{task_ahead(lane, now_ms) or limit}, and waiting was not wanted."
+            reason = f"{reason_to_wait(lane, planned_at, now_ms)}, and waiting was not wanted."
             return self._refused(lane, reason, expected_at, now_ms, units)
         if planned_at - now_ms > longest_ms:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."
             return self._refused(lane, reason, planned_at - longest_ms, now_ms, units)
         return None
 
-    def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int, units: int = 1) -> Refused:
+    def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int, units: Sequence[int] = ()) -> Refused:
+        """units: of each task that the lane's limits kept from being admitted; empty if something else did."""
         limits = lane.limits_or(self._settings.limits)
-        return Refused(lane.user_id, reason, retry_at, now_ms, limits, lane, units)
+        return Refused(lane.user_id, reason, retry_at, now_ms, limits, lane, len(units), sum(units))
 
     def _too_large(self, lane: Lane, submission: Submission) -> Refused | None:
         """Refuses tasks that could never start: one has more units than a limit of the lane ever allows."""
@@ -265,8 +265,7 @@ class Submitter:
             f"The task {submission.tasks[index].task!r} counts for {submission.units_of(index)} units, "
             f"more than the limit {limit} ever allows."
         )
-        refused = self._refused(lane, reason, submission.now_ms, submission.now_ms, submission.units_of(index))
-        return replace(refused, too_large=index)
+        return replace(self._refused(lane, reason, submission.now_ms, submission.now_ms), too_large=index)
 
 
 def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_repeat: bool) -> list[Task]:

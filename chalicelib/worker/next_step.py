@@ -96,6 +96,8 @@ class FailTooLarge(Struct, frozen=True):
 
     limit: Limit
     last: Start | None = None
+    #: it has failed already, and only the lane does not show it yet
+    is_finished: bool = False
 
 
 Step = (
@@ -184,12 +186,12 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled) and task.task_id in lane.cancelled:
         return DropCancelled(_last_attempt(lane, task))
-    if isinstance(decision, TooLarge):
-        return FailTooLarge(decision.limit, _last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, Start | Cancelled) and facts.is_served:
+    if isinstance(decision, Start | Cancelled | TooLarge) and facts.is_served:
         decision = Wait(now_ms + SERVED_POLL_MS)
     if isinstance(decision, Cancelled):  # while it ran; a lane that is not fresh may lack its worker's last renewal
         return DropCancelled(_last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
+    if isinstance(decision, TooLarge):
+        return _fail_too_large(facts, lane, task, decision.limit)
     is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
     if (is_last or isinstance(decision, Wait)) and not facts.is_lane_fresh:
         return ReadLane()
@@ -203,6 +205,16 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
         return WaitUntil(decision.at, decision.at - LEAD_MS)
     is_next = decision.attempt == 1 and decision.lane.started_seq == task.seq
     return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)
+
+
+def _fail_too_large(facts: Facts, lane: Lane, task: Task, limit: Limit) -> Step:
+    """Fails the task, by the lane and the record as they are now."""
+    if not facts.is_lane_fresh:
+        return ReadLane()
+    if not facts.is_record_read:
+        return ReadRecord()
+    is_finished = facts.record is not None and facts.record.outcome is not None
+    return FailTooLarge(limit, _last_attempt(lane, task), is_finished)
 
 
 def _last_attempt(lane: Lane, task: Task) -> Start | None:

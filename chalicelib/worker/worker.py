@@ -191,7 +191,8 @@ class Worker:
         task = job.task
         if self._finalizer.is_pending(task):
             self._finalizer.finalize_pending(task)
-            return self._drop_from_lane(task)
+            self._drop_from_lane(task)
+            return self._pass_over(task)
         step = self._next_step(job)
         match step:
             case ReadLane():
@@ -231,7 +232,8 @@ class Worker:
                 return None
             self._finalizer.cancel(task, last=step.last)
             return self._drop_from_lane(task)
-        self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
+        if not step.is_finished:
+            self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
         return self._pass_over(task)
 
     def _end_cancelled_run(self, job: _Job) -> bool:
@@ -348,7 +350,7 @@ class Worker:
         return Done()
 
     def _pass_over(self, task: Task) -> Done:
-        """Counts a failed task that takes no start as started, so that the lane goes on."""
+        """Counts a failed task that takes no start, or no further one, as started; does nothing with any other task."""
         lane = self._remembered.get(task.user_id)
         while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
             write = self._lanes.change(

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
 
 
@@ -61,3 +62,24 @@ def test_bulk_whose_last_task_would_wait_too_long_is_refused_as_a_whole(deploy: 
     assert paceline.request("POST", "/api/v1/tasks", bulk(user, 7)).json_body["queued"] is False
     assert paceline.receive(user) == []
     assert paceline.request("POST", "/api/v1/tasks", bulk(user, 6)).json_body["queued"] is True
+
+
+@pytest.mark.parametrize(
+    ("count", "violated"), [(2, ["second"]), (20, ["second"]), (21, ["second", "minute", "hour-units"])]
+)
+def test_strict_bulk_that_an_idle_lane_refuses_names_the_limits_that_it_exceeds(
+    deploy: Deploy, user: str, count: int, violated: list[str]
+) -> None:
+    paceline = deploy(LIMITS="1/second; 20/minute; 100 units/hour")
+    tasks = [{"task": "log", "payload": n, "units": 5} for n in range(count)]
+    body = {"user_id": user, "tasks": tasks}
+    refused = paceline.request("POST", "/api/v1/tasks", body, Prefer="handling=strict").json_body
+    assert (refused["status"], refused["queued"], refused["violated-policies"]) == (429, False, violated)
+    assert refused["detail"] == "The limit is reached, and waiting was not wanted."
+
+
+def test_strict_submit_to_a_paused_lane_names_the_pause_and_no_limit(paceline: Paceline, user: str) -> None:
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {"until": NOW + 60_000})
+    refused = paceline.request("POST", "/api/v1/tasks", bulk(user, 1), Prefer="handling=strict").json_body
+    assert (refused["status"], refused["violated-policies"]) == (429, [])
+    assert refused["detail"] == "The lane is paused, and waiting was not wanted."

@@ -4,6 +4,7 @@ import pytest
 
 from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import Lane
+from chalicelib.core.lane_changes import resumed
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
@@ -87,3 +88,15 @@ def test_no_start_lies_before_the_report_that_makes_room_for_it(ports: Ports, us
     assert isinstance(claimed_quickly(ports, user, 2, 90, NOW + 499), Stale)
     assert next_at(ports, user, 90, NOW + 499) == NOW + 500
     assert isinstance(claimed_quickly(ports, user, 2, 90, NOW + 500), Written)
+
+
+def test_resume_that_moves_starts_out_of_the_future_loses_no_report(ports: Ports, user: str) -> None:
+    start = started(ports, user, 1, 60, NOW + 90_000)
+    seen = ports.lanes.get(user)
+    assert ports.lanes.correct_units(start, 95, NOW + 90_100)
+    assert isinstance(ports.lanes.change(seen, resumed(seen, LIMITS, NOW)), Stale)
+    seen = ports.lanes.get(user)
+    assert isinstance(ports.lanes.change(seen, resumed(seen, LIMITS, NOW)), Written)
+    assert ports.lanes.correct_units(start, 95, NOW + 90_200)
+    assert NOW <= next_at(ports, user, 5, NOW) < NOW + 1_000
+    assert NOW + 60_000 <= next_at(ports, user, 6, NOW) < NOW + 62_000

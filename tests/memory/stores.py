@@ -128,15 +128,13 @@ class MemoryLaneStore:
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         def unmoved(lane: Lane) -> bool:
-            is_same_lease = changed.running == seen.running or _lease(lane) == _lease(seen)
+            is_same_lease = (changed.running, changed.real) == (seen.running, seen.real) or _lease(lane) == _lease(seen)
             return _moving(lane) == _moving(seen) and is_same_lease
 
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
             kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
-            real = lane.real
-            if changed.real != seen.real:
-                real = replace(changed.real, extras=real.extras, extra_units=real.extra_units)
+            real = lane.real if changed.real == seen.real else changed.real
             return replace(changed, running=running, real=real, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
@@ -152,8 +150,6 @@ class MemoryLaneStore:
 
         def unmoved(lane: Lane) -> bool:
             same = (lane.started, lane.revision) == (seen.started, seen.revision)
-            if after.real != seen.real:
-                same = same and lane.real.extras == seen.real.extras
             return same and _lease(lane) == _lease(seen) and not (moves_admitted and lane.admitted != seen.admitted)
 
         def taken(lane: Lane) -> Lane:
@@ -245,8 +241,8 @@ class MemoryLaneStore:
             return Written(self._lanes[user_id])
 
 
-def _lease(lane: Lane) -> tuple[str, int] | None:
-    return (lane.running.token, lane.running.until) if lane.running else None
+def _lease(lane: Lane) -> tuple[str, int, bool] | None:
+    return (lane.running.token, lane.running.until, lane.running.is_corrected) if lane.running else None
 
 
 def _moving(lane: Lane) -> tuple[int, ...]:

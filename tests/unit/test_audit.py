@@ -258,6 +258,18 @@ def test_task_that_failed_before_it_could_start_is_no_fault() -> None:
     assert (report.clean, report.starts, report.events) == (True, 1, {"completed": 1, "failed": 1})
 
 
+def test_task_with_too_many_units_may_fail_again_if_its_worker_died_before_it_stored_that() -> None:
+    too_large = {"event": "task_failed", "attempt": 0, "units": 500, "planned_at": NOW, "late_ms": None}
+    failed = [
+        completion_text(2, None, **too_large, completed_at=at, result=None, error="too large")
+        for at in (NOW, NOW + 900)
+    ]
+
+    report = audited(*failed, limits="1/second")
+
+    assert (report.clean, report.repeated_ends) == (True, 1)
+
+
 def test_start_out_of_order_is_found() -> None:
     report = audited(completion_text(1, NOW + 2000), completion_text(2, NOW), completion_text(3, NOW + 4000))
 

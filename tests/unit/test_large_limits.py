@@ -19,7 +19,7 @@ from chalicelib.core.lane_changes import replanned, up_to_date
 from chalicelib.core.limits import Limit, Limits, parse_limits
 from chalicelib.core.planner import Planner
 from chalicelib.core.ports import Stale, Written
-from chalicelib.core.tally import bucket_ms
+from chalicelib.core.tally import Tally, bucket_ms
 from tests.factories import NOW
 from tests.memory.stores import MemoryLaneStore
 from tests.strategies import Step, any_large_limits, steps
@@ -282,6 +282,12 @@ def test_start_after_the_10000th_of_a_day_comes_a_day_later_however_they_were_su
     assert singles.start(10_001)
     assert 0 <= singles.now_ms - first_ms - 86_400_000 < 864_000
     assert 0 <= admit(bulks, limits, first_ms, "t10001").planned[0] - NOW - 70_000 - 86_400_000 < 864_000
+
+
+@given(st.dictionaries(st.integers(3_000, 3_200), st.integers(0, 9), max_size=4))
+def test_tally_is_read_as_it_was_stored(buckets: dict[int, int]) -> None:
+    tally = Tally.of(buckets)
+    assert Tally.from_text(tally.to_text()) == tally
 
 
 def calls_of(function: Callable[[], object]) -> int:

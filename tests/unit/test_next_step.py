@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from chalicelib.core import admission, claim, estimates, lane_changes, limits
 from chalicelib.core.claim import Gap
 from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import parse_limits
+from chalicelib.core.limits import Limit, parse_limits
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.worker import next_step as module
 from chalicelib.worker.next_step import (
@@ -22,6 +22,7 @@ from chalicelib.worker.next_step import (
     Claim,
     DropCancelled,
     Facts,
+    FailTooLarge,
     GiveUp,
     ReadLane,
     ReadPredecessors,
@@ -81,6 +82,25 @@ STARTED = replace(LANE, started_seq=2, started=2, starts=(NOW - 4_000, NOW - 5_0
 )
 def test_step(facts: Facts, step: object) -> None:
     assert next_step(facts, TASK, NOW, RULES) == step
+
+
+@pytest.mark.parametrize(
+    ("facts", "step"),
+    [
+        (lane_with(running=leased(NOW + 7_000)), WaitUntil(NOW + 7_000, NOW + 7_000)),
+        (
+            replace(lane_with(running=leased(NOW - 1)), is_served=True),
+            WaitUntil(NOW + SERVED_POLL_MS, NOW + SERVED_POLL_MS),
+        ),
+        (lane_with(), ReadRecord()),
+        (replace(lane_with(), is_record_read=True), FailTooLarge(Limit(50, 60_000, counts_units=True))),
+    ],
+)
+def test_task_with_too_many_units_for_a_lowered_limit_does_not_fail_while_another_worker_runs_it(
+    facts: Facts, step: object
+) -> None:
+    lowered = Rules(parse_limits("50 units/minute"), max_attempts=3)
+    assert next_step(facts, replace(TASK, units=80), NOW, lowered) == step
 
 
 def test_a_message_on_time_is_claimed_without_a_read() -> None:

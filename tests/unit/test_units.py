@@ -8,6 +8,7 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Json, Task, TaskState
 from chalicelib.submit.submission import Submission, Submitted, TaskRequest
 from chalicelib.tasks.runner import Call, Ended, Failed, Returned
+from chalicelib.worker.finalizer import FINALIZE_TRIES
 from chalicelib.worker.worker import Done
 from tests.factories import NOW, task_id_of
 from tests.unit.workshop import MortalRunner, WorkerDiedError, Workshop
@@ -141,6 +142,22 @@ def test_task_between_two_attempts_fails_if_a_limit_was_lowered_below_its_units(
     event = api.event_of(task)
     assert (event["event"], event["attempt"], event["started_at"]) == ("task_failed", 1, NOW)
     assert api.record(following).state is TaskState.SUCCEEDED
+
+
+@pytest.mark.parametrize(("port", "call", "times"), [("lanes", "change", 1), ("tasks", "finish", FINALIZE_TRIES)])
+def test_task_with_too_many_units_is_logged_once_and_passed_over_whatever_fails(
+    port: str, call: str, times: int
+) -> None:
+    api = Api()
+    tasks = [api.ask(units) for units in (100, 80)]
+    api.handle_next()
+    api.control.set_limits("ann", parse_limits("50 units/minute"))
+    getattr(api, port).fail(call, times=times)
+    api.run()
+    assert [event["task_id"] for event in api.events] == [task.task_id for task in tasks]
+    assert len(api.queue.dead_letters) == 1
+    lane = api.lanes.get("ann")
+    assert (lane.started_seq, lane.waiting, lane.waiting_units) == (2, 0, 0)
 
 
 def test_waiting_units_are_those_of_the_tasks_that_wait() -> None:
