@@ -30,8 +30,9 @@ from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, task_ahead
+from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, stop_of, task_ahead
 
+OVER_LIMIT_TITLE = "Rate limit exceeded."
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
@@ -81,7 +82,8 @@ def _submitted(submission: Submission, outcome: Submitted) -> Response:
 def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], headers: Headers) -> Response:
     last = outcome.last_admitted
     assert last is not None, "a scheduled task is not over the limit"
-    title = "Rate limit exceeded. Tasks have been queued." if is_bulk else "Rate limit exceeded. Task has been queued."
+    reason = stop_of(outcome.lane, outcome.now_ms) or OVER_LIMIT_TITLE
+    title = f"{reason} {'Tasks have' if is_bulk else 'Task has'} been queued."
     violated = _violated(outcome.limits, outcome.lane, outcome.now_ms)
     return _quota_problem(title, _waiting_detail(is_bulk, outcome, last), violated, body, headers)
 
@@ -122,7 +124,8 @@ def _refused(submission: Submission, refused: Refused) -> Response:
     headers["Retry-After"] = retry_after
     starts, units = refused.starts, refused.units
     violated = _violated(refused.limits, refused.lane, refused.now_ms, starts, units) if starts else []
-    title = "Rate limit exceeded. Nothing has been queued."
+    stop = stop_of(refused.lane, refused.now_ms) if refused.is_planned_late else ""
+    title = f"{stop or OVER_LIMIT_TITLE} Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
 
 

@@ -174,6 +174,9 @@ class Lane(Struct, frozen=True):
     def is_paused(self, now_ms: int) -> bool:
         return self.paused_until is not None and self.paused_until > now_ms
 
+    def is_throttled(self, now_ms: int) -> bool:
+        return self.throttled_until > now_ms
+
     def limits_or(self, default: Limits) -> Limits:
         return self.limits or default
 

@@ -196,10 +196,19 @@ class Refused(Struct, frozen=True):
     #: the tasks that were not admitted on account of the lane's limits, and the units of all of them; 0: other reasons
     starts: int = 0
     units: int = 0
+    #: the lane's planned starts, and so its pause or throttling if it has one, kept the tasks from being admitted
+    is_planned_late: bool = False
     #: the index of a task whose units are more than a limit ever allows, so that no time would help
     too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
+
+
+def stop_of(lane: Lane, now_ms: int) -> str:
+    """What stops the lane, as a sentence; empty if nothing does."""
+    if lane.is_paused(now_ms):
+        return "Lane paused."
+    return "Lane throttled." if lane.is_throttled(now_ms) else ""
 
 
 def reason_to_wait(lane: Lane, planned_at: int, now_ms: int) -> str:

@@ -239,7 +239,8 @@ class Submitter:
         longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
         expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
-            return self._refused(lane, "The lane is paused, and waiting was not wanted.", now_ms + 1000, now_ms)
+            reason = "The lane is paused, and waiting was not wanted."
+            return replace(self._refused(lane, reason, now_ms + 1000, now_ms), is_planned_late=True)
         if over_limit is OverLimit.REJECT and expected_at > now_ms:
             reason = f"{reason_to_wait(lane, planned_at, now_ms)}, and waiting was not wanted."
             return self._refused(lane, reason, expected_at, now_ms, units)
@@ -251,7 +252,7 @@ class Submitter:
     def _refused(self, lane: Lane, reason: str, retry_at: int, now_ms: int, units: Sequence[int] = ()) -> Refused:
         """units: of each task that the lane's limits kept from being admitted; empty if something else did."""
         limits = lane.limits_or(self._settings.limits)
-        return Refused(lane.user_id, reason, retry_at, now_ms, limits, lane, len(units), sum(units))
+        return Refused(lane.user_id, reason, retry_at, now_ms, limits, lane, len(units), sum(units), bool(units))
 
     def _too_large(self, lane: Lane, submission: Submission) -> Refused | None:
         """Refuses tasks that could never start: one has more units than a limit of the lane ever allows."""

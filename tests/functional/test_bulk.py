@@ -78,8 +78,12 @@ def test_strict_bulk_that_an_idle_lane_refuses_names_the_limits_that_it_exceeds(
     assert refused["detail"] == "The limit is reached, and waiting was not wanted."
 
 
-def test_strict_submit_to_a_paused_lane_names_the_pause_and_no_limit(paceline: Paceline, user: str) -> None:
-    paceline.request("POST", f"/api/v1/users/{user}/pause", {"until": NOW + 60_000})
+@pytest.mark.parametrize("until", [None, NOW + 60_000])
+def test_strict_submit_to_a_paused_lane_names_the_pause_and_no_limit(
+    paceline: Paceline, user: str, until: int | None
+) -> None:
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {"until": until})
     refused = paceline.request("POST", "/api/v1/tasks", bulk(user, 1), Prefer="handling=strict").json_body
     assert (refused["status"], refused["violated-policies"]) == (429, [])
+    assert refused["title"] == "Lane paused. Nothing has been queued."
     assert refused["detail"] == "The lane is paused, and waiting was not wanted."

@@ -30,6 +30,12 @@ def test_throttling_ends_after_max_throttle_whatever_the_api_asks_for(throttled:
     assert throttled.lane()["throttled_until"] == NOW + HOUR_MS
 
 
+def test_submit_to_a_throttled_lane_says_so_in_its_title(throttled: Stage) -> None:
+    assert throttled.submit().json_body["title"] == "Lane throttled. Task has been queued."
+    refused = throttled.submit(Prefer="handling=strict").json_body
+    assert (refused["title"], refused["queued"]) == ("Lane throttled. Nothing has been queued.", False)
+
+
 def test_max_throttle_is_a_setting(deploy: Deploy, user: str) -> None:
     stage = Stage(deploy(MAX_THROTTLE="90s"), user)
     stage.submit()

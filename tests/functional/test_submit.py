@@ -164,6 +164,7 @@ def test_submit_to_a_lane_paused_without_an_end_says_that_it_has_to_be_resumed(
         paceline.submit(user)
     response = paceline.submit(user)
     assert (response.status_code, response.json_body["position"]) == (429, backlog + 1)
+    assert response.json_body["title"] == "Lane paused. Task has been queued."
     assert response.json_body["detail"] == "The lane is paused: it goes on when it is resumed."
     assert header(response, "Retry-After") == str(max(1, backlog))
 
@@ -176,6 +177,7 @@ def test_submit_to_a_lane_paused_for_a_time_says_when_it_starts(paceline: Paceli
     detail = "The lane is paused for a time. It is number 1 in line and starts in about 90000 ms."
     assert (body["detail"], header(response, "Retry-After")) == (detail, "90")
     many = paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{}, {}]}).json_body
+    assert many["title"] == "Lane paused. Tasks have been queued."
     assert many["detail"] == "The lane is paused for a time. The last of them starts in about 92000 ms."
 
 
