@@ -82,6 +82,7 @@ ROUTES = [
     ("GET", "/api/v1/lanes", None),
     ("GET", "/health", None),
     ("GET", "/kill", None),
+    ("GET", "/metrics", None),
 ]
 #: Said again here, so that nothing becomes public by one slip.
 PUBLIC = {"/", "/web/{name}", "/health-check", "/openapi.json"}
