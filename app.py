@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any
 
 from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Request, Response, SQSEvent
-from msgspec.structs import replace
 
 from chalicelib.api import dashboard as dashboard_files
 from chalicelib.api import function_url as function_urls
@@ -30,7 +29,6 @@ from chalicelib.container import (
 )
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
-from chalicelib.submit.submission import Refused, Submission, Submitted
 from chalicelib.worker.worker import Deferred, Delivery
 
 if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
@@ -124,20 +122,22 @@ def _unidentified(request: Request) -> Response | None:
 @route("/api/v1/task", "POST")
 @route("/task", "POST")
 def submit_task() -> Response:
-    return _submitted(requests.read_submit, container().submitter.submit)
+    parts, request = container(), _request.get()
+    with parts.submitting(headers.traceparent(request)) as traceparent:
+        given = _caller.get(), parts.settings, parts.registry, parts.clock.now_ms(), traceparent
+        submission = requests.read_submit(request, *given)
+        answer = parts.idempotency.run(submission, parts.submitter.submit, responses.submit_answer)
+        return responses.submit_response(answer)
 
 
 @route("/api/v1/tasks", "POST")
 def submit_tasks() -> Response:
-    return _submitted(requests.read_bulk, container().submitter.submit_bulk)
-
-
-def _submitted(read: Callable[..., Submission], submit: Callable[..., Submitted | Refused]) -> Response:
     parts, request = container(), _request.get()
     with parts.submitting(headers.traceparent(request)) as traceparent:
-        submission = read(request, _caller.get(), parts.settings, parts.registry, parts.clock.now_ms())
-        traced = replace(submission, traceparent=traceparent) if traceparent else submission
-        return responses.submit_response(parts.idempotency.run(traced, submit, responses.submit_answer))
+        given = _caller.get(), parts.settings, parts.registry, parts.clock.now_ms(), traceparent
+        submission = requests.read_bulk(request, *given)
+        answer = parts.idempotency.run(submission, parts.submitter.submit_bulk, responses.submit_answer)
+        return responses.submit_response(answer)
 
 
 @route("/api/v1/users/{user}/tasks/{task_id}", "GET")
