@@ -53,20 +53,24 @@ Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
-def read_submit(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+def read_submit(
+    request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
+) -> Submission:
     """A submit of one task, checked; the caller may act for its user."""
     form = _form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
     units = [_check_task(form, "", settings, registry, now_ms)]
-    return _submission(request, user_id, (form,), units, settings, now_ms, is_bulk=False)
+    return _submission(request, user_id, (form,), units, settings, now_ms, traceparent, is_bulk=False)
 
 
-def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+def read_bulk(
+    request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
+) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
     form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
     units = [_check_task(task, f"/tasks/{n}", settings, registry, now_ms) for n, task in enumerate(form.tasks)]
-    return _submission(request, user_id, form.tasks, units, settings, now_ms, is_bulk=True)
+    return _submission(request, user_id, form.tasks, units, settings, now_ms, traceparent, is_bulk=True)
 
 
 def _submission(
@@ -76,6 +80,7 @@ def _submission(
     units: Sequence[int],
     settings: Settings,
     now_ms: int,
+    traceparent: str,
     is_bulk: bool,
 ) -> Submission:
     choice = preferred(request)
@@ -89,6 +94,7 @@ def _submission(
         is_bulk=is_bulk,
         base_path=_base_path(request),
         units=units,
+        traceparent=traceparent,
     )
 
 

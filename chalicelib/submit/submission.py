@@ -105,6 +105,8 @@ class Submission(Struct, frozen=True):
     is_preferred: bool = False
     #: one number for each task, which limits of units count; empty: as each task requests, else 1
     units: Sequence[int] = ()
+    #: by which the trace of the request goes on; empty for none
+    traceparent: str = ""
 
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1
