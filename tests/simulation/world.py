@@ -787,7 +787,7 @@ class WorkerMachine(Machine):
 
     def _forget(self, process: Process, outcome: str) -> None:
         if self._handling.pop(process, None) is not None:
-            self.world.history.handled(process, outcome)
+            self.world.history.handled(process, outcome, self.world.timeline.now)
 
     def _ended(self, process: Process) -> None:
         self._forget(process, "died")
