@@ -23,8 +23,8 @@ LimitsText = Annotated[
         min_length=1,
         max_length=500,
         description=(
-            "Up to 5 limits, such as `1/second; 20 per 5 minutes; 90000 units/minute`, and how many of the user's tasks "
-            "may run at once, 1 to 100, such as `5 at once`; 1 unless it is said."
+            "Up to 5 limits, such as `1/second; 20 per 5 minutes; 90000 units/minute`, and how many of the user's "
+            "tasks may run at once, 1 to 100, such as `5 at once`; 1 unless it is said."
         ),
         examples=["5/second; 100/minute", "1/second; 20/minute; 5 at once"],
         # Described, and left to `parse_limits` to check: its errors say what is wrong.
@@ -115,7 +115,9 @@ class LaneAnswer(Struct):
     own_limits: Annotated[bool, Meta(description="True if the user has its own limits.")]
     policies: list[LimitAnswer]
     backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
-    running: Annotated[str | None, Meta(description="Id of the running task.")]
+    running: Annotated[str | None, Meta(description="Id of a running task; null if none runs.")]
+    at_once: Annotated[int, Meta(description="How many of the user's tasks may run at once.")]
+    slots_in_use: Annotated[int, Meta(description="How many of them run, by their leases.")]
     next_start_at: Annotated[
         int | None, Meta(description="Estimated start of the lane's next attempt; null if no task waits.")
     ]
