@@ -105,7 +105,7 @@ class Overview:
         return Backlog(
             lanes=len(lanes),
             waiting=sum(lane.waiting for lane in lanes),
-            running=sum(_is_running(lane, records, now_ms) for lane in lanes),
+            running=sum(slots_in_use(lane, _newest_record(lane, records), now_ms) for lane in lanes),
             paused=sum(lane.is_paused(now_ms) for lane in lanes),
             throttled=sum(lane.is_throttled(now_ms) for lane in lanes),
         )
