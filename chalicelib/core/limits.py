@@ -138,14 +138,6 @@ def parse_limits(text: str) -> Limits:
     return LimitsAtOnce(limits, counts[0]) if counts else limits
 
 
-def parse_user_limits(text: str) -> Limits:
-    """Parses the limits of a deployment or a user. LimitsError, as yet, for more than one task at once."""
-    limits = parse_limits(text)
-    if at_once(limits) > 1:
-        raise LimitsError(f"{text[:200]!r} lets several tasks run at once, which this version can't do yet")
-    return limits
-
-
 def _kind(limit: Limit) -> tuple[int, bool]:
     return limit.window_ms, limit.counts_units
 

@@ -38,6 +38,8 @@ class Facts(Struct, frozen=True):
     #: how often SQS delivered its message, this time included, and when it did now, epoch ms
     receives: int = 1
     received_at: int = 0
+    #: when its message was sent to the group that it is in, epoch ms
+    sent_at: int = 0
 
 
 class ReadLane(Struct, frozen=True):
@@ -76,6 +78,10 @@ class Forward(Struct, frozen=True):
     tasks: tuple[Task, ...]
     #: epoch ms; None if the message in hand is done
     then_wait_until: int | None = None
+
+
+class SendBack(Struct, frozen=True):
+    """Send the forwarded message to the lane's group again, where each change of the lane wakes it; drop this one."""
 
 
 class Claim(Struct, frozen=True):
@@ -117,6 +123,7 @@ Step = (
     | RunFirst
     | WaitUntil
     | Forward
+    | SendBack
     | Claim
     | Skip
     | DropCancelled

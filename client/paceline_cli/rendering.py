@@ -141,7 +141,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
             ("limits", f"{lane.limits} ({whose})"),
             *((f"per {limit.name}", _left(limit, with_bars)) for limit in lane.policies),
             ("waiting", count(lane.backlog, "task")),
-            ("running", lane.running or "nothing"),
+            ("running", _running(lane)),
             ("next start", _next_start(lane)),
             ("paused", _paused(lane)),
             ("throttled", _throttled(lane)),
@@ -176,6 +176,12 @@ def _next_start(lane: Lane) -> str:
     if lane.next_start_at is not None:
         return moment(lane.next_start_at, lane.now)
     return "when the lane is resumed" if lane.backlog else "nothing waits"
+
+
+def _running(lane: Lane) -> str:
+    if lane.at_once > 1:
+        return f"{lane.slots_in_use} of {lane.at_once} at once"
+    return lane.running or "nothing"
 
 
 def _paused(lane: Lane) -> Text:
