@@ -114,11 +114,11 @@ class Container:
 
     @cached_property
     def dynamodb(self) -> object:
-        return client("dynamodb", self.settings.endpoint_url)
+        return client("dynamodb", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def sqs(self) -> object:
-        return client("sqs", self.settings.endpoint_url)
+        return client("sqs", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def lanes(self) -> DynamoDBLaneStore:
