@@ -52,6 +52,11 @@ RETRY_TOKENS, RETRY_COST, TIMEOUT_COST = 500, 5, 10
 MAX_HEAD = 65_536
 
 
+def operation_name(method: str) -> str:
+    """Returns the operation's name on the wire: `UpdateItem` for `update_item`."""
+    return "".join(part.capitalize() for part in method.split("_"))
+
+
 class Credentials(Struct, frozen=True):
     access_key: str
     secret_key: str
@@ -77,7 +82,7 @@ class SignedClient:
         kept: int,
     ) -> None:
         """make_boto3: a client for all other operations. before_try: may raise. Time-outs in seconds."""
-        self._service, self._make_boto3, self._before_try, self._tries = service, make_boto3, before_try, tries
+        self.service, self._make_boto3, self._before_try, self._tries = service, make_boto3, before_try, tries
         self._connections = Connections(endpoint_url, connect_timeout, read_timeout, kept)
         self._signer = Signer(service, region, credentials)
         self._quota = RetryQuota()
@@ -85,8 +90,8 @@ class SignedClient:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in OPERATIONS[self._service]:
-            call = self._operation("".join(part.capitalize() for part in name.split("_")))
+        if name in OPERATIONS[self.service]:
+            call = self._operation(operation_name(name))
             setattr(self, name, call)
             return call
         if "_boto3" not in self.__dict__:
@@ -94,7 +99,7 @@ class SignedClient:
         return getattr(self._boto3, name)
 
     def _operation(self, operation: str) -> Callable[..., dict[str, Any]]:
-        target = f"{TARGETS[self._service]}.{operation}"
+        target = f"{TARGETS[self.service]}.{operation}"
 
         def call(**parameters: Any) -> dict[str, Any]:
             return self._call(operation, target, msgspec.json.encode(parameters))
