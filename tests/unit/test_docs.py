@@ -12,12 +12,21 @@ from paceline_client import __version__
 from tests.facts import table
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "client").glob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "client").glob("*.md"),
+        *(ROOT / "clients").glob("*/*.md"),
+    ]
+)
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 #: `make X` in code, inline or at the beginning of a line of a block.
 TARGET = re.compile(r"(?:`|^)make ([a-z][a-z0-9-]*)", re.MULTILINE)
-PATH = re.compile(r"`((?:chalicelib|tests|infra|local|operations|completions|demo|client|docs|bench)/[\w./-]*\.\w+)`")
+PATH = re.compile(
+    r"`((?:chalicelib|tests|infra|local|operations|completions|demo|client|clients|docs|bench)/[\w./-]*\.\w+)`"
+)
 
 
 def named(page: Path) -> str:
