@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import httpx
 
@@ -46,7 +46,7 @@ def _read(kind: Any, body: Mapping[str, Any]) -> Any:
 
 
 def _converted(hint: Any, value: Any, name: str) -> Any:
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         if value is None and NoneType in get_args(hint):
             return None
         return _converted(next(one for one in get_args(hint) if one is not NoneType), value, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random as chance
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -10,7 +11,6 @@ from types import TracebackType
 from typing import Any, Protocol
 from uuid import uuid4
 
-import anyio
 import httpx
 
 from paceline_client.client import CONNECT_SECONDS, HEADERS, TOTAL_SECONDS, TRY_SECONDS, checked_url
@@ -34,11 +34,11 @@ class SystemAsyncClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+        await asyncio.sleep(seconds)
 
 
 class AsyncPaceline:
-    """One Paceline deployment, for the tasks of one event loop (asyncio or trio). Use it in an `async with` statement.
+    """One Paceline deployment, for the coroutines of one asyncio event loop. Use it in an `async with` statement.
 
     The arguments are those of Paceline. token may be an async function, too.
     """

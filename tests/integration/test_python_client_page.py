@@ -1,6 +1,8 @@
 """The programs of the page about the Python client: scripts, FastAPI and Django, each in a process of its own."""
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -100,3 +102,39 @@ def test_the_table_of_retries_names_the_arguments_with_their_defaults() -> None:
     defaults = {name: str(int(getattr(client, name.upper()))) for name in rows}
     assert rows == defaults
     assert len(rows) == 3
+
+
+#: Lines with an error for the type checker end in `# wrong`.
+TYPED = """
+import asyncio
+
+from paceline_client import AsyncPaceline, Paceline
+
+with Paceline("http://127.0.0.1:8000") as paceline:
+    position: int = paceline.submit("ann").position
+    started: int = paceline.wait(("ann", "id")).started_at  # wrong
+    limits: list[int] = [limit.quota for limit in paceline.lane("ann").policies]
+    lost = list(paceline.tasks("ann", state="lost"))  # wrong
+    if paceline.task("ann", "id").state == "done":  # wrong
+        pass
+
+
+async def main() -> int:
+    async with AsyncPaceline("http://127.0.0.1:8000") as paceline:
+        return (await paceline.submit("ann")).colour  # wrong
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_type_checker_finds_what_is_wrong_in_a_program(folder: Path) -> None:
+    (folder / "typed.py").write_text(TYPED)
+    command = (sys.executable, "-m", "mypy", "--strict", "typed.py", "first.py", "first_async.py")
+    done = subprocess.run(
+        command, check=False, cwd=folder, env={**os.environ, "MYPYPATH": CLIENT}, capture_output=True, text=True
+    )
+    found = {int(line) for line in re.findall(r"^typed\.py:(\d+): error", done.stdout, re.MULTILINE)}
+    wrong = {number for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# wrong")}
+    assert found == wrong, done.stdout
+    assert "first" not in done.stdout

@@ -8,10 +8,10 @@ import json
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -33,6 +33,7 @@ from paceline_client import (
     UnavailableError,
     WaitTimeoutError,
 )
+from paceline_client.answers import read_answer
 
 #: Epoch seconds at which the virtual clock begins.
 NOW = 1_800_000_000.0
@@ -429,6 +430,31 @@ def test_a_field_that_an_older_server_lacks_is_none_where_it_may_be() -> None:
     assert client(Server(answer(older))).task("ann", "id-1").callback_url is None
     with pytest.raises(AnswerError, match="`planned_at`"):
         client(Server(answer({name: value for name, value in older.items() if name != "planned_at"}))).task("ann", "1")
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Every form of field that the models may have."""
+
+    inner: Inner
+    many: tuple[Inner, ...]
+    maybe: Inner | None
+    word: Literal["a", "b"] | None
+    share: float
+    options: dict[str, Any]
+
+
+def test_answers_are_read_to_their_depth() -> None:
+    body = {"inner": {"name": "x", "new": 1}, "many": [{"name": "y"}], "maybe": None, "word": "c", "share": 1}
+    assert read_answer(Outer, body | {"options": {}}) == Outer(Inner("x"), (Inner("y"),), None, "c", 1, {})  # type: ignore[arg-type]
+    for wrong in ({"inner": "x"}, {"many": [{"name": 1}]}, {"many": {}}, {"word": 1}, {"share": "1"}, {"options": []}):
+        with pytest.raises(AnswerError, match="is this a Paceline"):
+            read_answer(Outer, body | {"options": {}} | wrong)
 
 
 def test_models_are_as_the_schema_says() -> None:

@@ -81,7 +81,7 @@ export class Paceline {
     if (!/^https?:\/\//.test(baseUrl)) {
       throw new TypeError(`baseUrl has to begin with http:// or https://, unlike ${baseUrl}`);
     }
-    this.baseUrl = baseUrl.replace(/\/+$/, "");
+    this.baseUrl = new URL(baseUrl).href.replace(/\/+$/, "");
     this.makeKey = options.newKey ?? newKey;
     this.connection = {
       fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
@@ -227,7 +227,7 @@ export class Paceline {
     return read<Health>(reply.body, "dynamodb");
   }
 
-  /** Any route of the API, with the types of the OpenAPI document: arguments and the body of a successful answer. */
+  /** Any route of the API that answers with JSON, by the types of the OpenAPI document. */
   async request<R extends Route, M extends MethodOf<R>>(
     method: M,
     route: R,

@@ -89,7 +89,9 @@ export class Exchange {
   private async authorization(): Promise<Record<string, string>> {
     const { token } = this.connection;
     const text = typeof token === "function" ? await token() : token;
-    return text === undefined ? {} : { Authorization: `Bearer ${text}` };
+    if (text === undefined) return {};
+    if (!/^[ -~]+$/.test(text)) throw new RangeError("the token has characters that no header can hold");
+    return { Authorization: `Bearer ${text}` };
   }
 
   /** Seconds until the next try: half fixed, half random, so that clients do not retry in step. */
@@ -108,11 +110,11 @@ export class Exchange {
     return at === undefined ? undefined : Math.max(0, at - this.connection.clock.now());
   }
 
-  /** No retry is to mend it: no connection, where that fails fast, or an invalid certificate. */
+  /** No retry is to mend it: no connection, where that fails fast, or what `Lost` says is hopeless. */
   private isHopeless(outcome: Reply | Lost): boolean {
     if (!(outcome instanceof Lost)) return false;
     const isUnreached = this.connection.failFast && !this.hasReached;
-    return outcome.hasInvalidCertificate || (isUnreached && !outcome.wasSent);
+    return outcome.isHopeless || (isUnreached && !outcome.wasSent);
   }
 }
 

@@ -32,11 +32,14 @@ export class Lost {
 
   /** False only if the server can't have read the request. Browsers hide the reason, so there it is true. */
   get wasSent(): boolean {
-    return !codesOf(this.reason).some((code) => UNSENT.has(code));
+    return !this.isHopeless && !codesOf(this.reason).some((code) => UNSENT.has(code));
   }
 
-  get hasInvalidCertificate(): boolean {
-    return codesOf(this.reason).some((code) => /CERT|UNABLE_TO_VERIFY/.test(code));
+  /** No retry helps: an invalid certificate, or a request that Node refuses to send, which has a cause without a code. */
+  get isHopeless(): boolean {
+    const codes = codesOf(this.reason);
+    if (codes.some((code) => /CERT|UNABLE_TO_VERIFY/.test(code))) return true;
+    return !this.timedOut && !codes.length && this.reason instanceof Error && this.reason.cause instanceof Error;
   }
 }
 

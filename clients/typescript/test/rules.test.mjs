@@ -177,6 +177,15 @@ test("each try has a fresh token", async () => {
   assert.deepEqual(sent, ["Bearer secret-1", "Bearer secret-2"]);
 });
 
+test("a token, an address or a port that cannot be used is refused at once", async () => {
+  const server = new Server(TAKEN);
+  await assert.rejects(client(server, { token: "a\nb" }).submit("ann"), RangeError);
+  assert.equal(server.requests.length, 0);
+  for (const url of ["localhost:8000", "http://", "ftp://paceline.test"]) assert.throws(() => new Paceline(url), TypeError);
+  const error = await failure(new Paceline("http://127.0.0.1:9").submit("ann"));
+  assert.deepEqual([error.kind, error.tries, error.wasSent], ["unavailable", 1, false]);
+});
+
 test("many go in hundreds, each with a key of its own", async () => {
   const server = new Server(bulk);
   const seen = [];
