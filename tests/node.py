@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -37,12 +38,22 @@ def run(folder: Path, *command: str, **environment: str) -> str:
 
 
 def install(folder: Path, wanted: str, *command: str) -> None:
-    """Runs the command in the folder unless it has done so for `wanted`; skips the test where it fails."""
-    mark = folder / "installed.txt"
-    if mark.exists() and mark.read_text() == wanted:
-        return
+    """Runs the command in the folder unless it has done so for `wanted`; skips the test where it fails.
+
+    One process of a test run at a time: the others wait for it, and find the packages installed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        mark = folder / "installed.txt"
+        if not mark.exists() or mark.read_text() != wanted:
+            _install(folder, wanted, *command)
+            mark.write_text(wanted)
+
+
+def _install(folder: Path, wanted: str, *command: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     (folder / "package.json").write_text(wanted)
     try:
         done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
@@ -50,7 +61,6 @@ def install(folder: Path, wanted: str, *command: str) -> None:
         pytest.skip(f"{command[0]} took more than {PATIENCE} s to install the packages")
     if done.returncode:
         pytest.skip(f"{command[0]} could not install the packages: {done.stderr.strip()[-200:]}")
-    mark.write_text(wanted)
 
 
 def packages() -> Path:

@@ -137,7 +137,7 @@ class Exchange:
         return None if at is None else max(0.0, at - self._times.now())
 
     def _is_hopeless(self, outcome: object) -> bool:
-        """True for errors that no retry is to mend: no connection, where that fails fast, or an invalid certificate."""
+        """True if the call gives up now: no connection, where that fails fast, or an invalid certificate."""
         is_unreached = self.retries.fail_fast and not self._has_reached
         return (is_unreached and isinstance(outcome, UNCONNECTED)) or _has_invalid_certificate(outcome)
 

@@ -1,4 +1,4 @@
-"""What a call does, step by step, without doing it: one implementation for the sync and the async client.
+"""The steps of a call, apart from their execution, so that both clients share one implementation of the rules.
 
 The rules are generators. They yield a step, get its outcome, and return the call's result; a client performs the steps.
 """
@@ -35,7 +35,7 @@ class Sleep:
 
 Step = Send | Sleep
 Outcome = httpx.Response | httpx.TransportError | None
-#: A call's steps, and what it returns in the end.
+#: A call's steps; they return the call's result.
 Steps = Generator[Step, Any, Value]
 
 

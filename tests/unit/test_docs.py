@@ -1,5 +1,6 @@
 """The documentation: its links, its make targets, its pictures, and one version everywhere."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,10 +107,11 @@ def test_the_diagrams_are_as_the_command_draws_them(name: str) -> None:
     assert (FOLDER / name).read_text() == PICTURES[name](), "run `make diagrams`"
 
 
-def test_api_client_and_changelog_have_one_version() -> None:
+def test_api_clients_and_changelog_have_one_version() -> None:
+    package = json.loads((ROOT / "clients" / "typescript" / "package.json").read_text())
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest
-    assert openapi.VERSION == __version__ == newest[1]
+    assert openapi.VERSION == __version__ == package["version"] == newest[1]
 
 
 def test_the_page_about_emulators_is_as_the_facts_say() -> None:

@@ -110,7 +110,7 @@ export class Exchange {
     return at === undefined ? undefined : Math.max(0, at - this.connection.clock.now());
   }
 
-  /** No retry is to mend it: no connection, where that fails fast, or what `Lost` says is hopeless. */
+  /** The call gives up now: no connection, where that fails fast, or a request that no retry helps. */
   private isHopeless(outcome: Reply | Lost): boolean {
     if (!(outcome instanceof Lost)) return false;
     const isUnreached = this.connection.failFast && !this.hasReached;

@@ -1,6 +1,6 @@
 /** One try of one request. */
 
-/** What is sent, the same for each try. */
+/** A request, the same for each try. */
 export interface Call {
   method: string;
   url: string;
@@ -17,7 +17,7 @@ export interface Reply {
   body: Record<string, unknown>;
 }
 
-/** Why there was no answer. */
+/** A try without an answer. */
 export class Lost {
   constructor(
     readonly reason: unknown,

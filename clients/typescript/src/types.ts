@@ -30,7 +30,7 @@ type Success<O> = O extends { responses: infer R } ? R[Extract<keyof R, 200 | 20
 export type AnswerOf<R extends Route, M extends Verb> =
   Success<Operation<R, M>> extends { content: { "application/json": infer B } } ? B : unknown;
 
-/** What a route takes: the parts of its path, its query, its body. */
+/** A route's arguments: the parameters of its path, its query, its body. */
 export interface Arguments<R extends Route, M extends Verb> {
   path?: Part<Operation<R, M>, "path">;
   query?: Part<Operation<R, M>, "query">;
