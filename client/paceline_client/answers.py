@@ -25,12 +25,12 @@ def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
     return value
 
 
-def read_list(body: Mapping[str, Any]) -> list[Any]:
-    """The tasks that an answer lists."""
-    tasks = body.get("tasks")
-    if not isinstance(tasks, list):
-        raise AnswerError("the answer has no list of tasks: is this a Paceline?")
-    return tasks
+def read_list(body: Mapping[str, Any], name: str = "tasks") -> list[Any]:
+    """The values that an answer lists under this name."""
+    values = body.get(name)
+    if not isinstance(values, list):
+        raise AnswerError(f"the answer has no list of {name}: is this a Paceline?")
+    return values
 
 
 @lru_cache

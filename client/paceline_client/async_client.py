@@ -15,8 +15,8 @@ import httpx
 
 from paceline_client.client import CONNECT_SECONDS, HEADERS, TOTAL_SECONDS, TRY_SECONDS, checked_url
 from paceline_client.exchange import Retries
-from paceline_client.rules import Progress, Rules, Which
-from paceline_client.steps import Outcome, Sleep, Step, Times, request_options, run_async, transport_error
+from paceline_client.rules import Listing, OnProgress, Rules, Which
+from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run_async, transport_error
 from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
 
 AsyncToken = str | Callable[[], str | Awaitable[str]] | None
@@ -99,7 +99,7 @@ class AsyncPaceline:
         *,
         idempotency_key: str | None = None,
         strict: bool = False,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> list[SubmittedTask]:
         """As Paceline.submit_many."""
         steps = self._rules.submit_many(user_id, tasks, idempotency_key, strict, progress)
@@ -109,15 +109,9 @@ class AsyncPaceline:
         """As Paceline.task."""
         return await run_async(self._rules.task(user_id, task_id), self._perform)
 
-    async def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> AsyncIterator[Task]:
+    def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> AsyncIterator[Task]:
         """As Paceline.tasks, for `async for`."""
-        before: str | None = None
-        while True:
-            page, before = await run_async(self._rules.page(user_id, state, page_size, before), self._perform)
-            for task in page:
-                yield task
-            if before is None:
-                return
+        return self._pages(self._rules.tasks(user_id, state, page_size))
 
     async def wait(self, which: Which, timeout: float | None = None) -> Task:
         """As Paceline.wait."""
@@ -150,6 +144,15 @@ class AsyncPaceline:
     async def health(self) -> Health:
         """As Paceline.health."""
         return await run_async(self._rules.health(), self._perform)
+
+    async def _pages(self, listing: Listing[Value]) -> AsyncIterator[Value]:
+        before: str | None = None
+        while True:
+            page, before = await run_async(self._rules.page(listing, before), self._perform)
+            for one in page:
+                yield one
+            if before is None:
+                return
 
     async def _perform(self, step: Step) -> Outcome:
         if isinstance(step, Sleep):

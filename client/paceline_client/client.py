@@ -13,8 +13,8 @@ from uuid import uuid4
 import httpx
 
 from paceline_client.exchange import Retries
-from paceline_client.rules import Progress, Rules, Which
-from paceline_client.steps import Outcome, Sleep, Step, Times, request_options, run, transport_error
+from paceline_client.rules import Listing, OnProgress, Rules, Which
+from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run, transport_error
 from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 
@@ -130,7 +130,7 @@ class Paceline:
         *,
         idempotency_key: str | None = None,
         strict: bool = False,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> list[SubmittedTask]:
         """Submits tasks in order, a hundred at a time, and returns them. Each hundred is taken whole or not.
 
@@ -147,12 +147,7 @@ class Paceline:
 
     def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> Iterator[Task]:
         """The user's tasks, newest first; pages are fetched as they are needed."""
-        before: str | None = None
-        while True:
-            page, before = run(self._rules.page(user_id, state, page_size, before), self._perform)
-            yield from page
-            if before is None:
-                return
+        return self._pages(self._rules.tasks(user_id, state, page_size))
 
     def wait(self, which: Which, timeout: float | None = None) -> Task:
         """Returns the finished task; its `state` is succeeded, failed or cancelled.
@@ -197,6 +192,14 @@ class Paceline:
     def health(self) -> Health:
         """Returns the state of the services behind the API. Tries once; UnavailableError without an answer."""
         return run(self._rules.health(), self._perform)
+
+    def _pages(self, listing: Listing[Value]) -> Iterator[Value]:
+        before: str | None = None
+        while True:
+            page, before = run(self._rules.page(listing, before), self._perform)
+            yield from page
+            if before is None:
+                return
 
     def _perform(self, step: Step) -> Outcome:
         if isinstance(step, Sleep):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
 from paceline_client.answers import json_object, read_answer, read_list
 from paceline_client.calls import (
@@ -20,7 +21,7 @@ from paceline_client.calls import (
 )
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.exchange import Exchange, Retries
-from paceline_client.steps import Steps, Times
+from paceline_client.steps import Steps, Times, Value
 from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
 from paceline_client.waiting import Waiting
 
@@ -29,12 +30,26 @@ MAX_KEY = 255
 MAX_KEY_OF_MANY = 240
 
 #: Called with how many tasks were submitted, and how many there are.
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 #: A submitted task, or a user id and a task id.
 Which = SubmittedTask | Task | tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Listing(Generic[Value]):
+    """A list that the API gives in pages."""
+
+    #: of its values
+    kind: type[Value]
+    path: str
+    params: Mapping[str, str]
+    #: the field of an answer that holds the values
+    name: str
+
+
 class Rules:
+    """Each method gives the steps of the client's method of that name, or its Listing."""
+
     def __init__(self, retries: Retries, times: Times, random: Callable[[], float], new_key: Callable[[], str]) -> None:
         self._retries = retries
         self._times = times
@@ -51,7 +66,7 @@ class Rules:
             raise
 
     def submit_many(
-        self, user_id: str, tasks: Iterable[TaskOrder], key: str | None, strict: bool, progress: Progress | None
+        self, user_id: str, tasks: Iterable[TaskOrder], key: str | None, strict: bool, progress: OnProgress | None
     ) -> Steps[list[SubmittedTask]]:
         orders = list(tasks)
         key = self._key(key, MAX_KEY_OF_MANY)
@@ -69,17 +84,20 @@ class Rules:
         return submitted
 
     def task(self, user_id: str, task_id: str) -> Steps[Task]:
-        return read_answer(Task, (yield from self._exchange().body(Call("GET", task_path(user_id, task_id)))))
+        return self._read(Task, Call("GET", task_path(user_id, task_id)))
 
-    def page(
-        self, user_id: str, state: State | None, page_size: int, before: str | None
-    ) -> Steps[tuple[list[Task], str | None]]:
-        """One page of a user's tasks, and the cursor of the next; None after the last."""
-        asked = {"limit": str(page_size), "state": state, "before": before}
-        params = {name: text for name, text in asked.items() if text}
-        body = yield from self._exchange().body(Call("GET", user_path(user_id, "/tasks"), params=params))
+    def tasks(self, user_id: str, state: State | None, page_size: int) -> Listing[Task]:
+        params = {"limit": str(page_size)} | ({"state": state} if state else {})
+        return Listing(Task, user_path(user_id, "/tasks"), params, "tasks")
+
+    def page(self, listing: Listing[Value], before: str | None) -> Steps[tuple[list[Value], str | None]]:
+        """One page of the list, and the cursor of the next page; None after the last. before: None for the first."""
+        params = listing.params if before is None else {**listing.params, "before": before}
+        body = yield from self._exchange().body(Call("GET", listing.path, params=params))
         cursor = body.get("next")
-        return [read_answer(Task, one) for one in read_list(body)], str(cursor) if cursor else None
+        return [read_answer(listing.kind, one) for one in read_list(body, listing.name)], str(
+            cursor
+        ) if cursor else None
 
     def wait(self, which: Which, timeout: float | None) -> Steps[Task]:
         user_id, task_id = which if isinstance(which, tuple) else (which.user_id, which.task_id)
@@ -87,7 +105,7 @@ class Rules:
         return (yield from Waiting(self._exchange(), self._times, self._random, call, timeout).ended())
 
     def cancel(self, user_id: str, task_id: str) -> Steps[Task]:
-        return read_answer(Task, (yield from self._exchange().body(Call("DELETE", task_path(user_id, task_id)))))
+        return self._read(Task, Call("DELETE", task_path(user_id, task_id)))
 
     def lane(self, user_id: str) -> Steps[Lane]:
         return self._lane("GET", user_id)
@@ -140,8 +158,11 @@ class Rules:
 
     def _lane(self, method: str, user_id: str, rest: str = "", body: Mapping[str, Any] | None = None) -> Steps[Lane]:
         path = user_path(user_id, rest)
-        call = Call(method, path) if body is None else json_call(method, path, body)
-        return read_answer(Lane, (yield from self._exchange().body(call)))
+        return self._read(Lane, Call(method, path) if body is None else json_call(method, path, body))
+
+    def _read(self, kind: type[Value], call: Call) -> Steps[Value]:
+        """Sends the call, and reads the body of a successful answer as this kind of value."""
+        return read_answer(kind, (yield from self._exchange().body(call)))
 
     def _key(self, key: str | None, most: int) -> str:
         if key is None:
