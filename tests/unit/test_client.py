@@ -411,6 +411,13 @@ def test_an_answer_that_is_none_of_pacelines_is_named_so(body: str) -> None:
         client(Server(httpx.Response(200, text=body))).submit("ann")
 
 
+def test_an_answer_that_cannot_be_read_names_the_key_of_the_submit() -> None:
+    server = Server(httpx.DecodingError("bad gzip"))
+    with pytest.raises(AnswerError, match="bad gzip") as caught:
+        client(server).submit("ann")
+    assert (caught.value.idempotency_key, len(server.requests)) == ("made", 1)
+
+
 def test_fields_of_a_newer_server_are_ignored() -> None:
     assert client(Server(answer(submitted(mood="good"), 202))).submit("ann").seq == 1
     newer = answer(lane(mood="good", policies=[lane()["policies"][0] | {"mood": "good"}]))
