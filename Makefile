@@ -75,6 +75,14 @@ pictures: $(READY) ## draw the pictures of README anew; takes a minute
 diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
 	@exec $(BIN)/python -m demo.diagrams
 
+client-models: $(READY) ## write the Python client's models anew from the OpenAPI document's schemas
+	@exec env PYTHONPATH=client $(BIN)/python -m operations.client_models
+
+typescript: $(READY) ## build the TypeScript client from the OpenAPI document, and pack it into build; wants npm
+	@$(BIN)/python -c 'from chalicelib.api.openapi import document; print(document())' > clients/typescript/openapi.json
+	@mkdir -p build
+	@cd clients/typescript && npm install --no-audit --no-fund && npm run build && npm pack --pack-destination ../../build
+
 bench: $(READY) ## run the benchmarks; ONLY=handler,cold picks some; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 

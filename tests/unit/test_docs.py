@@ -1,5 +1,6 @@
 """The documentation: its links, its make targets, its pictures, and one version everywhere."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,21 @@ from paceline_client import __version__
 from tests.facts import table
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "client").glob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "client").glob("*.md"),
+        *(ROOT / "clients").glob("*/*.md"),
+    ]
+)
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 #: `make X` in code, inline or at the beginning of a line of a block.
 TARGET = re.compile(r"(?:`|^)make ([a-z][a-z0-9-]*)", re.MULTILINE)
-PATH = re.compile(r"`((?:chalicelib|tests|infra|local|operations|completions|demo|client|docs|bench)/[\w./-]*\.\w+)`")
+PATH = re.compile(
+    r"`((?:chalicelib|tests|infra|local|operations|completions|demo|client|clients|docs|bench)/[\w./-]*\.\w+)`"
+)
 
 
 def named(page: Path) -> str:
@@ -97,10 +107,11 @@ def test_the_diagrams_are_as_the_command_draws_them(name: str) -> None:
     assert (FOLDER / name).read_text() == PICTURES[name](), "run `make diagrams`"
 
 
-def test_api_client_and_changelog_have_one_version() -> None:
+def test_api_clients_and_changelog_have_one_version() -> None:
+    package = json.loads((ROOT / "clients" / "typescript" / "package.json").read_text())
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest
-    assert openapi.VERSION == __version__ == newest[1]
+    assert openapi.VERSION == __version__ == package["version"] == newest[1]
 
 
 def test_the_page_about_emulators_is_as_the_facts_say() -> None:
