@@ -44,6 +44,7 @@ from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submitter import Submitter
+from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
@@ -214,7 +215,7 @@ class Container:
     @cached_property
     def registry(self) -> Registry:
         """The tasks built in and the project's own."""
-        load_own_tasks()
+        load_own_tasks(self.settings.tasks_dir)
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
         http = HttpTask(self._call_out, settings.webhook_key, *limits)
@@ -308,10 +309,13 @@ def end_process() -> None:
     os._exit(EXIT_EXPIRED)
 
 
-def load_own_tasks() -> None:
-    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+def load_own_tasks(tasks_dir: str = "") -> None:
+    """Loads each module of chalicelib/own_tasks and of TASKS_DIR, which registers its tasks. Raises OwnTasksError."""
+    outside.expose_sdk()
     for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
         importlib.import_module(module.name)
+    if tasks_dir:
+        outside.load(tasks_dir)
 
 
 def queue_name() -> str:
