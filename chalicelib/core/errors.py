@@ -2,7 +2,7 @@
 
 PacelineError
 ├── SettingError            invalid setting of the deployment
-├── OwnTasksError           own tasks that can't be loaded
+│   └── OwnTasksError       own tasks that can't be loaded
 ├── LimitsError             invalid list of limits
 ├── RequestError            invalid or refused request; one subclass per HTTP status in problems.PROBLEMS
 │   ├── MalformedError
@@ -34,8 +34,11 @@ class SettingError(PacelineError):
         self.variable = variable
 
 
-class OwnTasksError(PacelineError):
-    """The own tasks can't be found or loaded; the text is one line, with the file, the reason and the remedy."""
+class OwnTasksError(SettingError):
+    """The tasks of TASKS_DIR can't be loaded; the text is one line, with the file, the reason and the remedy."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("TASKS_DIR", reason)
 
 
 class LimitsError(PacelineError, ValueError):

@@ -37,11 +37,11 @@ def find(tasks_dir: str) -> Path:
     """Returns the absolute path that TASKS_DIR names. Raises OwnTasksError unless it is a module or has one."""
     path = (ROOT / tasks_dir).resolve()
     if not path.exists():
-        raise OwnTasksError(f"TASKS_DIR: {path} does not exist")
+        raise OwnTasksError(f"{path} does not exist")
     if path.is_file() and path.suffix != ".py":
-        raise OwnTasksError(f"TASKS_DIR: {path} is not a Python file; allowed: a folder, or a file that ends in .py")
+        raise OwnTasksError(f"{path} is not a Python file; allowed: a folder, or a file that ends in .py")
     if path.is_dir() and not any(_modules([str(path)])) and not _is_package(path):
-        raise OwnTasksError(f"TASKS_DIR: {path} has no Python file")
+        raise OwnTasksError(f"{path} has no Python file")
     return path
 
 
@@ -65,7 +65,7 @@ def load(tasks_dir: str) -> None:
         raise OwnTasksError(_explained(path, error)) from error
     loaded_before = (registry[name].function for name in before)
     if before == set(registry.names) and not any(getattr(one, "__module__", "") in modules for one in loaded_before):
-        raise OwnTasksError(f'TASKS_DIR: {path} registers no task; decorate a function with @task("name")')
+        raise OwnTasksError(f'{path} registers no task; decorate a function with @task("name")')
 
 
 def _is_package(path: Path) -> bool:
@@ -128,11 +128,11 @@ def _modules(folders: list[str]) -> Iterator[str]:
 def _check_name(name: str, path: Path) -> None:
     """Raises OwnTasksError for a name that can't be imported, or that is another module's."""
     if not name.isidentifier():
-        raise OwnTasksError(f"TASKS_DIR: {path}: {name!r} can't be imported; allowed: letters, digits and '_'")
+        raise OwnTasksError(f"{path}: {name!r} can't be imported; allowed: letters, digits and '_'")
     if _is_from(sys.modules.get(name), path):
         return
     if name in _TAKEN or name in sys.stdlib_module_names or name in sys.modules or PathFinder.find_spec(name):
-        raise OwnTasksError(f"TASKS_DIR: {path}: the name {name!r} is that of another Python module; rename it")
+        raise OwnTasksError(f"{path}: the name {name!r} is that of another Python module; rename it")
 
 
 def _is_from(module: ModuleType | None, path: Path) -> bool:
@@ -145,7 +145,7 @@ def _explained(path: Path, error: BaseException) -> str:
     """Returns the place in the tasks' code, the error and the remedy, in one line."""
     place = _place(path, error)
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"TASKS_DIR: {place}: {text}{_remedy(path, error)}"
+    return f"{place}: {text}{_remedy(path, error)}"
 
 
 def _place(path: Path, error: BaseException) -> str:
