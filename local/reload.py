@@ -14,11 +14,11 @@ from pathlib import Path
 from watchfiles import Change, PythonFilter, watch
 
 from chalicelib.core.errors import OwnTasksError
+from infra.tasks_folder import TasksFolder
 from local.background import Background
 from local.health import heartbeat_files, is_healthy
 from local.startup import START_SECONDS
 from local.supervisor import Supervisor, SupervisorError
-from local.tasks_folder import TasksFolder
 
 #: Runs everything that can fail in a new process, except AWS.
 _LOAD = """

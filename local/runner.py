@@ -20,6 +20,7 @@ from chalicelib.core.errors import OwnTasksError, SettingError
 from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
 from infra.stack import StackError, ensure_stack
+from infra.tasks_folder import TasksFolder
 from local.emulator import HOST, STATE_FILE, free_port
 from local.health import is_healthy
 from local.open_files import OpenFilesError, raise_limit
@@ -32,7 +33,6 @@ from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
 from local.state_watch import StateWatch
 from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
-from local.tasks_folder import TasksFolder
 from local.watch import Watch
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.core.errors import OwnTasksError
-from local.tasks_folder import TasksFolder
+from infra.tasks_folder import TasksFolder
 from tests.wheels import make_environment, make_wheel, requirements
 
 

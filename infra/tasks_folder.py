@@ -13,7 +13,7 @@ from chalicelib.tasks.outside import requirements_of
 from infra.requirements import digest, pinned, pip_reason
 
 #: Files whose pins of Paceline's own packages also bind the tasks' packages.
-_PINS = ("requirements.txt", "requirements-run.txt")
+_PINS = ("requirements.txt", "requirements-tracing.txt", "requirements-run.txt")
 
 
 class TasksFolder:
