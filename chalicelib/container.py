@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
@@ -57,6 +56,7 @@ from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from chalicelib.api.origins import Origins
     from chalicelib.outbound.client import Answer, Outbound
     from chalicelib.tracing import Tracing
 
@@ -112,6 +112,8 @@ class Container:
         self._presence = presence
         self._runner = runner
         self.metrics = metrics
+        #: called when a task passed its deadline
+        self.end_process: Callable[[], None] = end_process
 
     @cached_property
     def dynamodb(self) -> object:
@@ -261,7 +263,7 @@ class Container:
             self.settings,
             self.renewer,
             self.finalizer,
-            end_process,
+            self.end_process,
             self._runner,
             self.observer,
         )
@@ -338,8 +340,10 @@ def has_canary() -> bool:
     return os.environ.get("CANARY") == "true"
 
 
-def page_origins() -> Origins:
+def page_origins() -> "Origins":
     """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    from chalicelib.api.origins import origins  # noqa: PLC0415 - paceline.testing does without Chalice
+
     return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 
