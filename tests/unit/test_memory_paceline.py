@@ -229,3 +229,11 @@ def test_an_hour_of_a_thousand_tasks_takes_a_moment_and_leaves_no_thread() -> No
     assert len(paceline.starts) == 1_000
     assert time.monotonic() - began < 60
     assert threading.active_count() == before
+
+
+def test_as_many_tasks_run_at_once_as_the_limits_say() -> None:
+    paceline = MemoryPaceline(LIMITS="1/second; 3 at once", takes={"log": 10})
+    for _ in range(7):
+        paceline.submit("ann")
+    paceline.run()
+    assert paceline.starts_of("ann") == [0, 1, 2, 10, 11, 12, 20]
