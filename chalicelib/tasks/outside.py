@@ -37,7 +37,8 @@ def find(tasks_dir: str) -> Path:
     """Returns the absolute path that TASKS_DIR names. Raises OwnTasksError unless it is a module or has one."""
     path = (ROOT / tasks_dir).resolve()
     if not path.exists():
-        raise OwnTasksError(f"{path} does not exist")
+        hint = "" if Path(tasks_dir).is_absolute() else f"; a relative path begins at {ROOT}"
+        raise OwnTasksError(f"{path} does not exist{hint}")
     if path.is_file() and path.suffix != ".py":
         raise OwnTasksError(f"{path} is not a Python file; allowed: a folder, or a file that ends in .py")
     if path.is_dir() and not any(_modules([str(path)])) and not _is_package(path):

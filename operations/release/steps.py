@@ -11,13 +11,12 @@ from pathlib import Path
 #: The folders of the Python packages.
 PYTHON_PACKAGES = ("client", "sdk")
 TYPESCRIPT = "clients/typescript"
-#: What a fresh environment runs with both packages: the command line, and an example project with its tests.
+#: Commands that a fresh environment runs with both packages, before the tests of the project that the last one wrote.
 _TRIES = (
     ("paceline", "--help"),
     ("paceline", "init", "shop"),
-    ("python", "-m", "pytest", "-q", "shop"),
 )
-#: What Node runs with the package, as a program of either kind of module would load it.
+#: Programs of either kind of module that load the package.
 _NODE_TRIES = (
     ("--input-type=commonjs", "if (!require('{0}')) process.exit(1)"),
     ("--input-type=module", "import * as client from '{0}'; if (!Object.keys(client).length) process.exit(1)"),
@@ -64,6 +63,7 @@ def try_python(made: Sequence[Path], folder: Path) -> None:
     _run("installing the wheels", [*_pip(environment), *wanted], folder)
     for program, *arguments in _TRIES:
         _run(f"{program} {' '.join(arguments)}", [str(environment / "bin" / program), *arguments], folder)
+    _run("the example's tests", [str(environment / "bin" / "python"), "-m", "pytest", "-q"], folder / "shop")
 
 
 def why_no_typescript(root: Path) -> str | None:

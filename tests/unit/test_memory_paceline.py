@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from chalicelib.core.errors import SettingError
 from chalicelib.tasks.registry import registry
 from paceline import Context, PayloadError, PermanentError, RetryAfter, task
 from paceline.testing import MemoryPaceline, RefusedError
+from tests.memory.container import PORTS
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +231,23 @@ def test_an_hour_of_a_thousand_tasks_takes_a_moment_and_leaves_no_thread() -> No
     assert len(paceline.starts) == 1_000
     assert time.monotonic() - began < 60
     assert threading.active_count() == before
+
+
+def test_every_port_of_the_tests_over_memory_is_in_the_shipped_package() -> None:
+    """A port that Paceline gained needs its adapter in paceline.testing.memory, and its name in parts.py."""
+    parts = MemoryPaceline()._parts
+    homes = {name: type(vars(parts).get(name)).__module__ for name in PORTS}
+    assert {name: home for name, home in homes.items() if not home.startswith("paceline.testing.memory.")} == {}
+
+
+def test_a_folder_of_tasks_is_loaded_as_a_running_paceline_loads_it(tmp_path: Path) -> None:
+    (tmp_path / "paint_tasks.py").write_text("from paceline import task\n\n@task('paint')\ndef paint() -> None: ...\n")
+    paceline = MemoryPaceline(TASKS_DIR=str(tmp_path / "paint_tasks.py"))
+    paceline.submit("ann", task="paint")
+    paceline.run()
+    assert [start.task for start in paceline.starts] == ["paint"]
+    with pytest.raises(SettingError, match=r"TASKS_DIR: .*/nowhere does not exist"):
+        MemoryPaceline(TASKS_DIR=str(tmp_path / "nowhere"))
 
 
 def test_as_many_tasks_run_at_once_as_the_limits_say() -> None:

@@ -37,15 +37,17 @@ class MemoryPaceline:
     def __init__(self, *, takes: Mapping[str, float] | None = None, **settings: str | int) -> None:
         """takes: virtual seconds that each run of a task takes, by its name; a task that is not listed takes none.
 
-        settings: Paceline's settings by their names: `LIMITS="1/second"`, `MAX_ATTEMPTS=5`. Raises SettingError for a
-        value that Paceline would refuse, ValueError for the name of no setting or task.
+        settings: Paceline's settings by their names: `LIMITS="1/second"`, `MAX_ATTEMPTS=5`; `TASKS_DIR="tasks"` loads
+        this folder as a running Paceline does. Raises SettingError for a value that Paceline would refuse, ValueError
+        for the name of no setting or task.
         """
         self._timeline = Timeline(BEGINNING)
         self._starts: list[Start] = []
-        runner = VirtualRunner(self._timeline, takes or {}, self._note_start)
+        runner = VirtualRunner(self._timeline, takes or {}, self._record_start)
         self._parts = MemoryContainer(_read(settings), self._timeline, runner)
         self._queue, self._scheduled_queue = self._parts.memory_queue, self._parts.memory_scheduled_queue
-        if unknown := [name for name in takes or {} if name not in self._parts.registry]:
+        registry = self._parts.registry
+        if unknown := [name for name in takes or {} if name not in registry]:
             raise ValueError(f"takes: there is no task {unknown[0]!r}; there are: {self._names}")
 
     @property
@@ -180,7 +182,7 @@ class MemoryPaceline:
     def _names(self) -> str:
         return ", ".join(self._parts.registry.names)
 
-    def _note_start(self, call: Call) -> None:
+    def _record_start(self, call: Call) -> None:
         context = call.context
         fields = (context.user_id, context.task_id, context.name, call.payload, context.attempt)
         self._starts.append(Start(self.now, *fields))

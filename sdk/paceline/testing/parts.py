@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from chalicelib.container import Container
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.settings import Settings
+from chalicelib.tasks import outside
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
 from chalicelib.tasks.runner import Call, Ended, InProcess
@@ -53,7 +55,7 @@ class VirtualRenewer(LeaseRenewer):
 
 
 class VirtualRunner(InProcess):
-    """Notes each start, lets the time pass that the task takes, then calls its function."""
+    """Records each start, lets the time pass that the task takes, then calls its function."""
 
     def __init__(self, timeline: Timeline, takes: Mapping[str, float], started: Callable[[Call], None]) -> None:
         """takes: virtual seconds of each run, by task. started: called at each start."""
@@ -71,7 +73,7 @@ class VirtualRunner(InProcess):
 
 
 class MemoryContainer(Container):
-    """Builds Paceline over memory. Tasks are those that were registered before."""
+    """Builds Paceline over memory. Its tasks are those that were registered before, and those of TASKS_DIR."""
 
     def __init__(self, settings: Settings, timeline: Timeline, runner: VirtualRunner) -> None:
         super().__init__(settings, log=MemoryCompletionLog(), runner=runner)
@@ -98,7 +100,9 @@ class MemoryContainer(Container):
 
     @cached_property
     def registry(self) -> Registry:
-        return Registry(registered)
+        if self.settings.tasks_dir:
+            outside.load(str(Path(self.settings.tasks_dir).absolute()))
+        return registered
 
     @cached_property
     def renewer(self) -> LeaseRenewer:

@@ -1,4 +1,4 @@
-"""What a test reads of tasks. Times are seconds since the MemoryPaceline was made."""
+"""The tasks and starts that a test reads. Times are seconds since the MemoryPaceline was made."""
 
 from dataclasses import dataclass
 from typing import Any

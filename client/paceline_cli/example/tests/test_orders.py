@@ -14,6 +14,11 @@ def test_three_of_these_start_within_two_seconds() -> None:
     assert paceline.starts_of("ann") == [0, 1, 2]
 
 
+def test_paceline_finds_the_tasks_of_the_folder() -> None:
+    paceline = MemoryPaceline(TASKS_DIR="tasks")
+    assert not paceline.submit("ann", {"order": "A-1", "cents": 250}, "charge").queued
+
+
 def test_an_order_without_an_amount_fails_at_once() -> None:
     paceline = MemoryPaceline()
     submitted = paceline.submit("ann", {"order": "A-1", "cents": 0}, "charge")
