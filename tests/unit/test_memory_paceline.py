@@ -1,5 +1,8 @@
 """paceline.testing: tasks start by the limits, in virtual time, as users of it can assert."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -256,3 +259,11 @@ def test_as_many_tasks_run_at_once_as_the_limits_say() -> None:
         paceline.submit("ann")
     paceline.run()
     assert paceline.starts_of("ann") == [0, 1, 2, 10, 11, 12, 20]
+
+
+def test_a_missing_package_is_explained() -> None:
+    program = "import sys; sys.modules['uuid6'] = None; import paceline.testing"
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'sdk'}"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1].endswith("needs further packages: pip install 'paceline[testing]'")

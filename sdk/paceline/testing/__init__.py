@@ -5,7 +5,13 @@ from paceline.testing import MemoryPaceline
 paceline = MemoryPaceline(LIMITS="1/second")
 """
 
-from paceline.testing.memory_paceline import MemoryPaceline, RefusedError
-from paceline.testing.values import Start, SubmittedTask, Task
+try:
+    from paceline.testing.memory_paceline import MemoryPaceline, RefusedError
+    from paceline.testing.values import Start, SubmittedTask, Task
+except ModuleNotFoundError as error:
+    if error.name not in ("boto3", "uuid6"):
+        raise
+    hint = "paceline.testing needs further packages: pip install 'paceline[testing]'"
+    raise ModuleNotFoundError(hint, name=error.name) from error
 
 __all__ = ["MemoryPaceline", "RefusedError", "Start", "SubmittedTask", "Task"]
