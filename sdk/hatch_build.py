@@ -19,12 +19,19 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "api", "web")
 class EngineHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there at the build only
     """Includes the package as it is to be installed; an sdist holds it in that form already."""
 
+    _folder: Path | None = None
+
     def initialize(self, _version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         engine, package = root.parent / "chalicelib", root / "paceline"
         if engine.is_dir():
-            package = assembled(package, engine, Path(mkdtemp(prefix="paceline-sdk-")) / "paceline")
+            self._folder = Path(mkdtemp(prefix="paceline-sdk-"))
+            package = assembled(package, engine, self._folder / "paceline")
         build_data["force_include"][str(package)] = "paceline"
+
+    def finalize(self, _version: str, _build_data: dict[str, Any], _artifact_path: str) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder)
 
 
 def assembled(package: Path, engine: Path, target: Path) -> Path:
