@@ -5,6 +5,7 @@ Only that module or folder is loaded, and only it is deployed: its neighbours ca
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 import traceback
@@ -35,7 +36,7 @@ def expose_sdk() -> None:
 
 def find(tasks_dir: str) -> Path:
     """Returns the absolute path that TASKS_DIR names. Raises OwnTasksError unless it is a module or has one."""
-    path = (ROOT / tasks_dir).resolve()
+    path = Path(os.path.normpath(ROOT / tasks_dir))  # `resolve` would give a link's target and its name
     if not path.exists():
         hint = "" if Path(tasks_dir).is_absolute() else f"; a relative path begins at {ROOT}"
         raise OwnTasksError(f"{path} does not exist{hint}")
@@ -60,10 +61,9 @@ def load(tasks_dir: str) -> None:
     path, before = find(tasks_dir), set(registry.names)
     try:
         modules = _load_package(path) if path.is_file() or _is_package(path) else _load_folder(path)
-    except OwnTasksError:
-        raise
     except BaseException as error:  # whatever the code raises at import, SystemExit included
-        raise OwnTasksError(_explained(path, error)) from error
+        registry.forget(set(registry.names) - before)  # else a repeat would find their names taken
+        raise error if isinstance(error, OwnTasksError) else OwnTasksError(_explained(path, error)) from error
     loaded_before = (registry[name].function for name in before)
     if before == set(registry.names) and not any(getattr(one, "__module__", "") in modules for one in loaded_before):
         raise OwnTasksError(f'{path} registers no task; decorate a function with @task("name")')
@@ -130,16 +130,17 @@ def _check_name(name: str, path: Path) -> None:
     """Raises OwnTasksError for a name that can't be imported, or that is another module's."""
     if not name.isidentifier():
         raise OwnTasksError(f"{path}: {name!r} can't be imported; allowed: letters, digits and '_'")
-    if _is_from(sys.modules.get(name), path):
-        return
-    if name in _TAKEN or name in sys.stdlib_module_names or name in sys.modules or PathFinder.find_spec(name):
+    known = sys.modules.get(name)
+    found = PathFinder.find_spec(name) if known is None else None
+    files = (getattr(known, "__file__", None), found and found.origin)  # a folder without __init__.py has neither
+    if name in _TAKEN or name in sys.stdlib_module_names or not all(_is_of(file, path) for file in files if file):
         raise OwnTasksError(f"{path}: the name {name!r} is that of another Python module; rename it")
 
 
-def _is_from(module: ModuleType | None, path: Path) -> bool:
-    """Returns True if the module was loaded from this path before."""
-    file = getattr(module, "__file__", None) or ""
-    return bool(file) and Path(file).resolve() in (path, path / "__init__.py", path.with_suffix(".py"))
+def _is_of(file: str, path: Path) -> bool:
+    """Returns True if the file is the module or package at this path."""
+    places = (path, path / "__init__.py", path.with_suffix(".py"))
+    return Path(file).resolve() in [place.resolve() for place in places]
 
 
 def _explained(path: Path, error: BaseException) -> str:

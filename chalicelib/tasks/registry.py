@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import typing
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -243,6 +243,11 @@ class Registry:
     @property
     def names(self) -> list[str]:
         return sorted(self._definitions)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Removes the tasks with these names."""
+        for name in names:
+            del self._definitions[name]
 
 
 def _described(function: Callable[..., Json]) -> str:

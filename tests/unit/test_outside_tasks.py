@@ -166,3 +166,21 @@ def test_tasks_import_the_paceline_of_this_deployment(tmp_path: Path) -> None:
     load_own_tasks(str(tmp_path / "shop_tasks.py"))
     root = Path(__file__).parents[2]
     assert Path(sys.modules["shop_tasks"].paceline.__file__) == root / "sdk" / "paceline" / "__init__.py"
+
+
+def test_a_repeat_after_a_failure_gives_the_same_error(tmp_path: Path) -> None:
+    write(tmp_path / "shop_orders.py", GREET.format("one") + "\nimport nosuch\n")
+    write(tmp_path / "shop_mails.py", GREET.format("two"))
+    first = error_of(tmp_path)
+    assert "No module named 'nosuch'" in first
+    assert error_of(tmp_path) == first
+    assert own(registry.names) == []
+
+
+def test_a_link_to_a_folder_has_the_link_s_name(tmp_path: Path) -> None:
+    write(tmp_path / "release-12" / "__init__.py", "from shop_now.words import WORD\n" + GREET.format("one"))
+    write(tmp_path / "release-12" / "words.py", "WORD = 'hello'\n")
+    (tmp_path / "shop_now").symlink_to(tmp_path / "release-12")
+    for _ in range(2):
+        load_own_tasks(str(tmp_path / "shop_now"))
+    assert own(registry.names) == ["greet-one"]
