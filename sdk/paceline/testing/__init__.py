@@ -9,7 +9,7 @@ try:
     from paceline.testing.memory_paceline import MemoryPaceline, RefusedError
     from paceline.testing.values import Start, SubmittedTask, Task
 except ModuleNotFoundError as error:
-    if error.name not in ("boto3", "uuid6"):
+    if error.name not in ("boto3", "botocore", "uuid6"):
         raise
     hint = "paceline.testing needs further packages: pip install 'paceline[testing]'"
     raise ModuleNotFoundError(hint, name=error.name) from error
