@@ -111,6 +111,12 @@ screenshots: $(READY) ## take the dashboard's pictures for docs/img; wants Chrom
 localstack: ## start LocalStack in Docker
 	@docker compose --file infra/docker-compose.yml up --detach --wait
 
+release: $(READY) ## build the packages for Python and Node into dist/, check them, say what to upload
+	@exec $(BIN)/python -m operations.release
+
+version: $(READY) ## set the version everywhere: make version VERSION=1.2.0
+	@exec $(BIN)/python -m operations.release version $(VERSION)
+
 clean: ## remove what make made, and the local state and logs
 	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 

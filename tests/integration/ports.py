@@ -17,6 +17,7 @@ from chalicelib.core.ports import (
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.requests import MemoryRequestStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -25,7 +26,6 @@ from tests.memory.stores import (
     MemoryTaskStore,
 )
 from tests.memory.task_queue import MemoryTaskQueue
-from tests.simulation.requests import MemoryRequestStore
 
 
 class Ports(Protocol):
