@@ -99,8 +99,13 @@ class ProgressWriter:
             self._thread.start()
 
     def _run(self) -> None:
+        pause = threading.Event()
         while True:
-            self.write_due()
+            try:
+                self.write_due()
+            except BaseException:
+                log.exception("storing progress failed, going on")
+                pause.wait(WRITE_AFTER_MS / 1000)
             with self._changed:
                 next_at = min((one.write_at for one in self._open if one.is_waiting), default=FOREVER_MS)
                 if next_at == FOREVER_MS:
