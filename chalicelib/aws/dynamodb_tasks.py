@@ -133,14 +133,21 @@ class DynamoDBTaskStore:
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
 
-    def report_progress(self, task: Task, progress: Progress) -> None:
+    def report_progress(self, task: Task, progress: Progress) -> bool:
         update = Expression()
         state, path, at = update.name("state"), update.name("progress"), update.name("at")
         update.conditions.append(f"{state} = {update.value({'S': TaskState.QUEUED.value})}")
         is_newer = f"{path}.{at} <= {update.value(number(progress.at))}"
         update.conditions.append(f"(attribute_not_exists({path}) OR {is_newer})")
         update.set("progress", _progress_item(progress))
-        self._update(task, update)
+        with conditional("storing the progress") as condition:
+            self._client.update_item(
+                TableName=self._table,
+                Key=key(task.user_id, task.task_id),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **update.parameters(),
+            )
+        return condition.holds or bool(condition.item)
 
     def mark_admitted(self, task: Task) -> bool:
         self._store_payload(task)

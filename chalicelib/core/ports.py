@@ -236,8 +236,11 @@ class TaskStore(Protocol):
         """
         ...
 
-    def report_progress(self, task: Task, progress: Progress) -> None:
-        """Stores how far a running task is; changes nothing if the task is final, not stored yet, or reported later."""
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        """Stores how far a running task is; changes nothing if the task is final, or has a later report.
+
+        False if the task is not stored yet: a worker may be faster than the submit.
+        """
         ...
 
     def mark_admitted(self, task: Task) -> bool:

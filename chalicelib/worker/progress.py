@@ -73,7 +73,7 @@ class ProgressWriter:
                 self._changed.notify()
 
     def write_due(self) -> None:
-        """Stores each waiting report whose task's last write is a second old; a failed write is tried again then."""
+        """Stores each waiting report whose task's last write is a second old; one that fails is tried again then."""
         now_ms = self._clock.now_ms()
         with self._changed:
             due = [reports for reports in self._open if reports.is_waiting and reports.write_at <= now_ms]
@@ -84,14 +84,15 @@ class ProgressWriter:
                 reports.is_waiting = True
 
     def _write(self, reports: Reports) -> bool:
+        """False if it is to be tried again."""
         assert reports.last is not None, "a report waits"
         try:
-            self._tasks.report_progress(reports.task, reports.last)
+            return self._tasks.report_progress(reports.task, reports.last)
         except UnavailableError:
             return False
         except Exception:
             log.exception("the progress of %s was not stored", reports.task.task_id)
-        return True
+            return True
 
     def _start(self) -> None:
         if self._in_background and not (self._thread and self._thread.is_alive()):

@@ -46,7 +46,7 @@ def test_a_backlog_survives_a_stop_and_a_start_without_an_early_start(tmp_path: 
 
 def test_a_stop_waits_for_running_tasks_and_says_so_and_a_second_one_ends_them(tmp_path: Path) -> None:
     """STOP_WAIT, much shorter than the tasks, is for those who can't ask a second time."""
-    with running(tmp_path, LIMITS=LIMITS, STOP_WAIT="1") as paceline:
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", STOP_WAIT="1") as paceline:
         short = start_report(paceline, "short", 20)
         long = start_report(paceline, "long", 3600)
         paceline.signal(signal.SIGINT)
@@ -59,7 +59,7 @@ def test_a_stop_waits_for_running_tasks_and_says_so_and_a_second_one_ends_them(t
         assert "Ended 1 running task, it takes another attempt if there is one left: report of long" in paceline.output
         assert "Traceback" not in paceline.output
 
-    with running(tmp_path, LIMITS=LIMITS, PORT=str(paceline.port)) as again:
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", PORT=str(paceline.port)) as again:
         again.wait_for(lambda: again.request("GET", long).body["attempts"] == 2, 60, "it takes another attempt")
         assert again.request("DELETE", long).status == 202
         [ended] = again.wait_for_completions(1, "long")
@@ -68,7 +68,7 @@ def test_a_stop_waits_for_running_tasks_and_says_so_and_a_second_one_ends_them(t
 
 
 def test_a_killed_runner_takes_its_running_tasks_along_after_a_time(tmp_path: Path) -> None:
-    with running(tmp_path, LIMITS=LIMITS, STOP_WAIT="2") as paceline:
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", STOP_WAIT="2") as paceline:
         path = start_report(paceline, "orphan", 3600)
         pids = [paceline.process(name).pid for name in ("emulator", "api-1", "api-2", "worker-1", "worker-2")]
         assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -76,7 +76,7 @@ def test_a_killed_runner_takes_its_running_tasks_along_after_a_time(tmp_path: Pa
         while alive := [pid for pid in pids if _is_alive(pid)]:
             assert time.monotonic() < deadline, alive
             time.sleep(0.1)
-    with running(tmp_path, LIMITS=LIMITS, PORT=str(paceline.port)) as again:
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", PORT=str(paceline.port)) as again:
         again.wait_for(lambda: again.request("GET", path).body["attempts"] == 2, 60, "it takes another attempt")
         again.request("DELETE", path)
         again.wait_for_completions(1, "orphan")

@@ -156,7 +156,7 @@ def test_progress_is_stored_unless_a_later_one_is(ports: Ports, user: str) -> No
     task, later = make_task(1, user, payload=PAYLOAD), Progress(0.125, "Seite 3 \u2028 😀", NOW + 2_000)
     ports.tasks.create_if_absent(task)
     for progress in (Progress(0, "", NOW), later, Progress(0.1, "late", NOW + 1_999)):
-        ports.tasks.report_progress(task, progress)
+        assert ports.tasks.report_progress(task, progress)
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task, progress=later)
     ports.tasks.attempt_failed(task, 1, "ValueError: no")
     record = ports.tasks.get(user, task.task_id)
@@ -170,7 +170,7 @@ def test_end_keeps_the_last_progress_and_no_later_one_changes_it(ports: Ports, u
     ports.tasks.create_if_absent(task)
     ports.tasks.report_progress(task, stored)
     ports.tasks.finish(task, succeeded(progress=last if with_last else None))
-    ports.tasks.report_progress(task, Progress(0.9, "too late", NOW + 10))
+    assert ports.tasks.report_progress(task, Progress(0.9, "too late", NOW + 10))
     kept = last if with_last else stored
     record = TaskRecord(task, TaskState.SUCCEEDED, succeeded(progress=kept), 1, progress=kept)
     assert ports.tasks.get(user, task.task_id) == record
@@ -179,7 +179,7 @@ def test_end_keeps_the_last_progress_and_no_later_one_changes_it(ports: Ports, u
 def test_progress_of_a_task_that_is_not_stored_yet_stores_nothing(ports: Ports, user: str) -> None:
     """It would keep the submit from storing the payload."""
     task = make_task(1, user, payload=PAYLOAD)
-    ports.tasks.report_progress(task, Progress(0.5, "", NOW))
+    assert not ports.tasks.report_progress(task, Progress(0.5, "", NOW))
     assert ports.tasks.get(user, task.task_id) is None
     ports.tasks.create_if_absent(task)
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task)

@@ -29,9 +29,9 @@ class Pages:
         self._store, shop.tasks.report_progress = shop.tasks.report_progress, self._write  # type: ignore[attr-defined]
         shop.registry.task("pages", attempts=2, backoff_seconds=1)(self._run)
 
-    def _write(self, task: Task, progress: Progress) -> None:
+    def _write(self, task: Task, progress: Progress) -> bool:
         self.writes.append((self._shop.clock.now_ms() - NOW, progress.text))
-        self._store(task, progress)
+        return bool(self._store(task, progress))
 
     def _run(self, payload: Json, context: Context) -> Json:
         self.contexts.append(context)
@@ -87,11 +87,24 @@ def test_report_that_could_not_be_written_is_tried_again_a_second_later() -> Non
     assert pages.writes == [(0, "page 0"), (1_000, "page 10"), (2_000, "page 20")]
 
 
+def test_report_of_a_task_whose_submit_has_not_stored_it_yet_is_written_a_second_later() -> None:
+    """The worker was faster, and the function reports nothing for an hour."""
+    shop = Workshop()
+    task, store = make_task(1), shop.tasks
+    with shop.progress.reporting(task, NOW) as reports:
+        shop.progress.report(reports, 0.5, "asleep")
+        shop.progress.write_due()
+        store.create_if_absent(task)
+        shop.clock.advance(1_000)
+        shop.progress.write_due()
+        assert shop.record(task).progress == Progress(0.5, "asleep", NOW)
+
+
 def test_an_error_that_nobody_expects_costs_one_report_and_fails_no_task() -> None:
     shop = Workshop()
     pages = Pages(shop, 15)
 
-    def broken(task: Task, progress: Progress) -> None:
+    def broken(task: Task, progress: Progress) -> bool:
         raise ZeroDivisionError
 
     pages._store = broken
@@ -160,9 +173,10 @@ def test_thread_of_its_own_writes_while_the_function_goes_on_without_a_report() 
     written, shop = threading.Event(), Workshop()
     texts = list[str]()
 
-    def write(task: Task, progress: Progress) -> None:
+    def write(task: Task, progress: Progress) -> bool:
         texts.append(progress.text)
         written.set()
+        return True
 
     shop.tasks.report_progress = write  # type: ignore[attr-defined]
     writer = ProgressWriter(shop.tasks, shop.clock)

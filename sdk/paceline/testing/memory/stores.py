@@ -540,12 +540,13 @@ class MemoryTaskStore:
         outcome = replace(outcome, result=_as_json(outcome.result), progress=progress)
         self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error, None, progress))
 
-    def report_progress(self, task: Task, progress: Progress) -> None:
+    def report_progress(self, task: Task, progress: Progress) -> bool:
         key = (task.user_id, task.task_id)
         with self._lock:
             known = self._records.get(key)
             if known and known.outcome is None and (known.progress is None or known.progress.at <= progress.at):
                 self._records[key] = replace(known, progress=progress)
+            return known is not None
 
     def mark_admitted(self, task: Task) -> bool:
         return self._note_scheduled(TaskRecord(_stored(task)))
