@@ -40,6 +40,8 @@ class WatchedRunner:
         self._runner = runner
         self._calls: dict[str, RunningCall] = {}
         self._lock = threading.Lock()
+        #: set whenever a call ends
+        self.changed = threading.Event()
 
     @contextmanager
     def room(self, definition: TaskDefinition, deadline_ms: int) -> Iterator[Room | None]:
@@ -58,6 +60,7 @@ class WatchedRunner:
         finally:
             with self._lock:
                 del self._calls[call.token]
+            self.changed.set()
 
     @property
     def calls(self) -> list[RunningCall]:
@@ -88,12 +91,14 @@ def reporting(runner: WatchedRunner, run_dir: Path, name: str) -> Iterator[None]
 
     def report() -> None:
         while True:
+            runner.changed.clear()
+            if ended.is_set():  # after the line above, or that could undo the last change
+                return
             try:
                 write_calls(path, runner.calls)
             except BaseException:  # on a full disk the runner says less
                 log.exception("the running tasks were not listed")
-            if ended.wait(_REPORT_SECONDS):
-                return
+            runner.changed.wait(_REPORT_SECONDS)
 
     thread = threading.Thread(target=report, name="running-calls", daemon=True)
     thread.start()
@@ -101,6 +106,7 @@ def reporting(runner: WatchedRunner, run_dir: Path, name: str) -> Iterator[None]
         yield
     finally:
         ended.set()
+        runner.changed.set()
         thread.join()
         path.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Call, InProcess, Returned
+from local import running_calls
 from local.running_calls import RunningCall, WatchedRunner, read_calls, reporting, write_calls
 from local.stop_report import AGAIN_SECONDS, FIRST_SECONDS, StopReport
+from tests.unit.test_background_threads import wait_until
 
 MINUTE_MS = 60_000
 NOW_MS = 1_800_000_000_000
@@ -89,6 +92,29 @@ def test_worker_that_stops_lists_the_calls_that_are_under_way(tmp_path: Path, fa
     assert (call.task_id, call.user_id, call.name, call.deadline_at) == ("id-1", "ann", "look", 5_000)
     assert runner.calls == []
     assert list(tmp_path.iterdir()) == [], "the file ends with the stop"
+
+
+def test_end_of_a_call_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second request to stop names the tasks that it ends."""
+    monkeypatch.setattr(running_calls, "_REPORT_SECONDS", 3_600)
+    registry, runner = Registry(), WatchedRunner(InProcess())
+    registry.task("wait")(lambda payload: going.wait(30))
+    going, processes = threading.Event(), {os.getpid(): "worker-1"}
+
+    def run() -> None:
+        context = Context("ann", "id-1", "wait", 1, 1, 5_000, logging.getLogger("test"))
+        with runner.room(registry["wait"], 1_000) as room:
+            assert room is not None
+            room.run(Call(registry["wait"], None, context, "token", 1_000))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: len(runner.calls) == 1)
+    with reporting(runner, tmp_path, "worker-1"):
+        wait_until(lambda: len(read_calls(tmp_path, processes)) == 1)
+        going.set()
+        wait_until(lambda: (tmp_path / "worker-1.running").exists() and not read_calls(tmp_path, processes))
+    thread.join()
 
 
 def test_files_of_living_workers_are_read_and_those_of_dead_ones_are_not(tmp_path: Path) -> None:
