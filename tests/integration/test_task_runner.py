@@ -45,7 +45,7 @@ class Children:
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
-    children = Children(tmp_path_factory.mktemp("run"), CHILD_MEMORY_MB="300")
+    children = Children(tmp_path_factory.mktemp("run"), CHILD_MEMORY_MB="350")
     yield children
     children.close()
 
