@@ -64,6 +64,12 @@ class BulkAnswer(Struct):
     tasks: Sequence[SubmittedTask]
 
 
+class ProgressAnswer(Struct):
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    text: str
+    at: Annotated[int, Meta(description="When the function reported it, epoch milliseconds.")]
+
+
 class TaskAnswer(Struct):
     task_id: str
     user_id: str
@@ -91,6 +97,10 @@ class TaskAnswer(Struct):
     cancel_requested_at: Annotated[
         int | None,
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
+    ]
+    progress: Annotated[
+        ProgressAnswer | None,
+        Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
     ]
 
 

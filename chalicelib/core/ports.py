@@ -12,7 +12,7 @@ from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
 
 
 class Written(Struct, frozen=True):
@@ -230,7 +230,17 @@ class TaskStore(Protocol):
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        """Stores the task's outcome, creating the item if needed; a final task stays unchanged."""
+        """Stores the task's outcome, creating the item if needed; a final task stays unchanged.
+
+        An outcome without progress leaves the progress that is stored.
+        """
+        ...
+
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        """Stores how far a running task is; changes nothing if the task is final, or has a later report.
+
+        False if the task is not stored yet: a worker may be faster than the submit.
+        """
         ...
 
     def mark_admitted(self, task: Task) -> bool:

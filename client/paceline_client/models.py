@@ -33,6 +33,14 @@ class SubmittedTask:
 
 
 @dataclass(frozen=True)
+class ProgressAnswer:
+    fraction: float
+    text: str
+    #: When the function reported it, epoch milliseconds.
+    at: int
+
+
+@dataclass(frozen=True)
 class TaskAnswer:
     task_id: str
     user_id: str
@@ -69,6 +77,8 @@ class TaskAnswer:
     used_units: int | None
     #: When a client cancelled the task while it ran, so that it should stop; else null.
     cancel_requested_at: int | None
+    #: The last report of the running attempt, or of the last one; null if it reported nothing.
+    progress: ProgressAnswer | None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from chalicelib.core.ports import (
     started_ahead,
 )
 from chalicelib.core.scheduled import DueTask
-from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Json, Outcome, Progress, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 14
@@ -535,8 +535,18 @@ class MemoryTaskStore:
         return sorted(found, key=lambda record: record.task.seq)
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        outcome = replace(outcome, result=_as_json(outcome.result))
-        self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error))
+        known = self._records.get((task.user_id, task.task_id))
+        progress = outcome.progress or (known.progress if known else None)
+        outcome = replace(outcome, result=_as_json(outcome.result), progress=progress)
+        self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error, None, progress))
+
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            known = self._records.get(key)
+            if known and known.outcome is None and (known.progress is None or known.progress.at <= progress.at):
+                self._records[key] = replace(known, progress=progress)
+            return known is not None
 
     def mark_admitted(self, task: Task) -> bool:
         return self._note_scheduled(TaskRecord(_stored(task)))
@@ -591,7 +601,8 @@ def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord
     """The record, with the cancel request that is known, and the payload if the task came without it."""
     if known is None:
         return record
-    record = replace(record, cancel_requested_at=known.cancel_requested_at)
+    progress = record.progress or known.progress
+    record = replace(record, cancel_requested_at=known.cancel_requested_at, progress=progress)
     if record.task.has_payload:
         return record
     task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
