@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chalicelib.core.limits import Limit, earliest_start, parse_limits
 from completions.audit import audit
 from completions.reader import LogLine, completions_folder, read_completions
-from completions.report import Breach, Lateness, Report
+from completions.report import AtOnce, Breach, Lateness, Report
 from completions.windows import Start, Used, busiest_windows, trailing_units, trailing_windows
 from tests.unit.command_line import call
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
@@ -420,6 +420,42 @@ def test_task_cancelled_before_its_admission_has_no_seq_to_miss() -> None:
     scheduled = completion_text(0, None, event="task_cancelled", attempt=0, late_ms=None, result=None)
 
     assert audited(scheduled, completion_text(3, NOW), completion_text(5, NOW + 1000)).missing_ends == 1
+
+
+def runs(*starts: int, seconds: int = 5, **changed: object) -> list[str]:
+    """Tasks that start that many ms after NOW and run for some seconds."""
+    begun = [NOW + at for at in starts]
+    return [
+        completion_text(seq, at, completed_at=at + 1_000 * seconds, **changed) for seq, at in enumerate(begun, start=1)
+    ]
+
+
+def test_starts_beside_as_many_as_may_run_at_once_are_found() -> None:
+    three = runs(0, 1_000, 2_000)
+    assert audited(*three, limits="1/second; 3 at once").clean
+    report = audited(*three, limits="1/second; 2 at once")
+    what = "task task-3 started beside 2 that ran; 2 at once"
+    assert report.breaches == [Breach("at once", "user123", NOW + 2_000, what)]
+    assert kinds(audited(*three, limits="1/second")) == ["at once", "at once"]
+    assert report.at_once == AtOnce(3, "user123", NOW + 2_000)
+
+
+def test_each_start_is_held_against_its_own_number_at_once() -> None:
+    """Five ran when the number was lowered to 2: they go on, and the next start waits until one runs."""
+    five = runs(0, 1, 2, 3, 4, limits="20/second; 5 at once")
+    early, later = (
+        completion_text(6, NOW + at, completed_at=NOW + at + 9, limits="20/second; 2 at once") for at in (3_000, 5_000)
+    )
+    assert audited(*five, later).clean
+    assert kinds(audited(*five, early)) == ["at once"]
+
+
+def test_only_runs_that_are_sure_count_against_a_number_at_once() -> None:
+    limits = "1/second; 1 at once"
+    assert audited(*runs(0, 4_001), limits=limits).clean, "the clocks of two workers may differ by a second"
+    assert audited(*runs(0, 9_000, seconds=60), limits=limits).clean, "a worker that was cut off loses its lease"
+    died = completion_text(1, NOW, event="task_failed", completed_at=NOW + 60_000)
+    assert audited(died, completion_text(2, NOW + 11_000), limits=limits).clean, "given up long after its worker died"
 
 
 def test_cancelled_task_takes_no_start() -> None:
