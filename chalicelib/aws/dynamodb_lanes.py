@@ -44,11 +44,11 @@ from chalicelib.core.ports import (
     Stale,
     Write,
     Written,
+    after_newest,
     corrected_at,
     own_admission,
     own_claim,
     own_correction,
-    started_ahead,
 )
 
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
@@ -111,8 +111,8 @@ class DynamoDBLaneStore:
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))
-        if ahead := started_ahead(own_correction(write, start), start, now_ms):
-            return self.correct_units(start, used_units, ahead)
+        if later := after_newest(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, later)
         return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
