@@ -287,7 +287,8 @@ class World:
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
-        special = special or self._groups_of(user)  # no message lives as long as an unused lane
+        # Neither a message nor a task whose worker died and whose message was lost is left for as long as that.
+        special = special or self._groups_of(user) or lane.slots
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 
