@@ -57,6 +57,7 @@ class _AtOnce:
         return self._results
 
     def _load(self, number: int) -> None:
+        os.environ["DEADLINE"] = "5m"
         os.environ["LIMITS"] = PACE if number == 1 else f"{PACE}; {number} at once"
         self._app = load_app()
         from chalicelib.container import container  # noqa: PLC0415

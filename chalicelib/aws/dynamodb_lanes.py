@@ -568,7 +568,7 @@ def lease_value(lease: Lease | None) -> Item:
     assert lease is not None
     return {
         "M": {
-            "task_id": {"S": lease.task_id},
+            **({} if lease.in_slot else {"task_id": {"S": lease.task_id}}),  # the name of its slot
             "attempt": number(lease.attempt),
             "until": number(lease.until),
             "token": {"S": lease.token},
@@ -626,7 +626,8 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
 
 
 def _slots_of(fields: Item) -> dict[str, Lease]:
-    return {task_id: replace(_lease_of(lease["M"]), in_slot=True) for task_id, lease in fields.items()}
+    leases = {task_id: {**lease["M"], "task_id": {"S": task_id}} for task_id, lease in fields.items()}
+    return {task_id: replace(_lease_of(lease), in_slot=True) for task_id, lease in leases.items()}
 
 
 def _lease_of(fields: Item) -> Lease:
