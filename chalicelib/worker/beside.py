@@ -49,6 +49,8 @@ SLOW_LOOK_MS = 300_000
 #: Milliseconds after which a forwarded message that still may not start goes back to the lane's group. SQS takes no
 #: second message with one id for five minutes, so none is forwarded or sent back again within that time.
 SENT_BACK_AFTER_MS = 600_000
+#: Tasks whose messages are forwarded from their records by one message behind them.
+MOST_FORWARDED = 10
 #: Receives after which a message goes back that waits for a slot, whose release wakes it.
 MANY_LOOKS = 500
 
@@ -142,7 +144,7 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
         return SendBack()
     if unfinished:
         again_at = now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
-        return Forward(tuple(unfinished[:1]), again_at)
+        return Forward(tuple(unfinished[:MOST_FORWARDED]), again_at)
     are_all_finished = len(facts.predecessors) > gap.last - gap.first
     return None if are_all_finished or facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
 
