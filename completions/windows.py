@@ -99,10 +99,18 @@ def trailing_units(ordered: Sequence[Start], window_ms: int) -> Iterator[tuple[i
 
 
 def _events(ordered: Sequence[Start]) -> list[tuple[int, int, int, bool]]:
-    """Starts and reports by time, and in one millisecond by task, each report after its start."""
-    starts = [(start.at, start.seq, index, False) for index, start in enumerate(ordered)]
-    reports = [(max(s.at, s.used.at), s.seq, index, True) for index, s in enumerate(ordered) if s.used]
-    return sorted(starts + reports)
+    """Starts and reports by time, and in one millisecond by task, each report after its start.
+
+    A report of fewer units comes before the other starts of its millisecond: tasks may run beside each other, and the
+    log does not tell whether a claim knew of it.
+    """
+    starts = [(start.at, 1, start.seq, index, False) for index, start in enumerate(ordered)]
+    reports = [
+        (max(s.at, s.used.at), int(s.used.units >= s.units or s.used.at <= s.at), s.seq, index, True)
+        for index, s in enumerate(ordered)
+        if s.used
+    ]
+    return [(at, seq, index, is_report) for at, _, seq, index, is_report in sorted(starts + reports)]
 
 
 @dataclass(slots=True)

@@ -66,6 +66,7 @@ def units_by_brute_force(starts: Sequence[Start], last: int, window_ms: int) -> 
     for place, start in enumerate(starts):
         used, known_at = start.used, max(start.at, start.used.at) if start.used else None
         is_known = known_at is not None and (known_at, start.seq, place) < (end.at, end.seq, last)
+        is_known = is_known or bool(used and known_at == end.at > start.at and used.units < start.units)
         counts = min(start.units, used.units) if used and is_known else start.units
         total += counts if place <= last and start.at > end.at - window_ms else 0
         if used and known_at is not None and is_known and known_at > end.at - window_ms:
@@ -85,6 +86,13 @@ def test_report_counts_from_when_it_was_known() -> None:
     starts = [Start(0, 1, (), 5, Used(2, 300)), Start(400, 2, (), 4, Used(9, 600)), Start(1_100, 3, (), 1)]
 
     assert list(trailing_units(starts, 1_000)) == [(0, 5), (0, 6), (400, 10)]
+
+
+def test_fewer_units_may_have_been_known_to_a_start_of_the_same_millisecond() -> None:
+    """Whichever task has the lower seq: they ran beside each other."""
+    for seq in (1, 3):
+        starts = [Start(0, 2, (), 6, Used(2, 5)), Start(5, seq, (), 6)]
+        assert list(trailing_units(starts, 1_000)) == [(0, 6), (0, 8)]
 
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=40))
