@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,15 @@ def units_by_brute_force(starts: Sequence[Start], last: int, window_ms: int) -> 
     """What the window that ends with a start holds, by the reports that were known then."""
     end, total = starts[last], 0
     for place, start in enumerate(starts):
-        used, known_at = start.used, max(start.at, start.used.at) if start.used else None
+        used, known_at, units = start.used, max(start.at, start.used.at) if start.used else None, start.units
+        if used and used.at <= start.at and [one.at for one in starts].count(start.at) > 1:
+            units = min(start.units, used.units)
         is_known = known_at is not None and (known_at, start.seq, place) < (end.at, end.seq, last)
-        is_known = is_known or bool(used and known_at == end.at > start.at and used.units < start.units)
-        counts = min(start.units, used.units) if used and is_known else start.units
+        is_known = is_known or bool(used and known_at == end.at > start.at and used.units < units)
+        counts = min(units, used.units) if used and is_known else units
         total += counts if place <= last and start.at > end.at - window_ms else 0
         if used and known_at is not None and is_known and known_at > end.at - window_ms:
-            total += max(0, used.units - start.units)
+            total += max(0, used.units - units)
     return total
 
 
@@ -93,6 +96,8 @@ def test_fewer_units_may_have_been_known_to_a_start_of_the_same_millisecond() ->
     for seq in (1, 3):
         starts = [Start(0, 2, (), 6, Used(2, 5)), Start(5, seq, (), 6)]
         assert list(trailing_units(starts, 1_000)) == [(0, 6), (0, 8)]
+    one_ms = [Start(5, 1, (), 6), Start(5, 2, (), 6, Used(2, 5))]
+    assert list(trailing_units(one_ms, 1_000)) == [(5, 6), (5, 8)]
 
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=40))
