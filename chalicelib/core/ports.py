@@ -56,11 +56,14 @@ def corrected_at(write: Write, start: Start) -> int | None:
     return found.used[1] if found and found.used else None
 
 
-def started_ahead(write: Write, start: Start, now_ms: int) -> int | None:
-    """The time of a start beside this one that another worker claimed ahead, epoch ms: more units count from it on."""
+def after_newest(write: Write, start: Start, now_ms: int) -> int | None:
+    """The time just after the lane's newest start, epoch ms; None if that is before now_ms, or the write succeeded.
+
+    Another worker may have claimed that start ahead, before it could know of units that this one reports.
+    """
     newest = write.lane.starts[0] if write.lane.starts else 0
     is_open = isinstance(write, Stale) and start.slot and _own_lease(write.lane, start)
-    return newest if is_open and newest > now_ms else None
+    return newest + 1 if is_open and newest >= now_ms else None
 
 
 def _own_lease(lane: Lane, start: Start) -> Lease | None:
@@ -158,8 +161,8 @@ class LaneStore(Protocol):
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         """Counts the units that the started task really used: more from now_ms on, less are given back at its start.
 
-        Returns from when on they count, epoch ms: a start beside this one that was claimed ahead, without knowing of
-        them, comes first. Once for each lease, whatever is repeated. None when another worker has the lane's lease.
+        Returns from when on they count, epoch ms: after a start beside this one that was claimed without knowing of
+        them. Once for each lease, whatever is repeated. None when another worker has the lane's lease.
         """
         ...
 

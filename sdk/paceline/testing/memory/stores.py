@@ -26,11 +26,11 @@ from chalicelib.core.ports import (
     Stale,
     Write,
     Written,
+    after_newest,
     corrected_at,
     own_admission,
     own_claim,
     own_correction,
-    started_ahead,
 )
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Progress, Task, TaskRecord, TaskState
@@ -248,7 +248,7 @@ class MemoryLaneStore:
 
         def is_open(lane: Lane) -> bool:
             found = _found(lane, lease)
-            is_ahead = bool(start.slot and more > 0 and lane.starts and lane.starts[0] > now_ms)
+            is_ahead = bool(start.slot and more > 0 and lane.starts and lane.starts[0] >= now_ms)
             return found is not None and found.token == lease.token and not found.is_corrected and not is_ahead
 
         def corrected(lane: Lane) -> Lane:
@@ -263,8 +263,8 @@ class MemoryLaneStore:
             return replace(lane, real=replace(real, unit_room=room), plans=plans)
 
         write = self._write(start.lane.user_id, is_open, corrected)
-        if ahead := started_ahead(own_correction(write, start), start, now_ms):
-            return self.correct_units(start, used_units, ahead)
+        if later := after_newest(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, later)
         return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
