@@ -24,6 +24,7 @@ from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
+from chalicelib.aws.dynamodb_failed_tasks import DynamoDBFailedTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
@@ -33,7 +34,7 @@ from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import CallbackSlots, CompletionLog, FailedTasks, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.scheduled.admission import DueAdmitter
@@ -42,6 +43,7 @@ from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.redriver import Redriver
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
@@ -153,6 +155,10 @@ class Container:
         return DynamoDBLaneDirectory(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def failed_tasks(self) -> FailedTasks:
+        return DynamoDBFailedTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def queue(self) -> SQSTaskQueue:
         queue_url = self._required("QUEUE_URL", self.settings.queue_url)
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
@@ -188,6 +194,11 @@ class Container:
     @cached_property
     def idempotency(self) -> Idempotency:
         return Idempotency(self.requests, self.clock, new_id)
+
+    @cached_property
+    def redriver(self) -> Redriver:
+        stores, submits = (self.failed_tasks, self.tasks, self.lanes), (self.submitter, self.idempotency)
+        return Redriver(*stores, *submits, self.registry.__contains__, self.clock, self.settings)
 
     @cached_property
     def control(self) -> Control:

@@ -9,8 +9,19 @@ from msgspec.structs import replace
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
 from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
+from chalicelib.aws.dynamodb_failed_index import failed_keys
 from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item
-from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState, to_json
+from chalicelib.core.task import (
+    ATTEMPT_ERROR,
+    ATTEMPTS_KEPT,
+    FailedAttempt,
+    Outcome,
+    Progress,
+    Task,
+    TaskRecord,
+    TaskState,
+    to_json,
+)
 
 #: Seconds after its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
@@ -129,6 +140,9 @@ class DynamoDBTaskStore:
             update.set("used_units", number(outcome.used_units))
         if outcome.progress is not None:
             update.set("progress", _progress_item(outcome.progress))
+        if outcome.state is TaskState.FAILED:
+            for attribute, text in failed_keys(task.task_id, outcome.completed_at).items():
+                update.set(attribute, {"S": text})
         # An earlier attempt may have left its error, which is not the end's.
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
@@ -177,14 +191,15 @@ class DynamoDBTaskStore:
         update.sets.append(f"{mark} = if_not_exists({mark}, {update.value(number(now_ms))})")
         self._update(task, update)
 
-    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+    def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
         self._store_payload(task)
         update = self._noted(task)
         update.sets.append(
             f"{update.name('state')} = if_not_exists({update.name('state')}, {update.value({'S': 'queued'})})"
         )
-        update.set("attempts", number(attempts))
-        update.set("error", {"S": error})
+        update.set("attempts", number(attempt.number))
+        update.set("error", {"S": attempt.error})
+        update.set(_attempt_attribute(attempt.number), _attempt_value(attempt))
         self._update(task, update)
 
     def _store_payload(self, task: Task) -> None:
@@ -257,8 +272,37 @@ def record_of(item: Item) -> TaskRecord:
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None
-    cancel_requested_at = integer(item, "cancel_requested_at") or None
-    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, cancel_requested_at, _progress_of(item))
+    return TaskRecord(
+        task,
+        state,
+        outcome,
+        integer(item, "attempts"),
+        error,
+        cancel_requested_at=integer(item, "cancel_requested_at") or None,
+        progress=_progress_of(item),
+        failed_attempts=_failed_attempts(item),
+        redriven_as=item["redriven_as"]["S"] if "redriven_as" in item else None,
+    )
+
+
+def _attempt_attribute(number: int) -> str:
+    """One of ATTEMPTS_KEPT attributes: a later attempt overwrites the oldest, and a repeat its own."""
+    return f"attempt_{number % ATTEMPTS_KEPT}"
+
+
+def _attempt_value(attempt: FailedAttempt) -> Item:
+    times = [number(attempt.number), number(attempt.started_at), number(attempt.ended_at)]
+    return {"L": [*times, {"S": attempt.error[:ATTEMPT_ERROR]}]}
+
+
+def _failed_attempts(item: Item) -> tuple[FailedAttempt, ...]:
+    found = []
+    for slot in range(ATTEMPTS_KEPT):
+        if (name := _attempt_attribute(slot)) in item:
+            attempt, started_at, ended_at, error = item[name]["L"]
+            times = int(started_at["N"]), int(ended_at["N"])
+            found.append(FailedAttempt(int(attempt["N"]), *times, error["S"]))
+    return tuple(sorted(found, key=lambda attempt: attempt.number))
 
 
 def _ended_of(item: Item, state: TaskState) -> Outcome:

@@ -33,7 +33,17 @@ from chalicelib.core.ports import (
     own_correction,
 )
 from chalicelib.core.scheduled import DueTask
-from chalicelib.core.task import Json, Outcome, Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import (
+    ATTEMPT_ERROR,
+    ATTEMPTS_KEPT,
+    FailedAttempt,
+    Json,
+    Outcome,
+    Progress,
+    Task,
+    TaskRecord,
+    TaskState,
+)
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 14
@@ -570,8 +580,22 @@ class MemoryTaskStore:
             if known.outcome is None:
                 self._records[key] = replace(known, cancel_requested_at=known.cancel_requested_at or now_ms)
 
-    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
-        self._note(TaskRecord(_stored(task), TaskState.QUEUED, None, attempts, error))
+    def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
+        record = TaskRecord(_stored(task), TaskState.QUEUED, None, attempt.number, attempt.error)
+        kept = replace(attempt, error=attempt.error[:ATTEMPT_ERROR])
+        self._note(replace(record, failed_attempts=(kept,)))
+
+    def records(self) -> list[TaskRecord]:
+        with self._lock:
+            return list(self._records.values())
+
+    def change_record(self, task: Task, how: Callable[[TaskRecord], TaskRecord]) -> TaskRecord | None:
+        """Changes a stored record, atomically; None if there is none."""
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            if key in self._records:
+                self._records[key] = how(self._records[key])
+            return self._records.get(key)
 
     def _note(self, record: TaskRecord) -> None:
         key = (record.task.user_id, record.task.task_id)
@@ -601,8 +625,10 @@ def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord
     """The record, with the cancel request that is known, and the payload if the task came without it."""
     if known is None:
         return record
-    progress = record.progress or known.progress
-    record = replace(record, cancel_requested_at=known.cancel_requested_at, progress=progress)
+    others = {one.number: one for one in (*known.failed_attempts, *record.failed_attempts)}
+    attempts = tuple(others[number] for number in sorted(others))[-ATTEMPTS_KEPT:]
+    kept = {"progress": record.progress or known.progress, "failed_attempts": attempts}
+    record = replace(record, cancel_requested_at=known.cancel_requested_at, **kept)
     if record.task.has_payload:
         return record
     task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
