@@ -184,6 +184,18 @@ def list_tasks(user: str) -> Response:
     return responses.tasks_answer(*container().control.tasks(user, *requests.read_listing(_request.get())))
 
 
+@route("/api/v1/users/{user}/tasks", "DELETE")
+def empty_lane(user: str) -> Response:
+    requests.check_emptying(_request.get())
+    cancelled = container().clearance.empty(user)
+    return responses.emptied_answer(container().control.lane(user), cancelled)
+
+
+@route("/api/v1/users/{user}", "DELETE", Access.ADMIN)
+def forget_user(user: str) -> Response:
+    return responses.forgotten_answer(user, container().clearance.forget(user))
+
+
 @route("/api/v1/users/{user}", "GET")
 def get_lane(user: str) -> Response:
     return responses.lane_answer(container().control.lane(user))

@@ -35,10 +35,12 @@ from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CallbackSlots, CompletionLog, FailedTasks, LaneDirectory, Presence, RequestStore
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
@@ -205,6 +207,11 @@ class Container:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
     @cached_property
+    def clearance(self) -> Clearance:
+        stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings)
+
+    @cached_property
     def canary(self) -> Canary:
         uses = (self.tasks, self.control, self.submitter, self.log, self.clock)
         return Canary(*uses, new_id, self.settings.stage)
@@ -295,10 +302,11 @@ class Container:
         send = CallbackSender(self.outbound.call, self.settings.webhook_key)
         send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, RANDOM.random)
         stores = (self.due_tasks, self.tasks, self.queue)
-        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
+        cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations.cancel)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock, late_up_to_ms)
+        return ScheduledDispatcher(*queues, admitter, cancellations, send_callback, self.clock, late_up_to_ms)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""

@@ -12,6 +12,8 @@ import msgspec
 from chalicelib.api.schema import (
     BulkAnswer,
     BulkRequest,
+    EmptiedAnswer,
+    ForgottenAnswer,
     HealthAnswer,
     LaneAnswer,
     LanesAnswer,
@@ -199,6 +201,27 @@ OPERATIONS: tuple[Operation, ...] = (
         ("Prefer",),
         RedriveRequest,
     ),
+    Operation(
+        "DELETE",
+        "/api/v1/users/{user}/tasks",
+        "emptyLane",
+        "Cancel all waiting and scheduled tasks of a user, however many; running ones go on",
+        COMMON | {200: ok(EmptiedAnswer, "The lane, emptied."), 422: Answer("The parameter is invalid.")},
+        ("user", "emptied.state"),
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/users/{user}",
+        "forgetUser",
+        "Forget a user without work; its seqs and starts stay for its longest window and 14 days",
+        COMMON
+        | {
+            200: ok(ForgottenAnswer, "The user is forgotten."),
+            202: ok(ForgottenAnswer, "Records are left: repeat the request."),
+            409: Answer("The user has tasks that wait, are scheduled or run."),
+        },
+        ("user",),
+    ),
     Operation("GET", "/api/v1/users/{user}", "getLane", "Get a user's lane", COMMON | LANE, ("user",)),
     Operation(
         "PUT",
@@ -299,6 +322,12 @@ PARAMETERS: Mapping[str, Object] = {
         "required": True,
         "description": "Only `failed` is listed over all users.",
         "schema": {"type": "string", "enum": ["failed"]},
+    },
+    "emptied.state": {
+        "in": "query",
+        "required": True,
+        "description": "Only `queued`: waiting and scheduled tasks.",
+        "schema": {"type": "string", "enum": ["queued"]},
     },
     "limit": {
         "in": "query",

@@ -129,7 +129,7 @@ def read_pause(request: Request, now_ms: int) -> int | None:
 
 def read_wish(request: Request, settings: Settings, now_ms: int) -> Submission:
     """The preferences of a request that submits tasks again, as a submission without user and tasks."""
-    return _submission(request, "", (), (), settings, now_ms, is_bulk=False)
+    return _submission(request, "", (), (), settings, now_ms, "", is_bulk=False)
 
 
 def read_redrive(request: Request) -> tuple[int, str | None]:
@@ -142,6 +142,12 @@ def read_user_redrive(request: Request) -> tuple[int, str | None]:
     """As `read_redrive`; 0 for all of the user's failed tasks."""
     form = _form(request, UserRedriveRequest, ENVELOPE_BYTES)
     return form.since or 0, form.before
+
+
+def check_emptying(request: Request) -> None:
+    """InvalidError unless the request says which tasks it cancels."""
+    if _query(request).get("state") != TaskState.QUEUED.value:
+        raise InvalidError("Invalid state", "Only `state=queued` can be cancelled as a whole.", "state")
 
 
 def read_failed(request: Request) -> tuple[int, str | None]:

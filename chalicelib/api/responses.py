@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from chalice.app import Response
+from msgspec import structs
 
 from chalicelib.api.headers import preference_applied
 from chalicelib.api.problems import JSON, PROBLEM, Headers, problem
@@ -13,6 +14,8 @@ from chalicelib.api.schema import (
     AttemptAnswer,
     BulkAnswer,
     CompletionAnswer,
+    EmptiedAnswer,
+    ForgottenAnswer,
     HealthAnswer,
     LaneAnswer,
     LanesAnswer,
@@ -32,6 +35,7 @@ from chalicelib.core.limits import Limit, Limits, at_once, format_limits
 from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView, view_of_task
+from chalicelib.lanes.clearance import Forgotten
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
@@ -295,6 +299,15 @@ def _attempts(view: TaskView) -> list[AttemptAnswer]:
 
 def lane_answer(view: LaneView) -> Response:
     return answer(_lane_answer(view))
+
+
+def emptied_answer(view: LaneView, cancelled: int) -> Response:
+    return answer(EmptiedAnswer(**structs.asdict(_lane_answer(view)), cancelled=cancelled))
+
+
+def forgotten_answer(user_id: str, forgotten: Forgotten) -> Response:
+    """200 when nothing is left of the user but its seqs and starts; 202 while a repeat has to go on."""
+    return answer(ForgottenAnswer(user_id, forgotten.deleted, forgotten.is_done), 200 if forgotten.is_done else 202)
 
 
 def lanes_answer(page: LanePage) -> Response:

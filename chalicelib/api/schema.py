@@ -240,6 +240,22 @@ class LaneAnswer(Struct):
     now: Annotated[int, Meta(description="The server's time.")]
 
 
+class EmptiedAnswer(LaneAnswer):
+    """The emptied lane."""
+
+    cancelled: Annotated[
+        int, Meta(description="Waiting tasks that this request cancelled; scheduled ones are not counted.")
+    ]
+
+
+class ForgottenAnswer(Struct):
+    """A user without records, payloads and own limits."""
+
+    user_id: str
+    deleted: Annotated[int, Meta(description="Finished tasks that this request deleted.")]
+    done: Annotated[bool, Meta(description="False if records are left: repeat the request.")]
+
+
 class CompletionAnswer(Struct):
     """A finished task."""
 

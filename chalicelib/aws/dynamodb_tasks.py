@@ -7,10 +7,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
-from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
+from chalicelib.aws.dynamodb_batch import BATCH_WRITE, delete_batch, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.aws.dynamodb_failed_index import failed_keys
-from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item
+from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item, payload_key
 from chalicelib.core.task import (
     ATTEMPT_ERROR,
     ATTEMPTS_KEPT,
@@ -125,6 +125,36 @@ class DynamoDBTaskStore:
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
             left = left and left - answer["ScannedCount"]
         return sorted(found, key=lambda record: record.task.seq)
+
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :last",
+            "FilterExpression": "#state <> :queued AND seq <= :seq",
+            "ExpressionAttributeNames": {"#item": "item", "#state": "state"},
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":last": {"S": AFTER_TASK_IDS},
+                ":queued": {"S": TaskState.QUEUED.value},
+                ":seq": number(up_to_seq),
+            },
+            "ConsistentRead": True,
+        }
+        deleted = 0
+        while deleted < most:
+            with unavailable("looking for finished tasks"):
+                answer = self._client.query(**query, Limit=LISTED_AT_ONCE)
+            found = answer["Items"][: most - deleted]
+            self._delete([key for item in found for key in _keys_of(item)])
+            deleted += len(found)
+            if len(found) == len(answer["Items"]) and "LastEvaluatedKey" not in answer:
+                return deleted, False
+            query["ExclusiveStartKey"] = answer.get("LastEvaluatedKey", {})
+        return deleted, True
+
+    def _delete(self, keys: Sequence[Item]) -> None:
+        for start in range(0, len(keys), BATCH_WRITE):
+            delete_batch(self._client, self._table, keys[start : start + BATCH_WRITE], "deleting finished tasks")
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         update = self._noted(task)
@@ -241,6 +271,12 @@ def task_item(task: Task) -> Item:
         **({"traceparent": {"S": task.traceparent}} if task.traceparent else {}),
         **({"shared": {"S": task.shared}} if task.shared else {}),
     }
+
+
+def _keys_of(item: Item) -> list[Item]:
+    """The keys of a record's items, its payload's first, so that none is left behind."""
+    user_id, task_id = item["user_id"]["S"], item["item"]["S"]
+    return [*([] if "payload" in item else [payload_key(user_id, task_id)]), key(user_id, task_id)]
 
 
 def queued_items(task: Task) -> list[Item]:

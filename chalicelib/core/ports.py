@@ -124,6 +124,10 @@ class LaneStore(Protocol):
         """
         ...
 
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        """As `change`; the lane expires at that time, epoch seconds, and is listed no more until its next submit."""
+        ...
+
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         """Stores the hidden head message's receipt handle, by which a change wakes it. Stale if the lane changed.
 
@@ -260,6 +264,13 @@ class TaskStore(Protocol):
 
     def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Stores a failed attempt of a task that will be retried; a repeat changes nothing."""
+        ...
+
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        """Deletes finished tasks and their payloads: those with seqs up to that one, and scheduled ones without a seq.
+
+        Returns the number of deleted tasks, at most `most`, and whether there may be more. A repeat goes on.
+        """
         ...
 
     def keep_payloads(self, user_id: str, now_ms: int) -> None:

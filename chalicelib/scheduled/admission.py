@@ -37,6 +37,10 @@ class Postponed(Struct, frozen=True):
     until: int
 
 
+#: Cancels a scheduled task as of that time, epoch ms, when its user's lane was emptied, and logs it.
+CancelEmptied = Callable[[Task, int], None]
+
+
 class DueAdmitter:
     def __init__(
         self,
@@ -46,6 +50,7 @@ class DueAdmitter:
         submitter: Submitter,
         clock: Clock,
         new_token: Callable[[], str],
+        cancel_emptied: CancelEmptied,
     ) -> None:
         self._due_tasks = due_tasks
         self._tasks = tasks
@@ -53,6 +58,7 @@ class DueAdmitter:
         self._submitter = submitter
         self._clock = clock
         self._new_token = new_token
+        self._cancel_emptied = cancel_emptied
 
     def admit(self, task: Task) -> AdmittedByAnother | Postponed | None:
         """Admits the user's tasks that are due, this one too; None when this one is admitted or finished."""
@@ -128,7 +134,13 @@ class DueAdmitter:
         reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms, task.units)
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
-        seq, planned_at = reserved
+        if reserved.lane.is_emptied_schedule(task.submitted_at):
+            # Before its message came. The reserved seq stays without a task, and workers pass it over.
+            self._cancel_emptied(task, reserved.lane.emptied_at)
+            return None
+        if task.submitted_at <= reserved.lane.forgotten_at:
+            return None  # it is finished, and its record was deleted with its user
+        seq, planned_at = reserved.first_seq, reserved.planned[0]
         # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
         admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
         if self._tasks.mark_admitted(admitted):

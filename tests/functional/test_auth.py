@@ -81,6 +81,8 @@ ROUTES = [
     ("POST", "/api/v1/users/ann/resume", None),
     ("GET", "/api/v1/lanes", None),
     ("GET", "/api/v1/tasks?state=failed", None),
+    ("DELETE", "/api/v1/users/ann/tasks?state=queued", None),
+    ("DELETE", "/api/v1/users/ann", None),
     ("POST", "/api/v1/redrive", {"since": 1_795_324_829_123}),
     ("POST", "/api/v1/users/ann/redrive", {}),
     ("POST", "/api/v1/users/ann/tasks/0198-0001/redrive", None),
@@ -101,7 +103,11 @@ FOR_ADMINS = {
 
 
 #: The last part of these is that of other routes too.
-ONLY_FOR_ADMINS = {("POST", "/api/v1/redrive"), ("GET", "/api/v1/tasks?state=failed")}
+ONLY_FOR_ADMINS = {
+    ("POST", "/api/v1/redrive"),
+    ("GET", "/api/v1/tasks?state=failed"),
+    ("DELETE", "/api/v1/users/ann"),
+}
 
 
 def is_for_admins(method: str, path: str) -> bool:

@@ -23,6 +23,7 @@ from chalicelib.core.scheduled import Callback
 from chalicelib.lanes.control import Control
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.daily_cap import DailyCap
@@ -710,9 +711,10 @@ class WorkerMachine(Machine):
             **self.scheduling(),
         )
         due = (self.remote("due_tasks"), tasks, queue)
-        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}")
+        cancellations = ScheduledCancellations(due[0], tasks, finalizer, self.clock)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}", cancellations.cancel)
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, admitter, finalizer, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, admitter, cancellations, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

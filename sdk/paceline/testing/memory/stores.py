@@ -56,11 +56,14 @@ OLDER_SEARCHED = 300
 class MemoryLaneStore:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
+        #: epoch seconds, of the lanes of forgotten users
+        self.expires_at: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
     def user_ids(self) -> Sequence[str]:
-        return list(self._lanes)
+        """Those whose lane is listed."""
+        return [user_id for user_id, lane in self._lanes.items() if not _is_forgotten(lane)]
 
     def get(self, user_id: str) -> Lane:
         return self._lanes.get(user_id, Lane(user_id))
@@ -173,6 +176,15 @@ class MemoryLaneStore:
             return replace(changed, running=running, real=real, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        write = self.change(seen, changed)
+        if isinstance(write, Written):
+            gone = {"head_receipt": "", "next_receipt": "", "took_ms": 0}
+            lane = self.prepare(seen.user_id, lambda lane: replace(lane, **gone))
+            self.expires_at[seen.user_id] = expires_at
+            return Written(lane)
+        return write
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
@@ -327,6 +339,10 @@ def _lease(lane: Lane) -> tuple[str, int, bool] | None:
 
 def _reported(lane: Lane) -> tuple[History, int]:
     return lane.real, lane.reported_at
+
+
+def _is_forgotten(lane: Lane) -> bool:
+    return lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
 
 
 def _moving(lane: Lane) -> tuple[int, ...]:
@@ -584,6 +600,14 @@ class MemoryTaskStore:
         record = TaskRecord(_stored(task), TaskState.QUEUED, None, attempt.number, attempt.error)
         kept = replace(attempt, error=attempt.error[:ATTEMPT_ERROR])
         self._note(replace(record, failed_attempts=(kept,)))
+
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        with self._lock:
+            mine = [key for key, record in self._records.items() if key[0] == user_id and record.outcome]
+            found = [key for key in mine if self._records[key].task.seq <= up_to_seq]
+            for key in found[:most]:
+                del self._records[key]
+        return len(found[:most]), len(found) >= most
 
     def records(self) -> list[TaskRecord]:
         with self._lock:
