@@ -206,6 +206,8 @@ class DynamoDBTaskStore:
         update.set("completed_at", number(outcome.completed_at))
         update.set("attempts", number(outcome.attempts))
         update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
+        if outcome.error is not None:
+            update.set("error", {"S": outcome.error})
         return self._update(task, update)
 
     def _scheduled(self, task: Task) -> Expression:

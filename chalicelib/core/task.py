@@ -214,6 +214,15 @@ def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:
     return Outcome(TaskState.CANCELLED, lease.starts[-1] if lease else None, now_ms, lease.attempt if lease else 0)
 
 
+#: The error of a task that was cancelled by an emptying of its lane.
+EMPTIED = "its lane was emptied"
+
+
+def emptied_outcome(at: int, attempts: int = 0) -> Outcome:
+    """Of a task that waited, or was scheduled, when its lane was emptied at that time, epoch ms."""
+    return Outcome(TaskState.CANCELLED, None, at, attempts, error=EMPTIED)
+
+
 class FailedAttempt(Struct, frozen=True):
     """An attempt after which the task was to be run again. Times are epoch milliseconds."""
 

@@ -9,7 +9,7 @@ from chalicelib.core.estimates import estimated_start, estimated_starts, positio
 from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
-from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import Progress, Task, TaskRecord, TaskState, emptied_outcome
 
 #: Starts of waiting tasks in a lane's view, and how far ahead they may lie, in milliseconds.
 MAX_NEXT_STARTS = 60
@@ -74,7 +74,7 @@ def _finished(record: TaskRecord) -> TaskView:
 
 def _emptied(record: TaskRecord, lane: Lane) -> TaskView:
     """As the record will be once a worker has logged the cancellation."""
-    outcome = Outcome(TaskState.CANCELLED, None, lane.emptied_at, record.attempts)
+    outcome = emptied_outcome(lane.emptied_at, record.attempts)
     return _finished(replace(record, state=TaskState.CANCELLED, outcome=outcome))
 
 

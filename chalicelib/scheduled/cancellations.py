@@ -6,7 +6,7 @@ SQS may deliver a message twice, and a process may die at any point, so each ste
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.ports import Clock, DueTasks, TaskStore
 from chalicelib.core.scheduled import DueTask
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, emptied_outcome
 from chalicelib.worker.finalizer import Finalizer
 
 #: Scheduled tasks that are read from the list at once.
@@ -27,7 +27,14 @@ class ScheduledCancellations:
 
         A repeat logs the same line.
         """
-        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, at, 0))
+        self._cancel(task, Outcome(TaskState.CANCELLED, None, at, 0))
+
+    def cancel_emptied(self, task: Task, at: int) -> None:
+        """As `cancel`, of a task whose lane was emptied at that time."""
+        self._cancel(task, emptied_outcome(at))
+
+    def _cancel(self, task: Task, outcome: Outcome) -> None:
+        self._tasks.cancel_scheduled(task, outcome)
         record = self._tasks.get(task.user_id, task.task_id)
         if record and record.outcome and not record.task.seq:
             self._finalizer.cancel(task, record.outcome)
@@ -52,10 +59,15 @@ class ScheduledCancellations:
         """Cancels the task, and takes it off the list once that is logged; False for a task that stays there."""
         record = self._tasks.get(user_id, listed.task_id)
         is_mine = record is not None and not record.task.seq and record.task.submitted_at <= at
-        # Another outcome, or another time, is that of a task that was cancelled by itself.
-        is_open = record is not None and (record.outcome is None or record.outcome.completed_at == at)
-        if record is None or not is_mine or not is_open:
+        # One that was cancelled by itself is logged by itself.
+        if record is None or not is_mine or not (record.outcome is None or is_emptied_schedule(record)):
             return False
-        self.cancel(record.task, at)
+        self.cancel_emptied(record.task, at)
         self._due_tasks.remove(user_id, [listed])
         return True
+
+
+def is_emptied_schedule(record: TaskRecord) -> bool:
+    """True for a scheduled task that an emptying of its lane cancelled before it was admitted."""
+    outcome = record.outcome
+    return outcome is not None and not record.task.seq and outcome == emptied_outcome(outcome.completed_at)

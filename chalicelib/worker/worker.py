@@ -24,7 +24,7 @@ from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Task, emptied_outcome
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
@@ -252,7 +252,7 @@ class Worker:
                 job.facts = replace(job.facts, gave_way=True)
                 return None
             case DropEmptied(at):
-                self._finalizer.cancel(job.task, Outcome(TaskState.CANCELLED, None, at, 0))
+                self._finalizer.cancel(job.task, emptied_outcome(at))
                 return Done()
             case DropCancelled() | FailTooLarge():
                 return self._end_without_start(step, job)

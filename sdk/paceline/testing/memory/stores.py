@@ -578,7 +578,7 @@ class MemoryTaskStore:
         return self._note_scheduled(TaskRecord(_stored(task)))
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
-        return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts))
+        return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error))
 
     def _note_scheduled(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)
