@@ -594,7 +594,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "cancel: no further attempt": draw_cancels(7),
     "emptying: workers honour the mark": draw_emptyings(0),
     "emptying: later tasks are not cancelled": draw_emptyings(0),
-    "emptying: logged once": draw_emptyings(0),
+    "emptying: logged once": draw_emptyings(1),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),
     "slots: counted by the quick claim": draw_several(32),

@@ -448,7 +448,7 @@ def _empty_actions(random: Random, users: list[str], workers: int, is_lambda: bo
         at += random.choice((0, 1, 15, 150, 600, 1_100, 4_000, 12_000))
         user, dice = random.choice(users), random.random()
         if number == 0 or dice < 0.45:
-            many = random.choice((1, 3, 12, 30))
+            many = random.choice((1, 3, 8, 14))
             delay_ms = random.choice((None, None, None, 900, 5_000))
             key = f"key-{number}" if random.random() < 0.2 else None
             behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))

@@ -515,7 +515,7 @@ class World:
             self.history.released(lane.retrying.task_id, lane.retrying.until)
         if (lane.emptied_at, lane.emptied_seq) != (before.emptied_at, before.emptied_seq):
             self.tell(f"the lane of {user} is emptied up to {lane.emptied_seq}")
-            self.history.emptied(lane)
+            self.history.emptied(replace(lane, emptied_seq=min(lane.emptied_seq, before.admitted)))
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
