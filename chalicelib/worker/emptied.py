@@ -36,26 +36,28 @@ def step_of_emptied(facts: Facts, task: Task, now_ms: int, rules: Rules) -> Step
     is_emptied, is_forgotten = lane.is_emptied(task.task_id, task.seq), 0 < task.seq <= lane.forgotten_seq
     if not is_emptied and not is_forgotten:
         return None
+    may_give_way = is_emptied and not facts.gave_way and not facts.is_forwarded
+    if may_give_way and not facts.is_lane_fresh:
+        return ReadLane()
     if not facts.is_record_read:
         return ReadRecord()
     if (facts.record and facts.record.outcome) or (facts.record is None and is_forgotten):
         return Skip()
-    return _after_the_next(facts, lane, now_ms, rules) if is_emptied else None
+    if may_give_way and (step := _step_of_the_next(facts, lane, now_ms, rules)):
+        return step
+    return DropEmptied(lane.emptied_at) if is_emptied else None
 
 
-def _after_the_next(facts: Facts, lane: Lane, now_ms: int, rules: Rules) -> Step:
-    if facts.gave_way:
-        return DropEmptied(lane.emptied_at)
-    if not facts.is_lane_fresh:
-        return ReadLane()
+def _step_of_the_next(facts: Facts, lane: Lane, now_ms: int, rules: Rules) -> Step | None:
+    """None if no other task of the lane may start now."""
     gap = gap_before(lane, lane.admitted + 1)
     if gap is None or not _may_start(lane, now_ms, rules):
-        return DropEmptied(lane.emptied_at)
+        return None
     if facts.predecessors is None:
         return ReadPredecessors(Gap(gap.first, min(gap.last, gap.first + NEXT_SEQS - 1)))
     following = next((record.task for record in facts.predecessors if is_open(record, lane)), None)
     if following is None:
-        return DropEmptied(lane.emptied_at)
+        return None
     return ForwardNext(following) if is_beside(facts, rules) else RunFirst((following,))
 
 
