@@ -333,3 +333,20 @@ def test_many_records_are_deleted_by_several_requests(paceline: Paceline, user: 
     first, second = forget(paceline, user), forget(paceline, user)
     assert (first.status_code, first.json_body["deleted"], first.json_body["done"]) == (202, 1_000, False)
     assert (second.status_code, second.json_body["deleted"], second.json_body["done"]) == (200, 200, True)
+
+
+def test_lane_with_several_at_once_is_emptied_and_later_tasks_overtake(deploy: Deploy, user: str) -> None:
+    paceline = deploy(LIMITS="5/second; 3 at once", MAX_DELAY="12d")
+    ids = submit(paceline, user, 100)
+    assert empty(paceline, user)["cancelled"] == 100
+    later = paceline.submit(user).json_body
+    assert later["position"] == 0
+    run_one(paceline)  # the message of a cancelled task sends that of the later one ahead
+    records = paceline.queues.receive(200)
+    [forwarded] = [record for record in records if record["attributes"]["MessageGroupId"] != user]
+    assert paceline.work(forwarded) == []
+    assert lines(paceline, user, "task_completed") == [later["task_id"]]
+    for record in records:
+        assert paceline.work(record) == []
+    assert sorted(lines(paceline, user, "task_cancelled")) == ids
+    assert lines(paceline, user, "task_completed") == [later["task_id"]]
