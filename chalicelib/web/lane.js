@@ -362,6 +362,7 @@ function taskRow(cancel, redrive, changed) {
       const asked = isAsked && `asked to stop at ${whenOf(task.cancel_requested_at)}`;
       const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task)].filter(Boolean).join(", ");
       const isRedriven = task.redriven_as !== null;
+      const isRedriven = Boolean(task.redriven_as);
       const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, isAsked && "asked to stop", isRedriven && "submitted again"].filter(Boolean).join(", ");
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
       shownOutcome = text + attempts;
@@ -398,7 +399,7 @@ function showProgress(bar, cell, progress) {
 /** Payload and attempts, for a tooltip. */
 function detailsOf(task) {
   const payload = task.payload_omitted ? "Payload too large to be shown, or expired" : `Payload ${JSON.stringify(task.payload)}`;
-  const attempts = task.attempt_history.map(
+  const attempts = (task.attempt_history ?? []).map(
     ({ attempt, started_at, ended_at, error }) =>
       `Attempt ${attempt}: ${stampOf(started_at)}${ended_at === null ? "" : `, took ${shortSpanOf(ended_at - started_at)}`}${error ? `, ${error}` : ""}`,
   );
