@@ -360,10 +360,8 @@ function taskRow(cancel, redrive, changed) {
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const isAsked = task.cancel_requested_at !== null && task.state !== "cancelled";
       const asked = isAsked && `asked to stop at ${whenOf(task.cancel_requested_at)}`;
-      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task)].filter(Boolean).join(", ");
-      const isRedriven = task.redriven_as !== null;
       const isRedriven = Boolean(task.redriven_as);
-      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, isAsked && "asked to stop", isRedriven && "submitted again"].filter(Boolean).join(", ");
+      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task), isRedriven && "submitted again"].filter(Boolean).join(", ");
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
       shownOutcome = text + attempts;
       showProgress(bar, outcome, task.state === "running" && task.progress);
@@ -396,6 +394,8 @@ function showProgress(bar, cell, progress) {
   bar.value = progress.fraction;
   setAttribute(bar, "aria-label", progress.text || "progress");
   if (cell.firstChild !== bar) cell.prepend(bar);
+}
+
 /** Payload and attempts, for a tooltip. */
 function detailsOf(task) {
   const payload = task.payload_omitted ? "Payload too large to be shown, or expired" : `Payload ${JSON.stringify(task.payload)}`;

@@ -40,6 +40,7 @@ class ProgressAnswer:
     at: int
 
 
+@dataclass(frozen=True)
 class AttemptAnswer:
     """An attempt of a task."""
 

@@ -15,8 +15,7 @@ from paceline_client.models import LimitAnswer as Limit
 from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
 
-__all__ = ["Health", "Lane", "Limit", "Progress", "State", "SubmittedTask", "Task", "TaskOrder"]
-__all__ = ["Attempt", "Health", "Lane", "Limit", "Redriven", "State", "SubmittedTask", "Task", "TaskOrder"]
+__all__ = ["Attempt", "Health", "Lane", "Limit", "Progress", "Redriven", "State", "SubmittedTask", "Task", "TaskOrder"]
 
 #: The states that a task never leaves.
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
