@@ -29,6 +29,7 @@ test-all: $(READY) ## run every test: the quick ones with more examples, emulato
 	@$(BIN)/python -m tests.simulation --due --schedules 1000
 	@$(BIN)/python -m tests.simulation --units --schedules 1000
 	@$(BIN)/python -m tests.simulation --cancels --schedules 1000
+	@$(BIN)/python -m tests.simulation --several --schedules 1000
 
 browser: $(READY) ## test the dashboard in Chromium, if it is installed
 	@$(BIN)/python -m pytest tests/browser
