@@ -38,5 +38,5 @@ def test_lane_is_emptied_from_its_page(window: Window, open_system: Paceline, us
     page = window.lane(user)
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Empty").click()
-    expect(page.get_by_text(re.compile(r"\d+ waiting tasks cancelled"))).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text=re.compile(r"\d+ waiting tasks cancelled"))).to_be_visible()
     expect(page.locator(".totals.small > div", has_text="Waiting").locator("dd")).to_have_text("0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from tests.e2e.running import Paceline, most_in_any_window, running
 
-WAITING = 3_000
-#: Seconds in which 3,000 cancellations are logged on a machine with other work, one message after the other.
-DRAINED_IN_SECONDS = 420
+#: 3000 for a whole customer; fewer in the regular ring, since messages are cancelled one after the other.
+WAITING = int(os.environ.get("WAITING") or 600)
+#: Seconds in which the cancellations are logged on a machine with other work.
+DRAINED_IN_SECONDS = 120 + WAITING // 5
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,18 @@ def body_of(paceline: Paceline, method: str, path: str, body: Any = None, *expec
 
 
 def events(paceline: Paceline, user: str, event: str) -> list[dict[str, Any]]:
-    # Cancelled tasks have no start to sort them by.
-    return [line for line in lines_of(paceline, user) if line["event"] == event]
+    """In order of their starts; cancelled tasks may have none."""
+    found = [line for line in lines_of(paceline, user) if line["event"] == event]
+    return sorted(found, key=lambda line: (line["started_at"] or 0, line["seq"]))
+
+
+def cancellations(paceline: Paceline, user: str) -> int:
+    """Counts them without reading each line: while many are logged, that would take a core of its own."""
+    line = f'"event":"task_cancelled","user_id":"{user}"'.encode()
+    return sum(path.read_bytes().count(line) for path in Path(paceline.env["LOG_DIR"]).rglob("*.log"))
 
 
 def lines_of(paceline: Paceline, user: str) -> list[dict[str, Any]]:
-
     texts = [path.read_bytes() for path in Path(paceline.env["LOG_DIR"]).rglob("*.log")]
     lines = [line for text in texts for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
     return [entry for entry in map(json.loads, lines) if entry["user_id"] == user]
@@ -80,8 +88,7 @@ def test_a_full_lane_is_emptied_while_another_goes_on(day: Paceline) -> None:
         75,  # a minute's quota may be used up
         "the task that was submitted after the emptying",
     )
-    drained = lambda: len(events(day, "full", "task_cancelled")) >= emptied["cancelled"]  # noqa: E731
-    day.wait_for(drained, DRAINED_IN_SECONDS, "all cancellations")
+    day.wait_for(lambda: cancellations(day, "full") >= emptied["cancelled"], DRAINED_IN_SECONDS, "all cancellations")
     cancelled = [line["seq"] for line in events(day, "full", "task_cancelled")]
     assert len(cancelled) == len(set(cancelled)) == emptied["cancelled"]
     completed = [line["seq"] for line in events(day, "full", "task_completed")]
