@@ -9,6 +9,7 @@ import pkgutil
 import random
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,18 +29,22 @@ from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
+from chalicelib.aws.dynamodb_schedules import DynamoDBScheduleStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore, ScheduleStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
+from chalicelib.schedules.control import ScheduleControl
+from chalicelib.schedules.ringing import Ringer
+from chalicelib.schedules.ticker import Ticker
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
@@ -141,6 +146,10 @@ class Container:
         return DynamoDBDueTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def schedules(self) -> ScheduleStore:
+        return DynamoDBScheduleStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def requests(self) -> RequestStore:
         return DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
@@ -188,6 +197,21 @@ class Container:
     @cached_property
     def control(self) -> Control:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
+
+    @cached_property
+    def ringer(self) -> Ringer:
+        return Ringer(self.schedules, self.scheduled_queue, self.clock, RANDOM.random)
+
+    @cached_property
+    def schedule_control(self) -> ScheduleControl:
+        most = self.settings.max_schedules
+        return ScheduleControl(self.schedules, self.ringer, self.clock, self._retry, new_token, most)
+
+    @cached_property
+    def ticker(self) -> Ticker:
+        parts = (self.schedules, self.tasks, self.submitter, self.ringer, self.clock)
+        report = StandardOutputLog(sys.stdout).write
+        return Ticker(*parts, new_token, self.settings.over_limit, self.settings.stage, report)
 
     @cached_property
     def canary(self) -> Canary:
@@ -278,7 +302,8 @@ class Container:
         admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock, late_up_to_ms)
+        handlers = (admitter, self.finalizer, send_callback)
+        return ScheduledDispatcher(*queues, *handlers, self.clock, late_up_to_ms, self.ticker)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""

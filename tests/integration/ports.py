@@ -11,12 +11,14 @@ from chalicelib.core.ports import (
     LaneStore,
     RequestStore,
     ScheduledCounts,
+    ScheduleStore,
     TaskQueue,
     TaskStore,
 )
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.schedules import MemoryScheduleStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -35,6 +37,7 @@ class Ports(Protocol):
     scheduled_counts: ScheduledCounts
     callback_slots: CallbackSlots
     due_tasks: DueTasks
+    schedules: ScheduleStore
     requests: RequestStore
     directory: LaneDirectory
     #: moto takes a message again that it was sent before
@@ -67,6 +70,7 @@ class MemoryPorts:
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
         self.callback_slots: CallbackSlots = MemoryCallbackSlots()
         self.due_tasks: DueTasks = MemoryDueTasks()
+        self.schedules: ScheduleStore = MemoryScheduleStore()
         self.requests: RequestStore = MemoryRequestStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
@@ -95,6 +99,7 @@ class AwsPorts:
         self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
         self.callback_slots: CallbackSlots = parts.callback_slots
         self.due_tasks: DueTasks = parts.due_tasks
+        self.schedules: ScheduleStore = parts.schedules
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
 

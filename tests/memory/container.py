@@ -8,6 +8,7 @@ from chalicelib.settings import Settings
 from tests.in_process import Record, make_record
 from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.schedules import MemoryScheduleStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -31,7 +32,7 @@ class Memory:
         self.lanes, self.tasks = MemoryLaneStore(), MemoryTaskStore()
         self.scheduled_counts, self.requests = MemoryScheduledCounts(), MemoryRequestStore()
         self.callback_slots = MemoryCallbackSlots()
-        self.due_tasks = MemoryDueTasks()
+        self.due_tasks, self.schedules = MemoryDueTasks(), MemoryScheduleStore()
         self.directory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, most: int = 10) -> list[Record]:
@@ -57,7 +58,7 @@ class Memory:
 
 PORTS = (
     *("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "due_tasks", "callback_slots", "requests"),
-    "directory",
+    *("directory", "schedules"),
 )
 
 
