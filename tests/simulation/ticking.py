@@ -6,12 +6,11 @@ answer, take half a minute, or end its process; a message may be delivered twice
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 from typing import Any, cast
-
-from msgspec.structs import replace
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import NotFoundError, UnavailableError
@@ -180,11 +179,9 @@ class TickWorld:
 
     def _spawn(self, name: str, delivery: ScheduledDelivery) -> None:
         def handle() -> None:
-            try:
+            with suppress(UnavailableError):
                 if self.dispatchers[name].handle(delivery):
                     self.scheduled_queue.delete(delivery.receipt)
-            except UnavailableError:
-                pass
 
         label = f"{name}:{delivery.receipt}.{next(self._numbers)}"
         process = self.timeline.spawn(label, handle, lambda: self.busy[name].discard(process))
@@ -205,10 +202,8 @@ class TickWorld:
 
     def _serve(self, request: Callable[[], None]) -> None:
         def serve() -> None:
-            try:
+            with suppress(UnavailableError, NotFoundError):
                 request()
-            except (UnavailableError, NotFoundError):
-                pass
 
         self.timeline.spawn(f"api:{next(self._numbers)}", serve)
 
@@ -301,7 +296,7 @@ class TickWorld:
         for name, generation, at in self.witness.taken:
             is_dropped = generation in self.witness.ended or not self._is_current(name, generation)
             if (name, at) not in by_tick and not is_dropped:
-                self.witness.broken.append(f"tick {at} of {name} was taken and never submitted")
+                broken.append(f"tick {at} of {name} was taken and never submitted")
 
     def _is_current(self, name: str, generation: str) -> bool:
         schedule = self.schedules.get(USER, name)
@@ -315,57 +310,3 @@ def _tick_of(task: Task) -> int:
 
 def run(seed: int, parts: TickParts | None = None, rate: float = 0.06) -> Witness:
     return TickWorld(seed, parts, rate).run()
-
-
-# Mutants: each leaves out one guard.
-
-
-class NoRevision(MemoryScheduleStore):
-    """Writes whatever was written since the schedule was read."""
-
-    def save(self, schedule: Schedule, seen_revision: int) -> bool:
-        stored = self.get(schedule.user_id, schedule.name)
-        return super().save(schedule, stored.revision if stored else 0)
-
-
-class NoPending(MemoryScheduleStore):
-    """Forgets that a tick was taken."""
-
-    def save(self, schedule: Schedule, seen_revision: int) -> bool:
-        is_take = schedule.pending is not None
-        saved = super().save(schedule, seen_revision)
-        if saved and is_take:
-            self._schedules[schedule.user_id, schedule.name] = replace(schedule, pending=None)
-        return saved
-
-
-class NewIds(Submitter):
-    """Submits each try under an id of its own."""
-
-    numbers = count(1)
-
-    def submit(self, submission: Any, ids: Any, is_repeat: bool = False) -> Any:
-        return super().submit(submission, [f"{ids[0][:24]}{next(self.numbers):012x}"], is_repeat)
-
-
-class NoSearch(Ringer):
-    """Never looks for lost messages."""
-
-    def search(self, is_start: bool = False) -> None:
-        pass
-
-
-class NoNewBell(Ringer):
-    """Does not number messages, so none ends another."""
-
-    def new_bell(self, schedule: Schedule) -> Schedule:
-        return replace(super().new_bell(schedule), bell=1)
-
-
-TICK_MUTANTS = {
-    "condition on the revision": TickParts(schedules=NoRevision),
-    "mark of a tick that was taken": TickParts(schedules=NoPending),
-    "id of the tick": TickParts(submitter=NewIds),
-    "search for lost messages": TickParts(ringer=NoSearch),
-    "number of the message": TickParts(ringer=NoNewBell),
-}
