@@ -10,9 +10,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from chalicelib.core.errors import UnavailableError
 from local.child_runner import ChildRunner
 from local.children import ForkServerClient
 from local.deletions import Deletions
@@ -157,6 +159,7 @@ def main() -> None:
     ]
     for trigger in triggers:
         trigger.start()
+    threading.Thread(target=_search_lost_messages, daemon=True).start()
     while not signals.wait(60.0):
         pass
     for trigger in triggers:
@@ -167,6 +170,21 @@ def main() -> None:
         trigger.join()
     runner.end_idle()
     server.close()
+
+
+def _search_lost_messages() -> None:
+    """Sends messages of schedules again that are lost: when the worker starts, and now and then.
+
+    On AWS the functions search while they handle schedules, so that a deployment without schedules pays nothing.
+    """
+    from chalicelib import container as wiring  # noqa: PLC0415 - as above
+    from chalicelib.schedules.ringing import SEARCH_EVERY_MS  # noqa: PLC0415
+
+    pause_seconds, is_start = _BACKOFF_SECONDS_LIMIT, True
+    while not wiring.stopping.wait(pause_seconds):
+        with suppress(UnavailableError):
+            wiring.container().ringer.search(is_start)
+            pause_seconds, is_start = SEARCH_EVERY_MS / 1000, False
 
 
 class Trigger:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from chalicelib.core.errors import UnavailableError
 from chalicelib.core.ports import Clock, ScheduledQueue, ScheduleStore
 from chalicelib.core.schedule import Schedule, is_overdue
 from chalicelib.core.scheduled import ScheduleBell, delay_seconds
@@ -87,11 +86,3 @@ class Ringer:
             self.ring_overdue(user_id)
         # After the last user, the next search begins with the first.
         self._schedules.end_search(users[-1] if len(users) == SEARCHED_USERS else "")
-
-    def search_at_start(self) -> bool:
-        """As `search`, when a process starts; False if AWS does not answer yet."""
-        try:
-            self.search(is_start=True)
-        except UnavailableError:
-            return False
-        return True

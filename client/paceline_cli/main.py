@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, task_commands
+from paceline_cli import lane_commands, schedule_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
@@ -53,11 +53,17 @@ def paceline() -> None:
 
 def add(panel: str, command: Callable[..., None], *examples: str) -> None:
     """Adds a command to `app`. panel: its heading in the help."""
-    epilog = "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
-    app.command(rich_help_panel=panel, epilog=epilog)(command)
+    app.command(rich_help_panel=panel, epilog=_examples(examples))(command)
+
+
+def _examples(examples: Sequence[str]) -> str:
+    return "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
 
 
 _TASKS, _LANES = "Tasks", "Lanes"
+
+schedules = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(schedules, name="schedules", rich_help_panel=_TASKS, help="Submit a task again and again, at its times.")
 
 add(
     _TASKS,
@@ -74,6 +80,23 @@ add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
 add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
+
+
+def add_to_schedules(name: str, command: Callable[..., None], *examples: str) -> None:
+    """Adds a command to `schedules`."""
+    schedules.command(name, epilog=_examples(examples))(command)
+
+
+add_to_schedules("list", schedule_commands.list_schedules, "schedules list ann", "schedules list ann --json")
+add_to_schedules(
+    "put",
+    schedule_commands.put,
+    "schedules put ann report --cron '30 7 * * MON-FRI' --timezone Europe/Zurich",
+    "schedules put ann poll --every 10m --payload @order.json",
+)
+add_to_schedules("pause", schedule_commands.pause, "schedules pause ann report")
+add_to_schedules("resume", schedule_commands.resume, "schedules resume ann report")
+add_to_schedules("delete", schedule_commands.delete, "schedules delete ann report")
 
 
 def main() -> None:

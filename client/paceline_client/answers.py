@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 
 from paceline_client.errors import AnswerError
-from paceline_client.values import Health, Lane, Limit, SubmittedTask, Task
+from paceline_client.values import Health, Lane, Limit, Schedule, SubmittedTask, Task
 
-Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health)
+Value = TypeVar("Value", SubmittedTask, Task, Schedule, Limit, Lane, Health)
 
 
 def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
@@ -23,12 +23,12 @@ def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
         raise AnswerError(f"the answer is no {kind.__name__}: is this a Paceline? {error}") from error
 
 
-def read_list(body: Mapping[str, Any]) -> list[Any]:
-    """The tasks that an answer lists."""
-    tasks = body.get("tasks")
-    if not isinstance(tasks, list):
-        raise AnswerError("the answer has no list of tasks: is this a Paceline?")
-    return tasks
+def read_list(body: Mapping[str, Any], name: str = "tasks") -> list[Any]:
+    """The values that an answer lists under this name."""
+    values = body.get(name)
+    if not isinstance(values, list):
+        raise AnswerError(f"the answer has no list of {name}: is this a Paceline?")
+    return values
 
 
 def _read(kind: type[Value], body: Mapping[str, Any]) -> Value:

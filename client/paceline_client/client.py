@@ -19,13 +19,14 @@ from paceline_client.calls import (
     json_call,
     order_body,
     parts,
+    schedule_path,
     submit_call,
     task_path,
     user_path,
 )
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.sender import Clock, Sender, SystemClock, Token
-from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Schedule, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 from paceline_client.waiting import Waiting
 
@@ -197,6 +198,65 @@ class Paceline:
     def resume(self, user_id: str) -> Lane:
         """Ends the lane's pause, if there is one."""
         return self._lane("POST", user_id, "/resume", {})
+
+    def schedules(self, user_id: str, *, page_size: int = 100) -> Iterator[Schedule]:
+        """The user's schedules, by name; pages are fetched as they are needed."""
+        params = {"limit": str(page_size)}
+        while True:
+            body = self._body(Call("GET", user_path(user_id, "/schedules"), params=params))
+            yield from [read_answer(Schedule, one) for one in read_list(body, "schedules")]
+            if not body.get("next"):
+                return
+            params["before"] = str(body["next"])
+
+    def schedule(self, user_id: str, name: str) -> Schedule:
+        """Returns the schedule. NotFoundError if this user has none with that name."""
+        return read_answer(Schedule, self._body(Call("GET", schedule_path(user_id, name))))
+
+    def put_schedule(
+        self,
+        user_id: str,
+        name: str,
+        payload: Any = None,
+        task: str = "log",
+        *,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every_seconds: int | None = None,
+        paused: bool = False,
+        units: int | None = None,
+        callback_url: str | None = None,
+    ) -> Schedule:
+        """Submits the task at each tick, from now on and in place of the schedule of this name, if there is one.
+
+        cron: five fields, such as `30 7 * * MON-FRI`, in the time zone (an IANA name; UTC by default).
+        every_seconds: the other way; the first tick comes as long after this call.
+        paused: no ticks until it is put again without; then none of the missed ones.
+        """
+        values = {"task": task, "payload": payload, "units": units, "callback_url": callback_url, "paused": paused}
+        values |= {"cron": cron, "timezone": timezone, "every_seconds": every_seconds}
+        body = {field: value for field, value in values.items() if value is not None}
+        return read_answer(Schedule, self._body(json_call("PUT", schedule_path(user_id, name), body)))
+
+    def pause_schedule(self, user_id: str, name: str, paused: bool = True) -> Schedule:
+        """Pauses the schedule, or with paused=False resumes it; a resumed one does not catch up on missed ticks."""
+        one = self.schedule(user_id, name)
+        return self.put_schedule(
+            user_id,
+            name,
+            one.payload,
+            one.task,
+            cron=one.cron,
+            timezone=one.timezone,
+            every_seconds=one.every_seconds,
+            paused=paused,
+            units=one.units,
+            callback_url=one.callback_url,
+        )
+
+    def delete_schedule(self, user_id: str, name: str) -> Schedule:
+        """Deletes the schedule and returns it; tasks that it submitted stay. NotFoundError if there is none."""
+        return read_answer(Schedule, self._body(Call("DELETE", schedule_path(user_id, name))))
 
     def health(self) -> Health:
         """Returns the state of the services behind the API. Tries once; UnavailableError without an answer."""

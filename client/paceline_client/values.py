@@ -96,6 +96,8 @@ class Task:
     used_units: int | None = None
     #: when it was cancelled while it ran, so that it should stop; None if it was not
     cancel_requested_at: int | None = None
+    #: name of the schedule that submitted it; None for none
+    schedule: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -105,6 +107,35 @@ class Task:
     def is_scheduled(self) -> bool:
         """True before its `run_at`: it has not joined its lane."""
         return self.seq == 0 and not self.has_ended
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule of a user: a task is submitted at each tick."""
+
+    user_id: str
+    name: str
+    task: str
+    payload: Any
+    #: what a task counts for in limits of units; None for what its definition says
+    units: int | None
+    callback_url: str | None
+    #: five fields (minute, hour, day, month, weekday) in the time zone; None with `every_seconds`
+    cron: str | None
+    timezone: str | None
+    #: seconds from one tick to the next; None with `cron`
+    every_seconds: int | None
+    paused: bool
+    #: the next tick; None while it is paused
+    next_at: int | None
+    #: the last tick that submitted a task or was refused; None before the first
+    last_at: int | None
+    last_task_id: str | None
+    #: ticks whose task was refused, the last of them, and why
+    refused: int
+    refused_at: int | None
+    refused_reason: str | None
+    created_at: int
 
 
 @dataclass(frozen=True)

@@ -319,10 +319,10 @@ def test_a_lost_message_ends_no_schedule(busy: Paceline, user: str, way: str) ->
 
 def test_a_process_that_starts_sends_lost_messages_again(busy: Paceline, user: str) -> None:
     put(busy, user, every_seconds=60)
-    assert busy.parts.ringer.search_at_start()
+    busy.parts.ringer.search(is_start=True)
     lose_messages(busy)
     busy.clock.advance(60_000 + OVERDUE_MS + 1)
-    assert busy.parts.ringer.search_at_start()
+    busy.parts.ringer.search(is_start=True)
     run_until(busy, busy.clock.now_ms() + 1_000)
     assert len(times(busy, user)) == 1
 

@@ -296,7 +296,7 @@ class TickWorld:
         for name, generation, at in self.witness.taken:
             is_dropped = generation in self.witness.ended or not self._is_current(name, generation)
             if (name, at) not in by_tick and not is_dropped:
-                broken.append(f"tick {at} of {name} was taken and never submitted")
+                self.witness.broken.append(f"tick {at} of {name} was taken and never submitted")
 
     def _is_current(self, name: str, generation: str) -> bool:
         schedule = self.schedules.get(USER, name)
