@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +181,13 @@ def _search_lost_messages() -> None:
 
     pause_seconds, is_start = _BACKOFF_SECONDS_LIMIT, True
     while not wiring.stopping.wait(pause_seconds):
-        with suppress(UnavailableError):
+        try:
             wiring.container().ringer.search(is_start)
             pause_seconds, is_start = SEARCH_EVERY_MS / 1000, False
+        except UnavailableError as error:
+            log.info("looking for lost messages is tried again: %s", error)
+        except BaseException:  # a SystemExit would end the thread
+            log.exception("looking for lost messages failed")
 
 
 class Trigger:
