@@ -47,7 +47,7 @@ TRIED_FOR_MS = 24 * 3_600_000
 #: Receives after which a schedule's message is replaced by a new one: SQS dead-letters it after 1,000.
 SCHEDULE_RECEIVES = 900
 #: Milliseconds after which a schedule is looked at again whose tick another dispatcher submits.
-PENDING_MS = 5_000
+PENDING_MS = 2_000
 #: The message group of dead letters without a user.
 NOBODY = "nobody"
 

@@ -38,11 +38,14 @@ class Ringer:
         return replace(schedule, bell=bell, rung_at=now_ms)
 
     def send(self, schedule: Schedule) -> None:
-        """Sends the message that the schedule's bell names, for its next tick."""
-        wakes_at = schedule.wakes_at
-        if wakes_at is not None:
+        """Sends the message that the schedule's bell names, for its next tick; none for a paused schedule.
+
+        A dispatcher that submits a tick at this moment will soon be done, so the message is for the tick after it.
+        """
+        times = [at for at in (schedule.next_at, schedule.wakes_at) if at is not None]
+        if times:
             message = ScheduleBell(schedule.user_id, schedule.name, schedule.bell)
-            self._queue.send([(message, delay_seconds(wakes_at, self._clock.now_ms()))])
+            self._queue.send([(message, delay_seconds(min(times), self._clock.now_ms()))])
 
     def ring(self, schedule: Schedule) -> None:
         """Sends a new message for the schedule, and ends the present one.

@@ -7,6 +7,7 @@ says that it is submitted. It does not wait for ticks, and knows neither Lambda 
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -85,27 +86,33 @@ class Ticker:
             return self._schedules.get(schedule.user_id, schedule.name)
         return self._confirm(mine, self._submit(mine, is_repeat))
 
-    def _confirm(self, mine: Schedule, after: Schedule) -> Schedule | None:
-        confirmed = replace(after, revision=mine.revision + 1)
-        if self._schedules.save(confirmed, mine.revision):
-            return confirmed
-        return self._schedules.get(mine.user_id, mine.name)  # changed or deleted meanwhile
+    def _confirm(self, mine: Schedule, confirmed: Callable[[Schedule], Schedule]) -> Schedule | None:
+        """Stores that the tick is done, unless a change dropped it; returns the schedule as stored."""
+        current: Schedule | None = mine
+        for _ in range(TRIES):
+            if current is None or not _is_taken_by(current, mine):
+                return current
+            after = replace(confirmed(current), revision=current.revision + 1)
+            if self._schedules.save(after, current.revision):
+                return after
+            current = self._schedules.get(mine.user_id, mine.name)
+        return current
 
-    def _submit(self, mine: Schedule, is_repeat: bool) -> Schedule:
-        """The schedule once its pending tick's task is submitted or refused."""
+    def _submit(self, mine: Schedule, is_repeat: bool) -> Callable[[Schedule], Schedule]:
+        """Submits the pending tick's task; returns the change of the schedule that confirms it."""
         assert mine.pending is not None
         task_id = tick_task_id(mine, mine.pending.at)
         try:
             if is_repeat and self._tasks.get(mine.user_id, task_id):
-                return submitted(mine, task_id)
+                return partial(submitted, task_id=task_id)
             outcome = self._submitter.submit(self._submission(mine), [task_id], is_repeat)
         except UnavailableError:
             self._give_back(mine)
             raise
         if not isinstance(outcome, Refused):
-            return submitted(mine, task_id)
+            return partial(submitted, task_id=task_id)
         self._report(self._refused_event(mine, mine.pending.at, outcome.reason))
-        return refused(mine, outcome.reason)
+        return partial(refused, reason=outcome.reason)
 
     def _give_back(self, mine: Schedule) -> None:
         """Lets the message's next receive submit the tick, instead of one after TAKEN_MS."""
@@ -153,3 +160,9 @@ class Ticker:
             "tick_refused": 1,
             "_aws": {"Timestamp": self._clock.now_ms(), "CloudWatchMetrics": [directive]},
         }
+
+
+def _is_taken_by(schedule: Schedule, mine: Schedule) -> bool:
+    """True if the schedule's pending tick is the one that `mine` took."""
+    taken_by = schedule.pending and schedule.pending.token
+    return taken_by is not None and mine.pending is not None and taken_by == mine.pending.token

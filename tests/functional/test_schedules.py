@@ -1,6 +1,7 @@
 """Schedules through the app's HTTP and SQS sides."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -358,3 +359,26 @@ def test_a_task_that_is_gone_fails_and_the_schedule_goes_on(busy: Paceline, user
     assert store.save(gone, schedule.revision)
     run_until(busy, NOW + 121_000)
     assert [task["task"] for task in tasks(busy, user)] == ["gone", "gone"]
+
+
+class PutsMeanwhile:
+    """A submitter during whose submits a client puts the schedule again."""
+
+    def __init__(self, submitter: Any, put_again: Callable[[], None]) -> None:
+        self._submitter = submitter
+        self._put_again = put_again
+
+    def submit(self, *arguments: Any) -> Any:
+        self._put_again()
+        return self._submitter.submit(*arguments)
+
+
+@pytest.mark.parametrize(("changed", "last_at"), [({}, 3), ({"payload": "new"}, 3), ({"paused": True}, 1)])
+def test_a_put_while_a_tick_is_submitted_delays_no_other(
+    busy: Paceline, user: str, changed: dict[str, Any], last_at: int
+) -> None:
+    put(busy, user, every_seconds=2)
+    parts: Any = busy.parts
+    parts.submitter = PutsMeanwhile(parts.submitter, lambda: put(busy, user, every_seconds=2, **changed))
+    run_until(busy, NOW + 7_000)
+    assert get(busy, user)["last_at"] == NOW + last_at * 2_000
