@@ -25,6 +25,7 @@ def test_schedules_are_listed_with_their_next_tick(window: Window, open_system: 
     expect(rows.nth(0)).to_contain_text("paused")
     expect(rows.nth(1)).to_contain_text("30 7 * * MON-FRI, Europe/Zurich")
     expect(rows.nth(1)).to_contain_text(re.compile(r", in \d+"))
+    rows.nth(1).scroll_into_view_if_needed()
     window.shoot("schedules")
 
 
