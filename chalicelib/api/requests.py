@@ -126,7 +126,7 @@ def read_pause(request: Request, now_ms: int) -> int | None:
 
 
 def read_schedule(request: Request, settings: Settings, registry: Registry, now_ms: int) -> tuple[Order, Timing, bool]:
-    """What the schedule submits, when it ticks, and whether it is paused."""
+    """The task that the schedule submits, its timing, and whether it is paused."""
     form = _form(request, ScheduleRequest, _body_bytes(settings))
     task = TaskRequest(form.task, form.payload, callback_url=form.callback_url, units=form.units)
     counted_units = _check_task(task, "", settings, registry, now_ms)

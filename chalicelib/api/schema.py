@@ -71,7 +71,7 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
 
 
 class ScheduleRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A schedule: what it submits, and `cron` or `every_seconds`."""
+    """A schedule: the task that it submits, and `cron` or `every_seconds`."""
 
     task: TaskName = DEFAULT_TASK
     payload: Payload = None

@@ -1,4 +1,4 @@
-"""A user's schedule: what it submits, its next tick, and the tick that is being submitted. Pure. Times are epoch ms.
+"""A user's schedule: its task, its next tick, and the tick that is being submitted. Pure. Times are epoch ms.
 
 A schedule has one next tick, and each change of it is a conditional write of the whole schedule. A dispatcher takes a
 tick: the same write moves `next_at` on. So two dispatchers never submit one tick, and none submits an old one after a
@@ -25,14 +25,14 @@ OVERDUE_MS = 300_000
 
 
 class Order(Struct, frozen=True):
-    """What each tick submits."""
+    """The task that each tick submits."""
 
     task: str = DEFAULT_TASK
     payload: Json = None
-    #: as requested; None for what the task's definition says
+    #: as requested; None for the units of the task's definition
     units: int | None = None
     callback_url: str | None = None
-    #: what the task counted for when the schedule was stored
+    #: the task's units when the schedule was stored
     counted_units: int = 1
 
 
@@ -144,9 +144,9 @@ def is_overdue(schedule: Schedule, now_ms: int) -> bool:
 
 
 def tick_task_id(schedule: Schedule, at: int) -> str:
-    """The id of the tick's task, a UUID of version 7 with the tick's time: the same whoever submits it, how often ever.
+    """The id of the tick's task: a UUID of version 7 with the tick's time, the same for each try to submit it.
 
-    It is the tick's idempotency key.
+    It serves as the tick's idempotency key.
     """
     key = json.dumps([schedule.user_id, schedule.name, schedule.generation, at])
     chance = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")

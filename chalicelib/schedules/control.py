@@ -1,4 +1,4 @@
-"""What callers do to schedules: store, read, list and delete them. Knows neither HTTP nor AWS."""
+"""Stores, reads, lists and deletes schedules for the API. Knows neither HTTP nor AWS."""
 
 from collections.abc import Callable
 
