@@ -35,6 +35,13 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from error
 
 
+class ScheduleCommands(Commands):
+    """Takes `schedules USER` for `schedules list USER`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["list", *args])
+
+
 app = typer.Typer(
     cls=Commands,
     name="paceline",
@@ -62,7 +69,7 @@ def _examples(examples: Sequence[str]) -> str:
 
 _TASKS, _LANES = "Tasks", "Lanes"
 
-schedules = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="rich")
+schedules = typer.Typer(cls=ScheduleCommands, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(schedules, name="schedules", rich_help_panel=_TASKS, help="Submit a task again and again, at its times.")
 
 add(
@@ -87,7 +94,7 @@ def add_to_schedules(name: str, command: Callable[..., None], *examples: str) ->
     schedules.command(name, epilog=_examples(examples))(command)
 
 
-add_to_schedules("list", schedule_commands.list_schedules, "schedules list ann", "schedules list ann --json")
+add_to_schedules("list", schedule_commands.list_schedules, "schedules list ann", "schedules ann --json")
 add_to_schedules(
     "put",
     schedule_commands.put,

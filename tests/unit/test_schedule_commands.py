@@ -80,6 +80,12 @@ def test_the_list_shows_when_each_ticks() -> None:
     assert lines[2].endswith("2 ticks refused")
 
 
+def test_a_user_alone_lists_the_schedules() -> None:
+    server = Server(answer({"schedules": [schedule()], "next": None}))
+    assert run(server, "schedules", "ann").stdout.startswith("report")
+    assert server.requests[0].url.path == "/api/v1/users/ann/schedules"
+
+
 def test_json_is_one_schedule_a_line() -> None:
     shown = {"schedules": [schedule("a"), schedule("b")], "next": None}
     result = run(Server(answer(shown)), "schedules", "list", "ann", "--json")
