@@ -9,7 +9,7 @@ from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableErro
 from chalicelib.core.ports import Clock, ScheduleStore
 from chalicelib.core.schedule import Order, Schedule, changed, planned
 from chalicelib.core.ticks import Timing
-from chalicelib.schedules.ringing import Ringer
+from chalicelib.schedules.ringing import PAGE, Ringer
 
 
 class ScheduleControl:
@@ -87,11 +87,27 @@ class ScheduleControl:
 
     def delete(self, user_id: str, name: str) -> Schedule:
         """Deletes the schedule and returns it; its ticks end. NotFoundError if there is none."""
-        schedule = self._schedules.delete(user_id, name)
-        self._schedules.remove_name(user_id, name)  # also if there is none: an earlier call may have died before this
+        schedule = self._delete(user_id, name)
         if schedule is None:
             raise _missing(name)
         return schedule
+
+    def _delete(self, user_id: str, name: str) -> Schedule | None:
+        schedule = self._schedules.delete(user_id, name)
+        self._schedules.remove_name(user_id, name)  # also if there is none: an earlier call may have died before this
+        return schedule
+
+    def delete_all(self, user_id: str) -> int:
+        """Deletes the user's schedules, as one who forgets the user does; returns their number."""
+        count, after = 0, ""
+        while True:
+            found, following = self._schedules.page(user_id, after, PAGE)
+            for schedule in found:
+                self._delete(user_id, schedule.name)
+            count += len(found)
+            if following is None:
+                return count
+            after = following
 
 
 def _missing(name: str) -> NotFoundError:

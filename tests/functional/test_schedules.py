@@ -175,6 +175,17 @@ def test_a_deleted_schedule_fires_no_more(busy: Paceline, user: str) -> None:
     assert len(busy.queues.scheduled_queue) == 0  # type: ignore[attr-defined]
 
 
+def test_all_schedules_of_a_user_are_deleted_at_once(deploy: Deploy, user: str) -> None:
+    paceline = deploy(MAX_SCHEDULES="250")
+    for n in range(220):
+        put(paceline, user, f"s{n}", every_seconds=60)
+    put(paceline, f"{user}-2", every_seconds=60)
+    assert paceline.parts.schedule_control.delete_all(user) == 220
+    assert paceline.get(f"/api/v1/users/{user}/schedules").json_body["schedules"] == []
+    assert paceline.parts.schedules.users("", 10) == [f"{user}-2"]
+    assert paceline.parts.schedule_control.delete_all(user) == 0
+
+
 def test_a_schedule_has_one_message_however_often_it_is_put(busy: Paceline, user: str) -> None:
     for payload in range(5):
         put(busy, user, every_seconds=60, payload=payload)
