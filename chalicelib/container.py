@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
@@ -49,6 +48,7 @@ from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.submitter import Submitter
+from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
@@ -61,6 +61,7 @@ from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from chalicelib.api.origins import Origins
     from chalicelib.outbound.client import Answer, Outbound
     from chalicelib.tracing import Tracing
 
@@ -116,6 +117,8 @@ class Container:
         self._presence = presence
         self._runner = runner
         self.metrics = metrics
+        #: called when a task passed its deadline
+        self.end_process: Callable[[], None] = end_process
 
     @cached_property
     def dynamodb(self) -> object:
@@ -238,7 +241,7 @@ class Container:
     @cached_property
     def registry(self) -> Registry:
         """The tasks built in and the project's own."""
-        load_own_tasks()
+        load_own_tasks(self.settings.tasks_dir)
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
         http = HttpTask(self._call_out, settings.webhook_key, *limits)
@@ -284,7 +287,7 @@ class Container:
             self.settings,
             self.renewer,
             self.finalizer,
-            end_process,
+            self.end_process,
             self._runner,
             self.observer,
         )
@@ -333,10 +336,13 @@ def end_process() -> None:
     os._exit(EXIT_EXPIRED)
 
 
-def load_own_tasks() -> None:
-    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+def load_own_tasks(tasks_dir: str = "") -> None:
+    """Loads each module of chalicelib/own_tasks and of TASKS_DIR, which registers its tasks. Raises OwnTasksError."""
+    outside.expose_sdk()
     for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
         importlib.import_module(module.name)
+    if tasks_dir:
+        outside.load(tasks_dir)
 
 
 def queue_name() -> str:
@@ -359,8 +365,10 @@ def has_canary() -> bool:
     return os.environ.get("CANARY") == "true"
 
 
-def page_origins() -> Origins:
+def page_origins() -> "Origins":
     """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    from chalicelib.api.origins import origins  # noqa: PLC0415 - paceline.testing does without Chalice
+
     return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, schedule_commands, task_commands
+from paceline_cli import lane_commands, new_project, schedule_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
@@ -87,6 +87,8 @@ add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
 add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
+
+add("Your own tasks", new_project.init, "init shop")
 
 
 def add_to_schedules(name: str, command: Callable[..., None], *examples: str) -> None:
