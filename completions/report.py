@@ -23,10 +23,20 @@ class LimitRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnce:
+    """The most tasks of one user that ran at once."""
+
+    most: int
+    user_id: str
+    #: When the last of them started, epoch ms.
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Breach:
     """One broken promise."""
 
-    #: `pace`, `order`, `ended`, `early` or `attempts`.
+    #: `pace`, `order`, `at once`, `ended`, `early` or `attempts`.
     kind: str
     user_id: str
     #: When it happened, epoch ms.
@@ -57,6 +67,8 @@ class Report:
     #: None when nothing started.
     lateness: Lateness | None
     breaches: list[Breach]
+    #: None if no task has succeeded.
+    at_once: AtOnce | None = None
     #: Attempts whose start no log line holds, since their worker died. The audit can't check them.
     unknown_starts: int = 0
     #: Starts that used no attempt, since an API throttled the task (`RetryAfter`).

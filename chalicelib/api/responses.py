@@ -16,6 +16,7 @@ from chalicelib.api.schema import (
     LaneAnswer,
     LanesAnswer,
     LimitAnswer,
+    ProgressAnswer,
     ScheduleAnswer,
     ScheduleListAnswer,
     TaskAnswer,
@@ -27,7 +28,7 @@ from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, at_once, format_limits
 from chalicelib.core.schedule import Schedule
-from chalicelib.core.task import TaskRecord, TaskState
+from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
@@ -221,6 +222,7 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         used_units=outcome.used_units if outcome else None,
         cancel_requested_at=view.record.cancel_requested_at,
         schedule=task.schedule or None,
+        progress=_progress_answer(view.progress),
     )
 
 
@@ -253,6 +255,10 @@ def _schedule_answer(schedule: Schedule) -> ScheduleAnswer:
         refused_reason=refusal.reason if refusal else None,
         created_at=schedule.created_at,
     )
+
+
+def _progress_answer(progress: Progress | None) -> ProgressAnswer | None:
+    return ProgressAnswer(progress.fraction, progress.text, progress.at) if progress else None
 
 
 def lane_answer(view: LaneView) -> Response:

@@ -121,6 +121,12 @@ class BulkAnswer(Struct):
     tasks: Sequence[SubmittedTask]
 
 
+class ProgressAnswer(Struct):
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    text: str
+    at: Annotated[int, Meta(description="When the function reported it, epoch milliseconds.")]
+
+
 class TaskAnswer(Struct):
     task_id: str
     user_id: str
@@ -150,6 +156,10 @@ class TaskAnswer(Struct):
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
     ]
     schedule: Annotated[str | None, Meta(description="Name of the schedule that submitted it; null for none.")]
+    progress: Annotated[
+        ProgressAnswer | None,
+        Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
+    ]
 
 
 class TaskListAnswer(Struct):

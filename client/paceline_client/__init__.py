@@ -15,7 +15,7 @@ from paceline_client.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from paceline_client.values import Health, Lane, Limit, Schedule, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Limit, Progress, Schedule, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "NotFoundError",
     "Paceline",
     "PacelineError",
+    "Progress",
     "SubmittedTask",
     "ProblemError",
     "Refused",

@@ -33,6 +33,14 @@ class SubmittedTask:
 
 
 @dataclass(frozen=True)
+class ProgressAnswer:
+    fraction: float
+    text: str
+    #: When the function reported it, epoch milliseconds.
+    at: int
+
+
+@dataclass(frozen=True)
 class TaskAnswer:
     task_id: str
     user_id: str
@@ -71,6 +79,8 @@ class TaskAnswer:
     cancel_requested_at: int | None
     #: Name of the schedule that submitted it; null for none.
     schedule: str | None
+    #: The last report of the running attempt, or of the last one; null if it reported nothing.
+    progress: ProgressAnswer | None
 
 
 @dataclass(frozen=True)

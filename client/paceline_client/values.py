@@ -11,9 +11,10 @@ from typing import Any
 
 from paceline_client import models
 from paceline_client.models import LimitAnswer as Limit
+from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
 
-__all__ = ["Health", "Lane", "Limit", "Schedule", "State", "SubmittedTask", "Task", "TaskOrder"]
+__all__ = ["Health", "Lane", "Limit", "Progress", "Schedule", "State", "SubmittedTask", "Task", "TaskOrder"]
 
 #: The states that a task never leaves.
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})

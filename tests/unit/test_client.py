@@ -27,6 +27,7 @@ from paceline_client import (
     Paceline,
     PacelineError,
     ProblemError,
+    Progress,
     Refused,
     TaskOrder,
     UnauthenticatedError,
@@ -86,13 +87,13 @@ class Blocking:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             result = getattr(self._client, name)(*arguments, **options)
-            return self._pulled(result) if name == "tasks" else self._loop.run_until_complete(result)
+            return self._pulled(result) if name in ("tasks", "schedules") else self._loop.run_until_complete(result)
 
         return call
 
-    def _pulled(self, tasks: Any) -> Iterator[Any]:
-        while (task := self._loop.run_until_complete(anext(tasks, None))) is not None:
-            yield task
+    def _pulled(self, listed: Any) -> Iterator[Any]:
+        while (one := self._loop.run_until_complete(anext(listed, None))) is not None:
+            yield one
 
 
 #: The event loop of the asynchronous client while a test runs with it, else None.
@@ -732,6 +733,13 @@ def test_a_running_task_that_is_cancelled_still_runs() -> None:
     server = Server(answer(task("running", cancel_requested_at=NOW_MS), 202))
     asked = client(server).cancel("ann", "id-1")
     assert (asked.state, asked.cancel_requested_at, asked.has_ended) == ("running", NOW_MS, False)
+
+
+def test_the_progress_of_a_running_task_is_read() -> None:
+    progress = {"fraction": 0.4, "text": "page 3", "at": NOW_MS, "of a newer server": 1}
+    found = client(Server(answer(task("running", progress=progress)))).task("ann", "id-1")
+    assert found.progress == Progress(0.4, "page 3", NOW_MS)
+    assert client(Server(answer(task("running", progress=None)))).task("ann", "id-1").progress is None
 
 
 def test_a_cancel_that_comes_too_late_says_so() -> None:

@@ -267,3 +267,16 @@ def test_a_missing_package_is_explained() -> None:
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'sdk'}"}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, check=False, capture_output=True, text=True)
     assert ran.stderr.splitlines()[-1].endswith("needs further packages: pip install 'paceline[testing]'")
+
+
+def test_the_last_progress_of_a_task_can_be_asserted() -> None:
+    @task("pages")
+    def pages(payload: Any, context: Context) -> None:
+        for page in range(3):
+            context.progress(page / 4, f"page {page}")
+
+    paceline = MemoryPaceline()
+    submitted, silent = paceline.submit("ann", None, "pages"), paceline.submit("bob", {"cents": 1}, "charge")
+    paceline.run()
+    assert paceline.task(submitted).progress == (0.5, "page 2")
+    assert paceline.task(silent).progress is None

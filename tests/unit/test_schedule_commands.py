@@ -1,4 +1,4 @@
-"""Schedules by the Python client and by the command line."""
+"""Schedules by both Python clients and by the command line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pytest
 
 from paceline_client import AnswerError, NotFoundError, Schedule
 from tests.unit.test_cli import run
-from tests.unit.test_client import NOW_MS, Server, answer, client, problem
+from tests.unit.test_client import NOW_MS, Server, answer, client, kind, problem
 
 BODY = {"task": "log", "payload": None, "cron": "30 7 * * *", "timezone": "Europe/Zurich", "paused": False}
+
+#: Each test runs with the synchronous client, and again with the asynchronous one.
+__all__ = ["kind"]
 
 
 @pytest.fixture(autouse=True)
