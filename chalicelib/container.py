@@ -25,6 +25,7 @@ from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
+from chalicelib.aws.dynamodb_failed_tasks import DynamoDBFailedTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
@@ -35,11 +36,21 @@ from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore, ScheduleStore
+from chalicelib.core.ports import (
+    CallbackSlots,
+    CompletionLog,
+    FailedTasks,
+    LaneDirectory,
+    Presence,
+    RequestStore,
+    ScheduleStore,
+)
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.schedules.control import ScheduleControl
 from chalicelib.schedules.ringing import Ringer
@@ -47,6 +58,7 @@ from chalicelib.schedules.ticker import Ticker
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.redriver import Redriver
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
@@ -162,6 +174,10 @@ class Container:
         return DynamoDBLaneDirectory(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def failed_tasks(self) -> FailedTasks:
+        return DynamoDBFailedTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def queue(self) -> SQSTaskQueue:
         queue_url = self._required("QUEUE_URL", self.settings.queue_url)
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
@@ -199,6 +215,11 @@ class Container:
         return Idempotency(self.requests, self.clock, new_id)
 
     @cached_property
+    def redriver(self) -> Redriver:
+        stores, submits = (self.failed_tasks, self.tasks, self.lanes), (self.submitter, self.idempotency)
+        return Redriver(*stores, *submits, self.registry.__contains__, self.clock, self.settings)
+
+    @cached_property
     def control(self) -> Control:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
@@ -216,6 +237,12 @@ class Container:
         parts = (self.schedules, self.tasks, self.submitter, self.ringer, self.clock)
         report = StandardOutputLog(sys.stdout).write
         return Ticker(*parts, new_token, self.settings.over_limit, self.settings.stage, report)
+
+    @cached_property
+    def clearance(self) -> Clearance:
+        stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
+        delete_schedules = self.schedule_control.delete_all
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules)
 
     @cached_property
     def canary(self) -> Canary:
@@ -308,10 +335,11 @@ class Container:
         send = CallbackSender(self.outbound.call, self.settings.webhook_key)
         send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, RANDOM.random)
         stores = (self.due_tasks, self.tasks, self.queue)
-        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
+        cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        handlers = (admitter, self.finalizer, send_callback)
+        handlers = (admitter, cancellations, send_callback)
         return ScheduledDispatcher(*queues, *handlers, self.clock, late_up_to_ms, self.ticker)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:

@@ -11,10 +11,18 @@ from typing import Any, TypeVar
 
 import msgspec
 from chalice.app import Request
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from chalicelib.api.headers import preferred, values
-from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, ScheduleRequest, SubmitRequest
+from chalicelib.api.schema import (
+    BulkRequest,
+    LimitsRequest,
+    PauseRequest,
+    RedriveRequest,
+    ScheduleRequest,
+    SubmitRequest,
+    UserRedriveRequest,
+)
 from chalicelib.auth.caller import Caller
 from chalicelib.core.errors import (
     DestinationError,
@@ -54,7 +62,7 @@ MAX_LANES_LISTED = 100
 #: Schedules on one page of a list.
 MAX_SCHEDULES_LISTED = 100
 
-Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest, ScheduleRequest)
+Form = TypeVar("Form", bound=Struct)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
@@ -156,6 +164,37 @@ def path_schedule_name(name: str) -> str:
         detail = "A name is 1 to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit."
         raise InvalidError("Invalid schedule name", detail, "name")
     return decoded
+
+
+def read_wish(request: Request, settings: Settings, now_ms: int) -> Submission:
+    """The preferences of a request that submits tasks again, as a submission without user and tasks."""
+    return _submission(request, "", (), (), settings, now_ms, "", is_bulk=False)
+
+
+def read_redrive(request: Request) -> tuple[int, str | None]:
+    """From when on failed tasks are submitted again, epoch ms, and the cursor after which to go on."""
+    form = _form(request, RedriveRequest, ENVELOPE_BYTES)
+    return form.since, form.before
+
+
+def read_user_redrive(request: Request) -> tuple[int, str | None]:
+    """As `read_redrive`; 0 for all of the user's failed tasks."""
+    form = _form(request, UserRedriveRequest, ENVELOPE_BYTES)
+    return form.since or 0, form.before
+
+
+def check_emptying(request: Request) -> None:
+    """InvalidError unless the request says which tasks it cancels."""
+    if _query(request).get("state") != TaskState.QUEUED.value:
+        raise InvalidError("Invalid state", "Only `state=queued` can be cancelled as a whole.", "state")
+
+
+def read_failed(request: Request) -> tuple[int, str | None]:
+    """The most failed tasks on the page, and the cursor before which it begins."""
+    state, most, before = read_listing(request)
+    if state is not TaskState.FAILED:
+        raise InvalidError("Invalid state", "Over all users, only `state=failed` is listed.", "state")
+    return most, before
 
 
 def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:

@@ -15,8 +15,10 @@ from chalicelib.core.task import Task, to_ascii_json
 #: Version of the form that `to_message` writes. Each change of the form and each new kind of message increases it; the
 #: versions before it are still read.
 SCHEDULED_VERSION = 2
-#: Version that has messages of schedules. Older functions read the one before, so the other kinds are written in it.
-SCHEDULES_VERSION = 3
+#: That of `EmptySchedule`, which functions of earlier versions leave in the queue.
+EMPTY_VERSION = 3
+#: That of `ScheduleBell`, likewise.
+NEWEST_VERSION = 4
 #: Version 1 named the kind in the field `errand`. A queue keeps a message for 14 days: version 1 can go 14 days after
 #: the deployment that brought version 2.
 VERSION_1_KINDS = {"admit": "scheduled_task", "withdraw": "cancel_scheduled", "callback": "callback"}
@@ -40,6 +42,15 @@ class CancelScheduled(Struct, frozen=True):
     """A task that was cancelled before it entered its lane: its outcome is still to be logged."""
 
     task: Task
+    due_at: int = 0
+
+
+class EmptySchedule(Struct, frozen=True):
+    """A user's scheduled tasks that were submitted up to a time are cancelled: they are still to be logged."""
+
+    user_id: str
+    #: epoch ms
+    emptied_at: int
     due_at: int = 0
 
 
@@ -76,7 +87,7 @@ class DueTask(Struct, frozen=True, order=True):
     task_id: str
 
 
-ScheduledMessage = ScheduledTask | CancelScheduled | Callback | ScheduleBell
+ScheduledMessage = ScheduledTask | CancelScheduled | EmptySchedule | Callback | ScheduleBell
 
 
 def delay_seconds(due_at: int, now_ms: int) -> int:
@@ -98,9 +109,12 @@ def to_message(message: ScheduledMessage) -> str:
         }
         # A task's result may hold what only `json.dumps` takes, such as None as a key.
         return json.dumps(fields, separators=(",", ":"))
+    if isinstance(message, EmptySchedule):
+        emptied = {"user_id": message.user_id, "emptied_at": message.emptied_at}
+        return to_ascii_json({"v": EMPTY_VERSION, "kind": "empty_schedule", **emptied})
     if isinstance(message, ScheduleBell):
         named = {"user_id": message.user_id, "name": message.name, "bell": message.bell}
-        return to_ascii_json({"v": SCHEDULES_VERSION, "kind": "schedule", **named})
+        return to_ascii_json({"v": NEWEST_VERSION, "kind": "schedule", **named})
     kind = "scheduled_task" if isinstance(message, ScheduledTask) else "cancel_scheduled"
     return to_ascii_json({"v": SCHEDULED_VERSION, "kind": kind, "task": message.task.fields()})
 
@@ -121,10 +135,10 @@ def _kind(fields: Mapping[str, Any]) -> str:
     version = fields["v"]
     if version == 1:
         return VERSION_1_KINDS[fields["errand"]]
-    if version in (SCHEDULED_VERSION, SCHEDULES_VERSION):
+    if version in (SCHEDULED_VERSION, EMPTY_VERSION, NEWEST_VERSION):
         return str(fields["kind"])
-    error = NewerMessageError if isinstance(version, int) and version > SCHEDULES_VERSION else MessageError
-    raise error(f"message version {version!r}, this function reads 1 to {SCHEDULES_VERSION}")
+    error = NewerMessageError if isinstance(version, int) and version > NEWEST_VERSION else MessageError
+    raise error(f"message version {version!r}, this function reads 1 to {NEWEST_VERSION}")
 
 
 def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
@@ -136,6 +150,8 @@ def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
         return _callback(fields)
     if kind == "schedule":
         return _schedule_bell(fields)
+    if kind == "empty_schedule" and isinstance(fields["user_id"], str):
+        return EmptySchedule(fields["user_id"], int(fields["emptied_at"]))
     raise MessageError(f"unknown kind of message {kind!r}")
 
 

@@ -1,7 +1,8 @@
 // The page of all lanes: totals, one moving line per lane, newest completions.
 
 import { api } from "./api.js";
-import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
+import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
+import { failedList } from "./failed.js";
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 
 const PER_PAGE = 25;
@@ -17,8 +18,12 @@ export const linkTo = (user) => `#/lane/${encodeURIComponent(user)}`;
 
 export function overviewPage(frame) {
   const totals = Object.fromEntries(
-    ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
+    ["Waiting", "Running", "Starts a second", "Lateness", "Failed", "Lanes"].map((name) => [name, total(name)]),
   );
+  const failed = failedList(frame, (count, note) => {
+    setText(totals.Failed.value, count);
+    setText(totals.Failed.note, note);
+  });
   const search = el("input", { type: "search", id: "search", placeholder: "User id…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
   const order = el("select", { id: "order" }, el("option", { value: "active", text: "Busiest first" }), el("option", { value: "user_id", text: "By user id" }));
   const range = el("p", { class: "range", role: "status" });
@@ -56,6 +61,7 @@ export function overviewPage(frame) {
       idleSection,
       empty,
     ),
+    failed.node,
     el(
       "section",
       { class: "card", "aria-labelledby": "feed-title" },
@@ -105,6 +111,7 @@ export function overviewPage(frame) {
     showLanes(answer.lanes);
     showRange(answer, wanted);
     showFeed(answer.completions);
+    await failed.refresh(signal);
     node.classList.remove("loading");
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
     // The more lanes the server has read, the longer it is left alone.
@@ -300,7 +307,7 @@ function completionRow(one) {
   const node = el(
     "tr",
     {},
-    el("td", { class: "number", text: timeOf(one.completed_at) }),
+    el("td", { class: "number", text: timeOf(one.completed_at), title: stampOf(one.completed_at) }),
     el("td", { class: "id" }, link),
     el("td", { text: one.task }),
     el("td", { class: "number", text: String(one.seq) }),

@@ -15,7 +15,19 @@ from paceline_client.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from paceline_client.values import Health, Lane, Limit, Progress, Schedule, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import (
+    Attempt,
+    Health,
+    Lane,
+    Limit,
+    Progress,
+    Redriven,
+    Schedule,
+    State,
+    SubmittedTask,
+    Task,
+    TaskOrder,
+)
 from paceline_client.version import __version__
 
 __all__ = [
@@ -23,6 +35,7 @@ __all__ = [
     "AsyncClock",
     "AsyncPaceline",
     "AsyncToken",
+    "Attempt",
     "Clock",
     "ConflictError",
     "ForbiddenError",
@@ -36,6 +49,7 @@ __all__ = [
     "Progress",
     "SubmittedTask",
     "ProblemError",
+    "Redriven",
     "Refused",
     "Schedule",
     "State",

@@ -10,11 +10,24 @@ from datetime import datetime
 from typing import Any
 
 from paceline_client import models
+from paceline_client.models import AttemptAnswer as Attempt
 from paceline_client.models import LimitAnswer as Limit
 from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
 
-__all__ = ["Health", "Lane", "Limit", "Progress", "Schedule", "State", "SubmittedTask", "Task", "TaskOrder"]
+__all__ = [
+    "Attempt",
+    "Health",
+    "Lane",
+    "Limit",
+    "Progress",
+    "Redriven",
+    "Schedule",
+    "State",
+    "SubmittedTask",
+    "Task",
+    "TaskOrder",
+]
 
 #: The states that a task never leaves.
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -62,6 +75,21 @@ class Task(models.TaskAnswer):
 
 class Schedule(models.ScheduleAnswer):
     """A schedule of a user: a task is submitted at each tick."""
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """A failed task, and the task as which it is submitted again."""
+
+    user_id: str
+    #: of the failed task
+    task_id: str
+    #: of the new one; None if it was not submitted
+    redriven_as: str | None = None
+    #: it was submitted by an earlier request; None if it was not submitted
+    repeated: bool | None = None
+    #: why it was not submitted; None if it was
+    reason: str | None = None
 
 
 class Lane(models.LaneAnswer):

@@ -186,6 +186,25 @@ def test_all_schedules_of_a_user_are_deleted_at_once(deploy: Deploy, user: str) 
     assert paceline.parts.schedule_control.delete_all(user) == 0
 
 
+def test_the_schedules_of_a_forgotten_user_fire_no_more(busy: Paceline, user: str) -> None:
+    for one in (user, f"{user}-2"):
+        put(busy, one, every_seconds=60)
+        put(busy, one, "poll", every_seconds=90)
+    answer = busy.request("DELETE", f"/api/v1/users/{user}")
+    assert (answer.status_code, answer.json_body["done"]) == (200, True)
+    run_until(busy, NOW + 600_000)
+    assert (len(times(busy, user)), len(times(busy, f"{user}-2"))) == (0, 15)
+    assert busy.get(f"/api/v1/users/{user}/schedules").json_body["schedules"] == []
+
+
+def test_the_schedules_of_a_user_with_work_stay(busy: Paceline, user: str) -> None:
+    put(busy, user, every_seconds=60)
+    busy.submit(user)
+    assert busy.request("DELETE", f"/api/v1/users/{user}").status_code == 409
+    run_until(busy, NOW + 61_000)
+    assert len(times(busy, user)) == 1
+
+
 def test_a_schedule_has_one_message_however_often_it_is_put(busy: Paceline, user: str) -> None:
     for payload in range(5):
         put(busy, user, every_seconds=60, payload=payload)

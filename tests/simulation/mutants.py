@@ -33,6 +33,7 @@ from tests.simulation.schedule import (
     Wrong,
     draw_cancels,
     draw_due,
+    draw_emptyings,
     draw_several,
     draw_units,
 )
@@ -464,6 +465,25 @@ def no_order_beside(facts: Facts, task: Task, *rest: Any) -> Step:
     return next_step(facts, task, *rest)
 
 
+def no_mark_of_emptying(facts: Facts, *rest: Any) -> Step:
+    """A worker ignores that the lane was emptied."""
+    return next_step(replace(facts, lane=facts.lane and replace(facts.lane, emptied_seq=0)), *rest)
+
+
+class EmptiesTooMuch(MemoryLaneStore):
+    """The next task, which is submitted after the emptying, is cancelled too."""
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        more = changed.emptied_seq + (changed.emptied_at != seen.emptied_at)
+        return super().change(seen, replace(changed, emptied_seq=more))
+
+
+class LogsEmptiedTwice(Finalizer):
+    def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
+        super().cancel(task, outcome, last)
+        super().cancel(task, outcome, last)
+
+
 class ForwardedTwice(MemoryTaskQueue):
     def forward(self, task: Task, now_ms: int) -> None:
         for again in range(2):
@@ -491,6 +511,9 @@ MUTANTS: dict[str, Parts] = {
     "units: more are counted": Parts(lanes=NoCorrection),
     "cancel: the lease says so": Parts(lanes=NoCancelMark),
     "cancel: no further attempt": Parts(decide=no_cancel_check),
+    "emptying: workers honour the mark": Parts(decide=no_mark_of_emptying),
+    "emptying: later tasks are not cancelled": Parts(lanes=EmptiesTooMuch),
+    "emptying: logged once": Parts(finalizer=LogsEmptiedTwice),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
     "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
@@ -569,6 +592,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
     "cancel: no further attempt": draw_cancels(7),
+    "emptying: workers honour the mark": draw_emptyings(0),
+    "emptying: later tasks are not cancelled": draw_emptyings(0),
+    "emptying: logged once": draw_emptyings(1),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),
     "slots: counted by the quick claim": draw_several(32),

@@ -20,9 +20,11 @@ from chalicelib.core.lane import Lane
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Presence
 from chalicelib.core.scheduled import Callback
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.daily_cap import DailyCap
@@ -300,6 +302,8 @@ class World:
                 self._submit(api, action)
             elif isinstance(action, schedule.Cancel):
                 self._cancel(api, action)
+            elif isinstance(action, schedule.Empty):
+                self._empty(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
             elif isinstance(action, schedule.Pause | schedule.Resume):
@@ -353,6 +357,12 @@ class World:
             else:
                 self.tell(f"{self.history.known[task_id].tag} is answered to be asked to stop")
                 self.history.stop_answered(task_id)
+
+    def _empty(self, api: "ApiMachine", user: str) -> None:
+        self.tell(f"the lane of {user} is to be emptied")
+        self.history.emptying_begun(user)
+        cancelled = api.clearance.empty(user)
+        self.tell(f"the lane of {user} is emptied of {cancelled} tasks")
 
     def _resume(self, api: "ApiMachine", user: str) -> None:
         self.history.resume_begins(user)
@@ -503,6 +513,9 @@ class World:
             self.history.throttled(user, lease.task_id, until)
         if name == "lanes.change" and lane.retrying and lane.retrying != before.retrying:
             self.history.released(lane.retrying.task_id, lane.retrying.until)
+        if (lane.emptied_at, lane.emptied_seq) != (before.emptied_at, before.emptied_seq):
+            self.tell(f"the lane of {user} is emptied up to {lane.emptied_seq}")
+            self.history.emptied(replace(lane, emptied_seq=min(lane.emptied_seq, before.admitted)))
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
@@ -609,6 +622,10 @@ class ApiMachine(Machine):
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
+        queues = (queue, scheduled_queue)
+        self.clearance = Clearance(
+            lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings, lambda user_id: None
+        )
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline
@@ -710,9 +727,10 @@ class WorkerMachine(Machine):
             **self.scheduling(),
         )
         due = (self.remote("due_tasks"), tasks, queue)
-        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}")
+        cancellations = ScheduledCancellations(due[0], tasks, finalizer, self.clock)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}", cancellations)
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, admitter, finalizer, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, admitter, cancellations, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

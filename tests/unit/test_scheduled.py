@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from chalicelib.aws.dynamodb_payloads import PAYLOAD_KEPT_SECONDS
-from chalicelib.core.errors import ConflictError, MessageError, UnavailableError
+from chalicelib.core.errors import ConflictError, MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.scheduled import (
     MAX_AHEAD_MS,
     Callback,
     CancelScheduled,
+    EmptySchedule,
+    ScheduleBell,
     ScheduledMessage,
     ScheduledTask,
     delay_seconds,
@@ -24,6 +26,7 @@ from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import NEWER_SECONDS, SHORT_SLEEP_MS, again_seconds
 from chalicelib.scheduled.admission import ADMITTING_MS, PAGE, DueAdmitter
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.worker.finalizer import FINALIZE_TRIES
@@ -54,10 +57,12 @@ class SchedulingShop(Workshop):
 
     def runner_with(self, submitter: Any) -> ScheduledDispatcher:
         stores = (self.due_tasks, self.tasks, self.queue)
-        admitter = DueAdmitter(*stores, submitter, self.clock, lambda: f"dispatcher-{next(self._tokens)}")
+        cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
+        new_token = lambda: f"dispatcher-{next(self._tokens)}"  # noqa: E731
+        admitter = DueAdmitter(*stores, submitter, self.clock, new_token, cancellations)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock, late_up_to_ms)
+        return ScheduledDispatcher(*queues, admitter, cancellations, self._tell, self.clock, late_up_to_ms)
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
         outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))
@@ -778,16 +783,27 @@ def test_scheduled_message_survives_its_body(message: ScheduledMessage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "kind"),
+    ("message", "version", "kind"),
     [
-        (ScheduledTask(SCHEDULED), "scheduled_task"),
-        (CancelScheduled(SCHEDULED), "cancel_scheduled"),
-        (CALLBACK, "callback"),
+        (ScheduledTask(SCHEDULED), 2, "scheduled_task"),
+        (CancelScheduled(SCHEDULED), 2, "cancel_scheduled"),
+        (CALLBACK, 2, "callback"),
+        (EmptySchedule("ann", NOW), 3, "empty_schedule"),
+        (ScheduleBell("ann", "report", 7), 4, "schedule"),
     ],
 )
-def test_body_names_version_2_and_its_kind(message: ScheduledMessage, kind: str) -> None:
+def test_body_names_the_first_version_that_reads_it_and_its_kind(
+    message: ScheduledMessage, version: int, kind: str
+) -> None:
     fields = json.loads(to_message(message))
-    assert (fields["v"], fields["kind"]) == (2, kind)
+    assert (fields["v"], fields["kind"]) == (version, kind)
+    assert from_message(to_message(message)) == message
+
+
+@pytest.mark.parametrize("version", [5, 9])
+def test_a_version_after_4_is_a_newer_one(version: int) -> None:
+    with pytest.raises(NewerMessageError, match="reads 1 to 4"):
+        from_message(json.dumps({"v": version, "kind": "callback"}))
 
 
 TASK_IN_VERSION_1 = (
