@@ -222,6 +222,30 @@ def resume_lane(user: str) -> Response:
     return responses.lane_answer(container().control.resume(user))
 
 
+@route("/api/v1/users/{user}/schedules", "GET")
+def list_schedules(user: str) -> Response:
+    return responses.schedules_answer(
+        *container().schedule_control.page(user, *requests.read_schedules(_request.get()))
+    )
+
+
+@route("/api/v1/users/{user}/schedules/{name}", "PUT")
+def put_schedule(user: str, name: str) -> Response:
+    parts, known = container(), requests.path_schedule_name(name)
+    values = requests.read_schedule(_request.get(), parts.settings, parts.registry, parts.clock.now_ms())
+    return responses.schedule_answer(*parts.schedule_control.put(user, known, *values))
+
+
+@route("/api/v1/users/{user}/schedules/{name}", "GET")
+def get_schedule(user: str, name: str) -> Response:
+    return responses.schedule_answer(container().schedule_control.get(user, requests.path_schedule_name(name)))
+
+
+@route("/api/v1/users/{user}/schedules/{name}", "DELETE")
+def delete_schedule(user: str, name: str) -> Response:
+    return responses.schedule_answer(container().schedule_control.delete(user, requests.path_schedule_name(name)))
+
+
 @route("/api/v1/lanes", "GET", Access.ADMIN)
 def list_lanes() -> Response:
     return responses.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))

@@ -9,6 +9,7 @@ import pkgutil
 import random
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,13 +29,22 @@ from chalicelib.aws.dynamodb_failed_tasks import DynamoDBFailedTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
+from chalicelib.aws.dynamodb_schedules import DynamoDBScheduleStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CallbackSlots, CompletionLog, FailedTasks, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import (
+    CallbackSlots,
+    CompletionLog,
+    FailedTasks,
+    LaneDirectory,
+    Presence,
+    RequestStore,
+    ScheduleStore,
+)
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
@@ -42,6 +52,9 @@ from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
+from chalicelib.schedules.control import ScheduleControl
+from chalicelib.schedules.ringing import Ringer
+from chalicelib.schedules.ticker import Ticker
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
@@ -149,6 +162,10 @@ class Container:
         return DynamoDBDueTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def schedules(self) -> ScheduleStore:
+        return DynamoDBScheduleStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def requests(self) -> RequestStore:
         return DynamoDBRequestStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
@@ -207,9 +224,25 @@ class Container:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
 
     @cached_property
+    def ringer(self) -> Ringer:
+        return Ringer(self.schedules, self.scheduled_queue, self.clock, RANDOM.random)
+
+    @cached_property
+    def schedule_control(self) -> ScheduleControl:
+        most = self.settings.max_schedules
+        return ScheduleControl(self.schedules, self.ringer, self.clock, self._retry, new_token, most)
+
+    @cached_property
+    def ticker(self) -> Ticker:
+        parts = (self.schedules, self.tasks, self.submitter, self.ringer, self.clock)
+        report = StandardOutputLog(sys.stdout).write
+        return Ticker(*parts, new_token, self.settings.over_limit, self.settings.stage, report)
+
+    @cached_property
     def clearance(self) -> Clearance:
         stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
-        return Clearance(*stores, *queues, self.clock, self._retry, self.settings)
+        delete_schedules = self.schedule_control.delete_all
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules)
 
     @cached_property
     def canary(self) -> Canary:
@@ -306,7 +339,8 @@ class Container:
         admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, cancellations, send_callback, self.clock, late_up_to_ms)
+        handlers = (admitter, cancellations, send_callback)
+        return ScheduledDispatcher(*queues, *handlers, self.clock, late_up_to_ms, self.ticker)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""

@@ -76,6 +76,8 @@ class Settings:
     max_delay_ms: int
     #: scheduled tasks per user and day (UTC)
     max_scheduled: int
+    #: schedules per user
+    max_schedules: int
     #: attempts per task
     max_attempts: int
     #: milliseconds before the second attempt; doubles for each further one
@@ -126,6 +128,7 @@ class Settings:
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
             max_scheduled=read("MAX_SCHEDULED", _integer(1, 100_000), "1000"),
+            max_schedules=read("MAX_SCHEDULES", _integer(1, 1000), "100"),
             max_attempts=read("MAX_ATTEMPTS", _integer(1, 100), "3"),
             backoff_ms=read("BACKOFF", _duration(0, _UNIT_MS["h"]), "1s"),
             max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),

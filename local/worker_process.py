@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from chalicelib.core.errors import UnavailableError
 from local.child_runner import ChildRunner
 from local.children import ForkServerClient
 from local.deletions import Deletions
@@ -159,6 +160,7 @@ def main() -> None:
     ]
     for trigger in triggers:
         trigger.start()
+    threading.Thread(target=_search_lost_messages, daemon=True).start()
     while not signals.wait(60.0):
         pass
     for trigger in triggers:
@@ -170,6 +172,25 @@ def main() -> None:
             trigger.join()
     children.end_idle()
     server.close()
+
+
+def _search_lost_messages() -> None:
+    """Sends messages of schedules again that are lost: when the worker starts, and now and then.
+
+    On AWS the functions search while they handle schedules, so that a deployment without schedules pays nothing.
+    """
+    from chalicelib import container as wiring  # noqa: PLC0415 - as above
+    from chalicelib.schedules.ringing import SEARCH_EVERY_MS  # noqa: PLC0415
+
+    pause_seconds, is_start = _BACKOFF_SECONDS_LIMIT, True
+    while not wiring.stopping.wait(pause_seconds):
+        try:
+            wiring.container().ringer.search(is_start)
+            pause_seconds, is_start = SEARCH_EVERY_MS / 1000, False
+        except UnavailableError as error:
+            log.info("looking for lost messages is tried again: %s", error)
+        except BaseException:  # a SystemExit would end the thread
+            log.exception("looking for lost messages failed")
 
 
 class Trigger:

@@ -23,11 +23,15 @@ from chalicelib.api.schema import (
     QuotaProblem,
     RedriveAnswer,
     RedriveRequest,
+    ScheduleAnswer,
+    ScheduleListAnswer,
+    ScheduleRequest,
     SubmitRequest,
     TaskAnswer,
     TaskListAnswer,
     UserRedriveRequest,
 )
+from chalicelib.core.schedule import NAME_PATTERN
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import USER_PATTERN
 from chalicelib.submit.submission import SubmittedTask
@@ -106,6 +110,8 @@ SUBMIT_MANY = submits(
     "Over the limit. `queued` says whether the tasks are queued all the same.",
     SUBMIT_HEADERS[1:],
 )
+SCHEDULE = {200: ok(ScheduleAnswer, "The schedule.")}
+NO_SCHEDULE = {404: Answer("The user has no schedule with this name."), 422: Answer("The name is invalid.")}
 LANE = {200: ok(LaneAnswer, "The lane's current state.")}
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -253,6 +259,45 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/api/v1/users/{user}/resume", "resumeLane", "Resume a lane", COMMON | LANE, ("user",)),
     Operation(
         "GET",
+        "/api/v1/users/{user}/schedules",
+        "listSchedules",
+        "List a user's schedules, by name",
+        COMMON | {200: ok(ScheduleListAnswer, "One page."), 422: Answer("A parameter is invalid.")},
+        ("user", "schedules.limit", "schedules.before"),
+    ),
+    Operation(
+        "PUT",
+        "/api/v1/users/{user}/schedules/{name}",
+        "putSchedule",
+        "Submit a task at each tick, by a cron expression or every n seconds; replaces the schedule of this name",
+        COMMON
+        | BODY
+        | SCHEDULE
+        | {
+            201: ok(ScheduleAnswer, "The schedule, which is new."),
+            409: Answer("The user has as many schedules as allowed."),
+        },
+        ("user", "name"),
+        ScheduleRequest,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/users/{user}/schedules/{name}",
+        "getSchedule",
+        "Get a schedule and its next tick",
+        COMMON | SCHEDULE | NO_SCHEDULE,
+        ("user", "name"),
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/users/{user}/schedules/{name}",
+        "deleteSchedule",
+        "Delete a schedule; tasks that it submitted stay",
+        COMMON | {200: ok(ScheduleAnswer, "The schedule, as it was.")} | NO_SCHEDULE,
+        ("user", "name"),
+    ),
+    Operation(
+        "GET",
         "/api/v1/lanes",
         "listLanes",
         "List all lanes, those with the next start first, and their totals",
@@ -338,6 +383,22 @@ PARAMETERS: Mapping[str, Object] = {
         "in": "query",
         "description": "The cursor from `next` of the previous page.",
         "schema": {"type": "string", "pattern": "^[0-9a-f-]{1,64}$"},
+    },
+    "name": {
+        "in": "path",
+        "required": True,
+        "description": "Name of the schedule, unique for its user.",
+        "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+    },
+    "schedules.limit": {
+        "in": "query",
+        "description": "Largest number of schedules per page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
+    },
+    "schedules.before": {
+        "in": "query",
+        "description": "The cursor from `next` of the previous page.",
+        "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
     },
     "search": {
         "in": "query",

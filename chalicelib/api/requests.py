@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from chalice.app import Request
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from chalicelib.api.headers import preferred, values
 from chalicelib.api.schema import (
@@ -19,6 +19,7 @@ from chalicelib.api.schema import (
     LimitsRequest,
     PauseRequest,
     RedriveRequest,
+    ScheduleRequest,
     SubmitRequest,
     UserRedriveRequest,
 )
@@ -35,8 +36,10 @@ from chalicelib.core.errors import (
     UnitsError,
 )
 from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.schedule import Order, is_schedule_name
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import TaskState, as_integer
+from chalicelib.core.ticks import UTC_NAME, Timing, TimingError, check_timing
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
 from chalicelib.settings import Settings
@@ -56,7 +59,10 @@ BODY = "body"
 #: Lanes on one page of the overview.
 MAX_LANES_LISTED = 100
 
-Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest, RedriveRequest, UserRedriveRequest)
+#: Schedules on one page of a list.
+MAX_SCHEDULES_LISTED = 100
+
+Form = TypeVar("Form", bound=Struct)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
@@ -125,6 +131,39 @@ def read_pause(request: Request, now_ms: int) -> int | None:
     if until is not None and until <= now_ms:
         raise InvalidError("The pause is over already", f"`until` has to be later than now, {now_ms}.", "/until")
     return until
+
+
+def read_schedule(request: Request, settings: Settings, registry: Registry, now_ms: int) -> tuple[Order, Timing, bool]:
+    """The task that the schedule submits, its timing, and whether it is paused."""
+    form = _form(request, ScheduleRequest, _body_bytes(settings))
+    task = TaskRequest(form.task, form.payload, callback_url=form.callback_url, units=form.units)
+    counted_units = _check_task(task, "", settings, registry, now_ms)
+    timing = Timing(form.cron, form.timezone or (UTC_NAME if form.cron else None), form.every_seconds)
+    try:
+        check_timing(timing, now_ms)
+    except TimingError as error:
+        raise InvalidError("Invalid schedule", str(error), f"/{error.field}") from error
+    return Order(form.task, form.payload, form.units, form.callback_url, counted_units), timing, form.paused
+
+
+def read_schedules(request: Request) -> tuple[str, int]:
+    """The name after which the page begins, empty for the first; and the most schedules on it."""
+    query = _query(request)
+    after, limit = query.get("before", ""), query.get("limit", "50")
+    if after and not is_schedule_name(after):
+        raise InvalidError("Invalid cursor", "`before` has to be the value of `next` in the previous page.", "before")
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_SCHEDULES_LISTED:
+        raise InvalidError("Invalid limit", f"`limit` is a number from 1 to {MAX_SCHEDULES_LISTED}.", "limit")
+    return after, int(limit)
+
+
+def path_schedule_name(name: str) -> str:
+    """The name that a path gives; a path carries it percent-encoded."""
+    decoded = from_path(name)
+    if not is_schedule_name(decoded):
+        detail = "A name is 1 to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit."
+        raise InvalidError("Invalid schedule name", detail, "name")
+    return decoded
 
 
 def read_wish(request: Request, settings: Settings, now_ms: int) -> Submission:

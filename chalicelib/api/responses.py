@@ -23,6 +23,8 @@ from chalicelib.api.schema import (
     ProgressAnswer,
     RedriveAnswer,
     RedrivenTask,
+    ScheduleAnswer,
+    ScheduleListAnswer,
     StayingTask,
     TaskAnswer,
     TaskListAnswer,
@@ -32,6 +34,7 @@ from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, at_once, format_limits
+from chalicelib.core.schedule import Schedule
 from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView, view_of_task
@@ -279,7 +282,39 @@ def _task_answer(view: TaskView, most_payload: int) -> TaskAnswer:
         units=task.units,
         used_units=outcome.used_units if outcome else None,
         cancel_requested_at=view.record.cancel_requested_at,
+        schedule=task.schedule or None,
         progress=_progress_answer(view.progress),
+    )
+
+
+def schedule_answer(schedule: Schedule, is_new: bool = False) -> Response:
+    return answer(_schedule_answer(schedule), 201 if is_new else 200)
+
+
+def schedules_answer(schedules: Iterable[Schedule], next_cursor: str | None) -> Response:
+    return answer(ScheduleListAnswer([_schedule_answer(one) for one in schedules], next_cursor))
+
+
+def _schedule_answer(schedule: Schedule) -> ScheduleAnswer:
+    order, timing, refusal = schedule.order, schedule.timing, schedule.refusal
+    return ScheduleAnswer(
+        user_id=schedule.user_id,
+        name=schedule.name,
+        task=order.task,
+        payload=order.payload,
+        units=order.units,
+        callback_url=order.callback_url,
+        cron=timing.cron,
+        timezone=timing.timezone,
+        every_seconds=timing.every_seconds,
+        paused=schedule.paused,
+        next_at=schedule.next_at,
+        last_at=schedule.last_at,
+        last_task_id=schedule.last_task_id,
+        refused=schedule.refused,
+        refused_at=refusal.at if refusal else None,
+        refused_reason=refusal.reason if refusal else None,
+        created_at=schedule.created_at,
     )
 
 

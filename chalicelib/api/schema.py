@@ -8,8 +8,20 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from chalicelib.core.task import DEFAULT_TASK
+from chalicelib.core.ticks import MAX_CRON_LENGTH, MAX_EVERY_SECONDS, MIN_EVERY_SECONDS
 from chalicelib.core.users import USER_PATTERN
-from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTask, TaskRequest
+from chalicelib.submit.submission import (
+    MAX_TASKS,
+    CallbackUrl,
+    Payload,
+    Position,
+    State,
+    SubmittedTask,
+    TaskName,
+    TaskRequest,
+    Units,
+)
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
 #: One limit as `parse_limits` reads it, which also checks quota, unit and window.
@@ -56,6 +68,51 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
     """End of the pause, epoch milliseconds; null pauses until a resume."""
 
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
+
+
+class ScheduleRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A schedule: the task that it submits, and `cron` or `every_seconds`."""
+
+    task: TaskName = DEFAULT_TASK
+    payload: Payload = None
+    callback_url: CallbackUrl | None = None
+    units: Units | None = None
+    cron: (
+        Annotated[
+            str,
+            Meta(
+                min_length=9,
+                max_length=MAX_CRON_LENGTH,
+                description="Five fields: minute, hour, day of the month, month, weekday.",
+                examples=["30 7 * * MON-FRI"],
+            ),
+        ]
+        | None
+    ) = None
+    timezone: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=64,
+                description="An IANA name; UTC by default. Only with `cron`.",
+                examples=["Europe/Zurich"],
+            ),
+        ]
+        | None
+    ) = None
+    every_seconds: (
+        Annotated[
+            int,
+            Meta(
+                ge=MIN_EVERY_SECONDS,
+                le=MAX_EVERY_SECONDS,
+                description="Seconds from one tick to the next; the first comes as long after the request.",
+            ),
+        ]
+        | None
+    ) = None
+    paused: bool = False
 
 
 class RedriveRequest(Struct, forbid_unknown_fields=True):
@@ -137,6 +194,7 @@ class TaskAnswer(Struct):
         int | None,
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
     ]
+    schedule: Annotated[str | None, Meta(description="Name of the schedule that submitted it; null for none.")]
     progress: Annotated[
         ProgressAnswer | None,
         Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
@@ -240,6 +298,31 @@ class LaneAnswer(Struct):
     now: Annotated[int, Meta(description="The server's time.")]
 
 
+class ScheduleAnswer(Struct):
+    user_id: str
+    name: str
+    task: str
+    payload: Any
+    units: Annotated[int | None, Meta(description="As requested; null for what the task's definition says.")]
+    callback_url: str | None
+    cron: str | None
+    timezone: Annotated[str | None, Meta(description="The time zone of `cron`; null with `every_seconds`.")]
+    every_seconds: int | None
+    paused: bool
+    next_at: Annotated[int | None, Meta(description="The next tick; null while it is paused.")]
+    last_at: Annotated[int | None, Meta(description="The last tick that submitted a task or was refused.")]
+    last_task_id: Annotated[str | None, Meta(description="The task that it submitted last.")]
+    refused: Annotated[int, Meta(description="Number of ticks whose task was refused, such as by MAX_DELAY.")]
+    refused_at: Annotated[int | None, Meta(description="The last tick that was refused.")]
+    refused_reason: str | None
+    created_at: int
+
+
+class ScheduleListAnswer(Struct):
+    schedules: Annotated[list[ScheduleAnswer], Meta(description="By name.")]
+    next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
+
+
 class EmptiedAnswer(LaneAnswer):
     """The emptied lane."""
 
@@ -249,7 +332,7 @@ class EmptiedAnswer(LaneAnswer):
 
 
 class ForgottenAnswer(Struct):
-    """A user without records, payloads and own limits."""
+    """A user without records, payloads, schedules and own limits."""
 
     user_id: str
     deleted: Annotated[int, Meta(description="Finished tasks that this request deleted.")]

@@ -2,7 +2,8 @@
 
 One table: partition key `user_id`, sort key `item`: `lane`, `parked` (counts of scheduled tasks; the key is older than
 the word), `running-callbacks`, `scheduled` (the mark of who admits scheduled tasks), `scheduled#` and the order of a
-scheduled task, a task's id, `payload#` and the id of a task, or `request#` and the hash of a key.
+scheduled task, `schedules` (the names of a user's schedules), `schedule#` and the name of one, a task's id, `payload#`
+and the id of a task, or `request#` and the hash of a key.
 """
 
 import zlib

@@ -272,6 +272,7 @@ def task_item(task: Task) -> Item:
         **({"units": number(task.units)} if task.units != 1 else {}),
         **({"traceparent": {"S": task.traceparent}} if task.traceparent else {}),
         **({"shared": {"S": task.shared}} if task.shared else {}),
+        **({"schedule": {"S": task.schedule}} if task.schedule else {}),
     }
 
 
@@ -306,6 +307,7 @@ def record_of(item: Item) -> TaskRecord:
         units=integer(item, "units") if "units" in item else 1,
         traceparent=item["traceparent"]["S"] if "traceparent" in item else "",
         shared=item["shared"]["S"] if "shared" in item else "",
+        schedule=item["schedule"]["S"] if "schedule" in item else "",
         has_payload="payload" in item,
     )
     error = item["error"]["S"] if "error" in item else None

@@ -11,6 +11,7 @@ from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits
+from chalicelib.core.schedule import Schedule
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.task import FailedAttempt, Outcome, Progress, Task, TaskRecord, TaskState
 
@@ -375,6 +376,59 @@ class DueTasks(Protocol):
 
     def end_admitting(self, user_id: str, token: str) -> None:
         """Ends the mark, unless it has another token."""
+        ...
+
+
+class ScheduleStore(Protocol):
+    """Stores schedules, and for each user the list of their names. Reads are strongly consistent.
+
+    Methods raise UnavailableError if the store fails.
+    """
+
+    def get(self, user_id: str, name: str) -> Schedule | None: ...
+
+    def page(self, user_id: str, after: str, limit: int) -> tuple[list[Schedule], str | None]:
+        """Returns up to `limit` of the user's schedules with names greater than `after`, by name.
+
+        The second value is the name after which the next page begins; None at the end. A page has about 1 MB at most.
+        """
+        ...
+
+    def save(self, schedule: Schedule, seen_revision: int) -> bool:
+        """Writes the schedule if the stored one has that revision; 0: if none is stored. False if it was not written.
+
+        True also if an earlier call of the same write succeeded and its answer was lost.
+        """
+        ...
+
+    def delete(self, user_id: str, name: str) -> Schedule | None:
+        """Deletes the schedule and returns it; None if there was none."""
+        ...
+
+    def add_name(self, user_id: str, name: str, most: int) -> bool:
+        """Adds the name to the user's list, if it then has at most `most`, or has it already. Else returns False."""
+        ...
+
+    def remove_name(self, user_id: str, name: str) -> None:
+        """Takes the name off the user's list, if it is there."""
+        ...
+
+    def users(self, after: str, limit: int) -> list[str]:
+        """Returns the first `limit` ids greater than `after` of users with a schedule, in order.
+
+        Eventually consistent.
+        """
+        ...
+
+    def try_begin_search(self, now_ms: int, until: int) -> str | None:
+        """Begins a search for lost messages, unless another one may run until after now_ms; no other begins until then.
+
+        Returns the user id after which the last search ended, empty for the first; None if it may not begin.
+        """
+        ...
+
+    def end_search(self, at: str) -> None:
+        """Stores the user id after which the next search begins."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""The messages of the scheduled queue (a scheduled task, its cancellation, a callback), and the order of the tasks.
+"""The messages of the scheduled queue (a scheduled task, its cancellation, a callback, a schedule's next tick).
 
-Pure. Owns the form of each message; `chalicelib.scheduled.dispatcher` acts on them.
+Pure. Owns the form of each message and the order of scheduled tasks; `chalicelib.scheduled.dispatcher` acts on them.
 """
 
 import json
@@ -16,7 +16,9 @@ from chalicelib.core.task import Task, to_ascii_json
 #: versions before it are still read.
 SCHEDULED_VERSION = 2
 #: That of `EmptySchedule`, which functions of earlier versions leave in the queue.
-NEWEST_VERSION = 3
+EMPTY_VERSION = 3
+#: That of `ScheduleBell`, likewise.
+NEWEST_VERSION = 4
 #: Version 1 named the kind in the field `errand`. A queue keeps a message for 14 days: version 1 can go 14 days after
 #: the deployment that brought version 2.
 VERSION_1_KINDS = {"admit": "scheduled_task", "withdraw": "cancel_scheduled", "callback": "callback"}
@@ -65,6 +67,15 @@ class Callback(Struct, frozen=True):
     due_at: int = 0
 
 
+class ScheduleBell(Struct, frozen=True):
+    """The message that brings a schedule's ticks, hidden until the next one; the schedule says when that is."""
+
+    user_id: str
+    name: str
+    #: of several messages of one schedule, the one with the highest number goes on
+    bell: int
+
+
 class DueTask(Struct, frozen=True, order=True):
     """A scheduled task in the order in which its user's are admitted: by time, then as their submits were counted."""
 
@@ -76,7 +87,7 @@ class DueTask(Struct, frozen=True, order=True):
     task_id: str
 
 
-ScheduledMessage = ScheduledTask | CancelScheduled | EmptySchedule | Callback
+ScheduledMessage = ScheduledTask | CancelScheduled | EmptySchedule | Callback | ScheduleBell
 
 
 def delay_seconds(due_at: int, now_ms: int) -> int:
@@ -100,7 +111,10 @@ def to_message(message: ScheduledMessage) -> str:
         return json.dumps(fields, separators=(",", ":"))
     if isinstance(message, EmptySchedule):
         emptied = {"user_id": message.user_id, "emptied_at": message.emptied_at}
-        return to_ascii_json({"v": NEWEST_VERSION, "kind": "empty_schedule", **emptied})
+        return to_ascii_json({"v": EMPTY_VERSION, "kind": "empty_schedule", **emptied})
+    if isinstance(message, ScheduleBell):
+        named = {"user_id": message.user_id, "name": message.name, "bell": message.bell}
+        return to_ascii_json({"v": NEWEST_VERSION, "kind": "schedule", **named})
     kind = "scheduled_task" if isinstance(message, ScheduledTask) else "cancel_scheduled"
     return to_ascii_json({"v": SCHEDULED_VERSION, "kind": kind, "task": message.task.fields()})
 
@@ -121,7 +135,7 @@ def _kind(fields: Mapping[str, Any]) -> str:
     version = fields["v"]
     if version == 1:
         return VERSION_1_KINDS[fields["errand"]]
-    if version in (SCHEDULED_VERSION, NEWEST_VERSION):
+    if version in (SCHEDULED_VERSION, EMPTY_VERSION, NEWEST_VERSION):
         return str(fields["kind"])
     error = NewerMessageError if isinstance(version, int) and version > NEWEST_VERSION else MessageError
     raise error(f"message version {version!r}, this function reads 1 to {NEWEST_VERSION}")
@@ -134,6 +148,8 @@ def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
         return CancelScheduled(Task.from_fields(fields["task"]))
     if kind == "callback":
         return _callback(fields)
+    if kind == "schedule":
+        return _schedule_bell(fields)
     if kind == "empty_schedule" and isinstance(fields["user_id"], str):
         return EmptySchedule(fields["user_id"], int(fields["emptied_at"]))
     raise MessageError(f"unknown kind of message {kind!r}")
@@ -145,3 +161,10 @@ def _callback(fields: Mapping[str, Any]) -> Callback:
         raise TypeError("a callback needs a user id, a task id, a URL and an event")
     user_id, task_id, url = texts
     return Callback(user_id, task_id, url, fields["event"], int(fields["begun_at"]))
+
+
+def _schedule_bell(fields: Mapping[str, Any]) -> ScheduleBell:
+    user_id, name, bell = fields["user_id"], fields["name"], fields["bell"]
+    if not all(isinstance(text, str) and text for text in (user_id, name)) or not isinstance(bell, int):
+        raise TypeError("a schedule's message needs a user id, a name and a number")
+    return ScheduleBell(user_id, name, bell)

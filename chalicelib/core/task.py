@@ -87,6 +87,8 @@ class Task(Struct, frozen=True):
     units: int = 1
     #: the shared limit that it counts against; empty for none
     shared: str = ""
+    #: name of the schedule whose tick submitted it; empty for none
+    schedule: str = ""
     #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
     has_payload: bool = True
     #: by which the trace of its submit goes on (W3C Trace Context); empty for none
@@ -118,6 +120,8 @@ class Task(Struct, frozen=True):
             **({"units": self.units} if self.units != 1 else {}),
             **({"shared": self.shared} if self.shared else {}),
             **({"traceparent": self.traceparent} if self.traceparent else {}),
+            # Without a version of its own: a worker that does not know it leaves it out of the log.
+            **({"schedule": self.schedule} if self.schedule else {}),
             **({"has_payload": False} if self._version == MESSAGE_VERSION_WITH_UNITS and not self.has_payload else {}),
         }
 
@@ -157,6 +161,7 @@ class Task(Struct, frozen=True):
                 callback_url=_text(fields["callback_url"]) if "callback_url" in fields else None,
                 units=_positive(fields.get("units", 1)),
                 shared=_text(fields["shared"]) if "shared" in fields else "",
+                schedule=_text(fields["schedule"]) if "schedule" in fields else "",
                 has_payload=version != MESSAGE_VERSION_WITHOUT_PAYLOAD and fields.get("has_payload") is not False,
                 traceparent=_text(fields["traceparent"]) if "traceparent" in fields else "",
             )

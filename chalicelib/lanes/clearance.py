@@ -44,7 +44,9 @@ class Clearance:
         clock: Clock,
         retry: RetryWithJitter,
         settings: Settings,
+        delete_schedules: Callable[[str], object],
     ) -> None:
+        """delete_schedules: deletes those of a user."""
         self._lanes = lanes
         self._tasks = tasks
         self._due_tasks = due_tasks
@@ -53,6 +55,7 @@ class Clearance:
         self._clock = clock
         self._retry = retry
         self._settings = settings
+        self._delete_schedules = delete_schedules
 
     def empty(self, user_id: str) -> int:
         """Cancels all waiting and scheduled tasks of the user; running ones go on.
@@ -98,12 +101,13 @@ class Clearance:
                 self._queue.send_again(task, self._clock.now_ms())
 
     def forget(self, user_id: str) -> Forgotten:
-        """Deletes the user's finished tasks, payloads and own limits. ConflictError while the user has work.
+        """Deletes the user's finished tasks, payloads, schedules and own limits. ConflictError while it has work.
 
         Its seqs and starts stay for the longest window and as long as a message lives: or it would be a way around the
         limits, and a message that comes late would run again. Deletes a bounded number of tasks; a repeat goes on.
         """
         self._refuse_work(user_id)
+        self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
         windows = [limit.window_seconds for limit in self._settings.limits]
 
         def change(lane: Lane) -> Lane:

@@ -1,4 +1,4 @@
-"""Handles one scheduled message: waits for its time, then admits, cancels or calls back. Knows neither Lambda nor AWS.
+"""Handles one scheduled message: waits for its time, then admits, cancels, calls back or ticks. Knows no Lambda or AWS.
 
 SQS may deliver a message twice, and a process may die at any point, so each step can be repeated: the record of a
 scheduled task says whether it is admitted.
@@ -12,12 +12,14 @@ from msgspec import Struct
 
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.ports import Clock, ScheduledQueue, TaskQueue, TaskStore
+from chalicelib.core.schedule import Schedule
 from chalicelib.core.scheduled import (
     MAX_AHEAD_MS,
     MAX_SQS_DELAY_SECONDS,
     Callback,
     CancelScheduled,
     EmptySchedule,
+    ScheduleBell,
     ScheduledMessage,
     ScheduledTask,
     from_message,
@@ -28,6 +30,7 @@ from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_
 from chalicelib.scheduled.admission import AdmittedByAnother, DueAdmitter, Postponed
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
 from chalicelib.scheduled.cancellations import ScheduledCancellations
+from chalicelib.schedules.ticker import Ticker
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
@@ -42,6 +45,10 @@ POSTPONED_RECEIVES = 500
 FIRST_RETRY_MS, MAX_RETRY_MS = 5_000, 6 * 3_600_000
 #: and for the last time at this age.
 TRIED_FOR_MS = 24 * 3_600_000
+#: Receives after which a schedule's message is replaced by a new one: SQS dead-letters it after 1,000.
+SCHEDULE_RECEIVES = 900
+#: Milliseconds after which a schedule is looked at again whose tick another dispatcher submits.
+PENDING_MS = 2_000
 #: The message group of dead letters without a user.
 NOBODY = "nobody"
 
@@ -69,9 +76,11 @@ class ScheduledDispatcher:
         send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
         late_up_to_ms: int = 0,
+        ticker: Ticker | None = None,
     ) -> None:
-        """late_up_to_ms: as in the settings."""
+        """late_up_to_ms: as in the settings. ticker: None where there are no schedules."""
         self._late_up_to_ms = late_up_to_ms
+        self._ticker = ticker
         self._scheduled_queue = scheduled_queue
         self._tasks = tasks
         self._queue = queue
@@ -94,6 +103,8 @@ class ScheduledDispatcher:
             return self._handle(message, delivery)
 
     def _handle(self, message: ScheduledMessage, delivery: ScheduledDelivery) -> bool:
+        if isinstance(message, ScheduleBell):
+            return self._tick(message, delivery)
         if self._is_early(delivery, message.due_at):
             return False
         if isinstance(message, ScheduledTask):
@@ -107,10 +118,39 @@ class ScheduledDispatcher:
 
     def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
         wait_ms = due_at - self._clock.now_ms()
-        longest_ms = SHORT_SLEEP_MS if self._late_up_to_ms else MAX_SLEEP_MS
-        if wait_ms <= 0 or (wait_ms <= longest_ms and not self._clock.sleep(wait_ms)):
+        if wait_ms <= 0 or (wait_ms <= self._longest_sleep_ms and not self._clock.sleep(wait_ms)):
             return False
         self._scheduled_queue.defer(delivery.receipt, min((wait_ms + self._late_up_to_ms) // 1000, MAX_HIDDEN_SECONDS))
+        return True
+
+    @property
+    def _longest_sleep_ms(self) -> int:
+        return SHORT_SLEEP_MS if self._late_up_to_ms else MAX_SLEEP_MS
+
+    def _tick(self, message: ScheduleBell, delivery: ScheduledDelivery) -> bool:
+        """Submits the schedule's tick at its time, and hides the message until the next one."""
+        assert self._ticker is not None, "this deployment has no schedules"
+        schedule = self._ticker.find(message)
+        wait_ms = schedule.wakes_at - self._clock.now_ms() if schedule and schedule.wakes_at else 0
+        if 0 < wait_ms <= self._longest_sleep_ms:
+            self._clock.sleep(wait_ms)
+        followed = self._ticker.run(schedule, message) if schedule else None
+        is_done = followed is None or self._hidden_until_next(followed, delivery)
+        with suppress(UnavailableError):
+            self._ticker.search()
+        return is_done
+
+    def _hidden_until_next(self, schedule: Schedule, delivery: ScheduledDelivery) -> bool:
+        """Hides the message; True when a new one replaces it, since SQS keeps one for 14 days and 1,000 receives."""
+        now_ms, wakes_at = self._clock.now_ms(), schedule.wakes_at or 0
+        if schedule.pending:
+            wakes_at = min(wakes_at, now_ms + PENDING_MS)
+        seconds = min(max(0, wakes_at - now_ms + self._late_up_to_ms) // 1000, MAX_HIDDEN_SECONDS)
+        if delivery.receives < SCHEDULE_RECEIVES and now_ms + seconds * 1000 < delivery.sent_at + MAX_AHEAD_MS:
+            self._scheduled_queue.defer(delivery.receipt, seconds)
+            return False
+        assert self._ticker is not None
+        self._ticker.renew(schedule)
         return True
 
     def _admit(self, scheduled: ScheduledTask, delivery: ScheduledDelivery) -> bool:

@@ -107,6 +107,8 @@ class Submission(Struct, frozen=True):
     units: Sequence[int] = ()
     #: by which the trace of the request goes on; empty for none
     traceparent: str = ""
+    #: name of the schedule whose tick submits it; empty for none
+    schedule: str = ""
 
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1

@@ -286,6 +286,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
             callback_url=request.callback_url,
             units=submission.units_of(index),
             traceparent=submission.traceparent,
+            schedule=submission.schedule,
         )
         tasks.append(task)
     return tasks

@@ -66,6 +66,7 @@ export const api = {
   lanes: (query, signal) => call("GET", `api/v1/lanes?${new URLSearchParams(query)}`, undefined, signal),
   lane: (user, signal) => call("GET", lane(user), undefined, signal),
   tasks: (user, query, signal) => call("GET", `${lane(user)}/tasks?${new URLSearchParams(query)}`, undefined, signal),
+  schedules: (user, query, signal) => call("GET", `${lane(user)}/schedules?${new URLSearchParams(query)}`, undefined, signal),
   submit: (user, tasks) => call("POST", "api/v1/tasks", { user_id: user, tasks }),
   failed: (query, signal) => call("GET", `api/v1/tasks?${new URLSearchParams({ state: "failed", ...query })}`, undefined, signal),
   redrive: (user, id) => call("POST", `${lane(user)}/tasks/${encodeURIComponent(id)}/redrive`, {}),

@@ -4,8 +4,11 @@ import { api, Problem, token } from "./api.js";
 import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
 import { describe, isBarred, isFull, legend, nextStart, pill, stateOf } from "./overview.js";
+import { scheduleList } from "./schedules.js";
 
 const PER_PAGE = 25;
+/** Turns of the page from one look at the schedules to the next; a turn asks once. */
+const SCHEDULE_TURNS = 20;
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
 const CLIPPED = 60;
 
@@ -52,6 +55,7 @@ export function lanePage(user, frame) {
   }
 
   const tasks = taskList(user, frame, (found) => line.learn(found));
+  const schedules = scheduleList(user);
   const limits = limitsForm(user, frame, showLane);
   const isAdmin = token.isAdmin();
   const control = isAdmin ? [pause, resume, pauseUntil((at) => act(() => api.pause(user, at), `Paused until ${dayOf(at)}`))] : [];
@@ -69,6 +73,7 @@ export function lanePage(user, frame) {
     el("section", { class: "card", "aria-labelledby": "pace-title" }, el("div", { class: "bar" }, el("h2", { id: "pace-title", text: "Pace" })), legend(), picture, pictureHint()),
     el("div", { class: "two" }, submitForm(user, frame, () => lane), ...(isAdmin ? [limits] : [])),
     tasks.node,
+    schedules.node,
   );
 
   function showLane(newest) {
@@ -85,9 +90,12 @@ export function lanePage(user, frame) {
     limits.update(lane);
   }
 
-  /** Fetches the lane and its tasks alternately: one request at a time, one a second. */
+  /** Fetches the lane and its tasks alternately, now and then the schedules: one request at a time, one a second. */
   async function refresh(signal) {
-    if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
+    if (turn % SCHEDULE_TURNS === 2) {
+      turn += 2;
+      await schedules.refresh(signal);
+    } else if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
     else await tasks.refresh(signal);
     if (turn === 1) return 0;
     node.classList.remove("loading"); // the lane and its tasks appear together, so that nothing moves
@@ -105,6 +113,7 @@ export function lanePage(user, frame) {
     setText(upcoming, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : isFull(lane) ? "in turn" : "now");
     setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : lane.backlog ? "in turn" : "now");
     tasks.draw(now, Boolean(lane.running));
+    schedules.draw(now);
   });
 
   return { node, refresh, leave: stop };

@@ -35,6 +35,7 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "attempt": outcome.attempts,
         "units": task.units,
         **_running_beside(start),
+        **({"schedule": task.schedule} if task.schedule else {}),
         **_used(lease, outcome, len(starts)),
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),

@@ -95,7 +95,7 @@ def empty(context: typer.Context, user: User, as_json: Json = False, url: Url = 
 
 
 def forget(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Delete a user's finished tasks, payloads and own limits.
+    """Delete a user's finished tasks, payloads, schedules and own limits.
 
     Its seqs and starts stay for its longest window and 14 days, so that it stays within the limits.
 

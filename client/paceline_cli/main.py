@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import clearing_commands, lane_commands, list_commands, new_project, task_commands
+from paceline_cli import (
+    clearing_commands,
+    lane_commands,
+    list_commands,
+    new_project,
+    schedule_commands,
+    task_commands,
+)
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError, __version__
 
@@ -33,6 +40,13 @@ class Commands(TyperGroup):
                 raise  # typer draws it with the usage
             print(" ".join(error.format_message().split()), file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+
+
+class ScheduleCommands(Commands):
+    """Takes `schedules USER` for `schedules list USER`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["list", *args])
 
 
 app = typer.Typer(
@@ -63,11 +77,17 @@ def paceline(
 
 def add(panel: str, command: Callable[..., None], *examples: str) -> None:
     """Adds a command to `app`. panel: its heading in the help."""
-    epilog = "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
-    app.command(rich_help_panel=panel, epilog=epilog)(command)
+    app.command(rich_help_panel=panel, epilog=_examples(examples))(command)
+
+
+def _examples(examples: Sequence[str]) -> str:
+    return "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
 
 
 _TASKS, _LANES = "Tasks", "Lanes"
+
+schedules = typer.Typer(cls=ScheduleCommands, no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(schedules, name="schedules", rich_help_panel=_TASKS, help="Submit a task again and again, at its times.")
 
 add(
     _TASKS,
@@ -99,6 +119,23 @@ add(_LANES, clearing_commands.empty, "empty ann")
 add(_LANES, clearing_commands.forget, "forget ann")
 
 add("Your own tasks", new_project.init, "init shop")
+
+
+def add_to_schedules(name: str, command: Callable[..., None], *examples: str) -> None:
+    """Adds a command to `schedules`."""
+    schedules.command(name, epilog=_examples(examples))(command)
+
+
+add_to_schedules("list", schedule_commands.list_schedules, "schedules list ann", "schedules ann --json")
+add_to_schedules(
+    "put",
+    schedule_commands.put,
+    "schedules put ann report --cron '30 7 * * MON-FRI' --timezone Europe/Zurich",
+    "schedules put ann poll --every 10m --payload @order.json",
+)
+add_to_schedules("pause", schedule_commands.pause, "schedules pause ann report")
+add_to_schedules("resume", schedule_commands.resume, "schedules resume ann report")
+add_to_schedules("delete", schedule_commands.delete, "schedules delete ann report")
 
 
 def main() -> None:

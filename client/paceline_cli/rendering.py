@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from paceline_client import Attempt, Lane, Limit, Redriven, SubmittedTask, Task
+from paceline_client import Attempt, Lane, Limit, Redriven, Schedule, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
@@ -116,6 +116,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("position", position if task.seq else "none while it is scheduled"),
             ("submitted", at(task.submitted_at)),
             ("scheduled for", at(task.run_at)),
+            ("schedule", task.schedule or ""),
             ("planned", at(task.planned_at) if task.seq else ""),
             ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
             ("started", at(task.started_at)),
@@ -218,6 +219,24 @@ def scheduled_lines(tasks: Sequence[Task], now_ms: int) -> list[Text]:
     ]
     return (
         [*shown, Text(f"and {len(tasks) - len(shown)} more that are scheduled")] if len(tasks) > len(shown) else shown
+    )
+
+
+def schedule_lines(schedules: Sequence[Schedule], now_ms: int) -> list[Text]:
+    """Formats one line for each schedule: its name, when it ticks, its task, its next tick."""
+    return [_schedule_line(schedule, now_ms) for schedule in schedules]
+
+
+def _schedule_line(schedule: Schedule, now_ms: int) -> Text:
+    often = "" if schedule.every_seconds is None else f"every {duration(schedule.every_seconds * 1000)}"
+    timing = f"{schedule.cron} {schedule.timezone}" if schedule.cron else often
+    following = "paused" if schedule.next_at is None else f"next {moment(schedule.next_at, now_ms)}"
+    refused = f"  {count(schedule.refused, 'tick')} refused" if schedule.refused else ""
+    return Text.assemble(
+        (schedule.name, "bold"),
+        f"  {timing}  {schedule.task}  ",
+        (following, "yellow" if schedule.paused else ""),
+        (refused, "red"),
     )
 
 

@@ -15,9 +15,9 @@ import httpx
 
 from paceline_client.client import CONNECT_SECONDS, HEADERS, TOTAL_SECONDS, TRY_SECONDS, checked_url
 from paceline_client.exchange import Retries
-from paceline_client.rules import Listing, OnProgress, Rules, Which
+from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run_async, transport_error
-from paceline_client.values import Health, Lane, Redriven, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
 
 AsyncToken = str | Callable[[], str | Awaitable[str]] | None
 
@@ -172,6 +172,41 @@ class AsyncPaceline:
     async def resume(self, user_id: str) -> Lane:
         """As Paceline.resume."""
         return await run_async(self._rules.resume(user_id), self._perform)
+
+    def schedules(self, user_id: str, *, page_size: int = 100) -> AsyncIterator[Schedule]:
+        """As Paceline.schedules, for `async for`."""
+        return self._pages(self._rules.schedules(user_id, page_size))
+
+    async def schedule(self, user_id: str, name: str) -> Schedule:
+        """As Paceline.schedule."""
+        return await run_async(self._rules.schedule(user_id, name), self._perform)
+
+    async def put_schedule(
+        self,
+        user_id: str,
+        name: str,
+        payload: Any = None,
+        task: str = "log",
+        *,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every_seconds: int | None = None,
+        paused: bool = False,
+        units: int | None = None,
+        callback_url: str | None = None,
+    ) -> Schedule:
+        """As Paceline.put_schedule."""
+        order = TaskOrder(payload, task, callback_url=callback_url, units=units)
+        ticks = Ticks(cron, timezone, every_seconds)
+        return await run_async(self._rules.put_schedule(user_id, name, order, ticks, paused), self._perform)
+
+    async def pause_schedule(self, user_id: str, name: str, paused: bool = True) -> Schedule:
+        """As Paceline.pause_schedule."""
+        return await run_async(self._rules.pause_schedule(user_id, name, paused), self._perform)
+
+    async def delete_schedule(self, user_id: str, name: str) -> Schedule:
+        """As Paceline.delete_schedule."""
+        return await run_async(self._rules.delete_schedule(user_id, name), self._perform)
 
     async def health(self) -> Health:
         """As Paceline.health."""

@@ -13,9 +13,9 @@ from uuid import uuid4
 import httpx
 
 from paceline_client.exchange import Retries
-from paceline_client.rules import Listing, OnProgress, Rules, Which
+from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run, transport_error
-from paceline_client.values import Health, Lane, Redriven, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 
 Token = str | Callable[[], str] | None
@@ -184,7 +184,7 @@ class Paceline:
         return run(self._rules.empty(user_id), self._perform)
 
     def forget(self, user_id: str) -> int:
-        """Deletes a user's finished tasks, payloads and own limits; returns how many tasks were deleted.
+        """Deletes a user's finished tasks, payloads, schedules and own limits; returns how many tasks were deleted.
 
         ConflictError while it has tasks that wait, are scheduled or run. Its seqs and starts stay for its longest
         window and 14 days.
@@ -230,6 +230,46 @@ class Paceline:
     def resume(self, user_id: str) -> Lane:
         """Ends the lane's pause, if there is one."""
         return run(self._rules.resume(user_id), self._perform)
+
+    def schedules(self, user_id: str, *, page_size: int = 100) -> Iterator[Schedule]:
+        """The user's schedules, by name; pages are fetched as they are needed."""
+        return self._pages(self._rules.schedules(user_id, page_size))
+
+    def schedule(self, user_id: str, name: str) -> Schedule:
+        """Returns the schedule. NotFoundError if this user has none with that name."""
+        return run(self._rules.schedule(user_id, name), self._perform)
+
+    def put_schedule(
+        self,
+        user_id: str,
+        name: str,
+        payload: Any = None,
+        task: str = "log",
+        *,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every_seconds: int | None = None,
+        paused: bool = False,
+        units: int | None = None,
+        callback_url: str | None = None,
+    ) -> Schedule:
+        """Submits the task at each tick, from now on and in place of the schedule of this name, if there is one.
+
+        cron: five fields, such as `30 7 * * MON-FRI`, in the time zone (an IANA name; UTC by default).
+        every_seconds: the other way; the first tick comes as long after this call.
+        paused: no ticks until it is put again without; then none of the missed ones.
+        """
+        order = TaskOrder(payload, task, callback_url=callback_url, units=units)
+        ticks = Ticks(cron, timezone, every_seconds)
+        return run(self._rules.put_schedule(user_id, name, order, ticks, paused), self._perform)
+
+    def pause_schedule(self, user_id: str, name: str, paused: bool = True) -> Schedule:
+        """Pauses the schedule, or with paused=False resumes it; a resumed one does not catch up on missed ticks."""
+        return run(self._rules.pause_schedule(user_id, name, paused), self._perform)
+
+    def delete_schedule(self, user_id: str, name: str) -> Schedule:
+        """Deletes the schedule and returns it; tasks that it submitted stay. NotFoundError if there is none."""
+        return run(self._rules.delete_schedule(user_id, name), self._perform)
 
     def health(self) -> Health:
         """Returns the state of the services behind the API. Tries once; UnavailableError without an answer."""

@@ -90,6 +90,8 @@ class TaskAnswer:
     used_units: int | None
     #: When a client cancelled the task while it ran, so that it should stop; else null.
     cancel_requested_at: int | None
+    #: Name of the schedule that submitted it; null for none.
+    schedule: str | None
     #: The last report of the running attempt, or of the last one; null if it reported nothing.
     progress: ProgressAnswer | None
     #: As it was submitted; null if it is larger than 16 KB, in a list larger than 1 KB.
@@ -100,6 +102,34 @@ class TaskAnswer:
     attempt_history: tuple[AttemptAnswer, ...]
     #: Id of the task as which this failed one was submitted again.
     redriven_as: str | None
+
+
+@dataclass(frozen=True)
+class ScheduleAnswer:
+    user_id: str
+    name: str
+    task: str
+    payload: Any
+    #: As requested; null for what the task's definition says.
+    units: int | None
+    callback_url: str | None
+    cron: str | None
+    #: The time zone of `cron`; null with `every_seconds`.
+    timezone: str | None
+    every_seconds: int | None
+    paused: bool
+    #: The next tick; null while it is paused.
+    next_at: int | None
+    #: The last tick that submitted a task or was refused.
+    last_at: int | None
+    #: The task that it submitted last.
+    last_task_id: str | None
+    #: Number of ticks whose task was refused, such as by MAX_DELAY.
+    refused: int
+    #: The last tick that was refused.
+    refused_at: int | None
+    refused_reason: str | None
+    created_at: int
 
 
 @dataclass(frozen=True)

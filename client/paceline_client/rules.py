@@ -15,6 +15,7 @@ from paceline_client.calls import (
     json_call,
     order_body,
     parts,
+    schedule_path,
     submit_call,
     task_path,
     user_path,
@@ -22,7 +23,7 @@ from paceline_client.calls import (
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.exchange import Exchange, Retries
 from paceline_client.steps import Steps, Times, Value
-from paceline_client.values import Health, Lane, Redriven, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
 from paceline_client.waiting import Waiting
 
 #: Longest key for one task, and for many, which get a part number appended; in characters.
@@ -45,6 +46,15 @@ class Listing(Generic[Value]):
     params: Mapping[str, str]
     #: the field of an answer that holds the values
     name: str
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """When a schedule ticks: by `cron` in the time zone, or each `every_seconds`."""
+
+    cron: str | None
+    timezone: str | None
+    every_seconds: int | None
 
 
 def _preference(strict: bool) -> Mapping[str, str]:
@@ -160,6 +170,26 @@ class Rules:
 
     def resume(self, user_id: str) -> Steps[Lane]:
         return self._lane("POST", user_id, "/resume", {})
+
+    def schedules(self, user_id: str, page_size: int) -> Listing[Schedule]:
+        return Listing(Schedule, user_path(user_id, "/schedules"), {"limit": str(page_size)}, "schedules")
+
+    def schedule(self, user_id: str, name: str) -> Steps[Schedule]:
+        return self._read(Schedule, Call("GET", schedule_path(user_id, name)))
+
+    def put_schedule(self, user_id: str, name: str, order: TaskOrder, ticks: Ticks, paused: bool) -> Steps[Schedule]:
+        given = {field: value for field, value in vars(ticks).items() if value is not None}
+        body = {**order_body(order), **given, "paused": paused}
+        return self._read(Schedule, json_call("PUT", schedule_path(user_id, name), body))
+
+    def pause_schedule(self, user_id: str, name: str, paused: bool) -> Steps[Schedule]:
+        one = yield from self.schedule(user_id, name)
+        order = TaskOrder(one.payload, one.task, callback_url=one.callback_url, units=one.units)
+        ticks = Ticks(one.cron, one.timezone, one.every_seconds)
+        return (yield from self.put_schedule(user_id, name, order, ticks, paused))
+
+    def delete_schedule(self, user_id: str, name: str) -> Steps[Schedule]:
+        return self._read(Schedule, Call("DELETE", schedule_path(user_id, name)))
 
     def health(self) -> Steps[Health]:
         exchange = self._exchange()

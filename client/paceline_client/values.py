@@ -15,7 +15,19 @@ from paceline_client.models import LimitAnswer as Limit
 from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
 
-__all__ = ["Attempt", "Health", "Lane", "Limit", "Progress", "Redriven", "State", "SubmittedTask", "Task", "TaskOrder"]
+__all__ = [
+    "Attempt",
+    "Health",
+    "Lane",
+    "Limit",
+    "Progress",
+    "Redriven",
+    "Schedule",
+    "State",
+    "SubmittedTask",
+    "Task",
+    "TaskOrder",
+]
 
 #: The states that a task never leaves.
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -59,6 +71,10 @@ class Task(models.TaskAnswer):
     def is_scheduled(self) -> bool:
         """True before its `run_at`: it has not joined its lane."""
         return self.seq == 0 and not self.has_ended
+
+
+class Schedule(models.ScheduleAnswer):
+    """A schedule of a user: a task is submitted at each tick."""
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ COMMAND = re.compile(r"(?P<command>curl .*?)    # (?P<status>\d{3})")
 TASK_ID = re.compile(r'^\{"task_id":"([^"]+)"', re.MULTILINE)
 REFERENCE = "docs/reference/api.md"
 #: Their commands carry no status, since an interactive zsh takes a comment for arguments; all of them succeed.
-GUIDES = ("README.md", "docs/how-to/limits.md", "docs/how-to/scheduling.md")
+GUIDES = ("README.md", "docs/how-to/limits.md", "docs/how-to/scheduling.md", "docs/how-to/schedules.md")
 
 
 def commands(page: str) -> list[tuple[str, str]]:
     """Each curl command with a pattern of the status that it gets."""
     lines = [line for block in BLOCK.findall((ROOT / page).read_text()) for line in block.splitlines()]
     if page in GUIDES:
-        return [(line, "20[02]") for line in lines if line.startswith("curl ")]
+        return [(line, "20[012]") for line in lines if line.startswith("curl ")]
     found = [COMMAND.fullmatch(line) for line in lines]
     assert all(found), lines
     return [(match["command"], match["status"]) for match in found if match]

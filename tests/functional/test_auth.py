@@ -79,6 +79,10 @@ ROUTES = [
     ("DELETE", "/api/v1/users/ann/limits", None),
     ("POST", "/api/v1/users/ann/pause", {}),
     ("POST", "/api/v1/users/ann/resume", None),
+    ("GET", "/api/v1/users/ann/schedules", None),
+    ("PUT", "/api/v1/users/ann/schedules/report", {"every_seconds": 60}),
+    ("GET", "/api/v1/users/ann/schedules/report", None),
+    ("DELETE", "/api/v1/users/ann/schedules/report", None),
     ("GET", "/api/v1/lanes", None),
     ("GET", "/api/v1/tasks?state=failed", None),
     ("DELETE", "/api/v1/users/ann/tasks?state=queued", None),
@@ -110,16 +114,19 @@ ONLY_FOR_ADMINS = {
 }
 
 
+def as_route(path: str) -> str:
+    for value, parameter in (("users/ann", "users/{user}"), ("0198-0001", "{task_id}"), ("es/report", "es/{name}")):
+        path = path.replace(value, parameter)
+    return path
+
+
 def is_for_admins(method: str, path: str) -> bool:
     return (method, path) in ONLY_FOR_ADMINS or (method, path.rsplit("/", 1)[1]) in FOR_ADMINS
 
 
 def test_every_route_is_listed_here_or_public(load_app: Callable[..., Chalice]) -> None:
     routes = {(method, path) for path, methods in load_app().routes.items() for method in methods}
-    listed = {
-        (method, path.partition("?")[0].replace("users/ann", "users/{user}").replace("0198-0001", "{task_id}"))
-        for method, path, _ in ROUTES
-    }
+    listed = {(method, as_route(path.partition("?")[0])) for method, path, _ in ROUTES}
     assert routes - listed <= {("GET", path) for path in PUBLIC}
     assert listed <= routes
 

@@ -12,6 +12,7 @@ from chalicelib.core.ports import (
     LaneStore,
     RequestStore,
     ScheduledCounts,
+    ScheduleStore,
     TaskQueue,
     TaskStore,
 )
@@ -20,6 +21,7 @@ from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.failed_tasks import MemoryFailedTasks
 from tests.memory.requests import MemoryRequestStore
+from tests.memory.schedules import MemoryScheduleStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -37,6 +39,7 @@ class Ports(Protocol):
     scheduled_counts: ScheduledCounts
     callback_slots: CallbackSlots
     due_tasks: DueTasks
+    schedules: ScheduleStore
     requests: RequestStore
     directory: LaneDirectory
     failed_tasks: FailedTasks
@@ -72,6 +75,7 @@ class MemoryPorts:
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
         self.callback_slots: CallbackSlots = MemoryCallbackSlots()
         self.due_tasks: DueTasks = MemoryDueTasks()
+        self.schedules: ScheduleStore = MemoryScheduleStore()
         self.requests: RequestStore = MemoryRequestStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
@@ -100,6 +104,7 @@ class AwsPorts:
         self.scheduled_counts: ScheduledCounts = parts.scheduled_counts
         self.callback_slots: CallbackSlots = parts.callback_slots
         self.due_tasks: DueTasks = parts.due_tasks
+        self.schedules: ScheduleStore = parts.schedules
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
         self.failed_tasks: FailedTasks = parts.failed_tasks

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.core.scheduled import ScheduleBell
 from chalicelib.tasks import Context
 from tests.in_process import Paceline
 
@@ -58,6 +59,34 @@ def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user
         counts.append(dict(calls))
         paceline.request("POST", "/api/v1/tasks", bulk(user, 40))
     assert counts == [{"UpdateItem": 2, "SendMessage": 1, "PutItem": 1}] * 2
+
+
+def test_a_tick_takes_seven_calls(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    """A read, its taking, the submit's three, its confirmation, and the hiding of the message."""
+    paceline.request("PUT", f"/api/v1/users/{user}/schedules/report", {"every_seconds": 60})
+    schedule = paceline.parts.schedules.get(user, "report")
+    assert schedule
+    tick = Counter(GetItem=1, PutItem=3, UpdateItem=1, SendMessage=1, ChangeMessageVisibility=1)
+    # The first tick in ten minutes looks for lost messages: it begins, lists users, reads one's schedules, and ends.
+    for search in (Counter(UpdateItem=2, Query=2), Counter[str]()):
+        paceline.clock.advance(60_000)
+        # The emulator's clock is the real one, by which the message's time has not come.
+        paceline.parts.scheduled_queue.send([(ScheduleBell(user, "report", schedule.bell), 0)])
+        [record] = paceline.receive_scheduled()
+        calls.clear()
+        assert paceline.dispatch(record) == [record["messageId"]]
+        assert calls == tick + search
+
+
+def test_a_deployment_without_schedules_makes_no_call_for_them(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    paceline.request("POST", "/api/v1/task", {"user_id": user, "delay_seconds": 0.5})
+    [record] = paceline.receive_scheduled()
+    paceline.clock.advance(1_000)
+    calls.clear()
+    assert paceline.dispatch(record) == []
+    assert calls == {"GetItem": 1, "Query": 1, "UpdateItem": 2, "SendMessage": 1, "DeleteItem": 1}
 
 
 @pytest.mark.parametrize("reports", [0, 1, 5])

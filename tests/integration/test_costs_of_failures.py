@@ -127,4 +127,4 @@ def test_calls_of_forgetting(paceline: Paceline, user: str, calls: Counter[str])
     calls.clear()
     answer = paceline.request("DELETE", f"/api/v1/users/{user}")
     assert (answer.status_code, answer.json_body["deleted"]) == (200, 10)
-    assert calls == {"Query": 2, "GetItem": 2, "UpdateItem": 1, "BatchWriteItem": 1}
+    assert calls == {"Query": 3, "GetItem": 2, "UpdateItem": 1, "BatchWriteItem": 1}

@@ -25,10 +25,13 @@ from botocore.exceptions import ClientError
 from chalice.test import Client
 
 from chalicelib import container as wiring
+from chalicelib.aws.dynamodb_schedules import SEARCH_KEY
 from chalicelib.canary import CANARY_METRIC, CANARY_USER
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.scheduled import MAX_AHEAD_MS, Callback, ScheduledTask, to_message
+from chalicelib.core.schedule import OVERDUE_MS, Order, Schedule
+from chalicelib.core.scheduled import MAX_AHEAD_MS, Callback, ScheduleBell, ScheduledTask, to_message
 from chalicelib.core.task import Task
+from chalicelib.core.ticks import Timing
 from chalicelib.worker.completion_log import StandardOutputLog
 from chalicelib.worker.worker import SEND_AGAIN_AFTER_MS
 from infra.deploy.stages import ROOT
@@ -189,8 +192,18 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
     late = played(post(client, "/api/v1/task", {"user_id": user, "delay_seconds": 60}), 202)
     played(http.delete(f"/api/v1/users/{user}/tasks/{late['task_id']}"), 200)
     save_head_receipt(system, user)
+    play_schedules(client, f"/api/v1/users/{user}/schedules")
     played(post(client, f"/api/v1/users/{user}/pause", {}), 200)
     played(post(client, f"/api/v1/users/{user}/resume", {}), 200)
+
+
+def play_schedules(client: Client, path: str) -> None:
+    json_body = {"Content-Type": "application/json"}
+    for status in (201, 200):
+        played(client.http.put(f"{path}/s", body=b'{"every_seconds": 60}', headers=json_body), status)
+    assert len(played(client.http.get(path), 200)["schedules"]) == 1
+    played(client.http.get(f"{path}/s"), 200)
+    played(client.http.delete(f"{path}/s"), 200)
 
 
 def save_head_receipt(system: Enforcing, user: str) -> None:
@@ -259,7 +272,11 @@ def play_worker(system: Enforcing, client: Client, user: str, source: Any, outpu
 
 
 def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None:
-    """A task that is due, one that has to wait for long, one that is refused at its time, and a malformed message."""
+    """A task that is due, one that has to wait for long, one that is refused at its time, and a malformed message.
+
+    And a schedule whose tick is due, and one whose message is lost.
+    """
+    put_schedules(system, user)
     for late in ({"delay_seconds": 1}, {"delay_seconds": 1, "callback_url": "http://receiver.invalid/"}):
         played(post(client, "/api/v1/task", {"user_id": user, **late}), 202)
     system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody="no message")
@@ -280,12 +297,23 @@ def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None
     )
 
 
+def put_schedules(system: Enforcing, user: str) -> None:
+    parts, now_ms = wiring.container(), time.time_ns() // 1_000_000
+    system.client("dynamodb").delete_item(TableName=system.outputs["TableName"], Key=SEARCH_KEY)
+    for user_id, late_ms in ((f"due-{user}", 1_000), (f"lost-{user}", 2 * OVERDUE_MS)):
+        timing = Timing(every_seconds=86_400, anchor=now_ms - late_ms - 86_400_000)
+        due = Schedule(user_id, "s", Order(), timing, False, now_ms, "g", now_ms - late_ms, bell=1, revision=1)
+        assert parts.schedules.add_name(user_id, "s", 1)
+        assert parts.schedules.save(due, 0)
+    parts.scheduled_queue.send([(ScheduleBell(f"due-{user}", "s", 1), 0)])
+
+
 def play_later(system: Enforcing, client: Client, user: str, source: Any, output: Callable[[], str]) -> None:
     """Everything in the queue, once, as the event source mapping would."""
     queue_url = system.outputs["ScheduledQueueUrl"]
     source.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
     deferred, done, give_up_at = 0, 0, time.monotonic() + 10
-    while (deferred, done) != (1, 4) and time.monotonic() < give_up_at:
+    while (deferred, done) != (3, 4) and time.monotonic() < give_up_at:
         received = source.receive_message(QueueUrl=queue_url, AttributeNames=["All"], WaitTimeSeconds=1)
         for message in received.get("Messages", []):
             # So old that a new one takes the place of the message that is put off.
@@ -303,7 +331,7 @@ def play_later(system: Enforcing, client: Client, user: str, source: Any, output
     dead = len(sqs.receive_message(QueueUrl=system.outputs["DeadLetterUrl"]).get("Messages", []))
     sent = len(sqs.receive_message(QueueUrl=system.outputs["QueueUrl"], MaxNumberOfMessages=10).get("Messages", []))
     found = (deferred, done, put_off, dead, sent)
-    if found != (1, 4, 1, 1, 2):
+    if found != (3, 4, 1, 1, 4):
         raise BreaksError(f"deferred, done, put off, dead, sent: {found}")
 
 

@@ -6,7 +6,15 @@ from chalicelib.tasks.outside import expose_sdk
 
 expose_sdk()  # for programs that pytest does not start
 
-from paceline.testing.memory import directory, requests, scheduled_queue, stores, task_queue  # noqa: E402
+from paceline.testing.memory import (  # noqa: E402
+    directory,
+    failed_tasks,
+    requests,
+    scheduled_queue,
+    schedules,
+    stores,
+    task_queue,
+)
 
-for _module in (directory, requests, scheduled_queue, stores, task_queue):
+for _module in (directory, failed_tasks, requests, scheduled_queue, schedules, stores, task_queue):
     sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module

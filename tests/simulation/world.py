@@ -623,7 +623,9 @@ class ApiMachine(Machine):
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
         queues = (queue, scheduled_queue)
-        self.clearance = Clearance(lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings)
+        self.clearance = Clearance(
+            lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings, lambda user_id: None
+        )
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline

@@ -87,13 +87,13 @@ class Blocking:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             result = getattr(self._client, name)(*arguments, **options)
-            return self._pulled(result) if name == "tasks" else self._loop.run_until_complete(result)
+            return self._pulled(result) if name in ("tasks", "schedules") else self._loop.run_until_complete(result)
 
         return call
 
-    def _pulled(self, tasks: Any) -> Iterator[Any]:
-        while (task := self._loop.run_until_complete(anext(tasks, None))) is not None:
-            yield task
+    def _pulled(self, listed: Any) -> Iterator[Any]:
+        while (one := self._loop.run_until_complete(anext(listed, None))) is not None:
+            yield one
 
 
 #: The event loop of the asynchronous client while a test runs with it, else None.

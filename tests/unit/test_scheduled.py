@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from chalicelib.aws.dynamodb_payloads import PAYLOAD_KEPT_SECONDS
-from chalicelib.core.errors import ConflictError, MessageError, UnavailableError
+from chalicelib.core.errors import ConflictError, MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.scheduled import (
     MAX_AHEAD_MS,
     Callback,
     CancelScheduled,
+    EmptySchedule,
+    ScheduleBell,
     ScheduledMessage,
     ScheduledTask,
     delay_seconds,
@@ -781,16 +783,27 @@ def test_scheduled_message_survives_its_body(message: ScheduledMessage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "kind"),
+    ("message", "version", "kind"),
     [
-        (ScheduledTask(SCHEDULED), "scheduled_task"),
-        (CancelScheduled(SCHEDULED), "cancel_scheduled"),
-        (CALLBACK, "callback"),
+        (ScheduledTask(SCHEDULED), 2, "scheduled_task"),
+        (CancelScheduled(SCHEDULED), 2, "cancel_scheduled"),
+        (CALLBACK, 2, "callback"),
+        (EmptySchedule("ann", NOW), 3, "empty_schedule"),
+        (ScheduleBell("ann", "report", 7), 4, "schedule"),
     ],
 )
-def test_body_names_version_2_and_its_kind(message: ScheduledMessage, kind: str) -> None:
+def test_body_names_the_first_version_that_reads_it_and_its_kind(
+    message: ScheduledMessage, version: int, kind: str
+) -> None:
     fields = json.loads(to_message(message))
-    assert (fields["v"], fields["kind"]) == (2, kind)
+    assert (fields["v"], fields["kind"]) == (version, kind)
+    assert from_message(to_message(message)) == message
+
+
+@pytest.mark.parametrize("version", [5, 9])
+def test_a_version_after_4_is_a_newer_one(version: int) -> None:
+    with pytest.raises(NewerMessageError, match="reads 1 to 4"):
+        from_message(json.dumps({"v": version, "kind": "callback"}))
 
 
 TASK_IN_VERSION_1 = (

@@ -17,8 +17,10 @@ from chalicelib.tasks.registry import registry as registered
 from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from paceline.testing.memory.directory import MemoryLaneDirectory
+from paceline.testing.memory.failed_tasks import MemoryFailedTasks
 from paceline.testing.memory.requests import MemoryRequestStore
 from paceline.testing.memory.scheduled_queue import MemoryScheduledQueue
+from paceline.testing.memory.schedules import MemoryScheduleStore
 from paceline.testing.memory.stores import (
     MemoryCallbackSlots,
     MemoryCompletionLog,
@@ -94,6 +96,8 @@ class MemoryContainer(Container):
             "callback_slots": MemoryCallbackSlots(),
             "requests": MemoryRequestStore(),
             "directory": MemoryLaneDirectory(lanes, tasks),
+            "failed_tasks": MemoryFailedTasks(tasks),
+            "schedules": MemoryScheduleStore(),
         }
         for name, port in ports.items():
             setattr(self, name, port)

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from chalicelib.core.task import Task, TaskRecord, TaskState, failure_cursor
-from tests.memory.stores import MemoryTaskStore
+from paceline.testing.memory.stores import MemoryTaskStore
 
 
 class MemoryFailedTasks:

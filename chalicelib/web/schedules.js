@@ -1,0 +1,64 @@
+// The list of a user's schedules, each with its next tick; hidden while the user has none.
+
+import { api } from "./api.js";
+import { dayOf, el, keyed, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { clock } from "./lines.js";
+
+const SHOWN = 20;
+
+export function scheduleList(user) {
+  const body = el("tbody");
+  const more = el("p", { class: "hint", text: `The first ${SHOWN} by name.` });
+  const heads = ["Schedule", "Ticks", "Task", "Next tick"];
+  const node = el(
+    "section",
+    { class: "card", "aria-labelledby": "schedules-title", hidden: true },
+    el("div", { class: "bar" }, el("h2", { id: "schedules-title", text: "Schedules" })),
+    el(
+      "div",
+      { class: "wide" },
+      el(
+        "table",
+        { "aria-labelledby": "schedules-title" },
+        el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", text })))),
+        body,
+      ),
+    ),
+    more,
+  );
+
+  async function refresh(signal) {
+    const answer = await api.schedules(user, { limit: SHOWN }, signal);
+    keyed(body, answer.schedules, (schedule) => schedule.name, scheduleRow);
+    node.hidden = answer.schedules.length === 0;
+    more.hidden = !answer.next;
+  }
+
+  return { node, refresh, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
+}
+
+function scheduleRow() {
+  const [name, ticks, task, next] = [el("td"), el("td"), el("td"), el("td", { class: "number" })];
+  let schedule;
+  const row = {
+    node: el("tr", {}, name, ticks, task, next),
+    update(newest) {
+      schedule = newest;
+      setText(name, schedule.name);
+      setText(ticks, schedule.cron ? `${schedule.cron}, ${schedule.timezone}` : `every ${spanOf(schedule.every_seconds * 1000)}`);
+      setText(task, schedule.task);
+      setAttribute(next, "title", schedule.next_at === null ? null : new Date(schedule.next_at).toISOString());
+      row.draw(clock.now());
+    },
+    draw(now) {
+      const refused = schedule.refused ? `, ${numberOf(schedule.refused)} refused` : "";
+      setText(next, (schedule.paused ? "paused" : whenOf(schedule.next_at, now)) + refused);
+    },
+  };
+  return row;
+}
+
+function whenOf(at, now) {
+  if (at <= now) return "now";
+  return `${at - now < 43_200_000 ? timeOf(at) : dayOf(at)}, in ${spanOf(at - now)}`;
+}

@@ -1,0 +1,18 @@
+"""Each tick of a schedule once, whatever fails; and each guard is missed when it is off."""
+
+import pytest
+
+from tests.simulation.tick_mutants import TICK_MUTANTS
+from tests.simulation.ticking import TickParts, run
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_each_tick_comes_once_whatever_fails(seed: int) -> None:
+    witness = run(seed)
+    assert witness.broken == []
+    assert witness.takes > 50
+
+
+@pytest.mark.parametrize("parts", TICK_MUTANTS.values(), ids=TICK_MUTANTS)
+def test_a_guard_of_ticks_that_is_off_is_found(parts: TickParts) -> None:
+    assert any(run(seed, parts).broken for seed in range(60))
