@@ -337,12 +337,15 @@ class Worker:
         return Done()
 
     def _wake_for_slot(self, lane: Lane) -> None:
-        """Shows the messages that wait for the slots that are free: those of started tasks, the next one, the head."""
+        """Shows the messages that wait for the slots that are free: those of started tasks, the next one, the head.
+
+        The head too where the next one waits: that one may be cancelled, or two slots are free for the two of them.
+        """
         now_ms = self._clock.now_ms()
         free = at_once(lane.limits_or(self._settings.limits)) - len(lane.in_use(now_ms))
-        door = [lease.receipt for lease in lane.at_the_door(now_ms)]
-        first = [lane.next_receipt or lane.head_receipt] if lane.waiting else []
-        for receipt in [receipt for receipt in (*door, *first) if receipt][: max(0, free)]:
+        door = [lease.receipt for lease in lane.at_the_door(now_ms)][: max(0, free)]
+        first = [lane.next_receipt, lane.head_receipt] if lane.waiting and len(door) < free else []
+        for receipt in filter(None, (*door, *first)):
             with suppress(UnavailableError):  # it looks again by itself
                 self._queue.defer(receipt, 0)
 
