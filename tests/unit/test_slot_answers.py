@@ -1,7 +1,10 @@
 """The answers to submits while all of a user's slots are taken."""
 
+import json
+
 import pytest
 
+from chalicelib.api.responses import submit_answer
 from chalicelib.settings import OverLimit
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from tests.factories import task_id_of
@@ -13,7 +16,7 @@ from tests.unit.workshop import Workshop
 def test_a_strict_submit_is_refused_while_all_slots_are_taken(brief: int, elapsed_ms: int) -> None:
     """Whatever the user's tasks took before, and before the first renewal too."""
     shop = Workshop(LIMITS="10/second; 2 at once")
-    answers: list[Submitted | Refused] = []
+    answers: list[tuple[Submission, Submitted | Refused]] = []
     for _ in range(brief):
         shop.submit()
         shop.run()
@@ -26,17 +29,17 @@ def test_a_strict_submit_is_refused_while_all_slots_are_taken(brief: int, elapse
         else:
             shop.clock.sleep_until(shop.clock.now_ms() + elapsed_ms)
             shop.renewer.renew_due()
-            new = (TaskRequest("log", None),)
-            strict = Submission("ann", new, shop.clock.now_ms(), OverLimit.REJECT)
-            answers.append(shop.submitter.submit(strict, [task_id_of(99)]))
-            answers.append(shop.try_submit())
+            for number, over_limit in enumerate((OverLimit.REJECT, OverLimit.QUEUE), 98):
+                new = Submission("ann", (TaskRequest("log", None),), shop.clock.now_ms(), over_limit)
+                answers.append((new, shop.submitter.submit(new, [task_id_of(number)])))
 
     shop.register("call", call)
     shop.submit(payload="first", name="call")
-    begun_at = shop.clock.now_ms()
     shop.run()
-    refused, queued = answers
-    assert isinstance(refused, Refused)
-    assert refused.retry_at >= begun_at + elapsed_ms + 1_000
-    assert isinstance(queued, Submitted)
-    assert queued.tasks[0].position == 2
+    refused, queued = [submit_answer(*answer) for answer in answers]
+    ahead = "2 tasks of this user are running, as many as may run at once"
+    assert (refused["status"], json.loads(refused["body"])["detail"]) == (429, f"{ahead}, and waiting was not wanted.")
+    body = json.loads(queued["body"])
+    assert (queued["status"], body["position"], body["queued"]) == (429, 2, True)
+    assert body["detail"] == f"{ahead}. It is number 2 in line and starts in at least 1000 ms."
+    assert "at once" not in str([queued["headers"][name] for name in ("RateLimit-Policy", "RateLimit")])
