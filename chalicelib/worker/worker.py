@@ -417,11 +417,13 @@ class Worker:
         return self._free_slot(job)
 
     def _free_slot(self, job: _Job) -> Done:
-        """Frees the slot of a finished task, if it has one."""
+        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack."""
         lane, task = job.facts.lane, job.task
-        lease = lane.lease_of(task.task_id) if lane else None
-        if lease and lease.in_slot:
-            self._wake_for_slot(self._remember(self._lanes.release_slot(task.user_id, lease, 0).lane))
+        while lane and (lease := (lane.slots or {}).get(task.task_id)):
+            write = self._lanes.release_slot(task.user_id, lease, 0)
+            lane = self._remember(write.lane)
+            if isinstance(write, Written):
+                self._wake_for_slot(lane)
         return Done()
 
     def _drop_from_lane(self, job: _Job) -> None:

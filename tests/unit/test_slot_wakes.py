@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import pytest
+
+from chalicelib.core.errors import UnavailableError
 from chalicelib.core.limits import parse_limits
 from tests.factories import NOW
 from tests.unit.workshop import Workshop
@@ -48,3 +51,28 @@ def test_a_cancelled_task_that_waited_for_a_slot_leaves_it_to_the_one_behind_it(
     assert [payload["n"] for _, payload in shop.ran] == [1, 2, 4]
     [_, _, (at, _)] = shop.ran
     assert NOW + at == shop.clock.now_ms()  # as soon as the slot was free
+
+
+def test_a_worker_that_knows_an_earlier_attempt_frees_the_slot_of_the_last_one() -> None:
+    """The release failed, so the message came back to the worker of the first attempt."""
+    shop, fails = Workshop(LIMITS="10/second; 2 at once", MAX_ATTEMPTS="3"), iter([ValueError("once")])
+
+    def call(_payload: object) -> None:
+        for error in fails:
+            raise error
+
+    shop.register("call", call)
+    shop.submit(name="call")
+    first = shop.new_worker()
+    shop.deliver(shop.receive(), first)
+    shop.deliver(shop.receive(), first)
+    [lease] = (shop.lanes.get("ann").slots or {}).values()
+    shop.clock.sleep_until(lease.until)
+    shop.lanes.fail("release_slot")
+    with pytest.raises(UnavailableError):
+        shop.deliver(shop.receive(), shop.new_worker())
+    assert shop.lanes.get("ann").slots
+    shop.clock.sleep_until(shop.clock.now_ms() + 2_000)
+    shop.deliver(shop.receive(), first)
+    assert len(shop.ran) == 2
+    assert shop.lanes.get("ann").slots == {}
