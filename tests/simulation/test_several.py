@@ -110,6 +110,14 @@ def test_another_number_at_once_holds_for_a_backlog(before, after, is_lambda) ->
     assert [seq for seq, _ in starts] == list(range(1, 21))
 
 
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_a_finished_task_that_ran_alone_takes_no_slot_once_two_may_run(is_lambda) -> None:
+    limits = SetLimits(400, "ann", "5/second; 2 at once")
+    starts = starts_of(plan(bulk(1, 5), limits, bulk(4, 20_000, at=1_000), limits="5/second", is_lambda=is_lambda))
+    assert [seq for seq, _ in starts] == [1, 2, 3, 4, 5]
+    assert starts[2][1] - starts[1][1] < 1_000
+
+
 def test_a_backoff_delays_nobody() -> None:
     first, others = Submit(0, "ann", "first", (Behaviour(5, fails=2),)), bulk(6, 5, at=50)
     starts = starts_of(plan(first, others, limits="5/second; 2 at once"))
