@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
@@ -463,11 +463,18 @@ class Worker:
         return Facts(lane, is_served=lane is not None and self._is_served(task, lane))
 
     def _fresh_facts(self, task: Task, lane: Lane) -> Facts:
-        return Facts(self._remember(lane), is_lane_fresh=True, is_served=self._is_served(task, lane))
+        is_served, beside = self._is_served(task, lane), self._served_beside(task, lane)
+        return Facts(self._remember(lane), is_lane_fresh=True, is_served=is_served, served_beside=beside)
 
     def _is_served(self, task: Task, lane: Lane) -> bool:
         lease = lane.lease_of(task.task_id)
         return lease is not None and self._presence.is_served(lease.token)
+
+    def _served_beside(self, task: Task, lane: Lane) -> int:
+        """Only leases that ran out cost a look, and a quick claim counts those too."""
+        now_ms, others = self._clock.now_ms(), (lane.slots or {}).values()
+        over = [one for one in others if one.until <= now_ms and one.phase is not Phase.RETRY]
+        return sum(one.task_id != task.task_id and self._presence.is_served(one.token) for one in over)
 
     def _remember(self, lane: Lane) -> Lane:
         """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""
