@@ -112,7 +112,9 @@ def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> s
         return "The lane is paused: it goes on when it is resumed."
     if outcome.is_paused:
         return f"The lane is paused for a time. {detail}"
-    return f"{ahead}, and a lane runs one task at a time. {detail}" if ahead else detail
+    if ahead and at_once(outcome.limits) == 1:
+        ahead += ", and a lane runs one task at a time"
+    return f"{ahead}. {detail}" if ahead else detail
 
 
 def _submit_headers(outcome: Submitted) -> Headers:

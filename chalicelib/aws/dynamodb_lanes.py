@@ -113,8 +113,8 @@ class DynamoDBLaneStore:
     def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
         return self._update(user_id, release_slot_expression(lease, took_ms))
 
-    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
-        return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> Lease | None:
+        return _stored_lease(self._update(user_id, throttle_expression(lease, until, reason)), lease)
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))

@@ -11,6 +11,10 @@ from chalicelib.core.limits import Limit, Limits, at_once, large_limits
 from chalicelib.core.planner import Planner
 from chalicelib.core.tally import Tally, counted, resets_at, used_at
 
+#: Milliseconds by which a task in a slot has to outlast the average run time before it counts as one that takes long:
+#: its slot is freed at its end, so no mark is needed, only the time of that write.
+OUTLASTED_MS = 250
+
 
 class Usage(Struct, frozen=True):
     """How far a limit is used, in starts or units."""
@@ -66,16 +70,19 @@ def is_beside(lane: Lane, limits: Limits) -> bool:
 def slot_ends(lane: Lane, limits: Limits, now_ms: int) -> list[int]:
     """When each slot that a waiting task may take is free, soonest first, epoch ms; now for one that is free.
 
-    A task ends by the average run time; one that has outlasted it in a second at the earliest, if it is marked.
+    A task ends by the average run time; one that has outlasted it in a second at the earliest.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> from chalicelib.core.lane import Lease
-    >>> slots = {f"t{n}": Lease(f"t{n}", 1, until=15_000, token="w", starts=(n * 1_000,)) for n in (5, 6)}
-    >>> lane = Lane("ann", slots=slots, took_ms=3_000)
+    >>> from msgspec.structs import replace
+    >>> leases = [Lease(f"t{n}", 1, until=15_000, token="w", starts=(n * 1_000,), in_slot=True) for n in (5, 6)]
+    >>> lane = Lane("ann", slots={lease.task_id: lease for lease in leases}, took_ms=3_000)
     >>> slot_ends(lane, parse_limits("1/second; 3 at once"), 7_000)
     [7000, 8000, 9000]
     >>> slot_ends(lane, parse_limits("1/second"), 7_000)  # both have to end
     [9000]
+    >>> [slot_ends(replace(lane, took_ms=0), parse_limits("1/second; 2 at once"), at) for at in (6_100, 6_300)]
+    [[6100, 7100], [7300, 7300]]
     """
     ends = sorted(_end_of(lease, lane.took_ms, now_ms) for lease in lane.in_use(now_ms))
     most = at_once(limits)
@@ -83,8 +90,9 @@ def slot_ends(lane: Lane, limits: Limits, now_ms: int) -> list[int]:
 
 
 def _end_of(lease: Lease, took_ms: int, now_ms: int) -> int:
-    begun_at = lease.starts[-1] if lease.starts else now_ms
-    return max(begun_at + took_ms, now_ms + (MARKED_AFTER_MS if lease.phase is Phase.RUNNING else 0))
+    expected_at = (lease.starts[-1] if lease.starts else now_ms) + took_ms
+    takes_long = lease.phase is Phase.RUNNING or (lease.in_slot and now_ms >= expected_at + OUTLASTED_MS)
+    return max(expected_at, now_ms + (MARKED_AFTER_MS if takes_long else 0))
 
 
 def estimated_start(lane: Lane, limits: Limits, now_ms: int, ahead: int, with_run_times: bool = False) -> int:

@@ -156,10 +156,10 @@ class LaneStore(Protocol):
 
     # The methods below find the lease in its slot if it is in one.
 
-    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> Lease | None:
         """Throttles the lane until `until`, epoch ms; releases the lease and does not count its attempt.
 
-        False when another worker has the lane's lease.
+        Returns the lease as stored, None when another worker has the lane's lease.
         """
         ...
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from msgspec.structs import replace
+
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
-from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease, Phase
 from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import Limits, at_once
 from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
@@ -150,12 +152,23 @@ class Control:
 
         def limited(lane: Lane) -> Lane:
             now_ms = self._clock.now_ms()
+            if at_once(own or self._settings.limits) > 1:
+                lane = self._without_finished(lane, now_ms)
             changed = with_limits(lane, own, self._settings.limits, now_ms)
             if changed.waiting and changed.planned[0] > now_ms + MAX_PLANNED_AHEAD_MS:
                 raise ConflictError("Limits too low for the backlog", _too_low(changed))
             return changed
 
         return self._apply(user_id, limited)
+
+    def _without_finished(self, lane: Lane, now_ms: int) -> Lane:
+        """The lane with its newest lease over if that task is finished: a brief task leaves one, which uses a slot."""
+        lease = lane.running
+        if lease is None or lease.until <= now_ms or lease.phase is Phase.RETRY:
+            return lane
+        record = self._tasks.get(lane.user_id, lease.task_id)
+        is_finished = record is not None and record.outcome is not None
+        return replace(lane, running=replace(lease, until=now_ms)) if is_finished else lane
 
     def pause(self, user_id: str, until: int | None) -> LaneView:
         """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""

@@ -180,6 +180,10 @@ def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, t
     candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True)
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     is_run_here = facts.is_served and task.task_id not in lane.cancelled
+    if isinstance(decision, Start) and facts.served_beside:
+        running = sum(lease.task_id != task.task_id for lease in lane.in_use(now_ms)) + facts.served_beside
+        if running >= at_once(limits):
+            return Wait(now_ms + SERVED_POLL_MS, is_for_slot=True)
     return Wait(now_ms + SERVED_POLL_MS) if is_run_here and not isinstance(decision, Wait) else decision
 
 

@@ -143,8 +143,7 @@ class TaskExecutor:
         retry_at = now_ms + self._backoff_ms(task, start.attempt)
         released = self._lanes.release_lease(task.user_id, lease, retry_at)
         self._tasks.attempt_failed(task, FailedAttempt(start.attempt, start.at, now_ms, ended.error))
-        # Cancelled since the last renewal: it takes no further attempt, so nothing is to be waited for.
-        return Retry(now_ms if released and released.cancel_requested_at else retry_at)
+        return _retry(released, retry_at, now_ms)
 
     def _correction(self, start: Start, used_units: int | None, now_ms: int) -> Callable[[], int | None] | None:
         """Counts the units that the function reported; None if it reported none, or what the task counted for."""
@@ -184,8 +183,7 @@ class TaskExecutor:
         if correct:
             correct()
         until = now_ms + min(round(asked.seconds * 1000), self._settings.max_throttle_ms)
-        self._lanes.throttle(task.user_id, lease, until, asked.reason)
-        return Retry(until)
+        return _retry(self._lanes.throttle(task.user_id, lease, until, asked.reason), until, now_ms)
 
     def _call(self, task: Task, context: Context, lease: Lease, room: Room) -> Ended:
         definition = self._registry.get(task.name)
@@ -233,6 +231,11 @@ class TaskExecutor:
         definition = self._registry[task.name]
         first_ms = self._settings.backoff_ms if definition.backoff_ms is None else definition.backoff_ms
         return int(min(first_ms * 2 ** (attempt - 1), MAX_BACKOFF_MS))
+
+
+def _retry(released: Lease | None, at: int, now_ms: int) -> Retry:
+    """Now if the task was cancelled since the last renewal: it takes no further attempt, so nothing is waited for."""
+    return Retry(now_ms if released and released.cancel_requested_at else at)
 
 
 def _may_be_retried(ended: Ended) -> bool:

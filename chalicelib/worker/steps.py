@@ -33,6 +33,8 @@ class Facts(Struct, frozen=True):
     is_search_whole: bool = False
     #: a live process of this machine runs the task, although its lease ran out
     is_served: bool = False
+    #: how many of the user's other tasks in slots live processes of this machine run, although their leases ran out
+    served_beside: int = 0
     #: its message is in a group of its own, where it delays no other task
     is_forwarded: bool = False
     #: how often SQS delivered its message, this time included, and when it did now, epoch ms

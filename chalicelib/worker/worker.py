@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
@@ -337,12 +337,15 @@ class Worker:
         return Done()
 
     def _wake_for_slot(self, lane: Lane) -> None:
-        """Shows the messages that wait for the slots that are free: those of started tasks, the next one, the head."""
+        """Shows the messages that wait for the slots that are free: those of started tasks, the next one, the head.
+
+        The head too where the next one waits: that one may be cancelled, or two slots are free for the two of them.
+        """
         now_ms = self._clock.now_ms()
         free = at_once(lane.limits_or(self._settings.limits)) - len(lane.in_use(now_ms))
-        door = [lease.receipt for lease in lane.at_the_door(now_ms)]
-        first = [lane.next_receipt or lane.head_receipt] if lane.waiting else []
-        for receipt in [receipt for receipt in (*door, *first) if receipt][: max(0, free)]:
+        door = [lease.receipt for lease in lane.at_the_door(now_ms)][: max(0, free)]
+        first = [lane.next_receipt, lane.head_receipt] if lane.waiting and len(door) < free else []
+        for receipt in filter(None, (*door, *first)):
             with suppress(UnavailableError):  # it looks again by itself
                 self._queue.defer(receipt, 0)
 
@@ -414,11 +417,13 @@ class Worker:
         return self._free_slot(job)
 
     def _free_slot(self, job: _Job) -> Done:
-        """Frees the slot of a finished task, if it has one."""
+        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack."""
         lane, task = job.facts.lane, job.task
-        lease = lane.lease_of(task.task_id) if lane else None
-        if lease and lease.in_slot:
-            self._wake_for_slot(self._remember(self._lanes.release_slot(task.user_id, lease, 0).lane))
+        while lane and (lease := (lane.slots or {}).get(task.task_id)):
+            write = self._lanes.release_slot(task.user_id, lease, 0)
+            lane = self._remember(write.lane)
+            if isinstance(write, Written):
+                self._wake_for_slot(lane)
         return Done()
 
     def _drop_from_lane(self, job: _Job) -> None:
@@ -458,11 +463,18 @@ class Worker:
         return Facts(lane, is_served=lane is not None and self._is_served(task, lane))
 
     def _fresh_facts(self, task: Task, lane: Lane) -> Facts:
-        return Facts(self._remember(lane), is_lane_fresh=True, is_served=self._is_served(task, lane))
+        is_served, beside = self._is_served(task, lane), self._served_beside(task, lane)
+        return Facts(self._remember(lane), is_lane_fresh=True, is_served=is_served, served_beside=beside)
 
     def _is_served(self, task: Task, lane: Lane) -> bool:
         lease = lane.lease_of(task.task_id)
         return lease is not None and self._presence.is_served(lease.token)
+
+    def _served_beside(self, task: Task, lane: Lane) -> int:
+        """Only leases that ran out cost a look, and a quick claim counts those too."""
+        now_ms, others = self._clock.now_ms(), (lane.slots or {}).values()
+        over = [one for one in others if one.until <= now_ms and one.phase is not Phase.RETRY]
+        return sum(one.task_id != task.task_id and self._presence.is_served(one.token) for one in over)
 
     def _remember(self, lane: Lane) -> Lane:
         """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""

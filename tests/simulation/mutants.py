@@ -100,14 +100,14 @@ def no_gap_handling(facts: Facts, task: Task, *rest: Any) -> Step:
 class NoHold(MemoryLaneStore):
     """Neither lane nor lease keep the task back: each covers the other, for a message that waits is its lane's head."""
 
-    def throttle(self, user_id: str, lease: Lease, _until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, _until: int, reason: str) -> Lease | None:
         return super().throttle(user_id, lease, 0, reason)
 
 
 class NoAttemptBack(MemoryLaneStore):
     """Throttling costs an attempt."""
 
-    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> Lease | None:
         return super().throttle(user_id, replace(lease, attempt=lease.attempt + 1), until, reason)
 
 

@@ -1,11 +1,23 @@
 """Lanes whose limits let several tasks run at once: when they start, and what crashes and changed limits do to them."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from tests.factories import NOW
-from tests.simulation.schedule import Behaviour, Fault, Kill, LoseMessages, Plan, SetLimits, Submit, Wrong, draw_several
+from tests.simulation.schedule import (
+    Behaviour,
+    Fault,
+    Kill,
+    LoseMessages,
+    Outage,
+    Plan,
+    SetLimits,
+    Submit,
+    Wrong,
+    draw_several,
+)
 from tests.simulation.several import DRAWS, draw_beside, with_several
 from tests.simulation.world import World, run
 
@@ -108,6 +120,24 @@ def test_another_number_at_once_holds_for_a_backlog(before, after, is_lambda) ->
     """What runs goes on, and nothing is lost, out of order or beside too many: `starts_of` checks it."""
     starts = starts_of(plan(bulk(20, 1_500), SetLimits(4_000, "ann", after), limits=before, is_lambda=is_lambda))
     assert [seq for seq, _ in starts] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_a_finished_task_that_ran_alone_takes_no_slot_once_two_may_run(is_lambda) -> None:
+    limits = SetLimits(400, "ann", "5/second; 2 at once")
+    starts = starts_of(plan(bulk(1, 5), limits, bulk(4, 20_000, at=1_000), limits="5/second", is_lambda=is_lambda))
+    assert [seq for seq, _ in starts] == [1, 2, 3, 4, 5]
+    assert starts[2][1] - starts[1][1] < 1_000
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_worker_without_dynamodb_keeps_the_slots_of_its_tasks_on_one_machine(seed) -> None:
+    cut_off = Outage(5_000, 20_000, "lanes.", worker=0)
+    tasks = bulk(6, 45_000)
+    alone = plan(tasks, limits="5/second; 2 at once", is_lambda=False, workers=4, seed=seed)
+    starts = [at for _, at in starts_of(replace(alone, outages=(cut_off,)))]
+    assert len(starts) == 6
+    assert all(later - at >= 45_000 for at, later in zip(starts, starts[2:], strict=False))
 
 
 def test_a_backoff_delays_nobody() -> None:

@@ -102,21 +102,24 @@ def test_task_that_fails_after_it_was_cancelled_is_not_tried_again(error: Except
     assert shop.lanes.get("ann").throttled_until == 0
 
 
-def test_task_that_fails_before_it_learns_of_it_ends_cancelled_without_a_backoff() -> None:
+@pytest.mark.parametrize("limits", ["1/second", "1/second; 2 at once"])
+@pytest.mark.parametrize("error", [ValueError("broken"), RetryAfter(600)])
+def test_task_that_fails_before_it_learns_of_it_ends_cancelled_without_a_backoff(error: Exception, limits: str) -> None:
     """The request comes after the last renewal: the answer to the release of the lease has it."""
-    shop = Workshop(MAX_ATTEMPTS="3", BACKOFF="600s")
+    shop = Workshop(MAX_ATTEMPTS="3", BACKOFF="600s", LIMITS=limits)
 
     def fail(context: Context, ran_ms: int) -> Json:
         if ran_ms == 2_000:
             assert not context.cancelled
-            raise ValueError("broken")
+            raise error
         return None
 
     long = Long(shop, 2_000, fail)
     task = run_one(shop)
     event = shop.event_of(task)
-    assert (event["event"], event["attempt"], event["completed_at"]) == ("task_cancelled", 1, NOW + 2_000)
-    assert long.starts == [0]
+    attempts, [started_ms] = int(isinstance(error, ValueError)), long.starts
+    ended_at = NOW + started_ms + 2_000
+    assert (event["event"], event["attempt"], event["completed_at"]) == ("task_cancelled", attempts, ended_at)
     assert shop.lanes.get("ann").retrying is None
 
 

@@ -24,6 +24,7 @@ from chalicelib.worker.beside import (
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.steps import (
     LEAD_MS,
+    SERVED_POLL_MS,
     Claim,
     DropCancelled,
     Facts,
@@ -156,6 +157,15 @@ def test_a_forwarded_message_takes_a_slot_where_limits_now_say_one_at_once() -> 
     step = next_step(forwarded(lane()), TASK, NOW, Rules(parse_limits("1/second"), 3), "token")
     assert isinstance(step, Claim)
     assert step.start.slot == "t3"
+
+
+def test_a_slot_is_not_free_while_a_live_process_of_this_machine_runs_its_task() -> None:
+    """Its lease ran out, since its worker can't reach AWS."""
+    found = lane(lease("t1"), lease("t2", NOW - 1))
+    assert isinstance(next_step(forwarded(found), TASK, NOW, RULES), Claim)
+    waits = next_step(forwarded(found, served_beside=1), TASK, NOW, RULES)
+    assert waits == WaitUntil(NOW + SERVED_POLL_MS, NOW + SERVED_POLL_MS, is_for_slot=True)
+    assert isinstance(next_step(forwarded(lane(), served_beside=1), TASK, NOW, RULES), Claim)
 
 
 def test_a_lane_whose_slots_are_in_use_starts_nothing_outside_them() -> None:

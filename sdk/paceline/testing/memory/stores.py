@@ -256,13 +256,13 @@ class MemoryLaneStore:
 
         return self._write(seen.user_id, unmoved, taken)
 
-    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
+    def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> Lease | None:
         def throttled(lane: Lane) -> Lane:
             lane, revision = _with_lease(lane, lease, until, lease.last_token, Phase.RETRY), lane.revision + 1
             lane = _replaced(lane, lease, attempt=lease.attempt - 1)
             return replace(lane, throttled_until=until, throttled_reason=reason, revision=revision)
 
-        return bool(self._write_leased(user_id, lease, throttled))
+        return self._write_leased(user_id, lease, throttled)
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         lease, more = start.lease, used_units - start.units
