@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.ports import Clock, DueTasks, LaneStore, TaskQueue, TaskStore
+from chalicelib.core.admission import Admission
+from chalicelib.core.claim import without_cancelled
+from chalicelib.core.ports import Clock, DueTasks, LaneStore, TaskQueue, TaskStore, Written
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Task, TaskRecord, TaskState
 from chalicelib.scheduled.cancellations import ScheduledCancellations, is_emptied_schedule
@@ -141,8 +143,8 @@ class DueAdmitter:
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
         if reserved.lane.is_emptied_schedule(task.submitted_at):
-            # Before its message came. The reserved seq stays without a task, and workers pass it over.
-            self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)
+            self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)  # before its message came
+            self._give_back(reserved, task)
             return None
         if not has_record and task.submitted_at <= reserved.lane.forgotten_at:
             return None
@@ -154,6 +156,15 @@ class DueAdmitter:
         elif record := self._tasks.get(task.user_id, task.task_id):
             self._send_again(record)
         return None
+
+    def _give_back(self, reserved: Admission, task: Task) -> None:
+        """Lets no seq wait without a task in an idle lane. Workers pass over one that has tasks before it."""
+        lane, seq = reserved.lane, reserved.first_seq
+        while lane.started_seq == seq - 1 and not lane.retrying and not lane.in_use(self._clock.now_ms()):
+            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, seq, task.units))
+            if isinstance(write, Written):
+                return
+            lane = write.lane
 
     def _send_again(self, record: TaskRecord) -> None:
         """Sends an admitted task, in case its message is missing.

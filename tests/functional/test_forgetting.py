@@ -123,3 +123,19 @@ def test_user_with_a_scheduled_task_older_than_all_that_is_searched_is_not_forgo
     monkeypatch.setattr("chalicelib.lanes.clearance.PAGES_SEARCHED", 0)
     schedule(paceline, user, 3_600)
     assert forget(paceline, user) == 409
+
+
+def test_scheduled_task_that_an_emptying_cancelled_at_its_time_leaves_no_waiting_task_behind(
+    paceline: Paceline, user: str
+) -> None:
+    task_id = schedule(paceline, user, 60)
+    assert paceline.request("DELETE", f"/api/v1/users/{user}/tasks?state=queued").status_code == 200
+    paceline.clock.advance(60_000)
+    records = paceline.receive_scheduled()
+    due = [record for record in records if "empty_schedule" not in record["body"]]
+    assert paceline.dispatch(*due) == []
+    lane = lane_of(paceline, user)
+    assert (lane["backlog"], lane["next_starts"]) == (0, [])
+    assert paceline.dispatch(*[record for record in records if record not in due]) == []
+    assert events(paceline, user) == [("task_cancelled", task_id)]
+    assert forget(paceline, user) == 200
