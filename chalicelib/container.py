@@ -336,7 +336,7 @@ class Container:
         send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, RANDOM.random)
         stores = (self.due_tasks, self.tasks, self.queue)
         cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
-        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations, self.lanes)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
         handlers = (admitter, cancellations, send_callback)

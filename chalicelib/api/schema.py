@@ -242,7 +242,7 @@ class RedriveAnswer(Struct):
     ]
     stays: Annotated[
         list[StayingTask],
-        Meta(description="Failed tasks that stay as they are, for a reason. Later ones of the same user stay too."),
+        Meta(description="Failed tasks that stay, for a reason. Later ones of its user stay too, if it was refused."),
     ]
     next: Annotated[
         str | None, Meta(description="Cursor for `before` of the next request; null if no failed tasks follow.")

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, UnavailableError
-from chalicelib.core.lane import Lane, Phase
+from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import emptied, forgotten
 from chalicelib.core.ports import Clock, DueTasks, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.scheduled import EmptySchedule
@@ -22,6 +22,8 @@ SENT_AGAIN_AFTER_MS = 60_000
 #: Finished tasks that one request deletes, and pages of records that it looks through for unfinished ones.
 DELETED_AT_ONCE = 1_000
 PAGES_SEARCHED = 40
+#: Scheduled tasks of a user with more records than those pages hold that are looked at, the soonest first.
+SCHEDULED_SEARCHED = 100
 #: Seconds for which a message lives at most.
 MESSAGE_SECONDS = 14 * 86_400
 
@@ -109,11 +111,13 @@ class Clearance:
         self._refuse_work(user_id)
         self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
         windows = [limit.window_seconds for limit in self._settings.limits]
+        is_unknown = self._tasks.newest(user_id, None, 1, None) == ([], None)
 
         def change(lane: Lane) -> Lane:
             is_forgotten = lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
-            if lane == Lane(user_id) or (is_forgotten and not lane.limits and lane.paused_until is None):
+            if is_unknown and lane == Lane(user_id):
                 return lane
+            # A forgotten user may have scheduled a task since, and cancelled it: its message comes later than this.
             if lane.waiting or lane.cancelled or (not is_forgotten and self._runs(lane)):
                 raise _has_work("tasks that wait or run")
             return forgotten(lane, self._settings.limits, self._clock.now_ms())
@@ -140,6 +144,11 @@ class Clearance:
                 raise _has_work(f"the task {records[0].task.task_id}")
             if before is None:
                 return
+        # Their records may be older than all that were searched.
+        scheduled = self._due_tasks.due(user_id, FOREVER_MS, SCHEDULED_SEARCHED)
+        for task_id in [listed.task_id for listed in scheduled]:
+            if (record := self._tasks.get(user_id, task_id)) and record.outcome is None:
+                raise _has_work(f"the scheduled task {task_id}")
 
     def _write(self, user_id: str, change: Callable[[Lane], Lane], write: Callable[[Lane, Lane], Write]) -> Lane:
         lane = self._lanes.get(user_id)

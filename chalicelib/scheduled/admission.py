@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.ports import Clock, DueTasks, TaskQueue, TaskStore
+from chalicelib.core.admission import Admission
+from chalicelib.core.claim import without_cancelled
+from chalicelib.core.ports import Clock, DueTasks, LaneStore, TaskQueue, TaskStore, Written
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Task, TaskRecord, TaskState
 from chalicelib.scheduled.cancellations import ScheduledCancellations, is_emptied_schedule
@@ -48,6 +50,7 @@ class DueAdmitter:
         clock: Clock,
         new_token: Callable[[], str],
         cancellations: ScheduledCancellations,
+        lanes: LaneStore,
     ) -> None:
         self._due_tasks = due_tasks
         self._tasks = tasks
@@ -56,6 +59,7 @@ class DueAdmitter:
         self._clock = clock
         self._new_token = new_token
         self._cancellations = cancellations
+        self._lanes = lanes
 
     def admit(self, task: Task) -> AdmittedByAnother | Postponed | None:
         """Admits the user's tasks that are due, this one too; None when this one is admitted or finished."""
@@ -77,7 +81,9 @@ class DueAdmitter:
         return outcome
 
     def _admit_alone(self, task: Task, record: TaskRecord | None, listed: Sequence[DueTask]) -> Postponed | None:
-        postponed = self._admit_record(record, bool(listed)) if record else self._reserve_and_send(task)
+        postponed = (
+            self._admit_record(record, bool(listed)) if record else self._reserve_and_send(task, has_record=False)
+        )
         if postponed is None:
             self._due_tasks.remove(task.user_id, listed)
         return postponed
@@ -107,7 +113,7 @@ class DueAdmitter:
                 passed.append(listed)
             self._due_tasks.remove(task.user_id, passed)
         record = self._tasks.get(task.user_id, task.task_id)
-        return self._admit_record(record) if record else self._reserve_and_send(task)
+        return self._admit_record(record) if record else self._reserve_and_send(task, has_record=False)
 
     def _admit_listed(self, user_id: str, listed: DueTask) -> Postponed | None:
         """A record is stored before its task is listed; one that is missing was kept for longer than any message."""
@@ -122,24 +128,26 @@ class DueAdmitter:
             self._send_again(record)
         if record.task.seq or record.outcome:
             return None
-        return self._reserve_and_send(record.task)
+        return self._reserve_and_send(record.task, has_record=True)
 
-    def _reserve_and_send(self, task: Task) -> Postponed | None:
+    def _reserve_and_send(self, task: Task, has_record: bool) -> Postponed | None:
         """Reserves the task's start, stores it, sends it.
 
         The record is stored before the message is sent. So a cancellation before that finishes the task here, and one
         after that finishes it in its lane, never both.
         """
+        if not has_record and self._lanes.get(task.user_id).forgotten_at >= task.submitted_at:
+            return None  # it is finished, and its record was deleted with its user
         now_ms = self._clock.now_ms()
         reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms, task.units)
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
         if reserved.lane.is_emptied_schedule(task.submitted_at):
-            # Before its message came. The reserved seq stays without a task, and workers pass it over.
-            self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)
+            self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)  # before its message came
+            self._give_back(reserved, task)
             return None
-        if task.submitted_at <= reserved.lane.forgotten_at:
-            return None  # it is finished, and its record was deleted with its user
+        if not has_record and task.submitted_at <= reserved.lane.forgotten_at:
+            return None
         seq, planned_at = reserved.first_seq, reserved.planned[0]
         # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
         admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
@@ -148,6 +156,15 @@ class DueAdmitter:
         elif record := self._tasks.get(task.user_id, task.task_id):
             self._send_again(record)
         return None
+
+    def _give_back(self, reserved: Admission, task: Task) -> None:
+        """Lets no seq wait without a task in an idle lane. Workers pass over one that has tasks before it."""
+        lane, seq = reserved.lane, reserved.first_seq
+        while lane.started_seq == seq - 1 and not lane.retrying and not lane.in_use(self._clock.now_ms()):
+            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, seq, task.units))
+            if isinstance(write, Written):
+                return
+            lane = write.lane
 
     def _send_again(self, record: TaskRecord) -> None:
         """Sends an admitted task, in case its message is missing.

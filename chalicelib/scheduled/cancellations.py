@@ -27,7 +27,15 @@ class ScheduledCancellations:
 
         A repeat logs the same line.
         """
-        self._cancel(task, Outcome(TaskState.CANCELLED, None, at, 0))
+        outcome = Outcome(TaskState.CANCELLED, None, at, 0)
+        record = self._tasks.get(task.user_id, task.task_id)
+        if record is None:
+            # Its user was forgotten: nothing of it is stored again.
+            self._finalizer.cancel(task, outcome, is_stored=False)
+        elif record.outcome is None:
+            self._cancel(task, outcome)
+        elif not record.task.seq:
+            self._finalizer.cancel(task, record.outcome)
 
     def cancel_emptied(self, task: Task, at: int) -> None:
         """As `cancel`, of a task whose lane was emptied at that time."""

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
+from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from chalicelib.core.ports import Clock, FailedTasks, LaneStore, TaskStore
 from chalicelib.core.task import Task, TaskRecord, TaskState, failure_cursor
 from chalicelib.core.views import view_of_task
@@ -47,6 +47,8 @@ class Stays(Struct, frozen=True):
     #: the answer to its submit; None if it can't be submitted at all
     refused: Refused | None = None
     submission: Submission | None = None
+    #: it may be submitted later, so the later failed tasks of its user stay too
+    is_for_now: bool = False
 
 
 class RedrivePage(Struct, frozen=True):
@@ -126,13 +128,19 @@ class Redriver:
         return RedrivePage(outcomes, cursor_of(records[len(outcomes) - 1]) if is_cut else next_cursor)
 
     def _in_turn(self, listed: TaskRecord, earlier: Sequence[Redriven | Stays], wish: Submission) -> Redriven | Stays:
-        """Keeps the user's order: a task stays if an earlier one stays."""
-        if any(isinstance(one, Stays) and one.failed.user_id == listed.task.user_id for one in earlier):
+        """Keeps the user's order: a task stays if an earlier one stays for now. No error of one task stops others."""
+        user_id = listed.task.user_id
+        if any(isinstance(one, Stays) and one.is_for_now and one.failed.user_id == user_id for one in earlier):
             return Stays(listed.task, "an earlier failed task of this user stays")
-        record = self._tasks.get(listed.task.user_id, listed.task.task_id)  # with its payload, and as it is now
+        record = self._tasks.get(user_id, listed.task.task_id)  # with its payload, and as it is now
         if record is None or record.state is not TaskState.FAILED:
             return Stays(listed.task, "its record is no longer stored")
-        return self.redrive_record(record, wish)
+        try:
+            return self.redrive_record(record, wish)
+        except ConflictError as error:
+            return Stays(listed.task, error.title, is_for_now=True)
+        except InvalidError as error:  # its user took the key of its redrive
+            return Stays(listed.task, error.title)
 
     def redrive_record(self, record: TaskRecord, wish: Submission) -> Redriven | Stays:
         """As `redrive`, of a failed task whose record is known, with its payload."""
@@ -167,7 +175,7 @@ class Redriver:
         if outcome is None:
             raise ConflictError("Submitted again before", f"It is the task {answer.body['task_id']}.")
         if isinstance(outcome, Refused):
-            return Stays(failed, outcome.reason, outcome, submission)
+            return Stays(failed, outcome.reason, outcome, submission, is_for_now=outcome.too_large is None)
         return Redriven(failed, submission, outcome, answer.is_replay)
 
     def _serve(self, failed: Task, submission: Submission, new_id: str, is_repeat: bool) -> Submitted | Refused:

@@ -155,9 +155,9 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
 
 def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rules, token: str) -> Step:
     decision = _decide(facts, lane, task, lane.limits_or(rules.default_limits), now_ms, token)
-    if isinstance(decision, Cancelled):  # a lane that is not fresh may lack a running task's last renewal
-        is_sure = task.task_id in lane.cancelled or facts.is_lane_fresh
-        return DropCancelled(last_attempt(lane, task)) if is_sure else ReadLane()
+    if isinstance(decision, Cancelled):
+        # A lane that is not fresh may lack a running task's last renewal, or that the cancellation is logged.
+        return DropCancelled(last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
     is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
     if isinstance(decision, TooLarge):
         return fail_too_large(facts, lane, task, decision.limit)

@@ -37,6 +37,8 @@ class _Finalization(Struct):
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
+    #: its outcome is stored in its record
+    is_stored: bool = True
 
 
 class Finalizer:
@@ -87,10 +89,16 @@ class Finalizer:
         with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None, receipt):
             self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start), correct))
 
-    def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
-        """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
+    def cancel(
+        self, task: Task, outcome: Outcome | None = None, last: Start | None = None, is_stored: bool = True
+    ) -> None:
+        """Finalizes a cancelled task.
+
+        outcome: as stored, None if it is not stored yet. last: its last attempt. is_stored: False if its record was
+        deleted, and stays so.
+        """
         outcome = outcome or cancelled_outcome(last.lease if last else None, self._clock.now_ms())
-        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
+        self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last), is_stored=is_stored))
 
     def fail(self, task: Task, error: str, last: Start | None) -> None:
         """Fails a task that takes no start, or no further one. last: its last attempt."""
@@ -156,7 +164,8 @@ class Finalizer:
         if task.callback_url and not finalization.is_callback_sent:
             self._send_callback(task, task.callback_url, finalization.event)
             finalization.is_callback_sent = True
-        self._tasks.finish(task, outcome)
+        if finalization.is_stored:
+            self._tasks.finish(task, outcome)
 
     def _correct(self, finalization: _Finalization, correct: Callable[[], int | None]) -> None:
         """Counts the units; the log tells which count, and from when on."""

@@ -101,7 +101,8 @@ def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: s
     limits = lane.limits_or(rules.default_limits)
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled) and task.task_id in lane.cancelled:
-        return DropCancelled(last_attempt(lane, task))
+        # In a lane that is not fresh, a second message would log a cancellation again that is logged already.
+        return DropCancelled(last_attempt(lane, task)) if facts.is_lane_fresh else ReadLane()
     if isinstance(decision, Start | Cancelled | TooLarge) and facts.is_served:
         decision = Wait(now_ms + SERVED_POLL_MS)
     if isinstance(decision, Cancelled):  # while it ran; a lane that is not fresh may lack its worker's last renewal

@@ -7,6 +7,7 @@ import pytest
 from chalice.test import HTTPResponse
 
 from chalicelib.container import container
+from chalicelib.core.errors import ConflictError
 from chalicelib.submit.redriver import MOST_AT_ONCE
 from chalicelib.tasks.registry import registry
 from tests.functional.conftest import Deploy, Paceline
@@ -285,3 +286,57 @@ def test_redrive_of_many_that_fails_in_the_middle_says_where_to_go_on(paceline: 
     assert (len(rest["tasks"]), rest["next"]) == (2, None)
     work(paceline)
     assert results(paceline, user) == [1, 2, 3]
+
+
+def test_failed_task_that_can_never_be_submitted_again_keeps_no_later_one_back(paceline: Paceline, user: str) -> None:
+    [gone] = fail(paceline, user, 1, task="broken")
+    fail(paceline, user, 2, 3)
+    OUT_OF_ORDER.clear()
+    definition = container().registry._definitions.pop("broken")
+    page = paceline.request("POST", f"/api/v1/users/{user}/redrive").json_body
+    container().registry._definitions["broken"] = definition
+    assert [one["task_id"] for one in page["stays"]] == [gone]
+    work(paceline)
+    assert results(paceline, user) == [2, 3]
+
+
+def test_key_that_a_user_took_keeps_no_failed_task_of_others_back(paceline: Paceline, user: str) -> None:
+    since = paceline.clock.now_ms()
+    [task_id] = fail(paceline, user, 1)
+    fail(paceline, f"{user}-2", 2)
+    OUT_OF_ORDER.clear()
+    body = {"user_id": user, "task": "brief", "payload": "other"}
+    taken = paceline.request("POST", "/api/v1/task", body, **{"Idempotency-Key": f"redrive:{task_id}"})
+    assert taken.status_code == 202
+    page = paceline.request("POST", "/api/v1/redrive", {"since": since}).json_body
+    assert [one["user_id"] for one in page["tasks"]] == [f"{user}-2"]
+    assert [(one["task_id"], "Key" in one["reason"]) for one in page["stays"]] == [(task_id, True)]
+    work(paceline)
+    assert (results(paceline, user), results(paceline, f"{user}-2")) == (["other"], [2])
+
+
+def test_redrive_that_another_request_is_serving_keeps_no_other_task_back(paceline: Paceline, user: str) -> None:
+    since = paceline.clock.now_ms()
+    fail(paceline, user, 1)
+    fail(paceline, f"{user}-2", 2)
+    OUT_OF_ORDER.clear()
+    parts = container()
+    served = ConflictError("The first request is being served", "Try again shortly.")
+    parts.__dict__["idempotency"] = failing = Failing(parts.idempotency, served)
+    parts.__dict__.pop("redriver", None)
+    failing.fail("run")
+    page = paceline.request("POST", "/api/v1/redrive", {"since": since}).json_body
+    assert [one["user_id"] for one in page["tasks"]] == [f"{user}-2"]
+    assert [(one["user_id"], one["reason"]) for one in page["stays"]] == [(user, served.title)]
+
+
+def test_redrive_of_a_task_whose_units_no_limit_allows_any_more_says_so(deploy: Deploy, user: str) -> None:
+    paceline = deploy(LIMITS="5/second; 100 units/second")
+    body = {"user_id": user, "task": "brief", "units": 40}
+    task_id = paceline.request("POST", "/api/v1/task", body).json_body["task_id"]
+    work(paceline)
+    paceline.request("PUT", f"/api/v1/users/{user}/limits", {"limits": "10 units/second"})
+    answer = redrive(paceline, user, task_id)
+    assert answer.status_code == 422, answer.json_body
+    page = paceline.request("POST", f"/api/v1/users/{user}/redrive").json_body
+    assert "more than the limit" in page["stays"][0]["reason"]

@@ -728,7 +728,7 @@ class WorkerMachine(Machine):
         )
         due = (self.remote("due_tasks"), tasks, queue)
         cancellations = ScheduledCancellations(due[0], tasks, finalizer, self.clock)
-        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}", cancellations)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}", cancellations, lanes)
         self._scheduled_messages = ScheduledDispatcher(
             self.remote("scheduled_queue"), tasks, queue, admitter, cancellations, self._tell, self.clock
         )

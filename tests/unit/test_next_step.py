@@ -69,6 +69,7 @@ STARTED = replace(LANE, started_seq=2, started=2, starts=(NOW - 4_000, NOW - 5_0
         (Facts(STARTED), ReadRecord()),
         (Facts(STARTED, record=TaskRecord(TASK, TaskState.SUCCEEDED, SUCCEEDED), is_record_read=True), Skip()),
         (lane_with(cancelled={"t2": 2}), DropCancelled()),
+        (Facts(replace(LANE, cancelled={"t2": 2})), ReadLane()),
         (lane_with(paused_until=NOW + 9_000), WaitUntil(NOW + 9_000, NOW + 9_000)),
         (lane_with(throttled_until=NOW + 8_000), WaitUntil(NOW + 8_000, NOW + 8_000)),
         (Facts(replace(LANE, throttled_until=NOW + 8_000)), ReadLane()),

@@ -59,7 +59,7 @@ class SchedulingShop(Workshop):
         stores = (self.due_tasks, self.tasks, self.queue)
         cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
         new_token = lambda: f"dispatcher-{next(self._tokens)}"  # noqa: E731
-        admitter = DueAdmitter(*stores, submitter, self.clock, new_token, cancellations)
+        admitter = DueAdmitter(*stores, submitter, self.clock, new_token, cancellations, self.lanes)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
         return ScheduledDispatcher(*queues, admitter, cancellations, self._tell, self.clock, late_up_to_ms)

@@ -129,6 +129,7 @@ ONE_AHEAD = lane(started_seq=1, started=0, starts=())
             WaitUntil(NOW + FORWARDED_WAIT_MS, NOW + FORWARDED_WAIT_MS),
         ),
         (forwarded(replace(ONE, cancelled={"t3": 3})), DropCancelled()),
+        (forwarded(replace(ONE, cancelled={"t3": 3}), fresh=False), ReadLane()),
         (
             forwarded(
                 lane(started_seq=3), record=TaskRecord(TASK, TaskState.SUCCEEDED, SUCCEEDED), is_record_read=True
