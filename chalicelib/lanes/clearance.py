@@ -109,17 +109,16 @@ class Clearance:
         limits, and a message that comes late would run again. Deletes a bounded number of tasks; a repeat goes on.
         """
         self._refuse_work(user_id)
-        self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
         windows = [limit.window_seconds for limit in self._settings.limits]
-        is_unknown = self._tasks.newest(user_id, None, 1, None) == ([], None)
 
         def change(lane: Lane) -> Lane:
             is_forgotten = lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
-            if is_unknown and lane == Lane(user_id):
-                return lane
-            # A forgotten user may have scheduled a task since, and cancelled it: its message comes later than this.
             if lane.waiting or lane.cancelled or (not is_forgotten and self._runs(lane)):
                 raise _has_work("tasks that wait or run")
+            self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
+            # A user may have scheduled tasks alone, and cancelled them: their messages come later than this.
+            if lane == Lane(user_id) and self._tasks.newest(user_id, None, 1, None) == ([], None):
+                return lane
             return forgotten(lane, self._settings.limits, self._clock.now_ms())
 
         def write(seen: Lane, changed: Lane) -> Write:

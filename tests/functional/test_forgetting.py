@@ -139,3 +139,16 @@ def test_scheduled_task_that_an_emptying_cancelled_at_its_time_leaves_no_waiting
     assert paceline.dispatch(*[record for record in records if record not in due]) == []
     assert events(paceline, user) == [("task_cancelled", task_id)]
     assert forget(paceline, user) == 200
+
+
+def test_refused_forgetting_leaves_the_schedules(paceline: Paceline, user: str) -> None:
+    path = f"/api/v1/users/{user}/schedules"
+    put = paceline.request("PUT", f"{path}/report", {"every_seconds": 60})
+    assert put.status_code in (200, 201), put.json_body
+    task_id = paceline.submit(user).json_body["task_id"]
+    cancel(paceline, user, task_id)  # it is not logged yet
+    assert forget(paceline, user) == 409
+    assert len(paceline.get(path).json_body["schedules"]) == 1
+    run_all(paceline)
+    assert forget(paceline, user) == 200
+    assert paceline.get(path).json_body["schedules"] == []
