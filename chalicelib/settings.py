@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from chalicelib.core.errors import LimitsError, SettingError
-from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.limits import Limits, parse_user_limits
 from chalicelib.outbound.signing import secret_bytes
 
 Value = TypeVar("Value")
@@ -230,7 +230,7 @@ def _https(text: str) -> str:
 
 
 def _limits(text: str) -> Limits:
-    return parse_limits(text)
+    return parse_user_limits(text)
 
 
 def _over_limit(text: str) -> OverLimit:

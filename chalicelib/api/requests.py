@@ -27,7 +27,7 @@ from chalicelib.core.errors import (
     TooLargeError,
     UnitsError,
 )
-from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.limits import Limits, parse_user_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.users import from_path, is_user_id
@@ -101,7 +101,7 @@ def _base_path(request: Request) -> str:
 def read_limits(request: Request) -> Limits:
     text = _form(request, LimitsRequest, ENVELOPE_BYTES).limits
     try:
-        return parse_limits(text)
+        return parse_user_limits(text)
     except LimitsError as error:
         raise InvalidError("Invalid limits", str(error), "/limits") from error
 

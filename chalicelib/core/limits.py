@@ -21,6 +21,8 @@ MAX_EXACT_QUOTA = 100
 MAX_WINDOW_SECONDS = 31 * 24 * 3600
 #: Largest number of limits per user.
 MAX_LIMITS = 5
+#: Most tasks of one user that may run at once.
+MAX_AT_ONCE = 100
 
 _UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SHORT_UNITS = {
@@ -32,9 +34,11 @@ _SHORT_UNITS = {
 _LIMIT = re.compile(
     r"(?P<quota>\d{1,9})\s*(?P<units>units?\b)?\s*(?:/|\bper\b)\s*(?P<count>\d{1,9})?\s*(?P<unit>[a-z]+)", re.ASCII
 )
+_AT_ONCE = re.compile(r"(?P<count>\d{1,9})\s*at\s+once", re.ASCII)
 _ALLOWED = (
     f"allowed: up to {MAX_LIMITS} limits such as '1/second; 20/minute', '5/10 seconds' or '90000 units/minute', each a "
-    f"quota from 1 to {MAX_QUOTA:,} per second, minute, hour or day, at most {MAX_WINDOW_SECONDS // 86400} days"
+    f"quota from 1 to {MAX_QUOTA:,} per second, minute, hour or day, at most {MAX_WINDOW_SECONDS // 86400} days; and "
+    "'5 at once' beside them"
 )
 
 
@@ -77,24 +81,68 @@ class Limit(Struct, frozen=True, order=True):
         return self.window_seconds // _UNIT_SECONDS[unit], unit
 
 
-#: Limits that apply together, shortest window first.
+#: Limits that apply together, shortest window first; a LimitsAtOnce if their text says how many tasks may run at once.
 Limits = tuple[Limit, ...]
+
+
+class LimitsAtOnce(tuple[Limit, ...]):
+    """Limits, and how many tasks may run at once. They differ from the same limits with another number, or none."""
+
+    at_once: int
+
+    def __new__(cls, limits: Limits, at_once: int) -> "LimitsAtOnce":
+        made = super().__new__(cls, limits)
+        made.at_once = at_once
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LimitsAtOnce) and self.at_once == other.at_once and tuple(self) == tuple(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((tuple(self), self.at_once))
+
+    def __reduce__(self) -> tuple[type["LimitsAtOnce"], tuple[Limits, int]]:
+        return LimitsAtOnce, (tuple(self), self.at_once)
+
+
+def at_once(limits: Limits) -> int:
+    """How many tasks of one user may run at once; 1 unless the limits say a number.
+
+    >>> [at_once(parse_limits(text)) for text in ("1/second", "1/second; 5 at once")]
+    [1, 5]
+    """
+    return limits.at_once if isinstance(limits, LimitsAtOnce) else 1
 
 
 @lru_cache(maxsize=1024)
 def parse_limits(text: str) -> Limits:
-    """Parses a text such as `1/second; 20/minute; 90000 units/minute`; returns the limits, shortest window first.
+    """Parses a text such as `1/second; 20/minute; 5 at once`; returns the limits, shortest window first.
 
     Windows are in seconds, minutes, hours and days, also s, sec, m, min, h and d, singular or plural; `20/5 minutes`
-    equals `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA and for two limits of
-    starts, or two of units, with the same window.
+    equals `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA, for two limits of
+    starts, or two of units, with the same window, and for `5 at once` alone.
     """
-    parts = [part.strip() for part in re.split(r"[;,\n]", text.lower()) if part.strip()]
+    found = [part.strip() for part in re.split(r"[;,\n]", text.lower()) if part.strip()]
+    parts = [part for part in found if not _AT_ONCE.fullmatch(part)]
     if not parts or len(parts) > MAX_LIMITS:
         raise LimitsError(f"{len(parts)} limits found in {text[:200]!r}; {_ALLOWED}")
     limits = tuple(sorted((_parse_limit(part) for part in parts), key=_kind))
     if len(set(map(_kind, limits))) < len(limits):
         raise LimitsError(f"{text!r} has two limits with the same window; {_ALLOWED}")
+    counts = [int(match["count"]) for part in found if (match := _AT_ONCE.fullmatch(part))]
+    if len(counts) > 1 or not all(1 <= count <= MAX_AT_ONCE for count in counts):
+        raise LimitsError(f"{text[:200]!r} may say once that 1 to {MAX_AT_ONCE} tasks run at once; {_ALLOWED}")
+    return LimitsAtOnce(limits, counts[0]) if counts else limits
+
+
+def parse_user_limits(text: str) -> Limits:
+    """Parses the limits of a deployment or a user. LimitsError, as yet, for more than one task at once."""
+    limits = parse_limits(text)
+    if at_once(limits) > 1:
+        raise LimitsError(f"{text[:200]!r} lets several tasks run at once, which this version can't do yet")
     return limits
 
 
@@ -104,7 +152,8 @@ def _kind(limit: Limit) -> tuple[int, bool]:
 
 def format_limits(limits: Limits) -> str:
     """Formats limits so that `parse_limits` reads the same limits back."""
-    return "; ".join(map(str, limits))
+    several = [f"{limits.at_once} at once"] if isinstance(limits, LimitsAtOnce) else []
+    return "; ".join([*map(str, limits), *several])
 
 
 def _parse_limit(part: str) -> Limit:

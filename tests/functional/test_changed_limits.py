@@ -47,6 +47,12 @@ def test_limits_that_plan_a_waiting_task_beyond_its_message_s_life_are_refused(p
     assert put_limits(paceline, user, "2/day").status_code == 200
 
 
+def test_several_tasks_at_once_are_refused_until_they_are_built(paceline: Paceline, user: str) -> None:
+    refused = put_limits(paceline, user, "1/second; 3 at once")
+    assert (refused.status_code, refused.json_body["title"]) == (400, "Invalid limits")
+    assert put_limits(paceline, user, "1/second; 1 at once").json_body["limits"] == "1/second; 1 at once"
+
+
 def test_low_limits_are_accepted_without_a_backlog(paceline: Paceline, user: str) -> None:
     assert put_limits(paceline, user, "1/7 days").status_code == 200
 

@@ -1,3 +1,4 @@
+import pickle
 from typing import Any
 
 import pytest
@@ -5,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.core.errors import LimitsError
-from chalicelib.core.limits import Limit, Limits, earliest_start, format_limits, memory_needed, parse_limits, used
+from chalicelib.core.limits import (
+    Limit,
+    Limits,
+    at_once,
+    earliest_start,
+    fingerprint,
+    format_limits,
+    memory_needed,
+    parse_limits,
+    parse_user_limits,
+    used,
+)
 from tests.strategies import Step, any_limits, steps
 from tests.windows import assert_pace_kept, breaks_a_limit
 
@@ -51,6 +63,48 @@ def test_text_names_limits_shortest_window_first(text: str, expected: list[tuple
 def test_limits_count_starts_or_units(text: str, expected: list[Limit]) -> None:
     assert parse_limits(text) == tuple(expected)
     assert parse_limits(format_limits(parse_limits(text))) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "formatted"),
+    [
+        ("1/second; 20/minute; 5 at once", 5, "1/second; 20/minute; 5 at once"),
+        ("100 AT  once, 1/s", 100, "1/second; 100 at once"),
+        ("1/second; 1 at once", 1, "1/second; 1 at once"),
+        ("1/s; 1/m; 1/h; 1/d; 1/2s; 2 at once", 2, "1/second; 1/2 seconds; 1/minute; 1/hour; 1/day; 2 at once"),
+        ("1/second", 1, "1/second"),
+    ],
+)
+def test_limits_say_how_many_tasks_run_at_once(text: str, count: int, formatted: str) -> None:
+    limits = parse_limits(text)
+    assert (at_once(limits), format_limits(limits)) == (count, formatted)
+    assert parse_limits(formatted) == limits
+
+
+def test_limits_with_another_number_at_once_are_other_limits() -> None:
+    texts = ["1/second", "1/second; 1 at once", "1/second; 2 at once", "1/second; 3 at once"]
+    limits = [parse_limits(text) for text in texts]
+    assert len(set(limits)) == len(set(map(fingerprint, limits))) == 4
+    assert all((one == other) == (one is other) for one in limits for other in limits)
+    assert pickle.loads(pickle.dumps(limits)) == limits
+
+
+@pytest.mark.parametrize("text", ["5 at once", "1/second; 0 at once", "1/second; 101 at once"])
+def test_a_number_at_once_is_from_1_to_100_and_beside_a_limit(text: str) -> None:
+    with pytest.raises(LimitsError, match="allowed: up to 5 limits"):
+        parse_limits(text)
+
+
+@pytest.mark.parametrize("text", ["1/second; 2 at once; 3 at once", "1/second; 2 at once; 2 at once"])
+def test_a_number_at_once_is_said_once(text: str) -> None:
+    with pytest.raises(LimitsError, match="may say once"):
+        parse_limits(text)
+
+
+def test_several_at_once_are_refused_until_they_are_built() -> None:
+    assert parse_user_limits("1/second; 1 at once") == parse_limits("1/second; 1 at once")
+    with pytest.raises(LimitsError, match="can't do yet"):
+        parse_user_limits("1/second; 2 at once")
 
 
 def test_limits_over_100_and_those_of_units_are_large() -> None:
