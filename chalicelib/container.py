@@ -192,12 +192,14 @@ class Container:
 
     @cached_property
     def registry(self) -> Registry:
-        """The tasks built in and the project's own."""
+        """The tasks built in and the project's own. SettingError if one names an unknown shared limit."""
         load_own_tasks()
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
-        http = HttpTask(self.outbound.call, settings.webhook_key, *limits)
-        registry.task("http", check=http.check, is_built_in=True)(http.__call__)
+        http = HttpTask(self.outbound.call, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
+        registry.task("http", check=http.check, shared=http.shared_of, is_built_in=True)(http.__call__)
+        if wrong := registry.unknown_shared(settings.shared_limits):
+            raise SettingError("SHARED_LIMITS", wrong)
         return registry
 
     @cached_property

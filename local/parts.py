@@ -28,5 +28,5 @@ def warm_up(runner: TaskRunner | None = None) -> None:
     """
     use(partial(make_container, runner))
     parts = container()
-    _ = (parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
+    _ = (parts.registry, parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
     list(parts.check_health())

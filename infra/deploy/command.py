@@ -21,7 +21,7 @@ from infra.deploy.package import package
 from infra.deploy.readiness import check_readiness
 from infra.deploy.secrets import SecretStore, references, stored_by_deploy
 from infra.deploy.stages import Stage, function_settings, read_stage, validate
-from infra.deploy.timeouts import deadlines, own_tasks, worker_timeout
+from infra.deploy.timeouts import deadlines, own_tasks, require_shared_limits, worker_timeout
 from infra.environment import aws_environment, environment
 from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources, stack_state
 
@@ -61,8 +61,9 @@ def write_package(stage_name: str, out: Path) -> None:
 
 def _checked(stage: Stage, env: Mapping[str, str]) -> tuple[Stage, dict[str, str]]:
     """Returns the stage with the time-out that its tasks need, and its functions' settings. DeployError if invalid."""
-    settings = function_settings(env, stage)
-    return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, own_tasks()))), settings
+    settings, tasks = function_settings(env, stage), own_tasks()
+    require_shared_limits(settings, tasks)
+    return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, tasks))), settings
 
 
 def _say(line: str) -> None:
