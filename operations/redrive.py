@@ -148,7 +148,8 @@ class _Redrive:
 
     def _submit(self, task: Task, key: str) -> str | _Stays:
         units = task.units if task.units > 1 else None
-        request = TaskRequest(task.name, task.payload, callback_url=task.callback_url, units=units)
+        url, shared = task.callback_url, task.shared or None
+        request = TaskRequest(task.name, task.payload, callback_url=url, units=units, shared=shared)
         submission = Submission(task.user_id, [request], self._parts.clock.now_ms(), key=key)
         answer = self._parts.idempotency.run(submission, self._parts.submitter.submit, _answer)
         if "refused" in answer.body:

@@ -15,9 +15,10 @@ from msgspec import UNSET, UnsetType
 
 from chalicelib.api.headers import preferred, values
 from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest
-from chalicelib.auth.caller import Caller
+from chalicelib.auth.caller import ADMIN_SCOPE, Caller
 from chalicelib.core.errors import (
     DestinationError,
+    ForbiddenError,
     InvalidError,
     LimitsError,
     MalformedError,
@@ -29,6 +30,7 @@ from chalicelib.core.errors import (
 )
 from chalicelib.core.limits import Limits, parse_user_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.users import from_path, is_user_id
 from chalicelib.outbound.destinations import destination
@@ -57,23 +59,25 @@ def read_submit(request: Request, caller: Caller, settings: Settings, registry: 
     """A submit of one task, checked; the caller may act for its user."""
     form = _form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    units = [_check_task(form, "", settings, registry, now_ms)]
-    return _submission(request, user_id, (form,), units, settings, now_ms, is_bulk=False)
+    checked = [_check_task(form, "", settings, registry, now_ms, caller)]
+    return _submission(request, user_id, (form,), checked, settings, now_ms, is_bulk=False)
 
 
 def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
     form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    units = [_check_task(task, f"/tasks/{n}", settings, registry, now_ms) for n, task in enumerate(form.tasks)]
-    return _submission(request, user_id, form.tasks, units, settings, now_ms, is_bulk=True)
+    checked = [
+        _check_task(task, f"/tasks/{n}", settings, registry, now_ms, caller) for n, task in enumerate(form.tasks)
+    ]
+    return _submission(request, user_id, form.tasks, checked, settings, now_ms, is_bulk=True)
 
 
 def _submission(
     request: Request,
     user_id: str,
     tasks: Sequence[TaskRequest],
-    units: Sequence[int],
+    checked: Sequence[tuple[int, str]],
     settings: Settings,
     now_ms: int,
     is_bulk: bool,
@@ -88,7 +92,8 @@ def _submission(
         key=read_idempotency_key(request),
         is_bulk=is_bulk,
         base_path=_base_path(request),
-        units=units,
+        units=[units for units, _ in checked],
+        shared=[shared for _, shared in checked],
     )
 
 
@@ -304,8 +309,10 @@ def _named_user(request: Request, named: str | UnsetType) -> str | None:
     return body or query
 
 
-def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> int:
-    """Checks that the deployment has the task and accepts its values; returns its units.
+def _check_task(
+    task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int, caller: Caller
+) -> tuple[int, str]:
+    """Checks that the deployment has the task and accepts its values; returns its units and its shared limit.
 
     pointer: JSON pointer of the task.
     """
@@ -330,14 +337,18 @@ def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: R
         )
     _check_time(task, pointer, now_ms)
     _check_callback(task, pointer, settings)
-    return _units(task, pointer, registry[task.task])
+    return _counted(task, pointer, registry[task.task], caller)
 
 
-def _units(task: TaskRequest, pointer: str, definition: TaskDefinition) -> int:
-    """Checks the payload against the definition; returns the units of the request, else those of the definition."""
+def _counted(task: TaskRequest, pointer: str, definition: TaskDefinition, caller: Caller) -> tuple[int, str]:
+    """Checks the payload against the definition; returns what limits count.
+
+    These are the units and the shared limit of the request, else those of the definition.
+    """
     try:
         arguments = definition.arguments(task.payload)
-        return task.units or definition.units_of(arguments)
+        shared = _shared(task, pointer, definition.shared_of(arguments), caller)
+        return task.units or definition.units_of(arguments), shared
     except PayloadError as error:
         title = f"The payload does not fit the task {task.task!r}"
         raise InvalidError(title, str(error), f"{pointer}/payload{error.pointer}") from error
@@ -345,6 +356,23 @@ def _units(task: TaskRequest, pointer: str, definition: TaskDefinition) -> int:
         title = f"The units of the task {task.task!r} can't be computed"
         detail = f"The task {task.task!r} has no units for this payload: {error}."
         raise InvalidError(title, detail, f"{pointer}/payload") from error
+
+
+def _shared(task: TaskRequest, pointer: str, defined: str, caller: Caller) -> str:
+    """The task's shared limit, empty for none. ForbiddenError if only an admin may name the requested one.
+
+    defined: that of the definition. That the requested one exists is checked where its state is read.
+    """
+    if task.shared is None or task.shared == defined:
+        return defined
+    if not is_shared_name(task.shared):
+        detail = f"{task.shared!r} is not a name of a shared limit, which is {NAME_RULE}."
+        raise InvalidError("Invalid shared limit", detail, f"{pointer}/shared")
+    if not caller.is_admin:
+        counts = f"counts against {defined!r}" if defined else "counts against none"
+        detail = f"The task {task.task!r} {counts}; another shared limit requires the scope `{ADMIN_SCOPE}`."
+        raise ForbiddenError("This shared limit is not allowed", detail, f"{pointer}/shared")
+    return task.shared
 
 
 def _check_time(task: TaskRequest, pointer: str, now_ms: int) -> None:

@@ -217,6 +217,7 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         units=task.units,
         used_units=outcome.used_units if outcome else None,
         cancel_requested_at=view.record.cancel_requested_at,
+        shared=task.shared or None,
     )
 
 

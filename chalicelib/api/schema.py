@@ -83,6 +83,7 @@ class TaskAnswer(Struct):
         int | None,
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
     ]
+    shared: Annotated[str | None, Meta(description="The shared limit that the task counts against; null for none.")]
 
 
 class TaskListAnswer(Struct):

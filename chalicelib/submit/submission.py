@@ -9,6 +9,7 @@ from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import MAX_QUOTA, Limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import DEFAULT_TASK, Task
 from chalicelib.outbound.destinations import MAX_URL_LENGTH
 from chalicelib.settings import OverLimit
@@ -57,11 +58,23 @@ Units = Annotated[
         "422 if a limit of the user has a lower quota.",
     ),
 ]
+SharedName = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        examples=["stripe"],
+        description="The shared limit that the task counts against; by default as its definition says, for the task "
+        "`http` by the host of its URL. Another one needs the scope `admin`.",
+        # Only described: the error for an unknown name lists the shared limits.
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
 Position = Annotated[
     int,
     Meta(
         description="0: the limits allow the task's start now, or it has started, or it is scheduled. "
-        "Otherwise 1 + the tasks ahead of it, a running one and one between two attempts included."
+        "Otherwise 1 + the tasks ahead of it, a running one and one between two attempts included. "
+        "For a task with a shared limit a lower bound."
     ),
 ]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -76,6 +89,7 @@ class TaskRequest(Struct, frozen=True, forbid_unknown_fields=True):
     delay_seconds: DelaySeconds | None = None
     callback_url: CallbackUrl | None = None
     units: Units | None = None
+    shared: SharedName | None = None
 
     @property
     def delay_ms(self) -> int | None:
@@ -105,9 +119,14 @@ class Submission(Struct, frozen=True):
     is_preferred: bool = False
     #: one number for each task, which limits of units count; empty: as each task requests, else 1
     units: Sequence[int] = ()
+    #: the shared limit of each task, empty for none; empty: as each task requests
+    shared: Sequence[str] = ()
 
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1
+
+    def shared_of(self, index: int) -> str:
+        return self.shared[index] if self.shared else self.tasks[index].shared or ""
 
     @property
     def most_units(self) -> int:

@@ -288,6 +288,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
             run_at=due_at,
             callback_url=request.callback_url,
             units=submission.units_of(index),
+            shared=submission.shared_of(index),
         )
         tasks.append(task)
     return tasks

@@ -34,6 +34,7 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "late_ms": None if first is None or outcome.started_at is None else first - planned_at,
         "attempt": outcome.attempts,
         "units": task.units,
+        "shared": task.shared or None,
         **_used(lease, outcome, len(starts)),
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),

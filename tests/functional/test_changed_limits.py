@@ -49,7 +49,7 @@ def test_limits_that_plan_a_waiting_task_beyond_its_message_s_life_are_refused(p
 
 def test_several_tasks_at_once_are_refused_until_they_are_built(paceline: Paceline, user: str) -> None:
     refused = put_limits(paceline, user, "1/second; 3 at once")
-    assert (refused.status_code, refused.json_body["title"]) == (400, "Invalid limits")
+    assert (refused.status_code, refused.json_body["title"]) == (422, "Invalid limits")
     assert put_limits(paceline, user, "1/second; 1 at once").json_body["limits"] == "1/second; 1 at once"
 
 
