@@ -1,7 +1,7 @@
 """The task `http`: makes a signed HTTP call for a user and maps the response's status to the task's outcome.
 
-2xx succeeds. 429 and 503 with Retry-After throttle the task's shared limit, or without one the user's lane. 408, 425, 429 and 5xx are retried. Any other status
-fails the task at once.
+2xx succeeds. 429 and 503 with Retry-After throttle the task's shared limit; if it has none, the user's lane. 408, 425,
+429 and 5xx are retried. Any other status fails the task at once.
 """
 
 import base64
