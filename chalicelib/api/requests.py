@@ -363,7 +363,7 @@ def _shared(task: TaskRequest, pointer: str, defined: str, caller: Caller) -> st
 
     defined: that of the definition. That the requested one exists is checked where its state is read.
     """
-    if task.shared is None or task.shared == defined:
+    if task.shared is None or (task.shared and task.shared == defined):
         return defined
     if not is_shared_name(task.shared):
         detail = f"{task.shared!r} is not a name of a shared limit, which is {NAME_RULE}."
