@@ -89,7 +89,7 @@ def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], 
 
 
 def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> str:
-    ahead = task_ahead(outcome.lane, outcome.now_ms)
+    ahead = task_ahead(outcome.lane, outcome.limits, outcome.now_ms)
     start = f"starts in {'at least' if ahead else 'about'} {last.delay_ms} ms."
     detail = f"The last of them {start}" if is_bulk else f"It is number {last.position} in line and {start}"
     if outcome.is_pause_endless:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from chalicelib.core.lane import Lease
 from chalicelib.core.limits import Limits, memory_needed, small_limits
 
 LANE_ITEM = "lane"
@@ -41,6 +42,16 @@ class Expression:
     def name(self, attribute: str) -> str:
         self._names[f"#{attribute}"] = attribute
         return f"#{attribute}"
+
+    def slot(self, task_id: str) -> str:
+        """The path of the task's lease in its slot."""
+        alias = f"#slot{sum(name.startswith('#slot') for name in self._names)}"
+        known = next((name for name, attribute in self._names.items() if attribute == task_id), alias)
+        self._names[known] = task_id
+        return f"{self.name('slots')}.{known}"
+
+    def lease_path(self, lease: Lease) -> str:
+        return self.slot(lease.task_id) if lease.in_slot else self.name("running")
 
     def value(self, value: Item) -> str:
         key = f":v{len(self._values)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chalicelib.aws.dynamodb_expression import Expression, Item, integer, integers, number, numbers
 from chalicelib.core.claim import Start
 from chalicelib.core.history import NO_HISTORY, History
-from chalicelib.core.limits import Limits, fingerprint, large_limits, smallest_units_quota
+from chalicelib.core.limits import Limits, at_once, fingerprint, large_limits, smallest_units_quota
 from chalicelib.core.tally import Tally
 
 
@@ -32,6 +32,7 @@ STARTS = Side(
 PLANS = Side("plan_tallies", "plans_tallied", "plan_extras", "plan_room", "plan_unit_room", "planned_under", "admitted")
 ROOMED = "starts_roomed"
 OUTDATED, EXTRA_UNITS, WAITING_UNITS = "plans_outdated", "extra_units", "waiting_units"
+REPORTED_AT = "reported_at"
 
 
 def take_room(update: Expression, side: Side, limits: Limits, at: int, units: int) -> None:
@@ -53,6 +54,9 @@ def take_room(update: Expression, side: Side, limits: Limits, at: int, units: in
     if side is STARTS and smallest_units_quota(limits):
         known_at = f"{update.name('running')}.{update.name('used')}[1]"
         update.conditions.append(f"(attribute_not_exists({known_at}) OR {known_at} <= {update.value(number(at))})")
+        if at_once(limits) > 1:
+            reported = update.name(REPORTED_AT)
+            update.conditions.append(f"(attribute_not_exists({reported}) OR {reported} <= {update.value(number(at))})")
     if there and side is STARTS:
         roomed, total, zero = update.name(ROOMED), update.name(side.total), update.value(number(0))
         there.append(f"{roomed} = {total}")
@@ -103,13 +107,16 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
 
     More are an entry of their own, from now on. Less are given back where the start counts.
     """
-    update, lease, more = Expression(), start.lane.running, used_units - start.units
+    update, lease, more = Expression(), start.lease, used_units - start.units
     assert lease is not None, "a start has a lease"
-    mark, token = f"{update.name('running')}.{update.name('used')}", update.value({"S": lease.token})
-    update.conditions += [f"#running.{update.name('token')} = {token}", f"attribute_not_exists({mark})"]
+    path, token = update.lease_path(lease), update.value({"S": lease.token})
+    mark = f"{path}.{update.name('used')}"
+    update.conditions += [f"{path}.{update.name('token')} = {token}", f"attribute_not_exists({mark})"]
     update.sets.append(f"{mark} = {update.value(numbers((used_units, now_ms)))}")
     prepend_extra(update, STARTS, now_ms if more > 0 else start.at, more)
     add(update, EXTRA_UNITS, more)
+    if lease.in_slot:
+        update.set(REPORTED_AT, number(now_ms))
     if any(limit.counts_units for limit in start.limits):
         add(update, STARTS.unit_room, -more)
         add(update, PLANS.unit_room, min(0, -more))

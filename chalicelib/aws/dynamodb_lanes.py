@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import (
     LANE_ITEM,
@@ -16,6 +18,7 @@ from chalicelib.aws.dynamodb_expression import (
 from chalicelib.aws.dynamodb_histories import (
     EXTRA_UNITS,
     PLANS,
+    REPORTED_AT,
     STARTS,
     WAITING_UNITS,
     add,
@@ -27,7 +30,15 @@ from chalicelib.aws.dynamodb_histories import (
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
-from chalicelib.core.limits import Limits, fingerprint, format_limits, large_limits, parse_limits, smallest_units_quota
+from chalicelib.core.limits import (
+    Limits,
+    at_once,
+    fingerprint,
+    format_limits,
+    large_limits,
+    parse_limits,
+    smallest_units_quota,
+)
 from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim, own_correction
 
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
@@ -76,6 +87,15 @@ class DynamoDBLaneStore:
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         return self._update(seen.user_id, save_head_receipt_expression(seen, receipt))
 
+    def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
+        return self._update(seen.user_id, save_next_receipt_expression(seen, receipt))
+
+    def save_slot_receipt(self, seen: Lane, lease: Lease, receipt: str, visible_at: int) -> Write:
+        return self._update(seen.user_id, save_slot_receipt_expression(seen, lease, receipt, visible_at))
+
+    def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
+        return self._update(user_id, release_slot_expression(lease, took_ms))
+
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
 
@@ -84,10 +104,10 @@ class DynamoDBLaneStore:
         return isinstance(own_correction(write, start), Written)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
-        return _stored_lease(self._update(user_id, renew_lease_expression(lease, until)))
+        return _stored_lease(self._update(user_id, renew_lease_expression(lease, until)), lease)
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> Lease | None:
-        return _stored_lease(self._update(user_id, release_lease_expression(lease, retry_at)))
+        return _stored_lease(self._update(user_id, release_lease_expression(lease, retry_at)), lease)
 
     def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
         return isinstance(self._update(user_id, request_cancel_expression(lease, now_ms)), Written)
@@ -115,8 +135,8 @@ def _write_of(user_id: str, condition: Condition) -> Write:
     return Written(lane) if condition.holds else Stale(lane)
 
 
-def _stored_lease(write: Write) -> Lease | None:
-    return write.lane.running if isinstance(write, Written) else None
+def _stored_lease(write: Write, lease: Lease) -> Lease | None:
+    return write.lane.lease_of(lease.task_id) if isinstance(write, Written) else None
 
 
 def fast_admit_expression(
@@ -133,7 +153,9 @@ def fast_admit_expression(
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
-    if only_if_free:
+    if only_if_free and at_once(limits) > 1:
+        _is_slot_free(update, limits, now_ms)
+    elif only_if_free:
         update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('phase')})")
         update.conditions.append(_no_task_ahead_takes_long(update, now_ms))
     else:
@@ -187,8 +209,11 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update, lane = Expression(), start.lane
     update.prepend("starts", start.at)
     update.set("started_seq", number(lane.started_seq))
-    update.set("running", lease_value(lane.running))
-    _remove_head_receipt(update)
+    if start.slot:
+        _take_slot_quickly(update, start, limits)
+    else:
+        update.set("running", lease_value(lane.running))
+        _remove_head_receipt(update)
     _outlive_start(update, start, limits)
     update.increment("started")
     if lane.took_ms:
@@ -197,9 +222,10 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
     update.absent("paused_until")
     update.absent("throttled_until")
     update.absent("held_until")
-    update.absent("cancelled")
-    update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
-    _no_task_is_retrying(update)
+    if not start.slot:
+        update.absent("cancelled")
+        update.conditions.append(f"attribute_not_exists({update.name('running')}.{update.name('filled_seq')})")
+        _no_task_is_retrying(update)
     if lane.limits:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(lane.limits)})}")
     else:
@@ -217,8 +243,13 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("starts", numbers(lane.starts))
     update.set("started", number(lane.started))
     update.set("started_seq", number(lane.started_seq))
-    update.set("running", lease_value(lane.running))
-    _remove_head_receipt(update)
+    if start.slot:
+        _take_slot(update, seen, start)
+        update.equals(REPORTED_AT, seen.reported_at)
+    else:
+        update.set("running", lease_value(lane.running))
+        _remove_head_receipt(update)
+        _leave_slots(update, seen)
     _outlive_start(update, start, start.limits)
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -231,7 +262,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
         _remove_throttling(update)
-    if lane.cancelled != seen.cancelled:
+    if lane.cancelled != seen.cancelled or (lane.slots is None) != (seen.slots is None):
         update.set_or_remove("cancelled", _cancelled_value(lane))
     if lane.real != seen.real:
         set_history(update, STARTS, lane.real, seen.real)
@@ -241,6 +272,58 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.equals("revision", seen.revision)
     _same_lease(update, seen)
     return update
+
+
+def _take_slot_quickly(update: Expression, start: Start, limits: Limits) -> None:
+    """Takes a slot of a lane that has fewer leases in its slots than may run at once."""
+    path, slots, cancelled = update.slot(start.slot), update.name("slots"), update.name("cancelled")
+    running, at = f"{update.name('running')}.{update.name('until')}", update.value(number(start.at))
+    update.sets.append(f"{path} = {update.value(lease_value(start.lease))}")
+    update.remove("next_receipt")
+    update.conditions += [
+        f"attribute_exists({slots})",
+        f"size({slots}) < {update.value(number(at_once(limits)))}",
+        f"attribute_not_exists({path})",
+        f"(attribute_not_exists({running}) OR {running} <= {at})",
+        f"(attribute_not_exists({cancelled}) OR size({cancelled}) = {update.value(number(0))})",
+    ]
+
+
+def _take_slot(update: Expression, seen: Lane, start: Start) -> None:
+    """Takes a slot, or takes it over from the task's last attempt, if each lease that counts as over still is that one.
+
+    The first slot comes with a map of cancelled tasks, an empty one too: it refuses the quick claims of one task alone.
+    """
+    lease = lease_value(start.lease)
+    if seen.slots is None:
+        update.set("slots", {"M": {start.slot: lease}})
+        update.absent("slots")
+    else:
+        update.sets.append(f"{update.slot(start.slot)} = {update.value(lease)}")
+        update.conditions.append(f"attribute_exists({update.name('slots')})")
+    for known in (seen.slots or {}).values():
+        is_over = known.until <= start.at and known.phase is not Phase.RETRY
+        if is_over or known.task_id == start.slot:
+            _same_slot(update, known)
+    if seen.slots is not None and start.slot not in seen.slots:
+        update.conditions.append(f"attribute_not_exists({update.slot(start.slot)})")
+    if seen.running and not start.lane.running:
+        update.remove("running")
+    update.remove("next_receipt")
+
+
+def _same_slot(update: Expression, known: Lease) -> None:
+    path = update.slot(known.task_id)
+    update.conditions += [
+        f"{path}.{update.name('token')} = {update.value({'S': known.token})}",
+        f"{path}.{update.name('until')} = {update.value(number(known.until))}",
+    ]
+
+
+def _leave_slots(update: Expression, seen: Lane) -> None:
+    if seen.slots is not None:
+        update.remove("slots")
+        update.conditions.append(f"size({update.name('slots')}) = {update.value(number(0))}")
 
 
 def _remove_head_receipt(update: Expression) -> None:
@@ -277,6 +360,12 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
         update.set("running", lease_value(changed.running))
     if changed.running != seen.running or changed.real != seen.real:
         _same_lease(update, seen)
+    if changed.slots != seen.slots:
+        _change_slots(update, seen, changed)
+    if changed.reported_at != seen.reported_at:
+        update.set(REPORTED_AT, number(changed.reported_at))
+    if changed.reported_at != seen.reported_at or (seen.slots is not None and changed.real != seen.real):
+        update.equals(REPORTED_AT, seen.reported_at)
     if changed.real != seen.real:
         set_history(update, STARTS, changed.real, seen.real)
     if changed.plans != seen.plans:
@@ -289,11 +378,67 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     return update
 
 
+def _change_slots(update: Expression, seen: Lane, changed: Lane) -> None:
+    """Frees the slots that the change took out, and changes the others; each only if it is as it was seen."""
+    for task_id, known in (seen.slots or {}).items():
+        after = (changed.slots or {}).get(task_id)
+        if after == known:
+            continue
+        path = update.slot(task_id)
+        if after is None:
+            update.removes.append(path)
+        else:
+            _change_slot(update, path, known, after)
+        _same_slot(update, known)
+
+
+def _change_slot(update: Expression, path: str, known: Lease, after: Lease) -> None:
+    update.sets.append(f"{path}.{update.name('until')} = {update.value(number(after.until))}")
+    if after.token != known.token:
+        update.sets.append(f"{path}.{update.name('token')} = {update.value({'S': after.token})}")
+    if after.phase is not known.phase:
+        update.sets.append(f"{path}.{update.name('phase')} = {update.value(_phase(after.phase))}")
+    if after.used != known.used:
+        update.sets.append(f"{path}.{update.name('used')} = {update.value(numbers(after.used))}")
+
+
 def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
     update.set("head_receipt", {"S": receipt})
     update.remove("parked")
     update.equals("revision", seen.revision)
+    if seen.slots is not None:
+        update.equals("freed", seen.freed)
+    return update
+
+
+def save_next_receipt_expression(seen: Lane, receipt: str) -> Expression:
+    update = Expression()
+    update.set("next_receipt", {"S": receipt})
+    for attribute, value in (("revision", seen.revision), ("freed", seen.freed), ("started", seen.started)):
+        update.equals(attribute, value)
+    return update
+
+
+def save_slot_receipt_expression(seen: Lane, lease: Lease, receipt: str, visible_at: int) -> Expression:
+    update = Expression()
+    path = update.slot(lease.task_id)
+    update.sets.append(f"{path}.{update.name('receipt')} = {update.value({'S': receipt})}")
+    update.sets.append(f"{path}.{update.name('visible_at')} = {update.value(number(visible_at))}")
+    update.equals("revision", seen.revision)
+    update.equals("freed", seen.freed)
+    _same_slot(update, lease)
+    return update
+
+
+def release_slot_expression(lease: Lease, took_ms: int) -> Expression:
+    update = Expression()
+    path = update.slot(lease.task_id)
+    update.removes.append(path)
+    update.increment("freed")
+    if took_ms:
+        update.set("took_ms", number(took_ms))
+    update.conditions.append(f"{path}.{update.name('token')} = {update.value({'S': lease.token})}")
     return update
 
 
@@ -314,7 +459,7 @@ def end_lease_expression(lease: Lease, now_ms: int, took_ms: int) -> Expression:
 def request_cancel_expression(lease: Lease, now_ms: int) -> Expression:
     """The new revision refuses each claim that was decided without the request."""
     update = Expression()
-    running, token = update.name("running"), update.value({"S": lease.token})
+    running, token = update.lease_path(lease), update.value({"S": lease.token})
     mark = f"{running}.{update.name('cancel_requested_at')}"
     update.sets.append(f"{mark} = if_not_exists({mark}, {update.value(number(now_ms))})")
     update.increment("revision")
@@ -325,7 +470,9 @@ def request_cancel_expression(lease: Lease, now_ms: int) -> Expression:
 def _lease_expression(lease: Lease, until: int, phase: Phase, token: str) -> Expression:
     """Changes the lease if it is still that one."""
     update = Expression()
-    running, name = update.name("running"), update.name("token")
+    running, name = update.lease_path(lease), update.name("token")
+    if lease.in_slot and phase is not Phase.RUNNING:
+        update.increment("freed")
     update.sets.append(f"{running}.{update.name('until')} = {update.value(number(until))}")
     if phase is Phase.STARTED:
         update.removes.append(f"{running}.{update.name('phase')}")
@@ -339,7 +486,9 @@ def _lease_expression(lease: Lease, until: int, phase: Phase, token: str) -> Exp
 
 def throttle_expression(lease: Lease, until: int, reason: str) -> Expression:
     update = release_lease_expression(lease, until)
-    update.sets.append(f"#running.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}")
+    update.sets.append(
+        f"{update.lease_path(lease)}.{update.name('attempt')} = {update.value(number(lease.attempt - 1))}"
+    )
     update.set("throttled_until", number(until))
     update.set("throttled_reason", {"S": reason})
     update.increment("revision")
@@ -357,6 +506,17 @@ def _no_task_ahead_takes_long(update: Expression, now_ms: int) -> str:
     none_waits = f"{update.name('admitted')} = {update.name('started_seq')}"
     newest = f"{update.name('starts')}[0] <= {update.value(number(now_ms - MARKED_BY_MS))}"
     return f"(attribute_not_exists({took}) OR {took} < {brief} OR ({none_waits} AND {newest}))"
+
+
+def _is_slot_free(update: Expression, limits: Limits, now_ms: int) -> None:
+    """Requires that no task waits and fewer run than may, as far as the lane's slots show it at once."""
+    slots, running = update.name("slots"), f"{update.name('running')}.{update.name('until')}"
+    admitted, started_seq = update.name("admitted"), update.name("started_seq")
+    update.conditions += [
+        f"(attribute_not_exists({admitted}) OR {admitted} = {started_seq})",
+        f"(attribute_not_exists({slots}) OR size({slots}) < {update.value(number(at_once(limits)))})",
+        f"(attribute_not_exists({running}) OR {running} <= {update.value(number(now_ms))})",
+    ]
 
 
 def _phase(phase: Phase) -> Item:
@@ -383,7 +543,9 @@ def _same_lease(update: Expression, seen: Lane) -> None:
 
 
 def _cancelled_value(lane: Lane) -> Item | None:
-    return {"M": {task_id: number(seq) for task_id, seq in lane.cancelled.items()}} if lane.cancelled else None
+    if not lane.cancelled and lane.slots is None:
+        return None
+    return {"M": {task_id: number(seq) for task_id, seq in lane.cancelled.items()}}
 
 
 def lease_value(lease: Lease | None) -> Item:
@@ -425,6 +587,10 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         starts=integers(item, "starts"),
         retries=integers(item, "retries"),
         running=_lease_of(item["running"]["M"]) if "running" in item else None,
+        slots=_slots_of(item["slots"]["M"]) if "slots" in item else None,
+        next_receipt=item.get("next_receipt", {}).get("S", ""),
+        reported_at=integer(item, REPORTED_AT),
+        freed=integer(item, "freed"),
         took_ms=integer(item, "took_ms"),
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,
         paused_until=integer(item, "paused_until") if "paused_until" in item else None,
@@ -442,6 +608,10 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
     )
 
 
+def _slots_of(fields: Item) -> dict[str, Lease]:
+    return {task_id: replace(_lease_of(lease["M"]), in_slot=True) for task_id, lease in fields.items()}
+
+
 def _lease_of(fields: Item) -> Lease:
     return Lease(
         fields["task_id"]["S"],
@@ -455,4 +625,6 @@ def _lease_of(fields: Item) -> Lease:
         integers(fields, "used"),
         integers(fields, "earlier_used"),
         integer(fields, "cancel_requested_at"),
+        fields.get("receipt", {}).get("S", ""),
+        integer(fields, "visible_at"),
     )

@@ -37,6 +37,15 @@ class SQSTaskQueue(SQSQueue):
                 **{**message, "MessageDeduplicationId": f"{task.task_id}-{now_ms // AGAIN_MS}"},
             )
 
+    def forward(self, task: Task, now_ms: int) -> None:
+        with unavailable("forwarding the task"):
+            self._client.send_message(
+                QueueUrl=self._queue_url,
+                MessageBody=task.to_message(),
+                MessageGroupId=task.own_group,
+                MessageDeduplicationId=forwarded_id(task, now_ms),
+            )
+
     def send_many(self, tasks: Sequence[Task]) -> None:
         self._send_all([_message(task) for task in tasks], "sending the tasks")
 
@@ -49,6 +58,10 @@ class SQSTaskQueue(SQSQueue):
                 MessageDeduplicationId=task_id,
                 MessageAttributes={"reason": {"DataType": "String", "StringValue": reason[:MAX_REASON] or "unknown"}},
             )
+
+
+def forwarded_id(task: Task, now_ms: int) -> str:
+    return f"{task.task_id}-run-{now_ms // AGAIN_MS}" if task.is_repeat else f"{task.task_id}-run"
 
 
 def _message(task: Task) -> Entry:

@@ -13,6 +13,7 @@ from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import (
     Limit,
     Limits,
+    at_once,
     earliest_start,
     fingerprint,
     format_limits,
@@ -23,6 +24,11 @@ from chalicelib.core.limits import (
 )
 from chalicelib.core.tally import counted, free_at
 
+#: Milliseconds after which a task looks again for a slot that one at the door is to take first.
+DOOR_MS = 1_000
+#: Most leases in the slots of a lane: with more tasks between two attempts nothing else starts, so that its item stays
+#: small.
+MAX_SLOTS = 200
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
 
@@ -39,6 +45,8 @@ class Candidate(Struct, frozen=True):
     out_of_order: bool = False
     #: counted by limits of units
     units: int = 1
+    #: it runs beside others: its lease takes one of the lane's slots
+    in_slot: bool = False
 
 
 class Start(Struct, frozen=True):
@@ -54,12 +62,20 @@ class Start(Struct, frozen=True):
     units: int = 1
     #: in force at the claim
     limits: Limits = ()
+    #: the task's id if its lease is in a slot of the lane; empty if it is the lane's newest
+    slot: str = ""
+
+    @property
+    def lease(self) -> Lease | None:
+        return (self.lane.slots or {}).get(self.slot) if self.slot else self.lane.running
 
 
 class Wait(Struct, frozen=True):
     """The task may not start before `until`, epoch ms."""
 
     until: int
+    #: it waits for a slot, so it may start as soon as one of those that run ends
+    is_for_slot: bool = False
 
 
 class Gap(Struct, frozen=True):
@@ -126,6 +142,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
         return Wait(lease.until)
     if limit := _too_small(limits, task.units):
         return TooLarge(limit)
+    if task.in_slot and (free_at := slot_free_at(lane, task.task_id, at_once(limits), now_ms)) > now_ms:
+        return Wait(free_at, is_for_slot=True)
     planned_at = task.planned_at
     if lane.is_replanned(task.seq, limits):
         planned_at = next_start(lane, limits, lane.replanned_at, task.units)
@@ -133,6 +151,28 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     begin = max(now_ms, _corrected_at(lane)) if smallest_units_quota(limits) else max(now_ms, planned_at)
     at = next_start(lane, limits, begin, task.units)
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
+
+
+def slot_free_at(lane: Lane, task_id: str, at_most: int, now_ms: int) -> int:
+    """When the lane may have a slot for the task, epoch ms: now, or when the first of the leases in use ends.
+
+    A slot that is in use is free once its lease ends, whatever became of its worker. A task's first attempt leaves a
+    slot to each started task at the door.
+
+    >>> leases = {f"t{n}": Lease(f"t{n}", 1, until=5_000 + n, token="w") for n in (1, 2)}
+    >>> lane = Lane("ann", slots=leases)
+    >>> [slot_free_at(lane, "t3", at_most, 4_000) for at_most in (2, 3)]
+    [5001, 4000]
+    >>> slot_free_at(lane, "t3", 2, 5_001)
+    5001
+    """
+    others = [lease for lease in lane.in_use(now_ms) if lease.task_id != task_id]
+    if len(others) >= at_most:
+        return min(lease.until for lease in others)
+    if lane.lease_of(task_id):
+        return now_ms
+    ahead = len(others) + len(lane.at_the_door(now_ms))
+    return now_ms if ahead < at_most and len(lane.slots or {}) < MAX_SLOTS else now_ms + DOOR_MS
 
 
 def _too_small(limits: Limits, units: int) -> Limit | None:
@@ -143,7 +183,8 @@ def _too_small(limits: Limits, units: int) -> Limit | None:
 
 def _corrected_at(lane: Lane) -> int:
     """From when on the units of the lane's newest start are known, epoch ms: another worker's clock may be ahead."""
-    return lane.running.used[1] if lane.running and lane.running.used else 0
+    newest = lane.running.used[1] if lane.running and lane.running.used else 0
+    return max(newest, lane.reported_at)
 
 
 def next_start(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
@@ -171,6 +212,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         filled_seq,
         start_limits=start_limits,
         earlier_used=_earlier_used(earlier),
+        in_slot=task.in_slot,
     )
     listed, real = _starts_with(lane, limits, at, task.units)
     after = replace(
@@ -182,12 +224,27 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         real=real,
         waiting_units=_waiting_units_after(lane, task.seq, task.units),
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
-        running=lease,
-        head_receipt="",  # the message is in a worker's hands; a later deferral gets a new receipt
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
+        next_receipt="",
     )
+    after = _with_slot(after, lease) if task.in_slot else _without_slots(after, lease)
     # A replanned task is planned after its own first start when it is retried.
-    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits)
+    slot = task.task_id if task.in_slot else ""
+    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits, slot)
+
+
+def _with_slot(lane: Lane, lease: Lease) -> Lane:
+    """The lane with this lease in a slot. The message at its head waits on, for its own turn."""
+    running = None if lane.running and lane.running.task_id == lease.task_id else lane.running
+    return replace(lane, slots={**(lane.slots or {}), lease.task_id: lease}, running=running)
+
+
+def _without_slots(lane: Lane, lease: Lease) -> Lane:
+    """The lane with this one task running, whose message is in a worker's hands: a later deferral saves a new receipt.
+
+    Slots that are in use stay: then nothing starts outside them.
+    """
+    return replace(lane, running=lease, head_receipt="", slots=lane.slots or None)
 
 
 def _starts_with(lane: Lane, limits: Limits, at: int, units: int) -> tuple[tuple[int, ...], History]:
@@ -230,13 +287,21 @@ def without_cancelled(lane: Lane, task_id: str, seq: int, units: int = 1) -> Lan
         waiting_units=_waiting_units_after(lane, seq, units),
         cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
+        slots=without_slot(lane, task_id),
     )
+
+
+def without_slot(lane: Lane, task_id: str) -> Mapping[str, Lease] | None:
+    """The lane's slots without this task's."""
+    if not lane.slots or task_id not in lane.slots:
+        return lane.slots
+    return {other: lease for other, lease in lane.slots.items() if other != task_id}
 
 
 def passed_over(lane: Lane, task_id: str, seq: int, units: int, now_ms: int) -> Lane:
     """The lane without this task, which counts as started; its lease is over if it waits for its next attempt."""
     after = without_cancelled(lane, task_id, seq, units)
-    lease = lane.retry_of(task_id)
+    lease = lane.retrying if lane.retrying and lane.retrying.task_id == task_id else None
     return replace(after, running=replace(lease, phase=Phase.STARTED, until=now_ms)) if lease else after
 
 

@@ -1,12 +1,13 @@
 """When the tasks of a lane will start, and their position in line. Pure."""
 
+import heapq
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from chalicelib.core.history import listed_for, tallies_of
-from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Phase
-from chalicelib.core.limits import Limit, Limits, large_limits
+from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_AFTER_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.limits import Limit, Limits, at_once, large_limits
 from chalicelib.core.planner import Planner
 from chalicelib.core.tally import Tally, counted, resets_at, used_at
 
@@ -35,15 +36,62 @@ def estimated_starts(
         begin = planner.next(max(begin, lane.retrying.until), lane.units_each) + took_ms
     elif with_run_times:
         begin = max(begin, expected_end(lane, now_ms) or 0)
+    if is_beside(lane, limits):
+        return _estimates_beside(lane, limits, now_ms, planned, with_run_times)
     for at in planned:
         estimates.append(planner.next(max(begin, at), lane.units_each))
         begin = estimates[-1] + took_ms
     return estimates
 
 
+def _estimates_beside(
+    lane: Lane, limits: Limits, now_ms: int, planned: Sequence[int], with_run_times: bool
+) -> list[int]:
+    """The same where several tasks may run at once: with_run_times, each waits for the slot that is free first."""
+    planner, begin, estimates = _planner(lane, limits), opens_at(lane, now_ms), list[int]()
+    free = slot_ends(lane, limits, now_ms) if with_run_times else []
+    for at in planned:
+        estimates.append(planner.next(max(begin, at, free[0] if free else 0), lane.units_each))
+        begin = estimates[-1]
+        if free:
+            heapq.heapreplace(free, begin + lane.took_ms)
+    return estimates
+
+
+def is_beside(lane: Lane, limits: Limits) -> bool:
+    """True if several of the lane's tasks may run at once, or did lately."""
+    return at_once(limits) > 1 or bool(lane.slots)
+
+
+def slot_ends(lane: Lane, limits: Limits, now_ms: int) -> list[int]:
+    """When each slot that a waiting task may take is free, soonest first, epoch ms; now for one that is free.
+
+    A task ends by the average run time; one that has outlasted it in a second at the earliest, if it is marked.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> from chalicelib.core.lane import Lease
+    >>> slots = {f"t{n}": Lease(f"t{n}", 1, until=15_000, token="w", starts=(n * 1_000,)) for n in (5, 6)}
+    >>> lane = Lane("ann", slots=slots, took_ms=3_000)
+    >>> slot_ends(lane, parse_limits("1/second; 3 at once"), 7_000)
+    [7000, 8000, 9000]
+    >>> slot_ends(lane, parse_limits("1/second"), 7_000)  # both have to end
+    [9000]
+    """
+    ends = sorted(_end_of(lease, lane.took_ms, now_ms) for lease in lane.in_use(now_ms))
+    most = at_once(limits)
+    return ends[-most:] if len(ends) >= most else [now_ms] * (most - len(ends)) + ends
+
+
+def _end_of(lease: Lease, took_ms: int, now_ms: int) -> int:
+    begun_at = lease.starts[-1] if lease.starts else now_ms
+    return max(begun_at + took_ms, now_ms + (MARKED_AFTER_MS if lease.phase is Phase.RUNNING else 0))
+
+
 def estimated_start(lane: Lane, limits: Limits, now_ms: int, ahead: int, with_run_times: bool = False) -> int:
     """When a task will start that has `ahead` waiting tasks before it, from the lane's real starts, epoch ms."""
-    if large_limits(limits) and not (with_run_times and (lane.took_ms >= BRIEF_MS or expected_end(lane, now_ms))):
+    if large_limits(limits) and not (
+        with_run_times and (lane.took_ms >= BRIEF_MS or expected_end(lane, now_ms) or lane.slots)
+    ):
         return planner_of_backlog(lane, limits, now_ms, ahead + 1)[1]
     return estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1), with_run_times)[-1]
 
@@ -62,9 +110,10 @@ def planner_of_backlog(lane: Lane, limits: Limits, now_ms: int, count: int) -> t
     return planner, begin
 
 
-def retry_at(lane: Lane, limits: Limits, now_ms: int) -> int:
-    """When the task between two attempts will start, epoch ms."""
-    backoff_ends_at = lane.retrying.until if lane.retrying else 0
+def retry_at(lane: Lane, limits: Limits, now_ms: int, lease: Lease | None = None) -> int:
+    """When the task between two attempts will start, epoch ms. lease: its own, None for the one at the lane's head."""
+    lease = lease or lane.retrying
+    backoff_ends_at = lease.until if lease else 0
     return _planner(lane, limits).next(max(opens_at(lane, now_ms), backoff_ends_at), lane.units_each)
 
 
@@ -118,11 +167,30 @@ def expected_end(lane: Lane, now_ms: int) -> int | None:
     return started_at + lane.took_ms if now_ms < started_at + min(lane.took_ms, MARKED_BY_MS) else None
 
 
-def busy_ms(lane: Lane, seq: int, now_ms: int) -> int:
-    """How long the tasks ahead of that seq keep the lane, which runs one task at a time; 0 if less than a second."""
+def busy_ms(lane: Lane, limits: Limits, seq: int, now_ms: int) -> int:
+    """How long the tasks ahead of that seq keep all that may run at once busy; 0 if less than a second.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> from chalicelib.core.lane import Lease
+    >>> slots = {f"t{n}": Lease(f"t{n}", 1, until=15_000, token="w", starts=(n * 1_000,)) for n in (5, 6)}
+    >>> lane = Lane("ann", admitted=6, started_seq=2, slots=slots, took_ms=3_000)
+    >>> [busy_ms(lane, parse_limits("1/second; 2 at once"), seq, 6_500) for seq in (3, 4, 5, 6)]
+    [1500, 2500, 4500, 5500]
+    >>> busy_ms(lane, parse_limits("1/second; 3 at once"), 3, 6_500)
+    0
+    """
+    if is_beside(lane, limits):
+        return _busy_beside(lane, limits, seq, now_ms)
     end = expected_end(lane, now_ms)
     waiting_ms = lane.waiting_before(seq) * lane.took_ms if lane.took_ms >= BRIEF_MS else 0
     expected_ms = (end - now_ms if end else 0) + waiting_ms
+    return expected_ms if expected_ms >= MARKED_AFTER_MS else 0
+
+
+def _busy_beside(lane: Lane, limits: Limits, seq: int, now_ms: int) -> int:
+    ends, ahead = slot_ends(lane, limits, now_ms), lane.waiting_before(seq)
+    took_ms = lane.took_ms if lane.took_ms >= BRIEF_MS else 0
+    expected_ms = ends[ahead % len(ends)] - now_ms + ahead // len(ends) * took_ms
     return expected_ms if expected_ms >= MARKED_AFTER_MS else 0
 
 
@@ -141,9 +209,11 @@ def position_of(lane: Lane, limits: Limits, seq: int, planned_at: int, now_ms: i
     [1, 2]
     """
     is_paused = lane.is_paused(now_ms)
-    if planned_at <= now_ms and not is_paused and not busy_ms(lane, seq, now_ms):
+    if planned_at <= now_ms and not is_paused and not busy_ms(lane, limits, seq, now_ms):
         return 0
     is_running = not lane.retrying and (expected_end(lane, now_ms) or 0) >= now_ms + MARKED_AFTER_MS
+    if is_beside(lane, limits):
+        is_running = busy_ms(lane, limits, lane.started_seq + 1, now_ms) > 0
     ahead = lane.waiting_before(seq) + (is_running or lane.retrying is not None)
     does_first_wait = is_paused or is_running or _first_start(lane, limits, now_ms) > now_ms
     return ahead + 1 if does_first_wait else max(1, ahead)

@@ -17,6 +17,8 @@ MARKED_BY_MS = 1_200
 CLOCKS_DIFFER_MS = 500
 #: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
 LEASE_MS = 10_000
+#: Milliseconds after its message is to be visible for which a slot is left to a started task that waits for one.
+AT_DOOR_MS = 10_000
 #: Average run time, milliseconds, below which waiting tasks hardly delay each other.
 BRIEF_MS = 10
 #: A pause without an end: the year 9999, epoch ms.
@@ -57,6 +59,12 @@ class Lease(Struct, frozen=True):
     earlier_used: tuple[int, ...] = ()
     #: when a client cancelled the task while it ran, epoch ms; 0 if none did
     cancel_requested_at: int = 0
+    #: of a task that waits for a slot or its next attempt: the receipt of its hidden message, which wakes it
+    receipt: str = ""
+    #: when that message will be visible again by itself, epoch ms
+    visible_at: int = 0
+    #: it is in one of the lane's slots
+    in_slot: bool = False
 
     @property
     def is_corrected(self) -> bool:
@@ -122,6 +130,15 @@ class Lane(Struct, frozen=True):
     plans: History = NO_HISTORY
     #: units of the waiting tasks beyond one for each
     waiting_units: int = 0
+    #: leases of tasks that may run beside each other, and of those between two attempts, by task id; None in a lane
+    #: that never had several at once, or whose last such task is over
+    slots: Mapping[str, Lease] | None = None
+    #: the receipt of the hidden message of the next task, which was moved to a group of its own and waits for a slot
+    next_receipt: str = ""
+    #: the latest time from which on units that tasks in slots used count, epoch ms
+    reported_at: int = 0
+    #: grows whenever a slot is freed, so that no task begins to wait for one that was freed meanwhile
+    freed: int = 0
 
     @property
     def counted(self) -> tuple[int, ...]:
@@ -144,8 +161,34 @@ class Lane(Struct, frozen=True):
         return 1 - (-self.waiting_units // self.waiting) if self.waiting and self.waiting_units > 0 else 1
 
     def lease_of(self, task_id: str) -> Lease | None:
-        """The lane's newest lease if it is this task's; it may be over."""
-        return self.running if self.running and self.running.task_id == task_id else None
+        """The task's lease, if it is the lane's newest or in a slot; it may be over."""
+        if self.running and self.running.task_id == task_id:
+            return self.running
+        return self.slots.get(task_id) if self.slots else None
+
+    def in_use(self, now_ms: int) -> list[Lease]:
+        """The leases of tasks that run, or may run, at that time.
+
+        >>> lane = Lane("ann", running=Lease("t1", 1, until=9_000, token="w"), slots={
+        ...     "t2": Lease("t2", 1, until=8_000, token="x"),
+        ...     "t3": Lease("t3", 1, until=9_500, token="y", phase=Phase.RETRY)})
+        >>> [lease.task_id for lease in lane.in_use(7_000)], [lease.task_id for lease in lane.in_use(8_000)]
+        (['t1', 't2'], ['t1'])
+        """
+        leases = [*([self.running] if self.running else []), *(self.slots or {}).values()]
+        return [lease for lease in leases if lease.until > now_ms and lease.phase is not Phase.RETRY]
+
+    def at_the_door(self, now_ms: int) -> list[Lease]:
+        """The started tasks that wait for a slot for their next attempt, those first that have waited longest.
+
+        A task whose message has not come back when it was to be visible may have lost it, and waits no more.
+        """
+        waiting = [
+            lease
+            for lease in (self.slots or {}).values()
+            if lease.receipt and lease.until <= now_ms < lease.visible_at + AT_DOOR_MS
+        ]
+        return sorted(waiting, key=lambda lease: lease.until)
 
     def is_leased(self, now_ms: int) -> bool:
         """True while no other worker may take the task of the lane's newest start."""
@@ -157,8 +200,9 @@ class Lane(Struct, frozen=True):
         return self.running if self.running and self.running.phase is Phase.RETRY else None
 
     def retry_of(self, task_id: str) -> Lease | None:
-        """The lane's lease if this task waits between two attempts."""
-        return self.retrying if self.retrying and self.retrying.task_id == task_id else None
+        """The task's lease if it waits between two attempts."""
+        lease = self.lease_of(task_id)
+        return lease if lease and lease.phase is Phase.RETRY else None
 
     def is_cancelled_run(self, task_id: str, now_ms: int) -> bool:
         """True if the task was cancelled while it ran, and no worker runs it any more: its next start never comes."""

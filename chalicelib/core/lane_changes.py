@@ -65,7 +65,9 @@ def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
         throttled_reason="",
         starts=_without_future(lane.starts, now_ms),
         real=_history_without_future(lane, now_ms),
-        running=_reopened(lane, now_ms),
+        running=_reopened(lane, lane.running, now_ms),
+        slots=_reopened_slots(lane, now_ms),
+        reported_at=min(lane.reported_at, now_ms + CLOCKS_DIFFER_MS),
     )
     return replanned(opened, lane.limits_or(default), now_ms)
 
@@ -84,9 +86,15 @@ def _history_without_future(lane: Lane, now_ms: int) -> History:
     return lane.real if start_ahead(lane, now_ms) is None else without_future(lane.real, now_ms + CLOCKS_DIFFER_MS)
 
 
-def _reopened(lane: Lane, now_ms: int) -> Lease | None:
-    """The lane's lease: over if it only keeps a throttled task back, and no longer than any worker's lease."""
-    lease = lane.running
+def _reopened_slots(lane: Lane, now_ms: int) -> Mapping[str, Lease] | None:
+    if not lane.slots:
+        return lane.slots
+    reopened = {task_id: _reopened(lane, lease, now_ms) for task_id, lease in lane.slots.items()}
+    return {task_id: lease for task_id, lease in reopened.items() if lease}
+
+
+def _reopened(lane: Lane, lease: Lease | None, now_ms: int) -> Lease | None:
+    """The lease: over if it only keeps a throttled task back, and no longer than any worker's lease."""
     if lease is None:
         return None
     is_ahead = start_ahead(lane, now_ms) is not None
@@ -108,21 +116,23 @@ def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
     return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
 
 
-def without_retrying(lane: Lane, seq: int, default: Limits, now_ms: int) -> Lane:
-    """The lane with its task between two attempts, which has that seq, cancelled; the tasks behind it start at once."""
-    lease = lane.retrying
-    assert lease is not None, "a task waits for its next attempt"
+def without_retrying(lane: Lane, lease: Lease, seq: int, default: Limits, now_ms: int) -> Lane:
+    """The lane with a task between two attempts, with that lease and seq, cancelled; it delays no other task."""
+    if lease.in_slot:  # its message takes it out of its slot
+        return without(lane, {lease.task_id: seq})
     over = replace(lease, phase=Phase.STARTED, until=now_ms)
     lane = replace(without(lane, {lease.task_id: seq}), running=over)
     return replanned(lane, lane.limits_or(default), now_ms)
 
 
-def without_cancelled_run(lane: Lane, default: Limits, now_ms: int) -> Lane:
-    """The lane with the lease of a task over that was cancelled while it ran, so that no renewal finds it."""
-    lease = lane.running
-    assert lease is not None, "a task that ran has a lease"
+def without_cancelled_run(lane: Lane, lease: Lease, default: Limits, now_ms: int) -> Lane:
+    """The lane with this lease over, of a task that was cancelled while it ran, so that no renewal finds it."""
     over = replace(lease, phase=Phase.STARTED, until=min(lease.until, now_ms), token=lease.last_token)
-    return replanned(replace(lane, running=over), lane.limits_or(default), now_ms)
+    if lease.in_slot:
+        lane = replace(lane, slots={**(lane.slots or {}), lease.task_id: over})
+    else:
+        lane = replace(lane, running=over)
+    return replanned(lane, lane.limits_or(default), now_ms)
 
 
 def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
@@ -38,14 +39,14 @@ def own_admission(write: Write, task_id: str) -> Write:
 
 def own_claim(write: Write, start: Start) -> Write:
     """The write as Written if the lane's lease shows that it succeeded in an earlier call."""
-    mine, found = start.lane.running, write.lane.running
+    mine, found = start.lease, replace(start, lane=write.lane).lease
     same = mine and found and (mine.token, mine.attempt, mine.task_id) == (found.token, found.attempt, found.task_id)
     return Written(write.lane) if same else write
 
 
 def own_correction(write: Write, start: Start) -> Write:
     """The write as Written if the lane's lease shows that it succeeded in an earlier call."""
-    mine, found = start.lane.running, write.lane.running
+    mine, found = start.lease, replace(start, lane=write.lane).lease
     is_done = mine and found and mine.token == found.token and found.is_corrected
     return Written(write.lane) if is_done else write
 
@@ -104,8 +105,31 @@ class LaneStore(Protocol):
         ...
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
-        """Stores the hidden head message's receipt handle, by which a change wakes it. Stale if the lane changed."""
+        """Stores the hidden head message's receipt handle, by which a change wakes it. Stale if the lane changed.
+
+        So also if a slot was freed since `seen`.
+        """
         ...
+
+    def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
+        """The same for the hidden message of the next task, which was forwarded. Stale also if a task started."""
+        ...
+
+    def save_slot_receipt(self, seen: Lane, lease: Lease, receipt: str, visible_at: int) -> Write:
+        """The same for a started task that waits for its next attempt. Stale also if its slot changed.
+
+        visible_at: when the message will be visible again by itself, epoch ms.
+        """
+        ...
+
+    def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
+        """Frees the slot of a finished task, and stores the lane's average run time unless it is 0.
+
+        Stale when it is free or another worker has it: a repeat changes nothing.
+        """
+        ...
+
+    # The methods below find the lease in its slot if it is in one.
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         """Throttles the lane until `until`, epoch ms; releases the lease and does not count its attempt.
@@ -350,6 +374,13 @@ class TaskQueue(Protocol):
 
     def send_again(self, task: Task, now_ms: int) -> None:
         """Sends the message of a task whose first message may be lost. A repeat within a minute has no effect."""
+        ...
+
+    def forward(self, task: Task, now_ms: int) -> None:
+        """Sends the task's message to a group of its own. A repeat within 5 minutes has no effect.
+
+        One of a task that is sent again has no effect within a minute.
+        """
         ...
 
     def send_many(self, tasks: Sequence[Task]) -> None:

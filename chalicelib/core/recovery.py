@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chalicelib.core.claim import first_open_seq
-from chalicelib.core.lane import Lane
+from chalicelib.core.lane import Lane, Phase
 from chalicelib.core.ports import TaskStore
 from chalicelib.core.task import Task, TaskRecord
 
@@ -24,11 +24,14 @@ def is_open(record: TaskRecord, lane: Lane) -> bool:
 
 
 def _without_worker(lane: Lane, tasks: TaskStore, now_ms: int) -> Iterator[TaskRecord]:
-    if lane.running is None or (lane.is_leased(now_ms) and not lane.retrying):
-        return
-    record = tasks.get(lane.user_id, lane.running.task_id)
-    if record and is_open(record, lane):
-        yield record
+    """The started tasks that no worker runs."""
+    leases = [*([lane.running] if lane.running else []), *(lane.slots or {}).values()]
+    for lease in leases:
+        if lease.until > now_ms and lease.phase is not Phase.RETRY:
+            continue
+        record = tasks.get(lane.user_id, lease.task_id)
+        if record and is_open(record, lane):
+            yield record
 
 
 def _last_waiting(lane: Lane, tasks: TaskStore) -> Iterator[TaskRecord]:

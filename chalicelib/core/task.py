@@ -1,5 +1,6 @@
 """A task, its states and its queue message. Pure."""
 
+import hashlib
 import json
 import re
 from enum import Enum
@@ -85,6 +86,11 @@ class Task(Struct, frozen=True):
     shared: str = ""
     #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
     has_payload: bool = True
+
+    @property
+    def own_group(self) -> str:
+        """The group to which its message is forwarded: a hash, since a user id may take all of a group's name."""
+        return f"run-{hashlib.sha256(f'{self.user_id} {self.seq}'.encode()).hexdigest()[:32]}"
 
     def to_message(self) -> str:
         """Returns the JSON body of its queue message."""

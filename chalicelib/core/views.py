@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from chalicelib.core.estimates import estimated_start, estimated_starts, position_of, retry_at
-from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
 from chalicelib.core.task import Task, TaskRecord, TaskState
@@ -47,8 +47,9 @@ def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms:
     lane = up_to_date(lane, lane.limits_or(default), now_ms)
     if not task.seq:
         return TaskView(record, TaskState.QUEUED, estimated_at=task.run_at)
-    if lane.running and is_running(lane, record, now_ms):
-        return TaskView(record, TaskState.RUNNING, started_at=lane.running.starts[-1], attempts=lane.running.attempt)
+    lease = lane.lease_of(task.task_id)
+    if lease and is_running(lane, record, now_ms):
+        return TaskView(record, TaskState.RUNNING, started_at=lease.starts[-1], attempts=lease.attempt)
     if task.task_id in lane.cancelled:
         return TaskView(record, TaskState.CANCELLED, attempts=record.attempts)
     return _waiting(record, lane, lane.limits_or(default), now_ms)
@@ -78,8 +79,8 @@ def _position(lane: Lane, limits: Limits, task: Task, allowed_at: int, now_ms: i
 
 def _estimate(lane: Lane, limits: Limits, task: Task, now_ms: int, with_run_times: bool = False) -> int:
     """The task's start, computed from the real starts and the tasks ahead."""
-    if lane.retry_of(task.task_id):
-        return retry_at(lane, limits, now_ms)
+    if lease := lane.retry_of(task.task_id):
+        return retry_at(lane, limits, now_ms, lease)
     estimated_at = estimated_start(lane, limits, now_ms, lane.waiting_before(task.seq), with_run_times)
     return estimated_at if task.seq <= lane.replanned_seq else max(task.planned_at, estimated_at)
 
@@ -88,7 +89,7 @@ def is_running(lane: Lane, record: TaskRecord, now_ms: int) -> bool:
     """True while the lane's lease runs this task. The record decides too: a lease outlives its task by some seconds."""
     lease = lane.lease_of(record.task.task_id)
     is_open = lease is not None and record.outcome is None and record.attempts < lease.attempt
-    return is_open and lane.retrying is None and lane.is_leased(now_ms)
+    return is_open and lease is not None and lease.phase is not Phase.RETRY and lease.until > now_ms
 
 
 def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | None) -> LaneView:
@@ -101,6 +102,8 @@ def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | 
         starts = [*retries, *estimated_starts(lane, limits, now_ms, plans, with_run_times=True)]
     near = [at for at in starts[:MAX_NEXT_STARTS] if at < now_ms + NEXT_STARTS_MS]
     running = newest.task.task_id if newest and is_running(lane, newest, now_ms) else None
+    if lane.slots and not running:  # a slot is freed at the end of its task
+        running = next((lease.task_id for lease in lane.in_use(now_ms) if lease.in_slot), None)
     return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
 
 

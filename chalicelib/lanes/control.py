@@ -97,13 +97,13 @@ class Control:
         view, task = self._view(record, lane), record.task
         if view.state is TaskState.CANCELLED:
             return lane
-        is_between = lane.retry_of(task.task_id) is not None
-        if view.state is not TaskState.QUEUED or not (is_between or task.seq > lane.started_seq):
+        between = lane.retry_of(task.task_id)
+        if view.state is not TaskState.QUEUED or not (between or task.seq > lane.started_seq):
             raise ConflictError("The task has started", _not_cancelled(view.state))
         if len(lane.cancelled) >= MAX_CANCELLED:
             raise ConflictError("Too many cancelled tasks", f"{MAX_CANCELLED} wait to be passed over; try later.")
-        if is_between:
-            return without_retrying(lane, task.seq, self._settings.limits, self._clock.now_ms())
+        if between:
+            return without_retrying(lane, between, task.seq, self._settings.limits, self._clock.now_ms())
         return without(lane, {task.task_id: task.seq})
 
     def _requested_cancel(self, task: Task) -> TaskView:
@@ -116,8 +116,11 @@ class Control:
 
     def _store_cancelled(self, task: Task, lane: Lane) -> TaskView:
         user_id, task_id = task.user_id, task.task_id
-        if lane.head_receipt and task.seq <= lane.started_seq + 1:
-            self._queue.defer(lane.head_receipt, 0)  # nothing has to wait behind it
+        lease = lane.lease_of(task_id)
+        if lease and lease.receipt:
+            self._queue.defer(lease.receipt, 0)  # its worker logs its outcome
+        elif (first := lane.next_receipt or lane.head_receipt) and task.seq <= lane.started_seq + 1:
+            self._queue.defer(first, 0)  # nothing has to wait behind it
         self._tasks.finish(task, cancelled_outcome(lane.lease_of(task_id), self._clock.now_ms()))
         return self.task(user_id, task_id)
 
@@ -165,8 +168,9 @@ class Control:
 
     def _wake(self, lane: Lane) -> None:
         """Shows the lane's hidden head to the workers, and sends messages again that may be lost."""
-        if lane.head_receipt:
-            self._queue.defer(lane.head_receipt, 0)  # its wait was computed from the old limits
+        waiting = [lease.receipt for lease in (lane.slots or {}).values()]
+        for receipt in filter(None, (lane.head_receipt, lane.next_receipt, *waiting)):
+            self._queue.defer(receipt, 0)  # its wait was computed from the old limits
         now_ms = self._clock.now_ms()
         for task in tasks_to_send_again(lane, self._tasks, now_ms):
             self._queue.send_again(task, now_ms)

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
-from chalicelib.core.limits import MAX_QUOTA, Limits
+from chalicelib.core.limits import MAX_QUOTA, Limits, at_once
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import DEFAULT_TASK, Task
@@ -152,7 +152,7 @@ class SubmittedTask(Struct, frozen=True):
     def of(cls, task: Task, lane: Lane, limits: Limits, now_ms: int) -> "SubmittedTask":
         """lane: as the admission left it."""
         position = position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0
-        wait_ms = busy_ms(lane, task.seq, now_ms) if task.seq else 0
+        wait_ms = busy_ms(lane, limits, task.seq, now_ms) if task.seq else 0
         return cls(
             task_id=task.task_id,
             user_id=task.user_id,
@@ -194,7 +194,7 @@ class Submitted(Struct, frozen=True):
     @property
     def ready_at(self) -> int:
         """From when on another task may start, as far as the tasks of the lane say, epoch ms."""
-        return self.now_ms + busy_ms(self.lane, self.lane.admitted + 1, self.now_ms)
+        return self.now_ms + busy_ms(self.lane, self.limits, self.lane.admitted + 1, self.now_ms)
 
     @property
     def last_admitted(self) -> SubmittedTask | None:
@@ -230,9 +230,9 @@ def stop_of(lane: Lane, now_ms: int) -> str:
     return "Lane throttled." if lane.is_throttled(now_ms) else ""
 
 
-def reason_to_wait(lane: Lane, planned_at: int, now_ms: int) -> str:
+def reason_to_wait(lane: Lane, limits: Limits, planned_at: int, now_ms: int) -> str:
     """Why a new task with that planned start waits, as half a sentence."""
-    if ahead := task_ahead(lane, now_ms):
+    if ahead := task_ahead(lane, limits, now_ms):
         return ahead
     if lane.is_paused(now_ms):
         return "The lane is paused"
@@ -241,10 +241,12 @@ def reason_to_wait(lane: Lane, planned_at: int, now_ms: int) -> str:
     return "The limit is reached" if planned_at > now_ms else "Other tasks of this user wait"
 
 
-def task_ahead(lane: Lane, now_ms: int) -> str:
+def task_ahead(lane: Lane, limits: Limits, now_ms: int) -> str:
     """Why a new task waits although its limits may allow its start, as half a sentence; empty if none is known."""
     if lane.retrying:
         return "A task of this user waits for its next attempt"
-    if busy_ms(lane, lane.started_seq + 1, now_ms):
+    if busy_ms(lane, limits, lane.started_seq + 1, now_ms):
+        if (most := at_once(limits)) > 1:
+            return f"{most} tasks of this user are running, as many as may run at once"
         return "A task of this user is running"
     return ""

@@ -237,12 +237,12 @@ class Submitter:
     ) -> Refused | None:
         """Decides by the last of the tasks to be admitted. units: of each of them."""
         longest_ms, planned_at = self._settings.max_delay_ms, admission.planned[-1]
-        expected_at = max(planned_at, now_ms + busy_ms(lane, admission.lane.admitted, now_ms))
+        expected_at = max(planned_at, now_ms + busy_ms(lane, admission.limits, admission.lane.admitted, now_ms))
         if over_limit is OverLimit.REJECT and lane.paused_until == FOREVER_MS:
             reason = "The lane is paused, and waiting was not wanted."
             return replace(self._refused(lane, reason, now_ms + 1000, now_ms), is_planned_late=True)
         if over_limit is OverLimit.REJECT and expected_at > now_ms:
-            reason = f"{reason_to_wait(lane, planned_at, now_ms)}, and waiting was not wanted."
+            reason = f"{reason_to_wait(lane, admission.limits, planned_at, now_ms)}, and waiting was not wanted."
             return self._refused(lane, reason, expected_at, now_ms, units)
         if planned_at - now_ms > longest_ms:
             reason = f"The task would wait {planned_at - now_ms} ms, longer than the {longest_ms} ms allowed."

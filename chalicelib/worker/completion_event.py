@@ -18,7 +18,7 @@ _METRIC_UNITS = {"run_ms": "Milliseconds", "late_ms": "Milliseconds"}
 def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[str, Any]:
     """The line without its metrics. start: the last claim; None if the task never started."""
     planned_at = start.planned_at if start else task.planned_at
-    lease = start.lane.running if start else None
+    lease = start.lease if start else None
     starts = _taken_starts(lease, outcome)
     first = starts[0] if starts else outcome.started_at
     return {
@@ -35,6 +35,7 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "attempt": outcome.attempts,
         "units": task.units,
         "shared": task.shared or None,
+        **_running_beside(start),
         **_used(lease, outcome, len(starts)),
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),
@@ -67,6 +68,11 @@ def _taken_starts(lease: Lease | None, outcome: Outcome) -> tuple[int, ...]:
     """The task's starts, the last attempt's last. A task that is given up has one more in its lease, never taken."""
     last = outcome.started_at
     return tuple(at for at in lease.starts if last is not None and at <= last) if lease else ()
+
+
+def _running_beside(start: Start | None) -> dict[str, Any]:
+    """How many other tasks of the user ran at the start, by their leases; nothing for one that runs alone."""
+    return {"running": len(start.lane.in_use(start.at)) - 1} if start and start.slot else {}
 
 
 def _used(lease: Lease | None, outcome: Outcome, count: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
+from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lane, Lease
 from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
 from chalicelib.core.task import Outcome, Task, TaskState, cancelled_outcome
@@ -35,6 +35,8 @@ class Ran(Struct, frozen=True):
     """The task is finished; its function ran for `took_ms`."""
 
     took_ms: int
+    #: as the release of the task's slot left it; None if it had none
+    lane: Lane | None = None
 
 
 class TaskExecutor:
@@ -78,7 +80,7 @@ class TaskExecutor:
 
         UnavailableError when it is finished and its outcome could not be logged or stored; the finalizer keeps it.
         """
-        lease = start.lane.running
+        lease = start.lease
         assert lease is not None, "a start has a lease"
         deadline_at = FOREVER_MS if room.ends_overdue else start.at + self._deadline_ms(task)
         expire = lambda: self._expire(task, start)  # noqa: E731
@@ -141,11 +143,20 @@ class TaskExecutor:
     ) -> Ran:
         """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
         self._finalizer.finish(task, start, outcome, receipt, correct)
-        lease, took_ms, now_ms = start.lane.running, outcome.completed_at - start.at, self._clock.now_ms()
+        if start.slot:
+            return self._release_slot(task, start, outcome)
+        lease, took_ms, now_ms = start.lease, outcome.completed_at - start.at, self._clock.now_ms()
         if lease is not None and now_ms - start.at >= MARKED_AFTER_MS:
             with suppress(UnavailableError):  # the lease ends by itself
                 self._lanes.end_lease(task.user_id, lease, now_ms, with_run_time(start.lane, took_ms).took_ms)
         return Ran(took_ms)
+
+    def _release_slot(self, task: Task, start: Start, outcome: Outcome) -> Ran:
+        """Frees the task's slot. UnavailableError if that fails: the task's message then comes back to free it."""
+        took_ms = outcome.completed_at - start.at
+        assert start.lease is not None, "a start has a lease"
+        write = self._lanes.release_slot(task.user_id, start.lease, with_run_time(start.lane, took_ms).took_ms)
+        return Ran(took_ms, write.lane)
 
     def _throttle(
         self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], bool] | None

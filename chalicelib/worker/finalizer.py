@@ -78,26 +78,26 @@ class Finalizer:
         if they don't count, because another worker took the task over.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
-        lease = start.lane.running
+        lease = start.lease
         assert lease is not None, "a start has a lease"
         with self._renewer.renewing(task.user_id, lease, FOREVER_MS, lambda: None, receipt):
             self._finalize(_Finalization(task, outcome, completion_event(task, outcome, start), correct))
 
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
         """Finalizes a cancelled task. outcome: as stored, None if it is not stored yet. last: its last attempt."""
-        outcome = outcome or cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        outcome = outcome or cancelled_outcome(last.lease if last else None, self._clock.now_ms())
         self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
     def fail(self, task: Task, error: str, last: Start | None) -> None:
         """Fails a task that takes no start, or no further one. last: its last attempt."""
-        cancelled = cancelled_outcome(last.lane.running if last else None, self._clock.now_ms())
+        cancelled = cancelled_outcome(last.lease if last else None, self._clock.now_ms())
         outcome = replace(cancelled, state=TaskState.FAILED, error=error)
         self._finalize(_Finalization(task, outcome, completion_event(task, outcome, last)))
 
     def give_up(self, task: Task, start: Start, last_error: str | None = None) -> None:
         """Fails a task that has used up its attempts. start: the attempt that would be one too many."""
         error = last_error or f"its worker died or ran out of time in each of {start.attempt - 1} attempts"
-        starts = start.lane.running.starts if start.lane.running else ()
+        starts = start.lease.starts if start.lease else ()
         last = starts[-2] if len(starts) > 1 else start.at
         now_ms = self._clock.now_ms()
         self.finish(task, start, Outcome(TaskState.FAILED, last, now_ms, start.attempt - 1, error=error))

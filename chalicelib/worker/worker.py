@@ -21,20 +21,23 @@ from chalicelib.core.claim import passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
+from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
-from chalicelib.worker.execution import Retry, TaskExecutor
+from chalicelib.worker.execution import Ran, Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
-from chalicelib.worker.next_step import (
+from chalicelib.worker.next_step import next_step
+from chalicelib.worker.steps import (
     LEAD_MS,
     Claim,
     DropCancelled,
     Facts,
     FailTooLarge,
+    Forward,
     GiveUp,
     ReadLane,
     ReadPredecessors,
@@ -44,7 +47,6 @@ from chalicelib.worker.next_step import (
     Skip,
     Step,
     WaitUntil,
-    next_step,
 )
 
 #: Seconds for which a message is hidden at most. 24 receives a day stay below the 1,000 after which SQS dead-letters a
@@ -74,6 +76,7 @@ class Delivery(Struct, frozen=True):
 
     body: str
     receipt: str
+    #: its message group: the user, or a forwarded task's own group
     user_id: str
     message_id: str
     #: epoch ms
@@ -92,6 +95,8 @@ class Deferred(Struct, frozen=True):
     until: int
     #: lane version the wait was based on; None if no change of the lane can shorten it
     lane: Lane | None = None
+    #: the wait is for a slot of the lane
+    is_for_slot: bool = False
 
 
 Handled = Done | Deferred
@@ -172,6 +177,9 @@ class Worker:
     def _handle(self, task: Task, delivery: Delivery) -> Handled:
         """The loop: one step after the other with the topmost job, until none is left or the message has to wait."""
         jobs = [self._job(task, delivery.receipt)]
+        is_forwarded, received_at = delivery.user_id != task.user_id, self._clock.now_ms()
+        delivered = {"is_forwarded": is_forwarded, "receives": delivery.receives, "received_at": received_at}
+        jobs[0].facts = replace(jobs[0].facts, **delivered)
         while jobs:
             job = jobs[-1]
             outcome = self._take_step(job, jobs)
@@ -192,7 +200,8 @@ class Worker:
         if self._finalizer.is_pending(task):
             self._finalizer.finalize_pending(task)
             self._drop_from_lane(task)
-            return self._pass_over(task)
+            self._pass_over(task)
+            return self._free_slot(job)
         step = self._next_step(job)
         match step:
             case ReadLane():
@@ -215,12 +224,22 @@ class Worker:
                 self._read_payload(job)
             case Claim():
                 return self._run_in_room(step, job)
+            case _:
+                return self._end_message(step, job)
+        return None
+
+    def _end_message(self, step: Step, job: _Job) -> Handled | None:
+        match step:
+            case Forward(tasks, then_wait_until):
+                for task in tasks:
+                    self._queue.forward(task, self._clock.now_ms())
+                return Deferred(then_wait_until) if then_wait_until else Done()
             case Skip():
                 return self._end_retry(job)
             case DropCancelled() | FailTooLarge():
                 return self._end_without_start(step, job)
             case GiveUp(start):
-                self._finalizer.give_up(task, start, self._last_error(job))
+                self._finalizer.give_up(job.task, start, self._last_error(job))
                 return self._end_retry(job)
         return None
 
@@ -231,18 +250,22 @@ class Worker:
             if not self._end_cancelled_run(job):
                 return None
             self._finalizer.cancel(task, last=step.last)
-            return self._drop_from_lane(task)
+            self._drop_from_lane(task)
+            return self._free_slot(job)
         if not step.is_finished:
             self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
-        return self._pass_over(task)
+        self._pass_over(task)
+        return self._free_slot(job)
 
     def _end_cancelled_run(self, job: _Job) -> bool:
         """Ends the lease of a task that was cancelled while it ran; False if its worker has renewed it meanwhile."""
         lane, now_ms = job.facts.lane, self._clock.now_ms()
         if lane is None or job.task.task_id in lane.cancelled or not lane.is_cancelled_run(job.task.task_id, now_ms):
             return True
-        write = self._lanes.change(lane, without_cancelled_run(lane, self._settings.limits, now_ms))
-        job.facts = self._fresh_facts(job.task, write.lane)
+        lease = lane.lease_of(job.task.task_id)
+        assert lease is not None, "a task that ran has a lease"
+        write = self._lanes.change(lane, without_cancelled_run(lane, lease, self._settings.limits, now_ms))
+        job.facts = self._with_lane(job, write.lane)
         return isinstance(write, Written)
 
     def _may_be_known_soon(self, task: Task) -> bool:
@@ -259,7 +282,7 @@ class Worker:
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
         longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
         if wait_ms > longest_ms or self._clock.sleep(wait_ms):
-            return Deferred(step.until, job.facts.lane)
+            return Deferred(step.until, job.facts.lane, step.is_for_slot)
         if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
             self._read_lane(job)
         return None
@@ -279,15 +302,31 @@ class Worker:
         task, start = job.task, step.start
         with self._presence.serving(job.token):
             write = self._claim(step, job)
-            job.facts = self._fresh_facts(task, write.lane)
+            job.facts = self._with_lane(job, write.lane)
             if not isinstance(write, Written):
                 return None
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
+        if start.slot:
+            after = ended.lane if isinstance(ended, Ran) else None
+            lane = self._remember(after or self._lanes.get(task.user_id))
+            self._wake_for_slot(lane)
+            job.facts = self._with_lane(job, lane)
+            return Deferred(ended.at, lane) if isinstance(ended, Retry) else Done()
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
         self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
         return Done()
+
+    def _wake_for_slot(self, lane: Lane) -> None:
+        """Shows the messages that wait for the slots that are free: those of started tasks, the next one, the head."""
+        now_ms = self._clock.now_ms()
+        free = at_once(lane.limits_or(self._settings.limits)) - len(lane.in_use(now_ms))
+        door = [lease.receipt for lease in lane.at_the_door(now_ms)]
+        first = [lane.next_receipt or lane.head_receipt] if lane.waiting else []
+        for receipt in [receipt for receipt in (*door, *first) if receipt][: max(0, free)]:
+            with suppress(UnavailableError):  # it looks again by itself
+                self._queue.defer(receipt, 0)
 
     def _claim(self, step: Claim, job: _Job) -> Write:
         if step.is_fast:
@@ -304,11 +343,26 @@ class Worker:
         self._queue.defer(delivery.receipt, _hidden_seconds(latest, self._clock.now_ms()))
         if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
             return True
-        write = self._lanes.save_head_receipt(deferred.lane, delivery.receipt)
-        job.facts = self._fresh_facts(job.task, write.lane)
+        write = self._save_receipt(deferred, delivery, job)
+        if write is None:
+            return True
+        job.facts = self._with_lane(job, write.lane)
         if isinstance(write, Written):
             self._outlive(delivery, write.lane)
         return isinstance(write, Written)
+
+    def _save_receipt(self, deferred: Deferred, delivery: Delivery, job: _Job) -> Write | None:
+        """None if no change of the lane is to wake the message."""
+        lane, task = deferred.lane, job.task
+        assert lane is not None, "a wait that a change may end was decided on a lane"
+        if not job.facts.is_forwarded:
+            return self._lanes.save_head_receipt(lane, delivery.receipt)
+        lease = (lane.slots or {}).get(task.task_id)
+        if lease:
+            visible_at = min(deferred.until, self._clock.now_ms() + MAX_DEFERRAL_SECONDS * 1000)
+            return self._lanes.save_slot_receipt(lane, lease, delivery.receipt, visible_at)
+        is_next = deferred.is_for_slot and lane.started_seq == task.seq - 1
+        return self._lanes.save_next_receipt(lane, delivery.receipt) if is_next else None
 
     def _outlive(self, delivery: Delivery, lane: Lane) -> None:
         """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
@@ -335,10 +389,18 @@ class Worker:
         """Ends the lease of a finished task that the lane takes for one between two attempts."""
         lane, now_ms = job.facts.lane, self._clock.now_ms()
         lease = lane.retry_of(job.task.task_id) if lane else None
-        if lane and lease:
+        if lane and lease and not lease.in_slot:
             with suppress(UnavailableError):  # the next claim replaces it
                 self._lanes.end_lease(job.task.user_id, lease, now_ms, lane.took_ms)
             self._remembered.pop(job.task.user_id, None)
+        return self._free_slot(job)
+
+    def _free_slot(self, job: _Job) -> Done:
+        """Frees the slot of a finished task, if it has one."""
+        lane, task = job.facts.lane, job.task
+        lease = lane.lease_of(task.task_id) if lane else None
+        if lease and lease.in_slot:
+            self._wake_for_slot(self._remember(self._lanes.release_slot(task.user_id, lease, 0).lane))
         return Done()
 
     def _drop_from_lane(self, task: Task) -> Done:
@@ -360,7 +422,14 @@ class Worker:
         return Done()
 
     def _read_lane(self, job: _Job) -> None:
-        job.facts = self._fresh_facts(job.task, self._lanes.get(job.task.user_id))
+        job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
+
+    def _with_lane(self, job: _Job, lane: Lane) -> Facts:
+        """The facts about the job's message, with this lane, just read."""
+        facts = job.facts
+        is_forwarded, receives, received_at = facts.is_forwarded, facts.receives, facts.received_at
+        fresh = self._fresh_facts(job.task, lane)
+        return replace(fresh, is_forwarded=is_forwarded, receives=receives, received_at=received_at)
 
     def _read_payload(self, job: _Job) -> None:
         """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""
@@ -393,7 +462,7 @@ class Worker:
 
 def _task_of(delivery: Delivery) -> Task:
     task = Task.from_message(delivery.body)
-    if task.user_id != delivery.user_id:
+    if delivery.user_id not in (task.user_id, task.own_group):
         raise MessageError(f"the message names user {task.user_id!r} in the lane of {delivery.user_id!r}")
     return task
 

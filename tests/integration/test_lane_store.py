@@ -567,7 +567,7 @@ def test_task_between_two_attempts_is_cancelled_with_its_lease(ports: Ports, use
     assert lease
     ports.lanes.release_lease(user, lease, NOW + 60_000)
     seen = ports.lanes.get(user)
-    changed = without_retrying(seen, 1, LIMITS, NOW + 2_000)
+    changed = without_retrying(seen, seen.running, 1, LIMITS, NOW + 2_000)
     lane = written(ports.lanes.change(seen, changed))
     assert lane == changed == ports.lanes.get(user)
     assert (lane.retrying, lane.cancelled, lane.planned[0]) == (None, {"t1": 1}, NOW + 2_000)

@@ -1,9 +1,10 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.core.task import Task
-from tests.factories import make_task
+from tests.factories import NOW, make_task
 from tests.integration.ports import Ports
 
 
@@ -58,6 +59,26 @@ def test_deferring_a_message_that_is_gone_does_nothing(ports: Ports, user: str) 
     ports.delete(receipt)
     ports.queue.defer(receipt, 5)
     assert not ports.queue.defer("no receipt at all", 5)
+
+
+def test_forwarded_message_comes_beside_its_lane_and_once(ports: Ports, user: str) -> None:
+    task = task_of(1, user)
+    ports.queue.send(task)
+    [(body, _)] = ports.receive(user)
+    ports.queue.forward(task, NOW)
+    if not ports.forgets_duplicates:
+        ports.queue.forward(task, NOW + 100_000)
+    [(forwarded, receipt)] = ports.receive(task.own_group)
+    assert forwarded == body
+    ports.delete(receipt)
+    ports.queue.forward(replace(task, is_repeat=True), NOW + 100_000)
+    assert len(ports.receive(task.own_group)) == 1
+
+
+def test_a_group_of_its_own_is_no_other_task_s_and_fits_in_sqs() -> None:
+    tasks = [make_task(seq, user) for seq in (1, 11) for user in ("ann", "ann 1", "a" * 128)]
+    assert len({task.own_group for task in tasks}) == len(tasks)
+    assert all(task.own_group.isascii() and len(task.own_group) <= 128 for task in tasks)
 
 
 def test_dead_letter_keeps_body_and_reason(ports: Ports, user: str) -> None:

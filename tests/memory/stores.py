@@ -15,6 +15,7 @@ from chalicelib.core.history import History
 from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
 from chalicelib.core.limits import (
     Limits,
+    at_once,
     fingerprint,
     large_limits,
     memory_needed,
@@ -56,7 +57,7 @@ class MemoryLaneStore:
     ) -> Write:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until > 0
-            special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, now_ms))
+            special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, limits, now_ms))
             has_room = _has_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
             if large_limits(limits):
                 special = special or bool(lane.retries)
@@ -100,15 +101,21 @@ class MemoryLaneStore:
             special = (
                 lane.limits != after.limits or lane.paused_until is not None or lane.cancelled or lane.throttled_until
             )
+            if start.slot:
+                return not special and _has_slot(lane, start, limits) and _is_next(lane)
             unfinished = lane.retrying or (lane.running is not None and lane.running.filled_seq)
+            return not special and lane.slots is None and not unfinished and _is_next(lane)
+
+        def _is_next(lane: Lane) -> bool:
             following = lane.started_seq == after.started_seq - 1
             has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
             if large_limits(limits):
                 has_room = has_room and lane.real.roomed == lane.started
             if smallest_units_quota(limits) and lane.running and lane.running.used:
                 has_room = has_room and lane.running.used[1] <= start.at
-            ordinary = following and has_room and not special and not unfinished
-            return ordinary and _within(lane.starts, lane.started, limits, start.at)
+            if smallest_units_quota(limits):
+                has_room = has_room and lane.reported_at <= start.at
+            return following and has_room and _within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
@@ -119,21 +126,30 @@ class MemoryLaneStore:
             if extra:
                 real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
             lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)
+            if start.slot:
+                return replace(_with_slot(lane, start.lease), started_seq=after.started_seq, next_receipt="")
             return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
 
         return own_claim(self._write(after.user_id, fits, taken), start)
 
     def claim(self, seen: Lane, start: Start) -> Write:
-        return own_claim(self._take(seen, start.lane), start)
+        return own_claim(self._take(seen, start), start)
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         def unmoved(lane: Lane) -> bool:
             is_same_lease = (changed.running, changed.real) == (seen.running, seen.real) or _lease(lane) == _lease(seen)
+            is_same_report = _reported(changed) == _reported(seen) or lane.reported_at == seen.reported_at
+            slots = changed.slots or {}
+            touched = [known for task_id, known in (seen.slots or {}).items() if slots.get(task_id) != known]
+            is_same_lease = is_same_lease and is_same_report and all(_is_same_slot(lane, known) for known in touched)
             return _moving(lane) == _moving(seen) and is_same_lease
 
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
-            kept = {name: getattr(lane, name) for name in ("head_receipt", "newest", "took_ms")}
+            names = ("head_receipt", "next_receipt", "newest", "took_ms", "freed")
+            kept = {name: getattr(lane, name) for name in names}
+            kept["slots"] = _changed_slots(lane, seen, changed)
+            kept["reported_at"] = (lane if changed.reported_at == seen.reported_at else changed).reported_at
             real = lane.real if changed.real == seen.real else changed.real
             return replace(changed, running=running, real=real, **kept)
 
@@ -141,20 +157,54 @@ class MemoryLaneStore:
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
-            return lane.revision == seen.revision
+            return lane.revision == seen.revision and (seen.slots is None or lane.freed == seen.freed)
 
         return self._write(seen.user_id, unmoved, lambda lane: replace(lane, head_receipt=receipt))
 
-    def _take(self, seen: Lane, after: Lane) -> Write:
+    def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
+        def unmoved(lane: Lane) -> bool:
+            return (lane.revision, lane.freed, lane.started) == (seen.revision, seen.freed, seen.started)
+
+        return self._write(seen.user_id, unmoved, lambda lane: replace(lane, next_receipt=receipt))
+
+    def save_slot_receipt(self, seen: Lane, lease: Lease, receipt: str, visible_at: int) -> Write:
+        def unmoved(lane: Lane) -> bool:
+            return (lane.revision, lane.freed) == (seen.revision, seen.freed) and _is_same_slot(lane, lease)
+
+        def saved(lane: Lane) -> Lane:
+            return _with_slot(lane, replace((lane.slots or {})[lease.task_id], receipt=receipt, visible_at=visible_at))
+
+        return self._write(seen.user_id, unmoved, saved)
+
+    def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
+        def is_its(lane: Lane) -> bool:
+            return _token_in_slot(lane, lease) == lease.token
+
+        def released(lane: Lane) -> Lane:
+            slots = {other: known for other, known in (lane.slots or {}).items() if other != lease.task_id}
+            return replace(lane, slots=slots, freed=lane.freed + 1, took_ms=took_ms or lane.took_ms)
+
+        return self._write(user_id, is_its, released)
+
+    def _take(self, seen: Lane, start: Start) -> Write:
+        after = start.lane
         moves_admitted = after.admitted != seen.admitted
 
         def unmoved(lane: Lane) -> bool:
             same = (lane.started, lane.revision) == (seen.started, seen.revision)
+            if start.slot:
+                same = same and lane.reported_at == seen.reported_at and _are_slots_free(lane, seen, start)
+            elif seen.slots is not None:
+                same = same and lane.slots == {}
             return same and _lease(lane) == _lease(seen) and not (moves_admitted and lane.admitted != seen.admitted)
 
         def taken(lane: Lane) -> Lane:
+            others: dict[str, Any] = {"head_receipt": "", "slots": after.slots}
+            if start.slot:
+                others = {"slots": _with_slot(lane, start.lease).slots, "next_receipt": ""}
             return replace(
                 lane,
+                **others,
                 admitted=after.admitted if moves_admitted else lane.admitted,
                 started_seq=after.started_seq,
                 started=after.started,
@@ -162,8 +212,7 @@ class MemoryLaneStore:
                 retries=after.retries,
                 real=after.real,
                 waiting_units=lane.waiting_units + after.waiting_units - seen.waiting_units,
-                running=after.running,
-                head_receipt="",
+                running=after.running if after.running != seen.running else lane.running,
                 took_ms=after.took_ms or lane.took_ms,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
@@ -175,23 +224,25 @@ class MemoryLaneStore:
 
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         def throttled(lane: Lane) -> Lane:
-            lane, revision = _with_lease(lane, until, lease.last_token, Phase.RETRY), lane.revision + 1
-            running = lane.running and replace(lane.running, attempt=lease.attempt - 1)
-            return replace(lane, running=running, throttled_until=until, throttled_reason=reason, revision=revision)
+            lane, revision = _with_lease(lane, lease, until, lease.last_token, Phase.RETRY), lane.revision + 1
+            lane = _replaced(lane, lease, attempt=lease.attempt - 1)
+            return replace(lane, throttled_until=until, throttled_reason=reason, revision=revision)
 
         return bool(self._write_leased(user_id, lease, throttled))
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
-        lease, more = start.lane.running, used_units - start.units
+        lease, more = start.lease, used_units - start.units
         assert lease is not None
 
         def is_open(lane: Lane) -> bool:
-            return lane.running is not None and lane.running.token == lease.token and not lane.running.is_corrected
+            found = _found(lane, lease)
+            return found is not None and found.token == lease.token and not found.is_corrected
 
         def corrected(lane: Lane) -> Lane:
             extras = (now_ms if more > 0 else start.at, more, *lane.real.extras)
             real = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + more)
-            lane = replace(lane, real=real, running=lane.running and replace(lane.running, used=(used_units, now_ms)))
+            lane = _replaced(replace(lane, real=real), lease, used=(used_units, now_ms))
+            lane = replace(lane, reported_at=now_ms) if lease.in_slot else lane
             if not smallest_units_quota(start.limits):
                 return lane
             room, planned_room = (lane.real.unit_room or 0) - more, (lane.plans.unit_room or 0) + min(0, -more)
@@ -201,25 +252,27 @@ class MemoryLaneStore:
         return isinstance(own_correction(self._write(start.lane.user_id, is_open, corrected), start), Written)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
-        return self._write_leased(user_id, lease, lambda lane: _with_lease(lane, until, lease.token, Phase.RUNNING))
+        return self._write_leased(
+            user_id, lease, lambda lane: _with_lease(lane, lease, until, lease.token, Phase.RUNNING)
+        )
 
     def request_cancel(self, user_id: str, lease: Lease, now_ms: int) -> bool:
         def requested(lane: Lane) -> Lane:
-            at = lane.running.cancel_requested_at or now_ms if lane.running else 0
-            running = lane.running and replace(lane.running, cancel_requested_at=at)
-            return replace(lane, running=running, revision=lane.revision + 1)
+            found = _found(lane, lease)
+            at = (found and found.cancel_requested_at) or now_ms
+            return replace(_replaced(lane, lease, cancel_requested_at=at), revision=lane.revision + 1)
 
         return bool(self._write_leased(user_id, lease, requested))
 
     def release_lease(self, user_id: str, lease: Lease, retry_at: int) -> Lease | None:
         def released(lane: Lane) -> Lane:
-            return _with_lease(lane, retry_at, lease.last_token, Phase.RETRY)
+            return _with_lease(lane, lease, retry_at, lease.last_token, Phase.RETRY)
 
         return self._write_leased(user_id, lease, released)
 
     def end_lease(self, user_id: str, lease: Lease, now_ms: int, took_ms: int) -> bool:
         def ended(lane: Lane) -> Lane:
-            return replace(_with_lease(lane, now_ms, lease.last_token, Phase.STARTED), took_ms=took_ms)
+            return replace(_with_lease(lane, lease, now_ms, lease.last_token, Phase.STARTED), took_ms=took_ms)
 
         return bool(self._write_leased(user_id, lease, ended))
 
@@ -227,10 +280,11 @@ class MemoryLaneStore:
         """Returns the lease as stored; None when the lane's lease is another one."""
 
         def is_leased(lane: Lane) -> bool:
-            return lane.running is not None and lane.running.token == lease.token
+            found = _found(lane, lease)
+            return found is not None and found.token == lease.token
 
         write = self._write(user_id, is_leased, change)
-        return write.lane.running if isinstance(write, Written) else None
+        return _found(write.lane, lease) if isinstance(write, Written) else None
 
     def _write(self, user_id: str, condition: Callable[[Lane], bool], change: Callable[[Lane], Lane]) -> Write:
         with self._lock:
@@ -245,19 +299,87 @@ def _lease(lane: Lane) -> tuple[str, int, bool] | None:
     return (lane.running.token, lane.running.until, lane.running.is_corrected) if lane.running else None
 
 
+def _reported(lane: Lane) -> tuple[History, int]:
+    return lane.real, lane.reported_at
+
+
 def _moving(lane: Lane) -> tuple[int, ...]:
     return lane.admitted, lane.started, lane.started_seq, lane.revision
 
 
-def _is_free(lane: Lane, now_ms: int) -> bool:
+def _is_free(lane: Lane, limits: Limits, now_ms: int) -> bool:
     """As far as DynamoDB's condition sees it."""
+    if at_once(limits) > 1:
+        has_slot = lane.slots is None or len(lane.slots) < at_once(limits)
+        is_alone_over = lane.running is None or lane.running.until <= now_ms
+        return lane.admitted == lane.started_seq and has_slot and is_alone_over
     is_marked = lane.running is not None and lane.running.phase is not Phase.STARTED
     none_waits = lane.admitted == lane.started_seq and bool(lane.starts) and lane.starts[0] <= now_ms - MARKED_BY_MS
     return not is_marked and (lane.took_ms < BRIEF_MS or none_waits)
 
 
-def _with_lease(lane: Lane, until: int, token: str, phase: Phase) -> Lane:
-    return replace(lane, running=lane.running and replace(lane.running, until=until, token=token, phase=phase))
+def _with_lease(lane: Lane, lease: Lease, until: int, token: str, phase: Phase) -> Lane:
+    freed = lane.freed + (lease.in_slot and phase is not Phase.RUNNING)
+    return _replaced(replace(lane, freed=freed), lease, until=until, token=token, phase=phase)
+
+
+def _replaced(lane: Lane, lease: Lease, **changes: Any) -> Lane:
+    """The lane with these changes to the lease, wherever it is."""
+    found = _found(lane, lease)
+    assert found is not None
+    changed = replace(found, **changes)
+    return _with_slot(lane, changed) if lease.in_slot else replace(lane, running=changed)
+
+
+def _found(lane: Lane, lease: Lease) -> Lease | None:
+    return (lane.slots or {}).get(lease.task_id) if lease.in_slot else lane.running
+
+
+def _with_slot(lane: Lane, lease: Lease | None) -> Lane:
+    assert lease is not None
+    return replace(lane, slots={**(lane.slots or {}), lease.task_id: lease})
+
+
+def _token_in_slot(lane: Lane, lease: Lease) -> str | None:
+    found = (lane.slots or {}).get(lease.task_id)
+    return found.token if found else None
+
+
+def _is_same_slot(lane: Lane, known: Lease) -> bool:
+    found = (lane.slots or {}).get(known.task_id)
+    return found is not None and (found.token, found.until) == (known.token, known.until)
+
+
+def _has_slot(lane: Lane, start: Start, limits: Limits) -> bool:
+    """As far as DynamoDB's quick condition sees it."""
+    is_free = lane.slots is not None and len(lane.slots) < at_once(limits) and start.slot not in lane.slots
+    return is_free and (lane.running is None or lane.running.until <= start.at)
+
+
+def _are_slots_free(lane: Lane, seen: Lane, start: Start) -> bool:
+    """Whether each lease that the claim takes for over still is that one."""
+    if seen.slots is None:
+        return lane.slots is None
+    known = seen.slots.values()
+    over = [one for one in known if one.until <= start.at and one.phase is not Phase.RETRY]
+    own = [one for one in known if one.task_id == start.slot]
+    is_new = bool(own) or start.slot not in (lane.slots or {})
+    return lane.slots is not None and is_new and all(_is_same_slot(lane, one) for one in (*over, *own))
+
+
+def _changed_slots(lane: Lane, seen: Lane, changed: Lane) -> Mapping[str, Lease] | None:
+    """The lane's slots, with the changes from `seen` to `changed`."""
+    if changed.slots == seen.slots or lane.slots is None:
+        return lane.slots
+    after = dict(lane.slots)
+    for task_id, known in (seen.slots or {}).items():
+        new = (changed.slots or {}).get(task_id)
+        if new is None:
+            after.pop(task_id, None)
+        elif new != known:
+            over = {"until": new.until, "token": new.token, "phase": new.phase, "used": new.used}
+            after[task_id] = replace(after[task_id], **over)
+    return after
 
 
 def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:

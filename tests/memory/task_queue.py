@@ -91,6 +91,10 @@ class MemoryTaskQueue:
     def send_again(self, task: Task, now_ms: int) -> None:
         self.send_body(task.user_id, f"{task.task_id}-{now_ms // 60_000}", replace(task, is_repeat=True).to_message())
 
+    def forward(self, task: Task, now_ms: int) -> None:
+        again = f"-{now_ms // 60_000}" if task.is_repeat else ""
+        self.send_body(task.own_group, f"{task.task_id}-run{again}", task.to_message())
+
     def send_many(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             self.send(task)

@@ -34,6 +34,9 @@ class Answers:
     def __init__(self, history: History, plan: Plan) -> None:
         self._history = history
         self._is_calm = plan.is_calm
+        texts = [plan.limits, *(action.limits or "" for action in plan.actions if isinstance(action, SetLimits))]
+        #: with several tasks at once one that runs blocks nobody by itself
+        self._is_beside = any("at once" in text for text in texts)
         has_one_limit = not any(isinstance(action, SetLimits) for action in plan.actions)
         self._limits = small_limits(parse_limits(plan.limits)) if has_one_limit else ()
         self._ahead: dict[str, Ahead] = {}
@@ -55,7 +58,7 @@ class Answers:
     def answered(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         admitted = [task for task in tasks if task["seq"]]
         ahead = self._ahead.get(admitted[-1]["task_id"]) if admitted else None
-        if not self._is_calm or ahead is None:
+        if not self._is_calm or self._is_beside or ahead is None:
             return
         self._history.figures["answers looked at"] += 1
         self._history.figures["of those behind a task that blocks"] += bool(ahead.blocking)

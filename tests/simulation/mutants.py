@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import Start
 from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import Limits, LimitsAtOnce
 from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
@@ -17,14 +17,25 @@ from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
-from chalicelib.worker.next_step import Facts, Rules, Step, next_step
+from chalicelib.worker.next_step import next_step
+from chalicelib.worker.steps import Facts, Rules, Step
 from chalicelib.worker.worker import NoPresence
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.requests import MemoryRequestStore
-from tests.simulation.schedule import Behaviour, Fault, Plan, Submit, Wrong, draw_cancels, draw_due, draw_units
+from tests.simulation.schedule import (
+    Behaviour,
+    Fault,
+    Plan,
+    Submit,
+    Wrong,
+    draw_cancels,
+    draw_due,
+    draw_several,
+    draw_units,
+)
 from tests.simulation.world import Parts
 
 
@@ -405,6 +416,43 @@ class NoNumber(MemoryDueTasks):
 
 
 #: The missing guard, and the deployment without it.
+class NoSlotReleased(MemoryLaneStore):
+    """The slot of a finished task stays taken until its lease ends."""
+
+    def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
+        return Written(self.get(user_id))
+
+
+class AnySlotReleased(MemoryLaneStore):
+    """A release that was done before frees another task's slot."""
+
+    def release_slot(self, user_id: str, lease: Lease, took_ms: int) -> Write:
+        write = super().release_slot(user_id, lease, took_ms)
+        if isinstance(write, Stale) and write.lane.slots:
+            return super().release_slot(user_id, next(iter(write.lane.slots.values())), took_ms)
+        return write
+
+
+class NoSlotCount(MemoryLaneStore):
+    """The quick claim does not count the slots."""
+
+    def try_fast_claim(self, start: Start, limits: Limits) -> Write:
+        return super().try_fast_claim(start, LimitsAtOnce(tuple(limits), 100) if start.slot else limits)
+
+
+def no_order_beside(facts: Facts, task: Task, *rest: Any) -> Step:
+    """A forwarded task does not wait for the one before it."""
+    if facts.is_forwarded and facts.lane and facts.lane.started_seq < task.seq - 1:
+        facts = replace(facts, lane=replace(facts.lane, started_seq=task.seq - 1))
+    return next_step(facts, task, *rest)
+
+
+class ForwardedTwice(MemoryTaskQueue):
+    def forward(self, task: Task, now_ms: int) -> None:
+        for again in range(2):
+            self.send_body(task.own_group, f"{task.task_id}-{now_ms}-{again}", task.to_message())
+
+
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
     "claim condition: lane unmoved since read": Parts(lanes=NoClaimUnmoved),
@@ -426,6 +474,11 @@ MUTANTS: dict[str, Parts] = {
     "units: more are counted": Parts(lanes=NoCorrection),
     "cancel: the lease says so": Parts(lanes=NoCancelMark),
     "cancel: no further attempt": Parts(decide=no_cancel_check),
+    "slots: released": Parts(lanes=NoSlotReleased),
+    "slots: released once": Parts(lanes=AnySlotReleased),
+    "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
+    "slots: no start before the one before it": Parts(decide=no_order_beside),
+    "slots: forwarded once": Parts(queue=ForwardedTwice),
     "answers: running task marked": Parts(lanes=NoRunningMark),
     "answers: mark cleared": Parts(lanes=NoEndOfLease),
     "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
@@ -497,6 +550,11 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
     "cancel: no further attempt": draw_cancels(7),
+    "slots: released": draw_several(96),
+    "slots: released once": draw_several(3),
+    "slots: counted by the quick claim": draw_several(61),
+    "slots: no start before the one before it": draw_several(0),
+    "slots: forwarded once": draw_several(0),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
     "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),

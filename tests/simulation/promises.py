@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.core.lane import Lane
-from chalicelib.core.limits import Limit, Limits, large_limits, small_limits
+from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.limits import Limit, Limits, at_once, large_limits, small_limits
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
@@ -101,6 +101,8 @@ class Known:
     seen_at: int = 0
     #: true time of each message that was put into the queue
     messages: list[int] = field(default_factory=list)
+    #: true time of each of its messages that was forwarded
+    forwarded: list[int] = field(default_factory=list)
     #: it was scheduled when it was seen first
     is_scheduled: bool = False
     #: seqs of its messages
@@ -275,6 +277,15 @@ class History:
             self.breaks("one message", f"{known.tag} is in the queue by two messages")
         known.messages.append(now)
 
+    def forwarded(self, task_id: str, now: int, is_again: bool) -> None:
+        """Its message was put into a group of its own; so that of a task which was sent again."""
+        forwarded = self.known[task_id].forwarded
+        if is_again:
+            return
+        if forwarded and now < forwarded[-1] + DEDUPLICATION_MS:
+            self.breaks("one message", f"{self.known[task_id].tag} was forwarded twice")
+        forwarded.append(now)
+
     def cancel_begun(self, task_id: str) -> None:
         self.known[task_id].cancel_begun = True
 
@@ -333,9 +344,7 @@ class History:
     def _units(self, user: str, starts: list[Started]) -> list[tuple[int, int]]:
         return [*((one.at, one.units) for one in starts), *self._overuse.get(user, ())]
 
-    def started(self, lane: Lane, limits: Limits, process: Process, now: int, units: int = 1) -> None:
-        lease = lane.running
-        assert lease is not None
+    def started(self, lane: Lane, lease: Lease, limits: Limits, process: Process, now: int, units: int = 1) -> None:
         start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
         start.life, start.units, start.token = self._lives[process.machine], units, lease.token
         before = self.starts.setdefault(start.user, [])
@@ -354,6 +363,7 @@ class History:
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
+        self._check_at_once(known, start, lane)
         self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
         known.starts.append(start)
@@ -381,6 +391,25 @@ class History:
         units = [(at, count) for at, count in self._units(start.user, all_starts) if at > start.at - limit.window_ms]
         if sum(count for _, count in units) > limit.quota:
             self.breaks("pace", f"more than {limit} at {start.at}: {units}")
+
+    def _check_at_once(self, known: Known, start: Started, lane: Lane) -> None:
+        """Nothing starts unless fewer run than may: by their leases, and by the processes that really run them."""
+        most = at_once(start.limits)
+        if lane.slots is None and most == 1:
+            return
+        leases = [lease.task_id for lease in lane.in_use(start.at)]
+        if len(leases) > most:
+            self.breaks("at once", f"{known.tag} starts at {start.at} as one of {len(leases)} leases, of {most}")
+        others = [one for one in self.known.values() if one is not known and one.task.user_id == start.user]
+        running = [one.tag for one in others if one.running_in and one.running_in.is_alive]
+        cut_off = [one for one in others if one.running_in and self._is_cut_off(one.running_in.machine, start)]
+        self.figures["starts beside others"] += bool(running)
+        if len(running) >= most and not cut_off:
+            self.breaks("at once", f"{known.tag} starts at {start.at} beside {running}, {most} at once")
+
+    def _is_cut_off(self, machine: str, start: Started) -> bool:
+        """It could not renew the leases of what it runs, so these may have ended."""
+        return start.claimed_at - self._renewal_failed_at.get(machine, 0) < LEASE_MS
 
     def _check_pause(self, start: Started) -> None:
         if start.at < self._throttled_until.get(start.user, 0) and not self._open_resumes[start.user]:

@@ -345,6 +345,81 @@ def draw_units(seed: int) -> Plan:
     return Plan(seed, limits, random.random() < 0.6, workers, offsets, tuple(actions), faults)
 
 
+#: Limits with several tasks at once.
+SEVERAL = (
+    "5/second; 3 at once",
+    "1/second; 2 at once",
+    "10/second; 10 at once",
+    "2/second; 4/10 seconds; 5 at once",
+    "20/second; 2 at once",
+)
+#: Calls that only lanes with several tasks at once make, or make at other points.
+SEVERAL_CALLS = (
+    "lanes.try_fast_claim",
+    "lanes.claim",
+    "lanes.release_slot",
+    "lanes.release_lease",
+    "lanes.renew_lease",
+    "lanes.save_head_receipt",
+    "lanes.save_next_receipt",
+    "lanes.save_slot_receipt",
+    "lanes.get",
+    "lanes.throttle",
+    "lanes.change",
+    "queue.forward",
+    "queue.defer",
+    "queue.send",
+    "tasks.finish",
+    "tasks.attempt_failed",
+    "tasks.create_if_absent",
+    "source.delete",
+    "log.write",
+    "function",
+)
+
+
+def draw_several(seed: int) -> Plan:
+    """Returns that seed's plan of lanes that run several tasks at once, whose number changes."""
+    random = Random(f"several {seed}")
+    users, workers, is_lambda = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 4), random.random() < 0.6
+    is_skewed = random.random() < 0.4
+    offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
+    faults = tuple(_several_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    outages = (_outage(random, workers),) if faults and random.random() < 0.3 else ()
+    drawn = _several_actions(random, users, workers, is_skewed, is_lambda)
+    actions = tuple(sorted(drawn, key=lambda action: action.at))
+    is_apart = not is_lambda and random.random() < 0.4
+    attempts = random.choice((1, 2, 3))
+    limits = random.choice((*SEVERAL, *SEVERAL, LIMITS[0]))
+    texts = [limits, *(action.limits or limits for action in actions if isinstance(action, SetLimits))]
+    if not all("at once" in text for text in texts):
+        # A lane with one task at a time forgets a task that lost both its worker and its message.
+        actions = tuple(action for action in actions if not isinstance(action, LoseMessages))
+    return Plan(seed, limits, is_lambda, workers, offsets, actions, faults, outages, attempts, is_apart)
+
+
+def _several_actions(
+    random: Random, users: list[str], workers: int, is_skewed: bool, is_lambda: bool
+) -> Iterator[Action]:
+    for action in _actions(random, users, workers, is_skewed, is_lambda):
+        if isinstance(action, SetLimits):
+            yield replace(action, limits=random.choice((None, *SEVERAL, *LIMITS[:2])))
+        else:
+            yield action
+    for number in range(random.choice((0, 1, 2))):
+        many = tuple(_behaviour(random, is_lambda) for _ in range(random.choice((3, 6, 12))))
+        yield Submit(random.choice((0, 500, 6_000)), random.choice(users), f"b{number}", many)
+    for _ in range(random.choice((0, 0, 1, 2))):
+        yield SetLimits(random.randint(0, 12_000), random.choice(users), random.choice((*SEVERAL, LIMITS[0])))
+    if random.random() < 0.15:
+        yield LoseMessages(random.randint(0, 12_000), random.choice(users))
+
+
+def _several_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(SEVERAL_CALLS), random.randint(1, 8), wrong, random.choice((5, 50, 700, 5_000)))
+
+
 def _unit_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
     at = 0
     for number in range(random.randint(3, 16)):

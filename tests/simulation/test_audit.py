@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.worker.next_step import GAP_GRACE_MS
+from chalicelib.worker.steps import GAP_GRACE_MS
 from completions.audit import LEASE_MS, audit
 from completions.reader import LogLine, read_completions
 from completions.report import Report

@@ -1,5 +1,6 @@
 """One simulated deployment: the real use cases over memory adapters, on API and worker machines, behind a queue."""
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,8 @@ TASK_WRITES = (
     "tasks.mark_admitted",
     "tasks.cancel_scheduled",
 )
+#: Calls that put tasks' messages into the lanes' queue.
+FORWARDS_OR_SENDS = ("queue.send", "queue.send_many", "queue.send_again", "queue.forward")
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
 MAX_EVENTS = 100_000
 
@@ -172,7 +175,8 @@ class World:
         self.timeline = Timeline(plan.seed, NOW)
         self.faults = Faults(plan, self.timeline)
         deadline = "50s" if plan.is_lambda else "300s"
-        self.settings = make_settings(LIMITS=plan.limits, MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
+        settings = make_settings(MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
+        self.settings = dataclasses.replace(settings, limits=parse_limits(plan.limits))
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
         self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
         self.answers = Answers(self.history, plan)
@@ -267,17 +271,23 @@ class World:
             self.source.look()
         elif isinstance(action, schedule.LoseMessages):
             self.tell(f"the messages of {action.user} are lost")
-            self.queue._groups.pop(action.user, None)
+            for group in self._groups_of(action.user):
+                self.queue._groups.pop(group)
         elif isinstance(action, schedule.ForgetLane):
             self._forget(action.user)
         else:
             name = action.tag if isinstance(action, schedule.Submit) else type(action).__name__
             self.apis[number % 2].serve(f"{name}@{action.at}", lambda api: self._serve(api, action))
 
+    def _groups_of(self, user: str) -> list[str]:
+        """The groups of the user's messages: the lane's, and those of forwarded ones."""
+        groups = self.queue._groups.items()
+        return [name for name, group in groups if json.loads(group.messages[0].body).get("user_id", name) == user]
+
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
-        special = special or user in self.queue._groups  # no message lives as long as an unused lane
+        special = special or self._groups_of(user)  # no message lives as long as an unused lane
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 
@@ -383,11 +393,7 @@ class World:
                 self.history.seen(task, self.timeline.now, name.startswith("queue"))
         if name in TASK_WRITES:
             return self._observe_task(name, arguments, effect, process)
-        messages_before = self._messages() if name.startswith("queue.send") else {}
-        answer = effect()
-        if name.startswith("queue.send"):
-            for task_id in [task_id for message, task_id in self._messages().items() if message not in messages_before]:
-                self.history.message_added(task_id, self.timeline.now, is_again=name == "queue.send_again")
+        answer = self._observe_send(name, arguments, effect) if name in FORWARDS_OR_SENDS else effect()
         if name == "requests.finish":
             self._kept_answers.add(process)
         if name == "requests.begin" and answer.answer is not None:
@@ -399,6 +405,16 @@ class World:
             self.source.look()
         if name.startswith("scheduled_queue."):
             self.scheduled_source.look()
+        return answer
+
+    def _observe_send(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        before = self._messages()
+        answer = effect()
+        for task_id in [task_id for message, task_id in self._messages().items() if message not in before]:
+            if name == "queue.forward":
+                self.history.forwarded(task_id, self.timeline.now, arguments[0].is_repeat)
+            else:
+                self.history.message_added(task_id, self.timeline.now, is_again=name == "queue.send_again")
         return answer
 
     def _deepening(self, effect: Callable[[], Any], process: Process) -> Callable[[], Any]:
@@ -445,20 +461,21 @@ class World:
         answer = effect()
         lane = self.lanes.get(start.lane.user_id)
         if lane.started > before.started:
-            assert lane.running
-            known = self.history.known.get(lane.running.task_id)
+            lease = replace(start, lane=lane).lease
+            assert lease
+            known = self.history.known.get(lease.task_id)
             self.tell(f"{process.name} starts {known and known.tag} at {lane.starts[0] - NOW}, attempt {start.attempt}")
             limits = lane.limits_or(self.settings.limits)
-            self.history.started(lane, limits, process, self.timeline.now, start.units)
+            self.history.started(lane, lease, limits, process, self.timeline.now, start.units)
         return answer
 
     def _observe_correction(self, start: Any, used_units: int, at: int, effect: Callable[[], Any]) -> Any:
-        before = self.lanes.get(start.lane.user_id).running
+        before = replace(start, lane=self.lanes.get(start.lane.user_id)).lease
         answer = effect()
-        after = self.lanes.get(start.lane.user_id).running
+        after = replace(start, lane=self.lanes.get(start.lane.user_id)).lease
         if after and before and after.is_corrected and not before.is_corrected:
             self.tell(f"{self._tag(after)} is corrected from {start.units} to {used_units} units")
-            self.history.corrected(start.lane.user_id, start.lane.running.token, used_units, at)
+            self.history.corrected(start.lane.user_id, start.lease.token, used_units, at)
         return answer
 
     def _observe_admission(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:

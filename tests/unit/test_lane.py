@@ -301,7 +301,7 @@ def test_estimates_come_true_when_each_task_takes_as_long_as_those_before(
     estimates = estimated_starts(lane, limits, now_ms, planned[done:], with_run_times=True)
     for seq, estimate in enumerate(estimates, start=done + 1):
         planned_at = planned[seq - 1]
-        assert max(planned_at, now_ms + busy_ms(lane, seq, now_ms)) <= estimate
+        assert max(planned_at, now_ms + busy_ms(lane, limits, seq, now_ms)) <= estimate
         assert (position_of(lane, limits, seq, planned_at, now_ms) == 0) <= (planned_at <= now_ms)
     if lane.retrying:
         estimated_at = retry_at(lane, limits, now_ms)
@@ -325,7 +325,7 @@ def test_tasks_behind_a_cancelled_retry_start_as_soon_as_the_limits_allow(
     for number, step in enumerate(taken, start=2):
         now_ms += step.milliseconds
         lane = admit(lane, limits, now_ms, f"t{number}").lane
-    after = without_retrying(lane, 1, limits, now_ms)
+    after = without_retrying(lane, lane.running, 1, limits, now_ms)
     assert after.retrying is None
     assert isinstance(claim(after, make_candidate(), limits, now_ms, LEASE_MS, "mine"), Cancelled)
     after, starts = without_cancelled(after, "t1", 1), list[int]()

@@ -14,7 +14,8 @@ from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limit, parse_limits
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.worker import next_step as module
-from chalicelib.worker.next_step import (
+from chalicelib.worker.next_step import next_step
+from chalicelib.worker.steps import (
     GAP_GRACE_MS,
     GAP_POLL_MS,
     LEAD_MS,
@@ -31,7 +32,6 @@ from chalicelib.worker.next_step import (
     RunFirst,
     Skip,
     WaitUntil,
-    next_step,
 )
 
 RULES = Rules(parse_limits("1/second; 20/minute"), max_attempts=3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chalicelib.core.errors import RetryAfter, UnavailableError
-from chalicelib.core.lane import Lease
+from chalicelib.core.lane import LEASE_MS, Lease
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import LaneStore
 from chalicelib.core.task import Json, TaskState
@@ -18,7 +18,7 @@ from chalicelib.tasks.registry import TaskDefinition
 from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.finalizer import FINALIZE_TRIES
 from chalicelib.worker.lease_renewal import RENEW_AFTER_MS, LeaseRenewer
-from chalicelib.worker.next_step import LEAD_MS, LEASE_MS
+from chalicelib.worker.steps import LEAD_MS
 from chalicelib.worker.worker import UNKNOWN_AGAIN_MS, UNKNOWN_FOR_MS, Deferred, Done
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps

@@ -1,0 +1,163 @@
+"""Decides the next step with a task that may run beside others of its user: pure, as `next_step` is for one at a time.
+
+The message at a lane's head is forwarded to a group of its own once its start is near and a slot is free, so that the
+one behind it comes up. There the task is claimed: in order, since a claim needs the start of the task before, and with
+a slot, since a claim counts the leases in use. A task between two attempts waits in its own group and delays nobody.
+"""
+
+from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
+from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lane
+from chalicelib.core.limits import Limits, at_once
+from chalicelib.core.recovery import is_open
+from chalicelib.core.task import Task, TaskState
+from chalicelib.core.visibility import again_seconds
+from chalicelib.worker.steps import (
+    LEAD_MS,
+    SERVED_POLL_MS,
+    Claim,
+    DropCancelled,
+    Facts,
+    Forward,
+    GiveUp,
+    ReadLane,
+    ReadPredecessors,
+    ReadRecord,
+    Rules,
+    Skip,
+    Step,
+    WaitUntil,
+    fail_too_large,
+    last_attempt,
+)
+
+#: Milliseconds before its start at which a message is forwarded: as long as its way to the next worker may take.
+FORWARD_AHEAD_MS = 500
+#: Milliseconds from its receive for which a worker keeps looking for a predecessor's start, or a slot of brief tasks,
+#: and the pause between two looks.
+LOOK_FOR_MS = 2_000
+LOOK_AGAIN_MS = 50
+#: Milliseconds for which a forwarded message, which no change of its lane wakes, is hidden at most.
+FORWARDED_WAIT_MS = 30_000
+#: A message that waits for a slot looks again when the first lease in use may end; after this many receives only after
+#: SLOW_LOOK_MS, so that 1,000 receives, after which SQS dead-letters it, allow 14 hours.
+QUICK_LOOKS = 100
+SLOW_LOOK_MS = 57_000
+
+
+def is_beside(facts: Facts, rules: Rules) -> bool:
+    """True if the task's lease takes a slot: several may run at once, or did lately."""
+    lane = facts.lane
+    limits = lane.limits_or(rules.default_limits) if lane else rules.default_limits
+    return facts.is_forwarded or at_once(limits) > 1 or bool(lane and lane.slots)
+
+
+def step_beside(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str) -> Step:
+    lane = facts.lane
+    if task.is_repeat and not facts.is_lane_fresh:
+        return ReadLane()
+    if lane is None and (task.planned_at > now_ms or not facts.is_forwarded):
+        return ReadLane()
+    if lane is None:
+        lane = Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
+    limits = lane.limits_or(rules.default_limits)
+    if step := _step_of_started(facts, lane, task):
+        return step
+    if not facts.is_forwarded and at_once(limits) > 1:
+        return _forward_or_wait(facts, lane, task, limits, now_ms, token)
+    return _after_predecessors(facts, lane, task, now_ms) or _claim_or_wait(facts, lane, task, now_ms, rules, token)
+
+
+def _step_of_started(facts: Facts, lane: Lane, task: Task) -> Step | None:
+    """Skips a finished task; None for one that has not started, or not finished."""
+    if task.task_id in lane.cancelled or not (task.seq <= lane.started_seq or task.is_repeat):
+        return None
+    if not facts.is_record_read:
+        return ReadRecord()
+    if facts.record and facts.record.outcome:
+        may_be_unlogged = facts.record.state is TaskState.CANCELLED
+        return Skip() if facts.is_lane_fresh or not may_be_unlogged else ReadLane()
+    return None
+
+
+def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, token: str) -> Step:
+    """The step with the message at the lane's head."""
+    is_started = task.seq <= lane.started_seq
+    if is_started or task.task_id in lane.cancelled:
+        return Forward((task,))
+    decision = _decide(facts, lane, task, limits, now_ms, token)
+    ahead = lane.waiting_before(task.seq)
+    if isinstance(decision, Start) and now_ms < decision.at - FORWARD_AHEAD_MS:
+        wake_at = decision.at - FORWARD_AHEAD_MS
+        wait: Step = WaitUntil(wake_at + LEAD_MS, wake_at)
+        return wait if facts.is_lane_fresh else ReadLane()
+    if isinstance(decision, TooLarge | Cancelled) or (
+        isinstance(decision, Start) and ahead + len(lane.in_use(now_ms)) < at_once(limits)
+    ):
+        return Forward((task,))
+    if not facts.is_lane_fresh:
+        return ReadLane()
+    if isinstance(decision, Wait):
+        return _wait_for(decision, facts, lane, task, now_ms)
+    return _after_predecessors(facts, lane, task, now_ms) or Forward((task,))
+
+
+def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step | None:
+    """The step while tasks before this one have not started; None if it is next, or if they will never start.
+
+    Their messages are mostly on their way. After LOOK_FOR_MS they are looked for, and forwarded from their records.
+    """
+    gap = Gap(lane.started_seq + 1, task.seq - 1)
+    if gap.last < gap.first:
+        return None
+    if not facts.is_lane_fresh:
+        return ReadLane()
+    if now_ms < facts.received_at + LOOK_FOR_MS:
+        return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
+    if facts.predecessors is None:
+        return ReadPredecessors(gap)
+    unfinished = [record.task for record in facts.predecessors if is_open(record, lane)]
+    if unfinished:
+        again_at = now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
+        return Forward(tuple(unfinished[:1]), again_at)
+    are_all_finished = len(facts.predecessors) > gap.last - gap.first
+    return None if are_all_finished or facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
+
+
+def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rules, token: str) -> Step:
+    decision = _decide(facts, lane, task, lane.limits_or(rules.default_limits), now_ms, token)
+    if isinstance(decision, Cancelled):  # a lane that is not fresh may lack a running task's last renewal
+        is_sure = task.task_id in lane.cancelled or facts.is_lane_fresh
+        return DropCancelled(last_attempt(lane, task)) if is_sure else ReadLane()
+    is_last = isinstance(decision, Start) and decision.attempt > rules.max_attempts
+    if isinstance(decision, TooLarge):
+        return fail_too_large(facts, lane, task, decision.limit)
+    if not facts.is_lane_fresh and (is_last or isinstance(decision, Wait)):
+        return ReadLane()
+    if isinstance(decision, Wait):
+        return _wait_for(decision, facts, lane, task, now_ms)
+    if is_last:
+        return GiveUp(decision)
+    if now_ms < decision.at - LEAD_MS:
+        return WaitUntil(decision.at, decision.at - LEAD_MS) if facts.is_lane_fresh else ReadLane()
+    is_next = decision.attempt == 1 and lane.started_seq == task.seq - 1
+    return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)
+
+
+def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, token: str) -> Decision:
+    failed = facts.record.attempts if facts.record else 0
+    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True)
+    decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
+    is_run_here = facts.is_served and task.task_id not in lane.cancelled
+    return Wait(now_ms + SERVED_POLL_MS) if is_run_here and not isinstance(decision, Wait) else decision
+
+
+def _wait_for(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int) -> WaitUntil:
+    until = wait.until
+    is_started = lane.lease_of(task.task_id) is not None
+    if wait.is_for_slot:
+        if lane.took_ms < MARKED_AFTER_MS and now_ms < facts.received_at + LOOK_FOR_MS:
+            return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
+        until = until if facts.receives < QUICK_LOOKS else max(until, now_ms + SLOW_LOOK_MS)
+    elif facts.is_forwarded and not is_started:
+        until = min(until, now_ms + FORWARDED_WAIT_MS)
+    return WaitUntil(until, until, is_for_slot=wait.is_for_slot)

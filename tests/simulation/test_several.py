@@ -1,0 +1,121 @@
+"""Lanes whose limits let several tasks run at once: when they start, and what crashes and changed limits do to them."""
+
+import pytest
+
+from tests.factories import NOW
+from tests.simulation.schedule import Behaviour, Fault, Kill, LoseMessages, Plan, SetLimits, Submit, Wrong, draw_several
+from tests.simulation.world import World, run
+
+# `make test` runs these; `python -m tests.simulation --several` goes on.
+BATCHES = [range(start, start + 25) for start in range(0, 100, 25)]
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_several_tasks_at_once_breaks_a_promise(seeds: range) -> None:
+    for seed in seeds:
+        result = run(draw_several(seed))
+        story = f"python -m tests.simulation --several --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+def plan(*actions, limits="1/second; 3 at once", is_lambda=True, workers=8, faults=(), seed=0) -> Plan:
+    return Plan(seed, limits, is_lambda, workers, (0,) * (2 + workers), actions, faults)
+
+
+def bulk(count: int, runs_ms: int, at: int = 0, **behaviour) -> Submit:
+    return Submit(at, "ann", f"bulk{at}", tuple(Behaviour(runs_ms, **behaviour) for _ in range(count)))
+
+
+def starts_of(plan: Plan) -> list[tuple[int, int]]:
+    """The seq and the time, ms, of each start, in the order of the claims."""
+    world = World(plan)
+    result = world.run()
+    assert not result.broken, "\n".join([*result.story, *map(str, result.broken)])
+    return [(world.history.known[one.task_id].task.seq, one.at - NOW) for one in world.history.starts["ann"]]
+
+
+def seconds_after_first(starts: list[tuple[int, int]]) -> list[float]:
+    return [(at - starts[0][1]) / 1000 for _, at in starts]
+
+
+@pytest.mark.parametrize("is_lambda", [True, False])
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ("1/second; 3 at once", [0, 1, 2, 4, 5, 6]),
+        ("1/second; 10 at once", [0, 1, 2, 3, 4, 5]),
+        ("1/second; 1 at once", [0, 4, 8, 12, 16, 20]),
+        ("1/second", [0, 4, 8, 12, 16, 20]),
+    ],
+)
+def test_six_tasks_of_four_seconds_start_as_soon_as_a_slot_is_free(limits, expected, is_lambda) -> None:
+    starts = starts_of(plan(bulk(6, 4_000), limits=limits, is_lambda=is_lambda))
+    assert [seq for seq, _ in starts] == [1, 2, 3, 4, 5, 6]
+    late = [at - wanted for at, wanted in zip(seconds_after_first(starts), expected, strict=True)]
+    assert min(late) >= 0
+    assert max(late) < 1.2
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_ten_running_tasks_whose_workers_die_run_once_more_each_and_never_beside_an_eleventh(seed, is_lambda) -> None:
+    workers = 12 if is_lambda else 3
+    kills = tuple(Kill(6_000, worker) for worker in range(workers))
+    tasks = bulk(15, 8_000)
+    starts = starts_of(
+        plan(tasks, *kills, limits="10/second; 10 at once", is_lambda=is_lambda, workers=workers, seed=seed)
+    )
+    assert sorted(seq for seq, _ in starts) == sorted([*range(1, 11), *range(1, 16)])
+    first = [seq for number, (seq, _) in enumerate(starts) if seq not in [other for other, _ in starts[:number]]]
+    assert first == list(range(1, 16))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("1/second", "5/second; 5 at once"),
+        ("5/second; 5 at once", "5/second; 2 at once"),
+        ("5/second; 5 at once", "1/second"),
+    ],
+)
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_another_number_at_once_holds_for_a_backlog(before, after, is_lambda) -> None:
+    """What runs goes on, and nothing is lost, out of order or beside too many: `starts_of` checks it."""
+    starts = starts_of(plan(bulk(20, 1_500), SetLimits(4_000, "ann", after), limits=before, is_lambda=is_lambda))
+    assert [seq for seq, _ in starts] == list(range(1, 21))
+
+
+def test_a_backoff_delays_nobody() -> None:
+    first, others = Submit(0, "ann", "first", (Behaviour(5, fails=2),)), bulk(6, 5, at=50)
+    starts = starts_of(plan(first, others, limits="5/second; 2 at once"))
+    second_attempt = [at for seq, at in starts if seq == 1][1]
+    assert sum(at < second_attempt for seq, at in starts if seq > 1) >= 4
+
+
+@pytest.mark.parametrize("call", ["lanes.release_slot", "queue.forward", "lanes.claim", "lanes.save_slot_receipt"])
+@pytest.mark.parametrize("wrong", list(Wrong))
+def test_a_call_that_fails_leaves_no_slot_taken_and_frees_none_twice(call, wrong) -> None:
+    for nth in (1, 2, 3):
+        fault = Fault(call, nth, wrong, 300)
+        starts_of(plan(bulk(8, 700, fails=1), limits="10/second; 2 at once", faults=(fault,)))
+
+
+@pytest.mark.parametrize("lost_at", [30, 700, 1_900, 4_500])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_resume_brings_on_tasks_whose_messages_were_lost(lost_at, seed) -> None:
+    """The end of the simulation resumes the lane."""
+    lost = LoseMessages(lost_at, "ann")
+    starts_of(plan(bulk(8, 700, fails=1), lost, limits="2/second; 2 at once", seed=seed))
+
+
+def test_the_log_says_how_many_ran_beside_each_start() -> None:
+    world = World(plan(bulk(6, 4_000)))
+    assert not world.run().broken
+    running = {event["seq"]: event["running"] for event in world.log.events}
+    assert [running[seq] for seq in range(1, 7)] == [0, 1, 2, 2, 2, 2]
+
+
+def test_a_line_of_a_task_that_runs_alone_says_nothing_of_others() -> None:
+    world = World(plan(bulk(2, 5), limits="5/second"))
+    assert not world.run().broken
+    assert not any("running" in event for event in world.log.events)
