@@ -26,6 +26,7 @@ from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
+from chalicelib.aws.dynamodb_shared_limits import DynamoDBSharedLimitStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
@@ -111,6 +112,10 @@ class Container:
     @cached_property
     def tasks(self) -> DynamoDBTaskStore:
         return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def shared_limits(self) -> DynamoDBSharedLimitStore:
+        return DynamoDBSharedLimitStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:

@@ -50,6 +50,11 @@ class Expression:
         self._names[known] = task_id
         return f"{self.name('slots')}.{known}"
 
+    def entry(self, attribute: str, entry: str) -> str:
+        """The path of an entry of a map; its name may hold any character. For one entry in an expression."""
+        self._names["#entry"] = entry
+        return f"{self.name(attribute)}.#entry"
+
     def lease_path(self, lease: Lease) -> str:
         return self.slot(lease.task_id) if lease.in_slot else self.name("running")
 

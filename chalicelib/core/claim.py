@@ -8,21 +8,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated
 from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.limits import (
-    Limit,
-    Limits,
-    at_once,
-    earliest_start,
-    fingerprint,
-    format_limits,
-    large_limits,
-    memory_needed,
-    small_limits,
-    smallest_units_quota,
-)
-from chalicelib.core.tally import counted, free_at
+from chalicelib.core.limits import Limit, Limits, at_once, format_limits, memory_needed, smallest_units_quota
+from chalicelib.core.past_starts import next_start, with_start
 
 #: Milliseconds after which a task looks again for a slot that one at the door is to take first.
 DOOR_MS = 1_000
@@ -140,7 +128,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     lease = lane.lease_of(task.task_id)
     if lease and lease.until > now_ms:
         return Wait(lease.until)
-    if limit := _too_small(limits, task.units):
+    if limit := smallest_exceeded(limits, task.units):
         return TooLarge(limit)
     if task.in_slot and (free_at := slot_free_at(lane, task.task_id, at_once(limits), now_ms)) > now_ms:
         return Wait(free_at, is_for_slot=True)
@@ -175,7 +163,8 @@ def slot_free_at(lane: Lane, task_id: str, at_most: int, now_ms: int) -> int:
     return now_ms if ahead < at_most and len(lane.slots or {}) < MAX_SLOTS else now_ms + DOOR_MS
 
 
-def _too_small(limits: Limits, units: int) -> Limit | None:
+def smallest_exceeded(limits: Limits, units: int) -> Limit | None:
+    """A limit that never allows so many units; None if all may allow them."""
     if units == 1:
         return None
     return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
@@ -185,16 +174,6 @@ def _corrected_at(lane: Lane) -> int:
     """From when on the units of the lane's newest start are known, epoch ms: another worker's clock may be ahead."""
     newest = lane.running.used[1] if lane.running and lane.running.used else 0
     return max(newest, lane.reported_at)
-
-
-def next_start(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
-    """The earliest time at or after now_ms at which the real starts allow one more, epoch ms."""
-    if not large_limits(limits) and not lane.real.tallies:
-        return earliest_start(lane.starts, limits, now_ms, lane.has_forgotten_starts)
-    listed = listed_for(lane.real, lane.starts, lane.started, limits)
-    at = earliest_start(listed, small_limits(limits), now_ms, lane.started > len(listed))
-    tallies = tallies_of(lane.real, lane.starts, lane.started, limits)
-    return max([at, *(free_at(tally, limit, limit.taken_by(units)) for limit, tally in tallies.items())])
 
 
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
@@ -214,7 +193,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         earlier_used=_earlier_used(earlier),
         in_slot=task.in_slot,
     )
-    listed, real = _starts_with(lane, limits, at, task.units)
+    listed, real = with_start(lane, limits, at, task.units)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
@@ -245,21 +224,6 @@ def _without_slots(lane: Lane, lease: Lease) -> Lane:
     Slots that are in use stay: then nothing starts outside them.
     """
     return replace(lane, running=lease, head_receipt="", slots=lane.slots or None)
-
-
-def _starts_with(lane: Lane, limits: Limits, at: int, units: int) -> tuple[tuple[int, ...], History]:
-    """The lane's list of starts and their history, with one more start."""
-    if units == 1 and lane.real is NO_HISTORY and not large_limits(limits):
-        return (at, *lane.starts)[: memory_needed(limits)], NO_HISTORY
-    earlier = listed_for(lane.real, lane.starts, lane.started, limits)
-    listed = (at, *earlier)[: memory_needed(limits)]
-    tallies = {
-        limit: counted(tally, limit, [(at, limit.taken_by(units))])
-        for limit, tally in tallies_of(lane.real, lane.starts, lane.started, limits).items()
-    }
-    extras = (at, units - 1, *lane.real.extras) if units != 1 else lane.real.extras
-    history = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + units - 1)
-    return listed, updated(history, listed, lane.started + 1, tallies, fingerprint(limits))
 
 
 def _waiting_units_after(lane: Lane, seq: int, units: int) -> int:

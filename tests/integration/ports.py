@@ -11,12 +11,14 @@ from chalicelib.core.ports import (
     LaneStore,
     RequestStore,
     ScheduledCounts,
+    SharedLimitStore,
     TaskQueue,
     TaskStore,
 )
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -37,6 +39,7 @@ class Ports(Protocol):
     due_tasks: DueTasks
     requests: RequestStore
     directory: LaneDirectory
+    shared_limits: SharedLimitStore
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -68,6 +71,7 @@ class MemoryPorts:
         self.callback_slots: CallbackSlots = MemoryCallbackSlots()
         self.due_tasks: DueTasks = MemoryDueTasks()
         self.requests: RequestStore = MemoryRequestStore()
+        self.shared_limits: SharedLimitStore = MemorySharedLimitStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
@@ -97,6 +101,7 @@ class AwsPorts:
         self.due_tasks: DueTasks = parts.due_tasks
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
+        self.shared_limits: SharedLimitStore = parts.shared_limits
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

@@ -58,16 +58,16 @@ class MemoryLaneStore:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until > 0
             special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, limits, now_ms))
-            has_room = _has_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
+            has_room = shows_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
             if large_limits(limits):
                 special = special or bool(lane.retries)
             special = special or any(at > now_ms - limit.window_ms for at in lane.retries[:1] for limit in limits)
-            return not special and has_room and _within(lane.planned, lane.admitted, limits, now_ms)
+            return not special and has_room and within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
             planned, under = (now_ms, *lane.planned), fingerprint(limits)
             lane = replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
-            plans, extra = _less_room(lane.plans, limits, units), units - 1
+            plans, extra = less_room(lane.plans, limits, units), units - 1
             if extra and smallest_units_quota(limits):
                 plans = replace(plans, extras=(now_ms, extra, *plans.extras))
             return replace(lane, plans=plans, waiting_units=lane.waiting_units + extra)
@@ -108,19 +108,19 @@ class MemoryLaneStore:
 
         def _is_next(lane: Lane) -> bool:
             following = lane.started_seq == after.started_seq - 1
-            has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
+            has_room = shows_room(lane.real, lane.started, lane.real.under, limits, start.units)
             if large_limits(limits):
                 has_room = has_room and lane.real.roomed == lane.started
             if smallest_units_quota(limits) and lane.running and lane.running.used:
                 has_room = has_room and lane.running.used[1] <= start.at
             if smallest_units_quota(limits):
                 has_room = has_room and lane.reported_at <= start.at
-            return following and has_room and _within(lane.starts, lane.started, limits, start.at)
+            return following and has_room and within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
             lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
-            real, extra = _less_room(lane.real, limits, start.units), start.units - 1
+            real, extra = less_room(lane.real, limits, start.units), start.units - 1
             if large_limits(limits):
                 real = replace(real, under=fingerprint(limits), roomed=lane.started)
             if extra:
@@ -382,7 +382,7 @@ def _changed_slots(lane: Lane, seen: Lane, changed: Lane) -> Mapping[str, Lease]
     return after
 
 
-def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
+def within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
     """Whether one more start at `at` breaks no limit, as far as the listed ones of `counted` starts can show it."""
     if counted and not (listed and listed[0] <= at):
         return False
@@ -393,7 +393,7 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
     return len(listed) <= memory_needed(limits) + TRIM_SLACK
 
 
-def _has_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
+def shows_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
     """Whether the large limits allow one more, as far as the room shows it that the last exact write found."""
     large = large_limits(limits)
     if not large or not total:
@@ -403,7 +403,7 @@ def _has_room(history: History, total: int, under: str, limits: Limits, units: i
     return under == fingerprint(limits) and all(left is not None and left >= taken for left, taken in rooms)
 
 
-def _less_room(history: History, limits: Limits, units: int) -> History:
+def less_room(history: History, limits: Limits, units: int) -> History:
     large = large_limits(limits)
     if quotas := [limit.quota for limit in large if not limit.counts_units]:
         history = replace(history, room=(min(quotas) if history.room is None else history.room) - 1)

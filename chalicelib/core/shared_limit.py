@@ -1,0 +1,239 @@
+"""A limit that tasks of many users count against, as a value: what it stores, and what follows from that alone. Pure.
+
+It counts starts as a lane does, but has no tasks. Lanes that want it while it is full take turns. A turn says when to
+wake and takes nothing; the claim alone takes a slot. A turn that nobody uses is passed over by the next claim.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, without_future
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
+from chalicelib.core.limits import Limits, large_limits, most_at_once
+from chalicelib.core.past_starts import next_start, with_start
+from chalicelib.core.planner import Planner
+
+#: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
+EXACT_TURNS = 200
+
+
+class Holder(Struct, frozen=True):
+    """A task that runs under a shared limit with a number at once."""
+
+    user_id: str
+    #: its start, epoch ms
+    at: int
+
+
+class Turn(Struct, frozen=True):
+    """A lane's place in the order in which lanes may use a shared limit; stored in the lane."""
+
+    #: the shared limit
+    name: str
+    #: counted by `SharedLimit.asked`
+    number: int
+    #: of the lane when it asked: a lane that was paused, throttled or emptied since has lost its turn
+    revision: int
+
+
+class Waiter(Struct, frozen=True):
+    """A lane that waits for its turn for some seconds, as it is listed for those who ask and who wake it."""
+
+    turn: int
+    user_id: str
+    task_id: str
+
+
+class SharedLimit(Struct, frozen=True):
+    """A shared limit as it was read; empty if nothing ever counted against it."""
+
+    name: str
+    #: set at run time, None for those of the deployment's setting
+    limits: Limits | None = None
+    #: how many starts were taken
+    started: int = 0
+    #: the newest of them, newest first, epoch ms
+    starts: tuple[int, ...] = ()
+    #: of the starts, beside `starts`
+    real: History = NO_HISTORY
+    #: epoch ms until which no task starts; None when not paused
+    paused_until: int | None = None
+    #: epoch ms until which it is throttled; 0 if it was not
+    throttled_until: int = 0
+    throttled_reason: str = ""
+    #: grows with each change of limits, pause or throttling
+    revision: int = 0
+    #: how many turns were given; the newest one
+    asked: int = 0
+    #: the newest turn that was used: those up to it are used, lost or late
+    served: int = 0
+    #: the tasks that run, by id; None if no task was ever counted at once
+    holders: Mapping[str, Holder] | None = None
+    #: the token of the newest claim, so that a claim whose answer was lost is recognised
+    newest: str = ""
+
+    @property
+    def waiting(self) -> int:
+        """Turns that were given and not used; some of them may be lost."""
+        return max(0, self.asked - self.served)
+
+    def ahead_of(self, turn: int) -> int:
+        """Turns that come before this one."""
+        return max(0, turn - self.served - 1)
+
+    def is_paused(self, now_ms: int) -> bool:
+        return self.paused_until is not None and self.paused_until > now_ms
+
+    def is_throttled(self, now_ms: int) -> bool:
+        return self.throttled_until > now_ms
+
+    def opens_at(self, now_ms: int) -> int:
+        """When pause and throttling are over, epoch ms; now if there is neither."""
+        return max(now_ms, self.paused_until or 0, self.throttled_until)
+
+    def is_full(self, limits: Limits, task_id: str = "") -> bool:
+        """True if as many tasks run as may run at once, this one not counted."""
+        most, holders = most_at_once(limits), self.holders or {}
+        return most is not None and len(holders) - (task_id in holders) >= most
+
+
+class Taken(Struct, frozen=True):
+    """The shared limit allows a start at `at`, epoch ms; `after` is the shared limit with that start."""
+
+    at: int
+    after: SharedLimit
+    #: in force
+    limits: Limits = ()
+    user_id: str = ""
+    task_id: str = ""
+
+
+class Full(Struct, frozen=True):
+    """The shared limit allows no start yet."""
+
+    #: the estimated start, epoch ms: a lower bound
+    at: int
+    #: turns before this one, and itself
+    position: int
+    #: the wait is for one of the tasks that run to end
+    is_for_holder: bool = False
+
+
+def claim_shared(
+    shared: SharedLimit,
+    limits: Limits,
+    begin_ms: int,
+    latest_ms: int,
+    units: int = 1,
+    turn: int = 0,
+    task: tuple[str, str] = ("", ""),
+    token: str = "",
+) -> Taken | Full:
+    """Decides whether a task may take a start from begin_ms to latest_ms, both epoch ms, and which is the first.
+
+    turn: the lane's, 0 for none: then nothing starts while others wait. task: user id and task id.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("2/second")
+    >>> shared = SharedLimit("stripe", started=2, starts=(5_500, 5_000))
+    >>> claim_shared(shared, limits, 5_900, 6_050).after.starts
+    (6000, 5500, 5000)
+    >>> claim_shared(shared, limits, 5_800, 5_950)
+    Full(at=6000, position=1, is_for_holder=False)
+    >>> claim_shared(replace(shared, asked=1), limits, 5_900, 6_050)
+    Full(at=6500, position=2, is_for_holder=False)
+    """
+    mine = turn or shared.asked + 1
+    position = shared.ahead_of(mine) + 1
+    if shared.is_full(limits, task[1]):
+        return Full(turn_time(shared, limits, mine, begin_ms, units), position, is_for_holder=True)
+    allowed_at = turn_time(shared, limits, mine, begin_ms, units)
+    if allowed_at > latest_ms or (position > 1 and not turn):
+        return Full(allowed_at, position)
+    at = next_start(shared, limits, shared.opens_at(begin_ms), units)
+    return Taken(at, _after(shared, limits, at, units, turn, task, token), limits, *task)
+
+
+def _after(
+    shared: SharedLimit, limits: Limits, at: int, units: int, turn: int, task: tuple[str, str], token: str
+) -> SharedLimit:
+    listed, real = with_start(shared, limits, at, units)
+    user_id, task_id = task
+    holders = shared.holders
+    if most_at_once(limits) is not None:
+        holders = {**(holders or {}), task_id: Holder(user_id, at)}
+    return replace(
+        shared,
+        started=shared.started + 1,
+        starts=listed,
+        real=real,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        served=max(shared.served, turn),
+        holders=holders,
+        newest=token,
+    )
+
+
+def turn_time(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> int:
+    """When that turn may start if each turn before it is used as soon as the limits allow, epoch ms.
+
+    A lower bound. A pause without an end counts as long as it may last.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> shared = SharedLimit("stripe", asked=9, served=4, started=2, starts=(5_500, 5_000))
+    >>> [turn_time(shared, parse_limits("2/second"), turn, 5_800) for turn in (4, 5, 6, 7)]
+    [6000, 6000, 6500, 7000]
+    >>> turn_time(shared, parse_limits("2/second"), 100_004, 5_800)
+    50005500
+    """
+    places = shared.ahead_of(turn) + 1
+    begin = shared.opens_at(now_ms)
+    if not limits:
+        return begin
+    if places == 1:
+        return next_start(shared, limits, begin, units)
+    planner, at = _planner(shared, limits), begin
+    for _ in range(min(places, EXACT_TURNS)):
+        at = planner.next(at, units)
+    beyond = max(0, places - EXACT_TURNS)
+    return at + max((beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits), default=0)
+
+
+def _planner(shared: SharedLimit, limits: Limits) -> Planner:
+    if not large_limits(limits):
+        return Planner(shared.starts, shared.started > len(shared.starts), limits)
+    listed = listed_for(shared.real, shared.starts, shared.started, limits)
+    tallies = tallies_of(shared.real, shared.starts, shared.started, limits)
+    return Planner(listed, shared.started > len(listed), limits, tallies)
+
+
+def with_shared_limits(shared: SharedLimit, limits: Limits | None) -> SharedLimit:
+    """The shared limit with limits set at run time, or under those of the setting again."""
+    return replace(shared, limits=limits, revision=shared.revision + 1)
+
+
+def paused_shared(shared: SharedLimit, until: int | None) -> SharedLimit:
+    """The shared limit, paused until that time, epoch ms; None for no end."""
+    return replace(shared, paused_until=FOREVER_MS if until is None else until, revision=shared.revision + 1)
+
+
+def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
+    """The shared limit without pause and throttling, and without starts in the future.
+
+    Such a start comes from a worker whose clock was ahead, so its task really started before now.
+    """
+    latest = now_ms + CLOCKS_DIFFER_MS
+    is_ahead = bool(shared.starts) and shared.starts[0] > latest
+    return replace(
+        shared,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
+        real=without_future(shared.real, latest) if is_ahead else shared.real,
+        revision=shared.revision + 1,
+    )
