@@ -43,6 +43,7 @@ from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
@@ -168,6 +169,7 @@ class Container:
             self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
             self.due_tasks,
+            SharedLimitReader(self.shared_limits, self.settings.shared_limits),
         )
 
     @cached_property

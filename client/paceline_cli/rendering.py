@@ -84,7 +84,7 @@ def submitted_line(submitted: SubmittedTask) -> Text:
     task_id, delay = Text(submitted.task_id, "bold"), duration(submitted.delay_ms)
     if submitted.is_scheduled:
         return Text.assemble(task_id, f"  scheduled, joins its lane in {delay}")
-    least = "at least " if submitted.is_lower_bound else ""
+    least = "at least " if submitted.lower_bound else ""
     where = f"position {least}{submitted.position}, starts in {least}{delay}" if submitted.queued else "may start now"
     return Text.assemble(task_id, f"  seq {submitted.seq}  {where}")
 

@@ -56,7 +56,9 @@ class SubmittedTask:
     #: the shared limit that it counts against; None for none
     shared: str | None = None
     #: `position` and `delay_ms` are lower bounds, since tasks of other users take turns at the shared limit
-    is_lower_bound: bool = False
+    lower_bound: bool = False
+    #: with a lower bound: about when it starts; None if that is not known
+    estimated_at: int | None = None
 
     @property
     def is_scheduled(self) -> bool:

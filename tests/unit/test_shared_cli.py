@@ -129,7 +129,7 @@ def test_a_lane_says_what_it_waits_for() -> None:
 
 
 def test_a_submit_names_its_shared_limit_and_says_that_the_answer_is_a_lower_bound() -> None:
-    waiting = submitted(queued=True, position=3, delay_ms=2_000, shared="stripe", is_lower_bound=True)
+    waiting = submitted(queued=True, position=3, delay_ms=2_000, shared="stripe", lower_bound=True)
     server = Server(answer(waiting, 429))
     result = run(server, "submit", "ann", "--shared", "stripe")
     assert server.bodies[0]["shared"] == "stripe"
