@@ -36,6 +36,7 @@ from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
+from chalicelib.lanes.shared import SharedControl
 from chalicelib.outbound.client import Outbound
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
@@ -179,6 +180,11 @@ class Container:
     @cached_property
     def control(self) -> Control:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
+
+    @cached_property
+    def shared_control(self) -> SharedControl:
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedControl(*stores, self.clock, self._retry, self.settings.shared_limits)
 
     @cached_property
     def canary(self) -> Canary:

@@ -80,6 +80,12 @@ ROUTES = [
     ("POST", "/api/v1/users/ann/pause", {}),
     ("POST", "/api/v1/users/ann/resume", None),
     ("GET", "/api/v1/lanes", None),
+    ("GET", "/api/v1/limits", None),
+    ("GET", "/api/v1/limits/stripe", None),
+    ("PUT", "/api/v1/limits/stripe", {"limits": "5/second"}),
+    ("DELETE", "/api/v1/limits/stripe", None),
+    ("POST", "/api/v1/limits/stripe/pause", {}),
+    ("POST", "/api/v1/limits/stripe/resume", None),
     ("GET", "/health", None),
     ("GET", "/kill", None),
 ]
