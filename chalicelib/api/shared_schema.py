@@ -62,7 +62,7 @@ class SharedLimitAnswer(Struct):
     waiting: Annotated[int, Meta(description="Lanes and groups that wait for their turn, about.")]
     waiters: Annotated[
         list[WaiterAnswer],
-        Meta(description="The next of them, in order of turns: up to 20, and none in a list of shared limits."),
+        Meta(description="Up to 20 of them, in order of turns."),
     ]
     next_start_at: Annotated[
         int | None,

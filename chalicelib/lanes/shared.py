@@ -46,9 +46,9 @@ class SharedControl:
         self._settings = settings
 
     def all(self) -> list[SharedView]:
-        """All shared limits, by name, without who waits."""
+        """All shared limits, by name, each with who waits."""
         read = map(self._shared_limits.get, sorted({*self._settings, *self._shared_limits.names()}))
-        return [self._view(shared) for shared in read if self._limits(shared) is not None]
+        return [self._listed(shared) for shared in read if self._limits(shared) is not None]
 
     def one(self, name: str) -> SharedView:
         """The shared limit and who waits. NotFoundError if there is none of that name."""

@@ -43,7 +43,7 @@ class SharedLimit:
     running: int
     #: lanes and groups that wait for their turn, about
     waiting: int
-    #: the next of them, in order of turns; none in a list of shared limits
+    #: up to 20 of them, in order of turns
     waiters: tuple[Waiter, ...]
     #: None when it is paused without an end, or full at once
     next_start_at: int | None
@@ -70,7 +70,7 @@ class SharedLimitCalls(ABC):
         """Sends the call and returns the answer's body; raises the error of an unsuccessful one."""
 
     def shared_limits(self) -> list[SharedLimit]:
-        """Returns all shared limits, by name, without who waits."""
+        """Returns all shared limits, by name, each with who waits."""
         body = self._body(Call("GET", "/api/v1/limits"))
         if not isinstance(body.get("limits"), list):
             raise AnswerError("the answer has no list of limits: is this a Paceline?")

@@ -281,7 +281,7 @@ def test_shared_limit_says_what_is_left_and_who_waits(paceline: Paceline) -> Non
         ("bob", "task-of-bob", 1),
         ("cat", "task-of-cat", 2),
     ]
-    assert paceline.get("/api/v1/limits").json_body["limits"][2]["waiters"] == []
+    assert paceline.get("/api/v1/limits").json_body["limits"][2] == found
 
 
 def test_change_wakes_those_who_wait(paceline: Paceline, user: str) -> None:
