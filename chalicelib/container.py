@@ -54,6 +54,7 @@ from chalicelib.worker.completion_log import StandardOutputLog
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
 #: From the operating system: environments that Lambda restores from one snapshot share the state of other generators.
@@ -237,12 +238,18 @@ class Container:
             self.finalizer,
             end_process,
             self._runner,
+            self.shared_claims,
         )
+
+    @cached_property
+    def shared_claims(self) -> SharedClaims:
+        return SharedClaims(self.shared_limits, self.lanes, self.queue, self.clock, self.settings)
 
     @cached_property
     def worker(self) -> Worker:
         stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
-        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence)
+        shared = self.shared_claims
+        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence, shared=shared)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:

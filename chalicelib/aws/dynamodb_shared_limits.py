@@ -199,6 +199,8 @@ def change_expression(seen: SharedLimit, changed: SharedLimit) -> Expression:
     if not changed.throttled_until:
         _remove_throttling(update)
     update.set("revision", number(changed.revision))
+    if changed.opened_at != seen.opened_at:
+        update.set("opened_at", number(changed.opened_at))
     if (changed.starts, changed.real) != (seen.starts, seen.real):
         update.set("starts", numbers(changed.starts))
         set_history(update, STARTS, changed.real, seen.real)
@@ -248,6 +250,7 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         throttled_until=integer(item, "throttled_until"),
         throttled_reason=item.get("throttled_reason", {}).get("S", ""),
         revision=integer(item, "revision"),
+        opened_at=integer(item, "opened_at"),
         asked=integer(item, "asked"),
         served=integer(item, "served"),
         holders=_holders_of(item["holders"]["M"]) if "holders" in item else None,

@@ -19,6 +19,25 @@ DOOR_MS = 1_000
 MAX_SLOTS = 200
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
+#: Stands for the limits of a shared limit that was deleted.
+NO_SHARED_LIMITS = "none"
+
+
+class SharedStart(Struct, frozen=True):
+    """A start that the task has taken of its shared limit: it is lost unless the task starts in its lane at that time.
+
+    So is one that comes of a shared limit which was deleted, and takes nothing.
+    """
+
+    name: str
+    #: epoch ms
+    at: int
+    #: the limits in force, as text; "" for those of the setting, NO_SHARED_LIMITS if there are none any more
+    limits: str = ""
+    #: when the shared limit and the lane's turn allowed it, epoch ms; 0 if it waited for neither
+    allowed_at: int = 0
+    #: the task is listed among those that run at once
+    is_listed: bool = False
 
 
 class Candidate(Struct, frozen=True):
@@ -35,6 +54,8 @@ class Candidate(Struct, frozen=True):
     units: int = 1
     #: it runs beside others: its lease takes one of the lane's slots
     in_slot: bool = False
+    #: None for a task without a shared limit, or before it is taken
+    shared: SharedStart | None = None
 
 
 class Start(Struct, frozen=True):
@@ -52,6 +73,7 @@ class Start(Struct, frozen=True):
     limits: Limits = ()
     #: the task's id if its lease is in a slot of the lane; empty if it is the lane's newest
     slot: str = ""
+    shared: SharedStart | None = None
 
     @property
     def lease(self) -> Lease | None:
@@ -136,7 +158,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     if lane.is_replanned(task.seq, limits):
         planned_at = next_start(lane, limits, lane.replanned_at, task.units)
     # Units that were given back let a task start before its planned start.
-    begin = max(now_ms, _corrected_at(lane)) if smallest_units_quota(limits) else max(now_ms, planned_at)
+    begin = task.shared.at if task.shared else now_ms
+    begin = max(begin, _corrected_at(lane) if smallest_units_quota(limits) else planned_at)
     at = next_start(lane, limits, begin, task.units)
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
 
@@ -192,6 +215,8 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         start_limits=start_limits,
         earlier_used=_earlier_used(earlier),
         in_slot=task.in_slot,
+        shared_limits=_shared_limits(earlier, task.shared),
+        allowed_at=_allowed_at(earlier, task.shared),
     )
     listed, real = with_start(lane, limits, at, task.units)
     after = replace(
@@ -205,11 +230,12 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
         next_receipt="",
+        turn=None if task.shared else lane.turn,
     )
     after = _with_slot(after, lease) if task.in_slot else _without_slots(after, lease)
     # A replanned task is planned after its own first start when it is retried.
     slot = task.task_id if task.in_slot else ""
-    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits, slot)
+    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits, slot, task.shared)
 
 
 def _with_slot(lane: Lane, lease: Lease) -> Lane:
@@ -238,6 +264,17 @@ def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
     return texts if any(texts) else ()
 
 
+def _shared_limits(earlier: Lease | None, shared: SharedStart | None) -> tuple[str, ...]:
+    """The same for the shared limit of the task."""
+    before = (earlier.shared_limits or ("",) * len(earlier.starts)) if earlier else ()
+    texts = (*before, shared.limits if shared else "")
+    return texts if any(texts) else ()
+
+
+def _allowed_at(earlier: Lease | None, shared: SharedStart | None) -> int:
+    return earlier.allowed_at if earlier else shared.allowed_at if shared else 0
+
+
 def _earlier_used(earlier: Lease | None) -> tuple[int, ...]:
     reports = earlier.reports if earlier else ()
     return tuple(value for report in reports for value in report or (-1, -1)) if any(reports) else ()
@@ -251,6 +288,7 @@ def without_cancelled(lane: Lane, task_id: str, seq: int, units: int = 1) -> Lan
         waiting_units=_waiting_units_after(lane, seq, units),
         cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
+        turn=lane.kept_turn,
         slots=without_slot(lane, task_id),
     )
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import Lane, Lease, Turn
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
@@ -109,6 +109,13 @@ class LaneStore(Protocol):
         """Stores the hidden head message's receipt handle, by which a change wakes it. Stale if the lane changed.
 
         So also if a slot was freed since `seen`.
+        """
+        ...
+
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        """Stores the lane's turn for a shared limit. Stale if the lane changed.
+
+        A claim of a task with a shared limit takes the turn out of the lane.
         """
         ...
 

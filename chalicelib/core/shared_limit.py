@@ -15,6 +15,8 @@ from chalicelib.core.limits import Limits, large_limits, most_at_once
 from chalicelib.core.past_starts import next_start, with_start
 from chalicelib.core.planner import Planner
 
+#: Milliseconds from its time after which a turn counts as missed: the next ones may take its start.
+MISSED_AFTER_MS = 60
 #: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
 EXACT_TURNS = 200
 
@@ -25,17 +27,6 @@ class Holder(Struct, frozen=True):
     user_id: str
     #: its start, epoch ms
     at: int
-
-
-class Turn(Struct, frozen=True):
-    """A lane's place in the order in which lanes may use a shared limit; stored in the lane."""
-
-    #: the shared limit
-    name: str
-    #: counted by `SharedLimit.asked`
-    number: int
-    #: of the lane when it asked: a lane that was paused, throttled or emptied since has lost its turn
-    revision: int
 
 
 class Waiter(Struct, frozen=True):
@@ -65,6 +56,8 @@ class SharedLimit(Struct, frozen=True):
     throttled_reason: str = ""
     #: grows with each change of limits, pause or throttling
     revision: int = 0
+    #: epoch ms of the last resume or change of limits: no turn was missed before it
+    opened_at: int = 0
     #: how many turns were given; the newest one
     asked: int = 0
     #: the newest turn that was used: those up to it are used, lost or late
@@ -181,26 +174,54 @@ def _after(
 def turn_time(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> int:
     """When that turn may start if each turn before it is used as soon as the limits allow, epoch ms.
 
-    A lower bound. A pause without an end counts as long as it may last.
+    A lower bound. A turn whose time has passed without a start is missed: those behind it move up.
 
     >>> from chalicelib.core.limits import parse_limits
     >>> shared = SharedLimit("stripe", asked=9, served=4, started=2, starts=(5_500, 5_000))
     >>> [turn_time(shared, parse_limits("2/second"), turn, 5_800) for turn in (4, 5, 6, 7)]
     [6000, 6000, 6500, 7000]
+    >>> turn_time(shared, parse_limits("2/second"), 7, 6_060)   # the first of the turns before it is missed
+    6500
     >>> turn_time(shared, parse_limits("2/second"), 100_004, 5_800)
     50005500
     """
-    places = shared.ahead_of(turn) + 1
+    return turn_times(shared, limits, turn, now_ms, units)[1]
+
+
+def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> tuple[int, int]:
+    """The last time before that of the turn at which another turn may start, 0 for none, and that of the turn."""
     begin = shared.opens_at(now_ms)
-    if not limits:
-        return begin
-    if places == 1:
-        return next_start(shared, limits, begin, units)
-    planner, at = _planner(shared, limits), begin
-    for _ in range(min(places, EXACT_TURNS)):
-        at = planner.next(at, units)
+    places = shared.ahead_of(turn) + 1
+    if places > 1:
+        places = max(1, places - _missed(shared, limits, places, now_ms, units))
+    if not tuple(limits):  # only a number at once
+        return 0, begin
+    planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
     beyond = max(0, places - EXACT_TURNS)
-    return at + max((beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits), default=0)
+    rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
+    return max((at for at in planned if at < planned[-1]), default=0), planned[-1] + rest_ms
+
+
+def _missed(shared: SharedLimit, limits: Limits, places: int, now_ms: int, units: int) -> int:
+    """How many of the next turns could have started and did not."""
+    planned = _planned(shared, limits, shared.opens_at(shared.opened_at), min(places, EXACT_TURNS), units)
+    return sum(at + MISSED_AFTER_MS <= now_ms for at in planned)
+
+
+def first_time(shared: SharedLimit, limits: Limits, turn: int, units: int) -> int:
+    """When the turn could first start, whether that has passed or not, epoch ms."""
+    places = min(shared.ahead_of(turn) + 1, EXACT_TURNS)
+    return _planned(shared, limits, shared.opens_at(shared.opened_at), places, units)[-1]
+
+
+def _planned(shared: SharedLimit, limits: Limits, begin: int, places: int, units: int) -> list[int]:
+    """The next legal starts from that time on, epoch ms."""
+    if places == 1:
+        return [next_start(shared, limits, begin, units)]
+    planner, planned = _planner(shared, limits), [begin]
+    for _ in range(places):
+        planned.append(planner.next(planned[-1], units))
+    return planned[1:]
 
 
 def _planner(shared: SharedLimit, limits: Limits) -> Planner:
@@ -211,9 +232,9 @@ def _planner(shared: SharedLimit, limits: Limits) -> Planner:
     return Planner(listed, shared.started > len(listed), limits, tallies)
 
 
-def with_shared_limits(shared: SharedLimit, limits: Limits | None) -> SharedLimit:
+def with_shared_limits(shared: SharedLimit, limits: Limits | None, now_ms: int) -> SharedLimit:
     """The shared limit with limits set at run time, or under those of the setting again."""
-    return replace(shared, limits=limits, revision=shared.revision + 1)
+    return replace(shared, limits=limits, opened_at=now_ms, revision=shared.revision + 1)
 
 
 def paused_shared(shared: SharedLimit, until: int | None) -> SharedLimit:
@@ -235,5 +256,6 @@ def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
         throttled_reason="",
         starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
         real=without_future(shared.real, latest) if is_ahead else shared.real,
+        opened_at=now_ms,
         revision=shared.revision + 1,
     )

@@ -94,7 +94,9 @@ def _may_be_finished(lane: Lane, task: Task) -> bool:
 def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str, out_of_order: bool) -> Step:
     lane = facts.lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
     failed = facts.record.attempts if facts.record else 0
-    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units)
+    candidate = Candidate(
+        task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units, shared=facts.shared_start
+    )
     limits = lane.limits_or(rules.default_limits)
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled) and task.task_id in lane.cancelled:

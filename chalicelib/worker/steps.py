@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from chalicelib.core.claim import Gap, Start
+from chalicelib.core.claim import Gap, SharedStart, Start
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import Limit, Limits
 from chalicelib.core.task import Task, TaskRecord
@@ -38,6 +38,8 @@ class Facts(Struct, frozen=True):
     #: how often SQS delivered its message, this time included, and when it did now, epoch ms
     receives: int = 1
     received_at: int = 0
+    #: the start that the task has taken of its shared limit, not yet in its lane
+    shared_start: SharedStart | None = None
 
 
 class ReadLane(Struct, frozen=True):

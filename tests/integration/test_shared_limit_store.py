@@ -115,11 +115,11 @@ def test_exact_claim_of_what_changed_meanwhile_is_stale(ports: Ports, user: str)
 
 def test_limits_set_at_run_time_hold_for_claims_that_know_them_alone(ports: Ports, user: str) -> None:
     own = parse_shared_limits("1/minute; 4 at once")
-    change(ports, user, lambda shared: with_shared_limits(shared, own))
+    change(ports, user, lambda shared: with_shared_limits(shared, own, NOW))
     assert stale(quick(ports, user)).limits == own
     assert stale(quick(ports, user, limits=own, own=own)).holders is None  # the exact way begins the list
     assert written(exact(ports, user, limits=own)).started == 1
-    change(ports, user, lambda shared: with_shared_limits(shared, None))
+    change(ports, user, lambda shared: with_shared_limits(shared, None, NOW))
     assert stale(quick(ports, user, NOW + 60_000, limits=own, own=own)).limits is None
     assert user in ports.shared_limits.names()
 

@@ -75,7 +75,7 @@ class MemorySharedLimitStore:
             return shared.revision == seen.revision and (not has_new_starts or shared.started == seen.started)
 
         def whole(shared: SharedLimit) -> SharedLimit:
-            names = ["limits", "paused_until", "throttled_until", "throttled_reason", "revision"]
+            names = ["limits", "paused_until", "throttled_until", "throttled_reason", "revision", "opened_at"]
             names += ["starts", "real"] if has_new_starts else []
             return replace(shared, **{name: getattr(changed, name) for name in names})
 

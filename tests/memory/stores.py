@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.history import History
-from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase, Turn
 from chalicelib.core.limits import (
     Limits,
     at_once,
@@ -88,7 +88,7 @@ class MemoryLaneStore:
 
         def reserved(lane: Lane) -> Lane:
             names = ["planned", "admitted", "newest", "planned_under", "plans"]
-            names += ["replanned_seq", "replanned_at", "revision", "retries"] if has_new_plans else []
+            names += ["replanned_seq", "replanned_at", "revision", "retries", "turn"] if has_new_plans else []
             waiting_units = lane.waiting_units + after.waiting_units - seen.waiting_units
             return replace(lane, waiting_units=waiting_units, **{name: getattr(after, name) for name in names})
 
@@ -125,7 +125,8 @@ class MemoryLaneStore:
                 real = replace(real, under=fingerprint(limits), roomed=lane.started)
             if extra:
                 real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
-            lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)
+            turn = None if start.shared else lane.turn
+            lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra, turn=turn)
             if start.slot:
                 return replace(_with_slot(lane, start.lease), started_seq=after.started_seq, next_receipt="")
             return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
@@ -149,6 +150,7 @@ class MemoryLaneStore:
             names = ("head_receipt", "next_receipt", "newest", "took_ms", "freed")
             kept = {name: getattr(lane, name) for name in names}
             kept["slots"] = _changed_slots(lane, seen, changed)
+            kept["turn"] = (lane if changed.turn == seen.turn else changed).turn
             kept["reported_at"] = (lane if changed.reported_at == seen.reported_at else changed).reported_at
             real = lane.real if changed.real == seen.real else changed.real
             return replace(changed, running=running, real=real, **kept)
@@ -160,6 +162,11 @@ class MemoryLaneStore:
             return lane.revision == seen.revision and (seen.slots is None or lane.freed == seen.freed)
 
         return self._write(seen.user_id, unmoved, lambda lane: replace(lane, head_receipt=receipt))
+
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        return self._write(
+            seen.user_id, lambda lane: lane.revision == seen.revision, lambda lane: replace(lane, turn=turn)
+        )
 
     def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
@@ -214,6 +221,7 @@ class MemoryLaneStore:
                 waiting_units=lane.waiting_units + after.waiting_units - seen.waiting_units,
                 running=after.running if after.running != seen.running else lane.running,
                 took_ms=after.took_ms or lane.took_ms,
+                turn=None if start.shared else lane.turn,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
                 throttled_until=0 if seen.throttled_until else lane.throttled_until,

@@ -1,0 +1,209 @@
+"""Takes starts of shared limits for tasks that their own lanes let start now.
+
+Shared first, lane second: a crash between the two loses a start of the shared limit and never takes one too many. While
+the shared limit is free, that is one conditional write. While it is full, or others wait, the lane asks for a turn,
+stores it, and its message waits until the turn's time is near; the claim alone takes the start.
+"""
+
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from chalicelib.core.claim import NO_SHARED_LIMITS, SharedStart, Start, smallest_exceeded
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Phase, Turn
+from chalicelib.core.limits import Limits, format_limits, most_at_once
+from chalicelib.core.ports import (
+    Clock,
+    LaneStore,
+    SharedClaim,
+    SharedLimitStore,
+    SharedWritten,
+    TaskQueue,
+    Written,
+)
+from chalicelib.core.shared_limit import (
+    MISSED_AFTER_MS,
+    Full,
+    SharedLimit,
+    Taken,
+    Waiter,
+    claim_shared,
+    first_time,
+    turn_times,
+)
+from chalicelib.core.task import Task
+from chalicelib.core.visibility import MAX_SLEEP_MS
+from chalicelib.settings import Settings
+from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
+
+#: Tries of a claim that loses races against others; then the message looks again a moment later.
+CLAIM_TRIES = 12
+#: Milliseconds after which a message looks again that lost them all.
+LOST_RACES_MS = 50
+#: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
+LISTED_FROM_MS = 3_000
+#: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
+#: the shared limit is paused or throttled.
+LOOK_AGAIN_MS = 60_000
+#: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
+#: last for the 14 days that it lives.
+MANY_LOOKS = 300
+SLOW_LOOK_MS = 1_800_000
+
+
+class SharedClaims:
+    """Thread-safe for different lanes."""
+
+    def __init__(
+        self, store: SharedLimitStore, lanes: LaneStore, queue: TaskQueue, clock: Clock, settings: Settings
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._queue = queue
+        self._clock = clock
+        self._settings = settings
+        self._known: dict[str, SharedLimit] = {}
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        """Takes a start of the task's shared limit at or shortly after start.at, at which its lane lets it start.
+
+        Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
+        """
+        shared = self._known.get(task.shared)
+        if shared is None or shared.waiting or self._limits(shared) is None:
+            shared = self._read(task.shared)
+        turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
+        for _ in range(CLAIM_TRIES):
+            limits = self._limits(shared)
+            if limits is None:
+                return SharedStart(task.shared, start.at, NO_SHARED_LIMITS), facts
+            if limit := smallest_exceeded(limits, task.units):
+                return fail_too_large(facts, facts.lane or start.lane, task, limit), facts
+            now_ms = self._clock.now_ms()
+            begin = start.at if now_ms <= start.at + CLOCKS_DIFFER_MS else now_ms
+            who = (task.user_id, task.task_id)
+            decision = claim_shared(shared, limits, begin, now_ms + LEAD_MS, task.units, turn, who, token)
+            if isinstance(decision, Taken):
+                before, shared = shared, self._claim(task, shared, decision, turn, token)
+                if shared.newest == token:
+                    allowed_at = first_time(before, limits, turn, task.units) if turn else 0
+                    return self._start(shared, decision, limits, allowed_at), facts
+            elif not facts.is_lane_fresh or facts.lane is None:
+                return ReadLane(), facts
+            elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
+                shared = freed
+            elif turn:
+                self._list(task, asked, decision, now_ms)
+                return self._wait(shared, limits, turn, decision, facts, task.units), facts
+            else:
+                turn, shared, facts = self._ask(task.shared, facts, facts.lane)
+                asked = turn
+                if not turn:
+                    return ReadLane(), facts
+        now_ms = self._clock.now_ms()
+        return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
+
+    def _without_lost_holder(self, shared: SharedLimit, now_ms: int) -> SharedLimit | None:
+        """The shared limit without the task that began to run longest ago; None if it may still run."""
+        task_id, oldest = min((shared.holders or {}).items(), key=lambda one: one[1].at)
+        if now_ms < oldest.at + LEASE_MS:
+            return None
+        lease = self._lanes.get(oldest.user_id).lease_of(task_id)
+        if lease and lease.until > now_ms and lease.phase is not Phase.RETRY:
+            return None
+        return self._remember(self._store.release(shared.name, task_id, oldest.at))
+
+    def release(self, task: Task, start: SharedStart | None) -> None:
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        if start and start.is_listed:
+            with suppress(UnavailableError):  # whoever waits finds its lease over
+                shared = self._store.release(start.name, task.task_id, start.at)
+                self._wake_first(shared)
+
+    def throttle(self, name: str, until: int, reason: str) -> None:
+        """Lets nothing start that counts against the shared limit until that time, epoch ms."""
+        self._known[name] = self._store.throttle(name, until, reason)
+
+    def is_limited(self, name: str) -> bool:
+        """True if there is such a shared limit, as far as this worker knows."""
+        known = self._known.get(name)
+        return bool(name) and known is not None and self._limits(known) is not None
+
+    def _limits(self, shared: SharedLimit) -> Limits | None:
+        """In force; None if the shared limit was deleted."""
+        return shared.limits if shared.limits is not None else self._settings.shared_limits.get(shared.name)
+
+    def _read(self, name: str) -> SharedLimit:
+        return self._remember(self._store.get(name))
+
+    def _remember(self, shared: SharedLimit) -> SharedLimit:
+        self._known[shared.name] = shared
+        return shared
+
+    def _claim(self, task: Task, seen: SharedLimit, taken: Taken, turn: int, token: str) -> SharedLimit:
+        """The shared limit after the claim; the token of its newest claim says whether the claim succeeded."""
+        is_newest = turn > seen.served
+        claim = SharedClaim(
+            task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
+            turn, is_newest,
+        )  # fmt: skip
+        write = self._store.try_claim(claim)
+        if isinstance(write, SharedWritten):
+            return self._remember(write.shared)
+        if _shows_the_same(write.shared, seen):
+            write = self._store.claim(seen, taken)
+        return self._remember(write.shared)
+
+    def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
+        text = format_limits(shared.limits) if shared.limits is not None else ""
+        return SharedStart(shared.name, taken.at, text, allowed_at, most_at_once(limits) is not None)
+
+    def _ask(self, name: str, facts: Facts, lane: Lane) -> tuple[int, SharedLimit, Facts]:
+        """The lane's turn, stored in it; 0 if the lane changed meanwhile."""
+        shared = self._remember(self._store.ask(name))
+        write = self._lanes.save_turn(lane, Turn(name, shared.asked, lane.revision))
+        is_stored = isinstance(write, Written)
+        return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
+
+    def _list(self, task: Task, asked: int, full: Full, now_ms: int) -> None:
+        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
+        if asked and (full.is_for_holder or full.at - now_ms >= LISTED_FROM_MS):
+            with suppress(UnavailableError):  # it looks again by itself
+                self._store.add_waiter(task.shared, Waiter(asked, task.user_id, task.task_id), full.at)
+
+    def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
+        """Until the turn's time if that is near; else half the way, since turns before it may be lost.
+
+        It also looks right after the time of the turn before, in case that one is missed.
+        """
+        now_ms = self._clock.now_ms()
+        longest_ms = LOOK_AGAIN_MS if facts.receives < MANY_LOOKS else SLOW_LOOK_MS
+        if full.is_for_holder:
+            return _waiting(now_ms + longest_ms)
+        before, at = turn_times(shared, limits, turn, now_ms, units)
+        missed_at = before + MISSED_AFTER_MS
+        if now_ms < missed_at < at - LEAD_MS and missed_at - now_ms <= MAX_SLEEP_MS:
+            return WaitUntil(missed_at + LEAD_MS, missed_at)
+        if at - now_ms <= MAX_SLEEP_MS + LEAD_MS:
+            return WaitUntil(at, max(at - LEAD_MS, now_ms + 1))
+        halfway = at if at - now_ms < LISTED_FROM_MS else (now_ms + at) // 2
+        if now_ms < missed_at < halfway:
+            halfway = missed_at
+        return _waiting(min(halfway, now_ms + longest_ms) if shared.opens_at(now_ms) > now_ms else halfway)
+
+    def _wake_first(self, shared: SharedLimit) -> None:
+        for waiter in self._store.waiters(shared.name, shared.served, 1) if shared.waiting else ():
+            receipt = self._lanes.get(waiter.user_id).head_receipt
+            if receipt:
+                self._queue.defer(receipt, 0)
+
+
+def _waiting(until: int) -> WaitUntil:
+    return WaitUntil(until, until - LEAD_MS)
+
+
+def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:
+    """True if a fast claim was refused although nothing changed: the exact one decides."""
+    facts = ("started", "revision", "asked", "served", "limits", "holders")
+    return all(getattr(one, name) == getattr(other, name) for name in facts)
