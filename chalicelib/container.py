@@ -36,6 +36,7 @@ from chalicelib.core.errors import SettingError, UnavailableError
 from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
+from chalicelib.lanes.shared import SharedControl
 from chalicelib.outbound.client import Outbound
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
@@ -43,6 +44,7 @@ from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
@@ -169,6 +171,7 @@ class Container:
             self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
             self.due_tasks,
+            SharedLimitReader(self.shared_limits, self.settings.shared_limits),
         )
 
     @cached_property
@@ -178,6 +181,11 @@ class Container:
     @cached_property
     def control(self) -> Control:
         return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
+
+    @cached_property
+    def shared_control(self) -> SharedControl:
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedControl(*stores, self.clock, self._retry, self.settings.shared_limits)
 
     @cached_property
     def canary(self) -> Canary:

@@ -51,13 +51,13 @@ BODY = "body"
 #: Lanes on one page of the overview.
 MAX_LANES_LISTED = 100
 
-Form = TypeVar("Form", SubmitRequest, BulkRequest, LimitsRequest, PauseRequest)
+Form = TypeVar("Form", bound=msgspec.Struct)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
 def read_submit(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
     """A submit of one task, checked; the caller may act for its user."""
-    form = _form(request, SubmitRequest, _body_bytes(settings))
+    form = read_form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
     checked = [_check_task(form, "", settings, registry, now_ms, caller)]
     return _submission(request, user_id, (form,), checked, settings, now_ms, is_bulk=False)
@@ -65,7 +65,7 @@ def read_submit(request: Request, caller: Caller, settings: Settings, registry: 
 
 def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
-    form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
+    form = read_form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
     checked = [
         _check_task(task, f"/tasks/{n}", settings, registry, now_ms, caller) for n, task in enumerate(form.tasks)
@@ -104,7 +104,7 @@ def _base_path(request: Request) -> str:
 
 
 def read_limits(request: Request) -> Limits:
-    text = _form(request, LimitsRequest, ENVELOPE_BYTES).limits
+    text = read_form(request, LimitsRequest, ENVELOPE_BYTES).limits
     try:
         return parse_user_limits(text)
     except LimitsError as error:
@@ -113,7 +113,7 @@ def read_limits(request: Request) -> Limits:
 
 def read_pause(request: Request, now_ms: int) -> int | None:
     """The end of the pause, epoch ms; None for a pause without an end."""
-    until = _form(request, PauseRequest, ENVELOPE_BYTES).until
+    until = read_form(request, PauseRequest, ENVELOPE_BYTES).until
     if until is not None and until <= now_ms:
         raise InvalidError("The pause is over already", f"`until` has to be later than now, {now_ms}.", "/until")
     return until
@@ -201,7 +201,8 @@ def _body_bytes(settings: Settings) -> int:
     return 2 * settings.max_payload + ENVELOPE_BYTES
 
 
-def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
+def read_form(request: Request, form: type[Form], most_bytes: int) -> Form:
+    """The JSON body as this form, an empty one if there is none. InvalidError names the field at fault."""
     body = _json_object(request, most_bytes)
     if body.get("user_id") in ("", None):  # the same as an absent one
         body.pop("user_id", None)
@@ -363,7 +364,7 @@ def _shared(task: TaskRequest, pointer: str, defined: str, caller: Caller) -> st
 
     defined: that of the definition. That the requested one exists is checked where its state is read.
     """
-    if task.shared is None or task.shared == defined:
+    if task.shared is None or (task.shared and task.shared == defined):
         return defined
     if not is_shared_name(task.shared):
         detail = f"{task.shared!r} is not a name of a shared limit, which is {NAME_RULE}."

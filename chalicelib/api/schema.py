@@ -218,4 +218,7 @@ class QuotaProblem(Struct):
     planned_at: int | UnsetType = UNSET
     delay_ms: int | UnsetType = UNSET
     state: State | UnsetType = UNSET
+    shared: str | UnsetType = UNSET
+    lower_bound: Literal[True] | UnsetType = UNSET
+    estimated_at: int | UnsetType | None = UNSET
     tasks: Sequence[SubmittedTask] | UnsetType = UNSET

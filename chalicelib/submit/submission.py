@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import MAX_QUOTA, Limits, at_once
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.shared_estimates import Expected, SharedState
 from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import DEFAULT_TASK, Task
 from chalicelib.outbound.destinations import MAX_URL_LENGTH
@@ -129,6 +131,10 @@ class Submission(Struct, frozen=True):
         return self.shared[index] if self.shared else self.tasks[index].shared or ""
 
     @property
+    def has_shared(self) -> bool:
+        return any(self.shared) or any(task.shared for task in self.tasks)
+
+    @property
     def most_units(self) -> int:
         return max(map(self.units_of, range(len(self.tasks))))
 
@@ -147,13 +153,30 @@ class SubmittedTask(Struct, frozen=True):
     ]
     queued: Annotated[bool, Meta(description="It waits, for its limits or for its time.")]
     state: State
+    shared: Annotated[str | UnsetType, Meta(description="The shared limit that it counts against.")] = UNSET
+    lower_bound: Annotated[
+        Literal[True] | UnsetType,
+        Meta(
+            description="`position` and `delay_ms` are lower bounds, since tasks of other users take turns with it at "
+            "its shared limit. Absent without one, and while the task is scheduled."
+        ),
+    ] = UNSET
+    estimated_at: Annotated[
+        int | UnsetType | None,
+        Meta(
+            description="With `lower_bound`: about when it starts, if those that wait at the shared limit now go "
+            "first; null while that is paused without an end."
+        ),
+    ] = UNSET
 
     @classmethod
-    def of(cls, task: Task, lane: Lane, limits: Limits, now_ms: int) -> "SubmittedTask":
-        """lane: as the admission left it."""
+    def of(
+        cls, task: Task, lane: Lane, limits: Limits, now_ms: int, expected: Expected | None = None
+    ) -> "SubmittedTask":
+        """lane: as the admission left it. expected: what its shared limit says; None for a task without one."""
         position = position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0
         wait_ms = busy_ms(lane, limits, task.seq, now_ms) if task.seq else 0
-        return cls(
+        submitted = cls(
             task_id=task.task_id,
             user_id=task.user_id,
             seq=task.seq,
@@ -162,7 +185,25 @@ class SubmittedTask(Struct, frozen=True):
             delay_ms=max(wait_ms, task.planned_at - now_ms, 0),
             queued=position > 0 or not task.seq,
             state="queued",
+            shared=task.shared or UNSET,
         )
+        return submitted if expected is None else submitted._behind(expected, now_ms)
+
+    def _behind(self, expected: Expected, now_ms: int) -> "SubmittedTask":
+        """The task with the wait that its shared limit adds."""
+        position = 0 if self.position == 0 and expected.is_now(now_ms) else max(1, self.position) + expected.before
+        delay_ms = max(self.delay_ms, expected.earliest_at - now_ms)
+        about_at = None if expected.estimated_at is None else max(now_ms + delay_ms, expected.estimated_at)
+        later = {"position": position, "delay_ms": delay_ms, "queued": position > 0}
+        return replace(self, **later, lower_bound=True, estimated_at=about_at)
+
+
+class SharedUse(Struct, frozen=True):
+    """A shared limit as a submit read it, and the starts and units that the submit's tasks want of it."""
+
+    state: SharedState
+    starts: int
+    units: int
 
 
 class Submitted(Struct, frozen=True):
@@ -174,6 +215,8 @@ class Submitted(Struct, frozen=True):
     #: in force for the lane
     limits: Limits
     now_ms: int
+    #: those of its tasks that do not wait for their time
+    shared: tuple[SharedUse, ...] = ()
 
     @property
     def queued(self) -> bool:
@@ -221,6 +264,10 @@ class Refused(Struct, frozen=True):
     too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
+    #: the shared limits that kept the tasks from being queued, with what they want of them
+    shared: tuple[SharedUse, ...] = ()
+    #: the index of a task that names a shared limit that does not exist
+    unknown_shared: int | None = None
 
 
 def stop_of(lane: Lane, now_ms: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, task_commands
+from paceline_cli import lane_commands, shared_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
@@ -53,8 +53,11 @@ def paceline() -> None:
 
 def add(panel: str, command: Callable[..., None], *examples: str) -> None:
     """Adds a command to `app`. panel: its heading in the help."""
-    epilog = "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
-    app.command(rich_help_panel=panel, epilog=epilog)(command)
+    app.command(rich_help_panel=panel, epilog=_examples(*examples))(command)
+
+
+def _examples(*examples: str) -> str:
+    return "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
 
 
 _TASKS, _LANES = "Tasks", "Lanes"
@@ -71,7 +74,12 @@ add(
 add(_TASKS, task_commands.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")
 add(_TASKS, task_commands.cancel, "cancel ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3")
 add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
-add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
+app.add_typer(
+    shared_commands.limits,
+    rich_help_panel=_LANES,
+    epilog=_examples("limits ann '5/second; 100/minute'", "limits ann --clear", "limits set stripe '25/second'"),
+)
+add(_LANES, shared_commands.group, "group ann acme", "group ann --clear")
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
 

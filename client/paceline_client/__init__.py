@@ -15,7 +15,8 @@ from paceline_client.errors import (
     WaitTimeoutError,
 )
 from paceline_client.sender import Clock
-from paceline_client.values import Health, Lane, Limit, State, SubmittedTask, Task, TaskOrder
+from paceline_client.shared_limits import SharedLimit, Waiter
+from paceline_client.values import Health, Lane, Limit, State, SubmittedTask, Task, TaskOrder, WaitsFor
 from paceline_client.version import __version__
 
 __all__ = [
@@ -33,11 +34,14 @@ __all__ = [
     "SubmittedTask",
     "ProblemError",
     "Refused",
+    "SharedLimit",
     "State",
     "Task",
     "TaskOrder",
     "UnauthenticatedError",
     "UnavailableError",
     "WaitTimeoutError",
+    "Waiter",
+    "WaitsFor",
     "__version__",
 ]

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 
 from paceline_client.errors import AnswerError
-from paceline_client.values import Health, Lane, Limit, SubmittedTask, Task
+from paceline_client.values import Health, Lane, Limit, SubmittedTask, Task, WaitsFor
 
-Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health)
+Value = TypeVar("Value", SubmittedTask, Task, Limit, Lane, Health, WaitsFor)
 
 
 def read_answer(kind: type[Value], body: Mapping[str, Any]) -> Value:
@@ -36,6 +36,7 @@ def _read(kind: type[Value], body: Mapping[str, Any]) -> Value:
     if kind is Lane:
         known["policies"] = tuple(_read(Limit, one) for one in body["policies"])
         known |= {name: tuple(body[name]) for name in ("starts", "next_starts")}
+        known["waits_for"] = _read(WaitsFor, body["waits_for"]) if body.get("waits_for") else None
     return kind(**known)
 
 

@@ -25,6 +25,7 @@ from paceline_client.calls import (
 )
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.sender import Clock, Sender, SystemClock, Token
+from paceline_client.shared_limits import SharedLimitCalls
 from paceline_client.values import Health, Lane, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 from paceline_client.waiting import Waiting
@@ -34,7 +35,7 @@ MAX_KEY = 255
 MAX_KEY_OF_MANY = 240
 
 
-class Paceline:
+class Paceline(SharedLimitCalls):
     """One Paceline deployment. Threads may share it; close it, or use it in a `with` statement.
 
     base_url: without `/api/v1`; on AWS with the stage, `https://….execute-api.….amazonaws.com/api`.
@@ -90,6 +91,7 @@ class Paceline:
         delay_seconds: float | None = None,
         callback_url: str | None = None,
         units: int | None = None,
+        shared: str | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
     ) -> SubmittedTask:
@@ -98,12 +100,13 @@ class Paceline:
         run_at, delay_seconds: when it joins its lane, as in TaskOrder; until then it `is_scheduled`.
         callback_url: gets a signed POST when it has ended.
         units: what it counts for in limits of units; None for what its definition says.
+        shared: the shared limit that it counts against; None for what its definition says.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. It is raised without, too, where the deployment
         wants it so or the lane's backlog would take too long.
         """
         key = self._key(idempotency_key, MAX_KEY)
-        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units)
+        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units, shared)
         call = submit_call("/api/v1/task", {"user_id": user_id, **order_body(order)}, key, strict)
         try:
             return read_answer(SubmittedTask, self._submitted(call))

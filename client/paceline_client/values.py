@@ -32,6 +32,8 @@ class TaskOrder:
     callback_url: str | None = None
     #: what it counts for in limits of units; None for what its definition says, else 1
     units: int | None = None
+    #: the shared limit that it counts against; None for what its definition says. Another one needs an admin
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class SubmittedTask:
     #: it is over the limit or scheduled
     queued: bool
     state: State
+    #: the shared limit that it counts against; None for none
+    shared: str | None = None
+    #: `position` and `delay_ms` are lower bounds, since tasks of other users take turns at the shared limit
+    lower_bound: bool = False
+    #: with a lower bound: about when it starts; None if that is not known
+    estimated_at: int | None = None
 
     @property
     def is_scheduled(self) -> bool:
@@ -96,6 +104,8 @@ class Task:
     used_units: int | None = None
     #: when it was cancelled while it ran, so that it should stop; None if it was not
     cancel_requested_at: int | None = None
+    #: the shared limit that it counts against; None for none
+    shared: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -123,6 +133,17 @@ class Limit:
     counts: str = "starts"
     #: starts, or units of starts, that count now
     used: int = 0
+
+
+@dataclass(frozen=True)
+class WaitsFor:
+    """The shared limit that a lane waits for."""
+
+    name: str
+    #: lanes and groups whose turn is before it, about
+    before: int
+    #: its start, if nothing else happens; None if that is not known
+    start_at: int | None
 
 
 @dataclass(frozen=True)
@@ -162,6 +183,10 @@ class Lane:
     admitted: int
     #: the server's time
     now: int
+    #: the users with whom it takes turns at shared limits; None for no group
+    group: str | None = None
+    #: the shared limit that the lane's next task waits for; None for none
+    waits_for: WaitsFor | None = None
 
 
 @dataclass(frozen=True)

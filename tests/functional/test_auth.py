@@ -80,6 +80,12 @@ ROUTES = [
     ("POST", "/api/v1/users/ann/pause", {}),
     ("POST", "/api/v1/users/ann/resume", None),
     ("GET", "/api/v1/lanes", None),
+    ("GET", "/api/v1/limits", None),
+    ("GET", "/api/v1/limits/stripe", None),
+    ("PUT", "/api/v1/limits/stripe", {"limits": "5/second"}),
+    ("DELETE", "/api/v1/limits/stripe", None),
+    ("POST", "/api/v1/limits/stripe/pause", {}),
+    ("POST", "/api/v1/limits/stripe/resume", None),
     ("GET", "/health", None),
     ("GET", "/kill", None),
 ]
@@ -96,13 +102,19 @@ FOR_ADMINS = {
 
 
 def is_for_admins(method: str, path: str) -> bool:
-    return (method, path.rsplit("/", 1)[1]) in FOR_ADMINS
+    return path.startswith("/api/v1/limits") or (method, path.rsplit("/", 1)[1]) in FOR_ADMINS
 
 
 def test_every_route_is_listed_here_or_public(load_app: Callable[..., Chalice]) -> None:
     routes = {(method, path) for path, methods in load_app().routes.items() for method in methods}
     listed = {
-        (method, path.partition("?")[0].replace("users/ann", "users/{user}").replace("0198-0001", "{task_id}"))
+        (
+            method,
+            path.partition("?")[0]
+            .replace("users/ann", "users/{user}")
+            .replace("0198-0001", "{task_id}")
+            .replace("stripe", "{name}"),
+        )
         for method, path, _ in ROUTES
     }
     assert routes - listed <= {("GET", path) for path in PUBLIC}

@@ -8,6 +8,7 @@ from chalicelib.settings import Settings
 from tests.in_process import Record, make_record
 from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -31,6 +32,7 @@ class Memory:
         self.lanes, self.tasks = MemoryLaneStore(), MemoryTaskStore()
         self.scheduled_counts, self.requests = MemoryScheduledCounts(), MemoryRequestStore()
         self.callback_slots = MemoryCallbackSlots()
+        self.shared_limits = MemorySharedLimitStore()
         self.due_tasks = MemoryDueTasks()
         self.directory = MemoryLaneDirectory(self.lanes, self.tasks)
 
@@ -57,7 +59,7 @@ class Memory:
 
 PORTS = (
     *("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "due_tasks", "callback_slots", "requests"),
-    "directory",
+    *("directory", "shared_limits"),
 )
 
 

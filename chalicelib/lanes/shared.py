@@ -1,0 +1,123 @@
+"""Views and controls of shared limits: what is left, who waits, changed limits, pause, resume."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
+
+from chalicelib.core.contention import RetryWithJitter
+from chalicelib.core.errors import NotFoundError, UnavailableError
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
+from chalicelib.core.limits import Limits
+from chalicelib.core.ports import Clock, LaneStore, SharedLimitStore, SharedWritten, TaskQueue
+from chalicelib.core.shared_estimates import SharedState
+from chalicelib.core.shared_limit import SharedLimit, Waiter, paused_shared, resumed_shared, with_shared_limits
+
+#: Lanes that a view lists, and that a change wakes, of those that wait; the others look again by themselves.
+MAX_WAITERS = 20
+
+
+class SharedView(Struct, frozen=True):
+    """A shared limit and who waits for it."""
+
+    state: SharedState
+    #: as SHARED_LIMITS has it; None if it does not
+    setting: Limits | None
+    now_ms: int
+    #: those with the next turns
+    waiters: Sequence[Waiter] = ()
+
+
+class SharedControl:
+    def __init__(
+        self,
+        shared_limits: SharedLimitStore,
+        lanes: LaneStore,
+        queue: TaskQueue,
+        clock: Clock,
+        retry: RetryWithJitter,
+        settings: Mapping[str, Limits],
+    ) -> None:
+        """settings: the limits of those in SHARED_LIMITS, by name."""
+        self._shared_limits = shared_limits
+        self._lanes = lanes
+        self._queue = queue
+        self._clock = clock
+        self._retry = retry
+        self._settings = settings
+
+    def all(self) -> list[SharedView]:
+        """All shared limits, by name, each with who waits."""
+        read = map(self._shared_limits.get, sorted({*self._settings, *self._shared_limits.names()}))
+        return [self._listed(shared) for shared in read if self._limits(shared) is not None]
+
+    def one(self, name: str) -> SharedView:
+        """The shared limit and who waits. NotFoundError if there is none of that name."""
+        return self._listed(self._existing(name))
+
+    def set_limits(self, name: str, limits: Limits) -> SharedView:
+        """Sets its limits, in force from the next start on, whatever the setting says. Makes one that is not there."""
+        return self._apply(self._shared_limits.get(name), lambda shared: with_shared_limits(shared, limits))
+
+    def delete(self, name: str) -> SharedView:
+        """Takes the limits back that were set: those of the setting hold, or if there are none, none at all.
+
+        Then also ends pause and throttling: tasks that wait for it go on under their users' limits alone.
+        """
+
+        def deleted(shared: SharedLimit) -> SharedLimit:
+            if name not in self._settings:
+                shared = resumed_shared(shared, self._clock.now_ms())
+            return with_shared_limits(shared, None)
+
+        return self._apply(self._existing(name), deleted)
+
+    def pause(self, name: str, until: int | None) -> SharedView:
+        """Pauses it until that time, epoch ms, None for no end. After it returns, no task starts that counts."""
+        return self._apply(self._existing(name), lambda shared: paused_shared(shared, until))
+
+    def resume(self, name: str) -> SharedView:
+        """Ends pause and throttling."""
+        return self._apply(self._existing(name), lambda shared: resumed_shared(shared, self._clock.now_ms()))
+
+    def _apply(self, shared: SharedLimit, how: Callable[[SharedLimit], SharedLimit]) -> SharedView:
+        shared = self._change(shared, how)
+        view = self._listed(shared)
+        if shared.paused_until != FOREVER_MS:
+            self._wake(view.waiters)
+        if shared.starts and (now_ms := self._clock.now_ms()) < shared.starts[0] < now_ms + CLOCKS_DIFFER_MS:
+            self._clock.sleep_until(shared.starts[0])  # claimed before the change, shortly ahead of its time
+        return view
+
+    def _change(self, shared: SharedLimit, how: Callable[[SharedLimit], SharedLimit]) -> SharedLimit:
+        for tries in self._retry.tries():
+            self._retry.pause(tries)
+            write = self._shared_limits.change(shared, how(shared))
+            if isinstance(write, SharedWritten):
+                return write.shared
+            shared = write.shared
+        raise UnavailableError(f"the shared limit {shared.name} is changed too often to be changed once more")
+
+    def _wake(self, waiters: Sequence[Waiter]) -> None:
+        """Shows the hidden heads of these lanes to the workers: their waits were computed from the old state."""
+        for waiter in waiters:
+            if receipt := self._lanes.get(waiter.user_id).head_receipt:
+                self._queue.defer(receipt, 0)
+
+    def _existing(self, name: str) -> SharedLimit:
+        shared = self._shared_limits.get(name)
+        if self._limits(shared) is None:
+            known = ", ".join(sorted({*self._settings, *self._shared_limits.names()})) or "none"
+            raise NotFoundError("No such shared limit", f"There is no {name[:64]!r}; there are: {known}.", "name")
+        return shared
+
+    def _limits(self, shared: SharedLimit) -> Limits | None:
+        """Those in force; None if it does not exist."""
+        return self._settings.get(shared.name) if shared.limits is None else shared.limits
+
+    def _listed(self, shared: SharedLimit) -> SharedView:
+        waiters = self._shared_limits.waiters(shared.name, shared.served, MAX_WAITERS) if shared.waiting else []
+        return self._view(shared, waiters)
+
+    def _view(self, shared: SharedLimit, waiters: Sequence[Waiter] = ()) -> SharedView:
+        limits, setting = self._limits(shared), self._settings.get(shared.name)
+        return SharedView(SharedState(shared, limits or ()), setting, self._clock.now_ms(), waiters)
