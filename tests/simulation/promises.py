@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limit, Limits, at_once, large_limits, small_limits
+from chalicelib.core.limits import Limit, Limits, at_once, large_limits, most_at_once, small_limits
 from chalicelib.core.scheduled import Callback
+from chalicelib.core.shared_limit import SharedLimit
 from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
 from tests.simulation.schedule import Plan
@@ -120,6 +121,16 @@ class Paused:
     until: int
 
 
+@dataclass(frozen=True)
+class Closed:
+    """A change of a shared limit that was answered, and how long it is paused."""
+
+    since: int
+    until: int
+    #: None for those of the setting
+    limits: Limits | None
+
+
 class Promptness:
     """From when on each start was possible, where nothing goes wrong and all clocks agree."""
 
@@ -201,6 +212,11 @@ class History:
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
         self._paused: dict[str, Paused] = {}
+        #: time and units of each start under a shared limit, by name
+        self._shared_starts: dict[str, list[tuple[int, int]]] = {}
+        self._shared_closed: dict[str, Closed] = {}
+        self._shared_changes: Counter[str] = Counter()
+        self._shared_open: Counter[str] = Counter()
         self._throttled_until: dict[str, int] = {}
         self._open_resumes: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
@@ -374,6 +390,56 @@ class History:
             self.breaks("attempts", f"{known.tag} takes start {number} of {self._max_attempts}")
         if known.cancel_answered or known.stop_answered:
             self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
+
+    def started_shared(self, known: Known, lease: Lease, limits: Limits | None, process: Process, units: int) -> None:
+        """The start counts against a shared limit, under these limits; None: it was deleted."""
+        name, at = known.task.shared, lease.starts[-1]
+        starts = self._shared_starts.setdefault(name, [])
+        self.figures["starts under a shared limit"] += limits is not None
+        if limits is None:
+            return
+        starts.append((at, units))
+        for limit in limits:
+            within = [(one, count) for one, count in starts if at - limit.window_ms < one <= at]
+            after = [(one, count) for one, count in starts if at <= one < at + limit.window_ms]
+            for window in (within, after):
+                if sum(limit.taken_by(count) for _, count in window) > limit.quota:
+                    self.breaks("shared pace", f"{known.tag} starts at {at}: {window} within {limit} of {name}")
+        self._check_shared_at_once(known, limits, at)
+        closed = self._shared_closed.get(name)
+        if closed and closed.since - self._clocks_differ_ms <= at < closed.until:
+            self.breaks("shared limit is closed", f"{known.tag} starts at {at}, closed until {closed.until}")
+        if closed and at >= closed.since + self._clocks_differ_ms and closed.limits not in (None, limits):
+            self.breaks("shared limits in force", f"{known.tag} starts at {at} under {limits}, not {closed.limits}")
+
+    def _check_shared_at_once(self, known: Known, limits: Limits, at: int) -> None:
+        most = most_at_once(limits)
+        if most is None:
+            return
+        others = [one for one in self.known.values() if one is not known and one.task.shared == known.task.shared]
+        running = [one.tag for one in others if one.running_in and one.running_in.is_alive]
+        self.figures["starts beside others of a shared limit"] += bool(running)
+        self.figures["shared limits that were full at once"] += len(running) == most - 1
+        if len(running) >= most and not self._renewal_failed_at and self._is_one_limit_at_once(known.task.shared):
+            self.breaks("shared at once", f"{known.tag} starts at {at} beside {running}, {most} at once")
+
+    def _is_one_limit_at_once(self, name: str) -> bool:
+        """The number at once was never changed: a lowered one ends no task that runs, and without one none counts."""
+        return not self._shared_changes[name]
+
+    def shared_change_begins(self, name: str) -> int:
+        self._shared_closed.pop(name, None)
+        self._shared_changes[name] += 1
+        self._shared_open[name] += 1
+        return self._shared_changes[name] if self._shared_open[name] == 1 else 0
+
+    def shared_changed(self, name: str, now: int, shared: SharedLimit, change: int) -> None:
+        """A change of the shared limit was answered: from now on nothing starts that it does not allow."""
+        if change == self._shared_changes[name] and self._shared_open[name] == 1:
+            self._shared_closed[name] = Closed(now, shared.paused_until or 0, shared.limits)
+
+    def shared_change_ends(self, name: str) -> None:
+        self._shared_open[name] -= 1
 
     def _check_pace(self, start: Started, all_starts: list[Started]) -> None:
         times = [one.at for one in all_starts]
