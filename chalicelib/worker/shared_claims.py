@@ -6,6 +6,7 @@ stores it, and its message waits until the turn's time is near; the claim alone 
 """
 
 from contextlib import suppress
+from itertools import count
 
 from msgspec.structs import replace
 
@@ -69,12 +70,16 @@ class SharedClaims:
         self._clock = clock
         self._settings = settings
         self._known: dict[str, SharedLimit] = {}
+        self._claims = count(1)
 
     def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
         """Takes a start of the task's shared limit at or shortly after start.at, at which its lane lets it start.
 
         Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
         """
+        if facts.receives > 1 and not facts.is_lane_fresh:
+            return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
+        token = f"{token}.{next(self._claims)}"  # a job may take several starts, one after the other
         shared = self._known.get(task.shared)
         if shared is None or shared.waiting or self._limits(shared) is None:
             shared = self._read(task.shared)

@@ -215,6 +215,10 @@ class History:
         #: time and units of each start under a shared limit, by name
         self._shared_starts: dict[str, list[tuple[int, int]]] = {}
         self._shared_closed: dict[str, Closed] = {}
+        #: the same for each start that was taken of it, and the limits of the newest
+        self._shared_taken: dict[str, list[tuple[int, int]]] = {}
+        self._shared_limits: dict[str, Limits] = {}
+        self._shared_open_at: dict[str, int] = {}
         self._shared_changes: Counter[str] = Counter()
         self._shared_open: Counter[str] = Counter()
         self._throttled_until: dict[str, int] = {}
@@ -504,10 +508,35 @@ class History:
         if self._prompt is None or known.starts:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
+        if known.task.shared:
+            late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
         self.figures["of those more than a second late"] += late_ms > 1_000
         if late_ms > LATEST_MS:
             self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def _shared_possible_at(self, known: Known, start: Started) -> int:
+        """When the shared limit could be used at first, by the starts that were taken of it, as the calm see it."""
+        name = known.task.shared
+        taken = sorted(one for one in self._shared_taken.get(name, ()) if one[0] <= start.at)
+        earlier = taken[: len(taken) - 1]
+        times = [self._shared_open_at.get(name, 0), *(at for at, _ in earlier[-1:])]
+        for limit in self._shared_limits.get(name, ()):
+            room = limit.quota - limit.taken_by(start.units)
+            for at, units in reversed(earlier):
+                room -= limit.taken_by(units)
+                if room < 0:
+                    times.append(at + limit.window_ms * (101 if limit.is_large else 100) // 100)
+                    break
+        return max(times)
+
+    def shared_taken(self, name: str, at: int, units: int, limits: Limits) -> None:
+        self._shared_taken.setdefault(name, []).append((at, units))
+        self._shared_limits[name] = limits
+
+    def shared_opens(self, name: str, at: int) -> None:
+        """It is changed or throttled until then, epoch ms, or a task that ran under it has ended by then."""
+        self._shared_open_at[name] = max(self._shared_open_at.get(name, 0), at)
 
     def lane_changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
         """Its limits, pause or hold are others now."""

@@ -413,6 +413,8 @@ class World:
             effect = self._deepening(effect, process)
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
+        if name.startswith("shared_limits."):
+            return self._observe_shared(name, effect)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -501,6 +503,18 @@ class World:
             self.history.started(lane, lease, limits, process, self.timeline.now, start.units)
             if known and known.task.shared:
                 self.history.started_shared(known, lease, self._shared_limits_of(lease), process, start.units)
+        return answer
+
+    def _observe_shared(self, name: str, effect: Callable[[], Any]) -> Any:
+        before = self.shared_limits.get("s")
+        answer = effect()
+        after = self.shared_limits.get("s")
+        limits = after.limits or self.settings.shared_limits.get("s", ())
+        if after.started > before.started:
+            units = 1 + after.real.extra_units - before.real.extra_units
+            self.history.shared_taken("s", after.starts[0], units, limits)
+        if len(after.holders or ()) < len(before.holders or ()) or after.revision > before.revision:
+            self.history.shared_opens("s", after.opens_at(self.timeline.now))
         return answer
 
     def _shared_limits_of(self, lease: Lease) -> Limits | None:
