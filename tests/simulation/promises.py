@@ -403,6 +403,9 @@ class History:
         if limits is None:
             return
         starts.append((at, units))
+        taken = sum(one == at for one, _ in self._shared_taken.get(name, ()))
+        if taken < sum(one == at for one, _ in starts):
+            self.breaks("shared start taken", f"{known.tag} starts at {at}, and {taken} starts were taken of {name}")
         for limit in limits:
             within = [(one, count) for one, count in starts if at - limit.window_ms < one <= at]
             after = [(one, count) for one, count in starts if at <= one < at + limit.window_ms]
@@ -533,6 +536,14 @@ class History:
     def shared_taken(self, name: str, at: int, units: int, limits: Limits) -> None:
         self._shared_taken.setdefault(name, []).append((at, units))
         self._shared_limits[name] = limits
+
+    def turn_stored(self, before: Lane, after: Lane, served: int) -> None:
+        """A lane asks for a turn only if it has none that is still to come."""
+        turn, new = before.turn, after.turn
+        is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
+        if turn and new and is_open and new.name == turn.name:
+            self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
+        self.figures["turns"] += 1
 
     def shared_opens(self, name: str, at: int) -> None:
         """It is changed or throttled until then, epoch ms, or a task that ran under it has ended by then."""

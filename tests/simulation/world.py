@@ -19,7 +19,7 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
-from chalicelib.core.ports import Presence
+from chalicelib.core.ports import Presence, Written
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.shared_names import parse_shared
 from chalicelib.lanes.control import Control
@@ -475,6 +475,11 @@ class World:
         return stops
 
     def _observe_lane(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        if name == "lanes.save_turn":
+            before, answer = self.lanes.get(arguments[0].user_id), effect()
+            if isinstance(answer, Written):
+                self.history.turn_stored(before, answer.lane, self.shared_limits.get(arguments[1].name).served)
+            return answer
         if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
         if name in ("lanes.try_fast_admit", "lanes.admit"):
