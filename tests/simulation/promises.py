@@ -541,7 +541,7 @@ class History:
         """A lane asks for a turn only if it has none that is still to come."""
         turn, new = before.turn, after.turn
         is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
-        if turn and new and is_open and new.name == turn.name:
+        if turn and new and is_open and new.name == turn.name and new.number != turn.number:
             self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
         self.figures["turns"] += 1
 
