@@ -56,7 +56,9 @@ class SharedControl:
 
     def set_limits(self, name: str, limits: Limits) -> SharedView:
         """Sets its limits, in force from the next start on, whatever the setting says. Makes one that is not there."""
-        return self._apply(self._shared_limits.get(name), lambda shared: with_shared_limits(shared, limits))
+        return self._apply(
+            self._shared_limits.get(name), lambda shared: with_shared_limits(shared, limits, self._clock.now_ms())
+        )
 
     def delete(self, name: str) -> SharedView:
         """Takes the limits back that were set: those of the setting hold, or if there are none, none at all.
@@ -67,7 +69,7 @@ class SharedControl:
         def deleted(shared: SharedLimit) -> SharedLimit:
             if name not in self._settings:
                 shared = resumed_shared(shared, self._clock.now_ms())
-            return with_shared_limits(shared, None)
+            return with_shared_limits(shared, None, self._clock.now_ms())
 
         return self._apply(self._existing(name), deleted)
 
