@@ -39,6 +39,11 @@ from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, f
 
 #: Tries of a claim that loses races against others; then the message looks again a moment later.
 CLAIM_TRIES = 12
+#: Milliseconds before its time at which a lane claims whose turn has come. One whose turn was passed over, since its
+#: message was late, claims up to LEAD_MS before: so it comes first.
+ON_TIME_LEAD_MS = 100
+#: Turns used after the lane's own, if no more lanes wait, after which it asks for a new one.
+PASSED_OVER = 3
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
 #: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
@@ -83,7 +88,8 @@ class SharedClaims:
             now_ms = self._clock.now_ms()
             begin = start.at if now_ms <= start.at + CLOCKS_DIFFER_MS else now_ms
             who = (task.user_id, task.task_id)
-            decision = claim_shared(shared, limits, begin, now_ms + LEAD_MS, task.units, turn, who, token)
+            latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
+            decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
             if isinstance(decision, Taken):
                 before, shared = shared, self._claim(task, shared, decision, turn, token)
                 if shared.newest == token:
@@ -93,7 +99,7 @@ class SharedClaims:
                 return ReadLane(), facts
             elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
                 shared = freed
-            elif turn:
+            elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
                 self._list(task, asked, decision, now_ms)
                 return self._wait(shared, limits, turn, decision, facts, task.units), facts
             else:
@@ -181,12 +187,13 @@ class SharedClaims:
         longest_ms = LOOK_AGAIN_MS if facts.receives < MANY_LOOKS else SLOW_LOOK_MS
         if full.is_for_holder:
             return _waiting(now_ms + longest_ms)
+        lead_ms = LEAD_MS if turn <= shared.served else ON_TIME_LEAD_MS
         before, at = turn_times(shared, limits, turn, now_ms, units)
         missed_at = before + MISSED_AFTER_MS
-        if now_ms < missed_at < at - LEAD_MS and missed_at - now_ms <= MAX_SLEEP_MS:
+        if now_ms < missed_at < at - lead_ms and missed_at - now_ms <= MAX_SLEEP_MS:
             return WaitUntil(missed_at + LEAD_MS, missed_at)
         if at - now_ms <= MAX_SLEEP_MS + LEAD_MS:
-            return WaitUntil(at, max(at - LEAD_MS, now_ms + 1))
+            return WaitUntil(at, max(at - lead_ms, now_ms + 1))
         halfway = at if at - now_ms < LISTED_FROM_MS else (now_ms + at) // 2
         if now_ms < missed_at < halfway:
             halfway = missed_at

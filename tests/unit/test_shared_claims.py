@@ -67,17 +67,6 @@ def test_every_start_was_taken_of_the_shared_limit_once() -> None:
     assert list(shared.starts) == starts[::-1][: len(shared.starts)]
 
 
-def test_user_with_many_waiting_tasks_delays_the_first_of_another_by_one_turn() -> None:
-    shop = shop_of("stripe: 1/10 seconds")
-    for number in range(100):
-        shop.submit("busy", payload=["busy", number], shared="stripe")
-    shop.run(until_ms=101_000)
-    shop.submit("new", payload=["new", 0], shared="stripe")
-    shop.run(until_ms=141_000)
-    [at] = [at for at, payload in shop.ran if payload[0] == "new"]
-    assert 101_000 <= at <= 121_000
-
-
 def test_own_limits_of_a_user_still_hold_and_take_no_turn_while_they_are_the_reason() -> None:
     shop = shop_of("stripe: 10/second", limits="1/second")
     submit_many(shop, users=2, each=5)
