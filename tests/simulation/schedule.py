@@ -129,7 +129,9 @@ class ChangeShared:
     pauses_ms: int | None = None
 
 
-Action: TypeAlias = ChangeShared | Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
+Action: TypeAlias = (
+    ChangeShared | Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
+)
 
 
 class Wrong(Enum):
