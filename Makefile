@@ -107,7 +107,7 @@ clean: ## remove what make made, and the local state and logs
 	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Each is there once its requirements are installed; running needs far less than testing.
-$(RUNS): requirements.txt requirements-run.txt
+$(RUNS): requirements.txt requirements-tracing.txt requirements-run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Paceline needs Python 3.10 or later; name it as in: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }

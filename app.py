@@ -15,7 +15,7 @@ from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Req
 
 from chalicelib.api import dashboard as dashboard_files
 from chalicelib.api import function_url as function_urls
-from chalicelib.api import origins, problems, requests, responses, shared_limits
+from chalicelib.api import headers, origins, problems, requests, responses, shared_limits
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
 from chalicelib.container import (
@@ -122,20 +122,22 @@ def _unidentified(request: Request) -> Response | None:
 @route("/api/v1/task", "POST")
 @route("/task", "POST")
 def submit_task() -> Response:
-    parts = container()
-    submission = requests.read_submit(
-        _request.get(), _caller.get(), parts.settings, parts.registry, parts.clock.now_ms()
-    )
-    answer = parts.idempotency.run(submission, parts.submitter.submit, responses.submit_answer)
-    return responses.submit_response(answer)
+    parts, request = container(), _request.get()
+    with parts.submitting(headers.traceparent(request)) as traceparent:
+        given = _caller.get(), parts.settings, parts.registry, parts.clock.now_ms(), traceparent
+        submission = requests.read_submit(request, *given)
+        answer = parts.idempotency.run(submission, parts.submitter.submit, responses.submit_answer)
+        return responses.submit_response(answer)
 
 
 @route("/api/v1/tasks", "POST")
 def submit_tasks() -> Response:
-    parts = container()
-    submission = requests.read_bulk(_request.get(), _caller.get(), parts.settings, parts.registry, parts.clock.now_ms())
-    answer = parts.idempotency.run(submission, parts.submitter.submit_bulk, responses.submit_answer)
-    return responses.submit_response(answer)
+    parts, request = container(), _request.get()
+    with parts.submitting(headers.traceparent(request)) as traceparent:
+        given = _caller.get(), parts.settings, parts.registry, parts.clock.now_ms(), traceparent
+        submission = requests.read_bulk(request, *given)
+        answer = parts.idempotency.run(submission, parts.submitter.submit_bulk, responses.submit_answer)
+        return responses.submit_response(answer)
 
 
 @route("/api/v1/users/{user}/tasks/{task_id}", "GET")
@@ -236,6 +238,16 @@ def health_check() -> Response:
 @route("/health", "GET", Access.ADMIN)
 def health() -> Response:
     return responses.health_answer(container().check_health())
+
+
+@route("/metrics", "GET")
+def metrics() -> Response:
+    metrics = container().metrics
+    # Before the check for admins: where there are none, they do not exist for anybody.
+    if metrics is None:
+        return problems.problem(404, "Not found", "On Lambda the metrics are in CloudWatch, namespace Paceline.")
+    _caller.get().require_admin()
+    return Response(metrics.text(), {"Content-Type": "application/openmetrics-text; version=1.0.0; charset=utf-8"})
 
 
 @route("/openapi.json", "GET", Access.PUBLIC)

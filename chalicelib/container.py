@@ -12,7 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 from uuid6 import uuid7
 
@@ -54,8 +56,12 @@ from chalicelib.worker.completion_log import StandardOutputLog
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from chalicelib.tracing import Tracing
 
 #: From the operating system: environments that Lambda restores from one snapshot share the state of other generators.
 RANDOM = random.SystemRandom()
@@ -81,6 +87,14 @@ class SystemClock:
             time.sleep(left)
 
 
+class Metrics(Observer, Protocol):
+    """The metrics of all processes of a run."""
+
+    def text(self) -> str:
+        """In OpenMetrics' text form. UnavailableError if the lanes can't be read."""
+        ...
+
+
 class Container:
     """Builds each part once, when it is first needed."""
 
@@ -90,8 +104,9 @@ class Container:
         log: CompletionLog | None = None,
         presence: Presence | None = None,
         runner: TaskRunner | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """log, presence, runner: those of `make run`; on Lambda standard output, none, and this process."""
+        """log, presence, runner, metrics: those of `make run`; on Lambda standard output, none, this process, none."""
         self.settings = settings
         self.clock = SystemClock()
         #: the clock of a request's time budget, seconds
@@ -99,6 +114,7 @@ class Container:
         self.log = log or StandardOutputLog()
         self._presence = presence
         self._runner = runner
+        self.metrics = metrics
 
     @cached_property
     def dynamodb(self) -> object:
@@ -226,7 +242,26 @@ class Container:
     @cached_property
     def finalizer(self) -> Finalizer:
         stage, queues = self.settings.stage, self.scheduled_queue
-        return Finalizer(self.tasks, self.queue, self.log, self.clock, self.renewer, stage, queues)
+        return Finalizer(self.tasks, self.queue, self.log, self.clock, self.renewer, stage, queues, self.observer)
+
+    @cached_property
+    def tracing(self) -> "Tracing | None":
+        if not self.settings.otlp_endpoint:
+            return None
+        try:
+            from chalicelib.tracing import tracing_to_collector  # noqa: PLC0415 - nobody else pays for its import
+        except ImportError as error:
+            reason = f"needs the packages of requirements-tracing.txt: {error}"
+            raise SettingError("OTEL_EXPORTER_OTLP_ENDPOINT", reason) from error
+        return tracing_to_collector(self.settings.stage)
+
+    def submitting(self, traceparent: str) -> AbstractContextManager[str]:
+        """Traces a submit, if at all; its value is the traceparent that its tasks keep."""
+        return self.tracing.submitting(traceparent) if self.tracing else nullcontext(traceparent)
+
+    @cached_property
+    def observer(self) -> Observer:
+        return Observers([one for one in (self.tracing, self.metrics) if one is not None])
 
     @cached_property
     def executor(self) -> TaskExecutor:
@@ -241,6 +276,7 @@ class Container:
             end_process,
             self._runner,
             self.shared_claims,
+            self.observer,
         )
 
     @cached_property

@@ -113,6 +113,8 @@ class Settings:
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
+    #: a collector of OpenTelemetry traces; empty for none
+    otlp_endpoint: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -147,6 +149,7 @@ class Settings:
             scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
+            otlp_endpoint=read("OTEL_EXPORTER_OTLP_ENDPOINT", _url, ""),
         )
 
 

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from chalicelib.container import Container, SystemClock, container, use
+from chalicelib.core.ports import Backlog
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import TaskRunner
 from local.file_log import FileLog
+from local.metrics import ProcessMetrics
 from local.presence import MachinePresence
 
 
@@ -18,7 +20,13 @@ def make_container(runner: TaskRunner | None = None) -> Container:
     log_dir, run_dir = os.environ["LOG_DIR"], Path(os.environ["RUN_DIR"])
     process_name = os.environ.get("PROCESS_NAME") or "process"
     log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), SystemClock().now_ms)
-    return Container(settings, log, MachinePresence(run_dir / "serving"), runner)
+    folder = Path(os.environ["STATE_DIR"]) / "metrics"
+    metrics = ProcessMetrics(folder, process_name, settings.stage, _backlog)
+    return Container(settings, log, MachinePresence(run_dir / "serving"), runner, metrics)
+
+
+def _backlog() -> Backlog:
+    return container().overview.backlog()
 
 
 def warm_up(runner: TaskRunner | None = None) -> None:

@@ -14,6 +14,7 @@ _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+', re.DOTALL)
 #: A preference and its value; its parameters are not used.
 _PREFERENCE = re.compile(rf"({_TOKEN})[ \t]*(?:=[ \t]*({_TOKEN}|{_QUOTED})?)?[ \t]*(?:;.*)?", re.DOTALL)
 _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 #: The preferences that Paceline knows, as `Preference-Applied` names them.
 _APPLIED = {OverLimit.ACCEPT: "respond-async", OverLimit.REJECT: "handling=strict"}
 
@@ -58,6 +59,13 @@ def preferred(request: Request) -> OverLimit | None:
 def preference_applied(choice: OverLimit) -> dict[str, str]:
     """Returns the response header that confirms a preference (RFC 7240, 3)."""
     return {"Preference-Applied": _APPLIED[choice]}
+
+
+def traceparent(request: Request) -> str:
+    """Returns the trace that the request belongs to (W3C Trace Context); empty without a valid one."""
+    match = _TRACEPARENT.fullmatch(str(request.headers.get("traceparent", "")).strip())
+    is_valid = match and match[1] != "ff" and match[2].strip("0") and match[3].strip("0")
+    return match[0] if match and is_valid else ""
 
 
 def matches(request: Request, entity_tag: str) -> bool:

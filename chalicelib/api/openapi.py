@@ -165,6 +165,13 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET",
+        "/metrics",
+        "metrics",
+        "Get the metrics of all processes as OpenMetrics text; on one machine only",
+        GUARDED | UNAVAILABLE | {200: text("Counters, histograms and gauges."), 404: Answer("This is Lambda.")},
+    ),
+    Operation(
+        "GET",
         "/openapi.json",
         "openapi",
         "Get this document",

@@ -55,22 +55,26 @@ Form = TypeVar("Form", bound=msgspec.Struct)
 _TASK_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
-def read_submit(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+def read_submit(
+    request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
+) -> Submission:
     """A submit of one task, checked; the caller may act for its user."""
     form = read_form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
     checked = [_check_task(form, "", settings, registry, now_ms, caller)]
-    return _submission(request, user_id, (form,), checked, settings, now_ms, is_bulk=False)
+    return _submission(request, user_id, (form,), checked, settings, now_ms, traceparent, is_bulk=False)
 
 
-def read_bulk(request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int) -> Submission:
+def read_bulk(
+    request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
+) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
     form = read_form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
     checked = [
         _check_task(task, f"/tasks/{n}", settings, registry, now_ms, caller) for n, task in enumerate(form.tasks)
     ]
-    return _submission(request, user_id, form.tasks, checked, settings, now_ms, is_bulk=True)
+    return _submission(request, user_id, form.tasks, checked, settings, now_ms, traceparent, is_bulk=True)
 
 
 def _submission(
@@ -80,6 +84,7 @@ def _submission(
     checked: Sequence[tuple[int, str]],
     settings: Settings,
     now_ms: int,
+    traceparent: str,
     is_bulk: bool,
 ) -> Submission:
     choice = preferred(request)
@@ -94,6 +99,7 @@ def _submission(
         base_path=_base_path(request),
         units=[units for units, _ in checked],
         shared=[shared for _, shared in checked],
+        traceparent=traceparent,
     )
 
 

@@ -205,6 +205,7 @@ def task_item(task: Task) -> Item:
         **({"run_at": number(task.run_at)} if task.run_at is not None else {}),
         **({"callback_url": {"S": task.callback_url}} if task.callback_url is not None else {}),
         **({"units": number(task.units)} if task.units != 1 else {}),
+        **({"traceparent": {"S": task.traceparent}} if task.traceparent else {}),
         **({"shared": {"S": task.shared}} if task.shared else {}),
     }
 
@@ -232,6 +233,7 @@ def record_of(item: Item) -> TaskRecord:
         run_at=integer(item, "run_at") if "run_at" in item else None,
         callback_url=item["callback_url"]["S"] if "callback_url" in item else None,
         units=integer(item, "units") if "units" in item else 1,
+        traceparent=item["traceparent"]["S"] if "traceparent" in item else "",
         shared=item["shared"]["S"] if "shared" in item else "",
         has_payload="payload" in item,
     )

@@ -516,6 +516,16 @@ class ScheduledQueue(Protocol):
         ...
 
 
+class Backlog(Struct, frozen=True):
+    """Sums over all lanes."""
+
+    lanes: int
+    waiting: int
+    running: int
+    paused: int
+    throttled: int
+
+
 class Presence(Protocol):
     """Tracks the claims that live processes on this machine are serving; does not use AWS."""
 

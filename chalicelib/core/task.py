@@ -86,6 +86,8 @@ class Task(Struct, frozen=True):
     shared: str = ""
     #: False if the payload is stored apart from the record and was not read with it, or is not stored any more
     has_payload: bool = True
+    #: by which the trace of its submit goes on (W3C Trace Context); empty for none
+    traceparent: str = ""
 
     @property
     def own_group(self) -> str:
@@ -112,6 +114,7 @@ class Task(Struct, frozen=True):
             **({"callback_url": self.callback_url} if self.callback_url is not None else {}),
             **({"units": self.units} if self.units != 1 else {}),
             **({"shared": self.shared} if self.shared else {}),
+            **({"traceparent": self.traceparent} if self.traceparent else {}),
             **({"has_payload": False} if self._version == MESSAGE_VERSION_WITH_UNITS and not self.has_payload else {}),
         }
 
@@ -152,6 +155,7 @@ class Task(Struct, frozen=True):
                 units=_positive(fields.get("units", 1)),
                 shared=_text(fields["shared"]) if "shared" in fields else "",
                 has_payload=version != MESSAGE_VERSION_WITHOUT_PAYLOAD and fields.get("has_payload") is not False,
+                traceparent=_text(fields["traceparent"]) if "traceparent" in fields else "",
             )
         except (TypeError, KeyError, UnicodeEncodeError) as error:
             raise MessageError(f"malformed task message: {type(error).__name__}: {error}") from error

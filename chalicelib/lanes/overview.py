@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.core.lane import Lane
-from chalicelib.core.ports import Clock, LaneDirectory, SharedLimitStore
+from chalicelib.core.ports import Backlog, Clock, LaneDirectory, SharedLimitStore
 from chalicelib.core.task import TaskRecord, TaskState
 from chalicelib.core.views import LaneView, is_running, view_of_lane
 from chalicelib.lanes.shared import SharedStates
@@ -108,6 +108,24 @@ class Overview:
             next_cursor=user_ids[wanted - 1] if has_more and not is_ranked else None,
             now_ms=now_ms,
         )
+
+    def backlog(self) -> Backlog:
+        """Sums over all lanes, one read of each: for a scrape of metrics, not for each request."""
+        now_ms, lanes = self._clock.now_ms(), list(self._all_lanes())
+        records = self._records([lane for lane in lanes if lane.is_leased(now_ms)])
+        return Backlog(
+            lanes=len(lanes),
+            waiting=sum(lane.waiting for lane in lanes),
+            running=sum(_is_running(lane, records, now_ms) for lane in lanes),
+            paused=sum(lane.is_paused(now_ms) for lane in lanes),
+            throttled=sum(lane.is_throttled(now_ms) for lane in lanes),
+        )
+
+    def _all_lanes(self) -> Iterable[Lane]:
+        after = ""
+        while user_ids := self._directory.user_ids("", after, MAX_RANKED):
+            yield from self._directory.lanes(user_ids)
+            after = user_ids[-1]
 
     def _records(self, lanes: Iterable[Lane]) -> dict[str, TaskRecord]:
         """The newest started task of each lane, by id."""

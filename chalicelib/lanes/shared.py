@@ -119,12 +119,17 @@ class SharedControl:
 
     def _apply(self, shared: SharedLimit, how: Callable[[SharedLimit], SharedLimit]) -> SharedView:
         shared = self._change(shared, how)
+        self._wait_for_newest_start(shared)
         view = self._listed(shared)
         if shared.paused_until != FOREVER_MS:
             self._wake(view.waiters)
-        if shared.starts and (now_ms := self._clock.now_ms()) < shared.starts[0] < now_ms + CLOCKS_DIFFER_MS:
-            self._clock.sleep_until(shared.starts[0])  # claimed before the change, shortly ahead of its time
         return view
+
+    def _wait_for_newest_start(self, shared: SharedLimit) -> None:
+        """A start that was taken before the change may reach its lane so long after its time, and not later."""
+        newest, now_ms = shared.starts[0] if shared.starts else 0, self._clock.now_ms()
+        if now_ms - CLOCKS_DIFFER_MS <= newest < now_ms + CLOCKS_DIFFER_MS:
+            self._clock.sleep_until(newest + CLOCKS_DIFFER_MS + 1)
 
     def _change(self, shared: SharedLimit, how: Callable[[SharedLimit], SharedLimit]) -> SharedLimit:
         for tries in self._retry.tries():

@@ -123,6 +123,8 @@ class Submission(Struct, frozen=True):
     units: Sequence[int] = ()
     #: the shared limit of each task, empty for none; empty: as each task requests
     shared: Sequence[str] = ()
+    #: by which the trace of the request goes on; empty for none
+    traceparent: str = ""
 
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1

@@ -336,6 +336,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
             callback_url=request.callback_url,
             units=submission.units_of(index),
             shared=submission.shared_of(index),
+            traceparent=submission.traceparent,
         )
         tasks.append(task)
     return tasks

@@ -114,6 +114,8 @@ class HttpTask(Struct, frozen=True):
 
     def _headers(self, given: Mapping[str, str], body: Any, content: bytes, context: Context) -> dict[str, str]:
         headers = {"user-agent": "Paceline", **{name.lower(): value for name, value in given.items()}}
+        if context.traceparent:
+            headers.setdefault("traceparent", context.traceparent)
         if body is not None:
             headers.setdefault("content-type", "text/plain" if isinstance(body, str) else "application/json")
         if self.key is None:

@@ -62,6 +62,8 @@ class Context(msgspec.Struct, frozen=True):
     #: time at which the worker gives up on the function
     deadline_at: int
     logger: logging.Logger
+    #: by which calls to other services continue this task's trace (W3C Trace Context); empty for none
+    traceparent: str = ""
     report: Report = msgspec.field(default_factory=Report)
     cancel_request: CancelRequest = msgspec.field(default_factory=LocalCancelRequest)
 

@@ -19,6 +19,7 @@ from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, Room, TaskRunner, Throttled, overdue
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.shared_claims import SharedClaims
 
 MAX_BACKOFF_MS = 3_600_000
@@ -53,6 +54,7 @@ class TaskExecutor:
         end_process: Callable[[], None],
         runner: TaskRunner | None = None,
         shared: SharedClaims | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """end_process: called when a task in this process passed its deadline, since nothing else stops a function, or
         when another worker may soon run it beside this one.
@@ -70,6 +72,7 @@ class TaskExecutor:
         self._here = InProcess()
         self._shared = shared
         self._runner = runner or self._here
+        self._observer = observer or Observers()
 
     def room(self, task: Task) -> AbstractContextManager[Room | None]:
         """Reserves the room that `run` needs, before the task's start is claimed; None if there is none now."""
@@ -90,7 +93,9 @@ class TaskExecutor:
         request = LocalCancelRequest()
         actions = (expire, receipt, self._end_process, request.make)
         with self._renewer.renewing(task.user_id, lease, deadline_at, *actions) as running:
-            ended = self._call(task, start, lease, room, request)
+            attempt = self._observer.started(task, start)
+            ended = self._call(task, start, lease, room, request, attempt.traceparent)
+            attempt.ended(ended, self._clock.now_ms())
         if running.is_expired:
             # The renewer's thread finalizes it; until that is stored, the message has to stay.
             raise UnavailableError(f"{task.task_id} ran out of time")
@@ -177,13 +182,16 @@ class TaskExecutor:
         self._lanes.throttle(task.user_id, lease, until, asked.reason)
         return Retry(until)
 
-    def _call(self, task: Task, start: Start, lease: Lease, room: Room, request: LocalCancelRequest) -> Ended:
+    def _call(
+        self, task: Task, start: Start, lease: Lease, room: Room, request: LocalCancelRequest, traceparent: str
+    ) -> Ended:
         definition = self._registry.get(task.name)
         if definition is None:
             return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
         if not task.has_payload:
             return Failed("the payload is no longer stored", is_permanent=True)
-        context, deadline_ms = replace(self._context(task, start), cancel_request=request), self._deadline_ms(task)
+        context = replace(self._context(task, start), cancel_request=request, traceparent=traceparent)
+        deadline_ms = self._deadline_ms(task)
         return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 
     def _context(self, task: Task, start: Start) -> Context:

@@ -19,6 +19,7 @@ from chalicelib.core.scheduled import Callback
 from chalicelib.core.task import Outcome, Task, TaskState, cancelled_outcome
 from chalicelib.worker.completion_event import completion_event, with_metrics
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.observer import Observer, Observers
 
 #: Tries, a second apart, to log and store an outcome before the message goes back to the queue.
 FINALIZE_TRIES = 10
@@ -49,6 +50,7 @@ class Finalizer:
         renewer: LeaseRenewer,
         stage: str,
         scheduled_queue: ScheduledQueue | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """stage: the dimension of the metrics. scheduled_queue: carries callbacks; None sends none."""
         self._tasks = tasks
@@ -58,6 +60,7 @@ class Finalizer:
         self._renewer = renewer
         self._stage = stage
         self._scheduled_queue = scheduled_queue
+        self._observer = observer or Observers()
         self._pending: dict[str, _Finalization] = {}
         #: ids of the tasks that a thread is finalizing
         self._under_way: set[str] = set()
@@ -146,8 +149,10 @@ class Finalizer:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
             finalization.is_dead_lettered = True
         if not finalization.is_logged:
-            self._log.write(with_metrics(finalization.event, self._stage))
+            line = with_metrics(finalization.event, self._stage)
+            self._log.write(line)
             finalization.is_logged = True
+            self._observer.finished(line)
         if task.callback_url and not finalization.is_callback_sent:
             self._send_callback(task, task.callback_url, finalization.event)
             finalization.is_callback_sent = True

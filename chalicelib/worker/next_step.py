@@ -44,7 +44,7 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
     >>> next_step(Facts(), second, 5_200, rules)
     ReadLane()
     >>> next_step(Facts(lane, True), second, 5_200, rules)
-    WaitUntil(until=6000, wake_at=5850, is_for_slot=False)
+    WaitUntil(until=6000, wake_at=5850, is_for_slot=False, is_for_shared=False)
     >>> next_step(Facts(lane, True), second, 5_900, rules).start.at
     6000
     """

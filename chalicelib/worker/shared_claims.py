@@ -6,6 +6,7 @@ stores it, and its message waits until the turn's time is near; the claim alone 
 """
 
 from contextlib import suppress
+from itertools import count
 
 from msgspec.structs import replace
 
@@ -69,12 +70,16 @@ class SharedClaims:
         self._clock = clock
         self._settings = settings
         self._known: dict[str, SharedLimit] = {}
+        self._claims = count(1)
 
     def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
         """Takes a start of the task's shared limit at or shortly after start.at, at which its lane lets it start.
 
         Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
         """
+        if facts.receives > 1 and not facts.is_lane_fresh:
+            return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
+        token = f"{token}.{next(self._claims)}"  # a job may take several starts, one after the other
         shared = self._known.get(task.shared)
         if shared is None or shared.waiting or self._limits(shared) is None:
             shared = self._read(task.shared)
@@ -119,6 +124,12 @@ class SharedClaims:
         if lease and lease.until > now_ms and lease.phase is not Phase.RETRY:
             return None
         return self._remember(self._store.release(shared.name, task_id, oldest.at))
+
+    def is_open(self, task: Task) -> bool:
+        """True if the task's shared limit is open, and fewer tasks run under it than may."""
+        shared = self._read(task.shared)
+        limits, now_ms = self._limits(shared), self._clock.now_ms()
+        return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
     def release(self, task: Task, start: SharedStart | None) -> None:
         """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
@@ -186,7 +197,7 @@ class SharedClaims:
         now_ms = self._clock.now_ms()
         longest_ms = LOOK_AGAIN_MS if facts.receives < MANY_LOOKS else SLOW_LOOK_MS
         if full.is_for_holder:
-            return _waiting(now_ms + longest_ms)
+            return _waiting(now_ms + longest_ms, is_for_shared=True)
         lead_ms = LEAD_MS if turn <= shared.served else ON_TIME_LEAD_MS
         before, at = turn_times(shared, limits, turn, now_ms, units)
         missed_at = before + MISSED_AFTER_MS
@@ -197,7 +208,9 @@ class SharedClaims:
         halfway = at if at - now_ms < LISTED_FROM_MS else (now_ms + at) // 2
         if now_ms < missed_at < halfway:
             halfway = missed_at
-        return _waiting(min(halfway, now_ms + longest_ms) if shared.opens_at(now_ms) > now_ms else halfway)
+        if shared.opens_at(now_ms) > now_ms:
+            return _waiting(min(halfway, now_ms + longest_ms), is_for_shared=True)
+        return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
         for waiter in self._store.waiters(shared.name, shared.served, 1) if shared.waiting else ():
@@ -206,8 +219,8 @@ class SharedClaims:
                 self._queue.defer(receipt, 0)
 
 
-def _waiting(until: int) -> WaitUntil:
-    return WaitUntil(until, until - LEAD_MS)
+def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
+    return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:

@@ -70,6 +70,8 @@ class WaitUntil(Struct, frozen=True):
     wake_at: int
     #: it waits for a slot of its lane
     is_for_slot: bool = False
+    #: it waits for its shared limit to open, or for a task that runs under it to end
+    is_for_shared: bool = False
 
 
 class Forward(Struct, frozen=True):

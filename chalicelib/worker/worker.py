@@ -98,6 +98,8 @@ class Deferred(Struct, frozen=True):
     lane: Lane | None = None
     #: the wait is for a slot of the lane
     is_for_slot: bool = False
+    #: the wait for a shared limit may be over at any time, since it is for a task to end, or for it to open
+    is_for_shared: bool = False
 
 
 Handled = Done | Deferred
@@ -298,7 +300,7 @@ class Worker:
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
         longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
         if wait_ms > longest_ms or self._clock.sleep(wait_ms):
-            return Deferred(step.until, job.facts.lane, step.is_for_slot)
+            return Deferred(step.until, job.facts.lane, step.is_for_slot, step.is_for_shared)
         if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
             self._read_lane(job)
         return None
@@ -317,6 +319,8 @@ class Worker:
                     return taken
                 job.facts = replace(job.facts, shared_start=taken)
                 step = self._next_step(job)
+                if not job.facts.shared_start:
+                    return None  # it came too late
             return self._claim_and_run(step, job, room) if isinstance(step, Claim) else None
 
     def _claim_and_run(self, step: Claim, job: _Job, room: Room) -> Handled | None:
@@ -372,9 +376,12 @@ class Worker:
         if write is None:
             return True
         job.facts = self._with_lane(job, write.lane)
-        if isinstance(write, Written):
-            self._outlive(delivery, write.lane)
-        return isinstance(write, Written)
+        if not isinstance(write, Written):
+            return False
+        if deferred.is_for_shared and self._shared and self._shared.is_open(job.task):
+            return False  # whoever opened it may have looked for the receipt before it was stored
+        self._outlive(delivery, write.lane)
+        return True
 
     def _save_receipt(self, deferred: Deferred, delivery: Delivery, job: _Job) -> Write | None:
         """None if no change of the lane is to wake the message."""

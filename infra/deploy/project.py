@@ -28,7 +28,7 @@ def project_folder(stage: str, environment: Mapping[str, Any], architecture: str
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
-        _copy_app(folder)
+        _copy_app(folder, is_traced=bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")))
         chalice = folder / ".chalice"
         chalice.mkdir()
         if _CACHE.exists():
@@ -50,10 +50,11 @@ def _intrinsic(resource: str) -> Any:
     return {"Fn::Sub": resource} if "${" in resource else resource
 
 
-def _copy_app(folder: Path) -> None:
+def _copy_app(folder: Path, is_traced: bool) -> None:
     shutil.copy(ROOT / "app.py", folder)
     shutil.copytree(ROOT / "chalicelib", folder / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    files = ["requirements.txt", *(["requirements-tracing.txt"] if is_traced else [])]
+    lines = [line for name in files for line in (ROOT / name).read_text().splitlines()]
     (folder / "requirements.txt").write_text(
         "".join(f"{line}\n" for line in lines if not _NOT_PACKAGED.match(line.strip()))
     )

@@ -88,6 +88,7 @@ ROUTES = [
     ("POST", "/api/v1/limits/stripe/resume", None),
     ("GET", "/health", None),
     ("GET", "/kill", None),
+    ("GET", "/metrics", None),
 ]
 #: Said again here, so that nothing becomes public by one slip.
 PUBLIC = {"/", "/web/{name}", "/health-check", "/openapi.json"}
@@ -130,7 +131,7 @@ def test_route_is_closed_without_a_token(send: Send, method: str, path: str, bod
     assert problem["field"] == "Authorization"
 
 
-@pytest.mark.parametrize(("method", "path", "body"), [route for route in ROUTES if route[1] != "/kill"])
+@pytest.mark.parametrize(("method", "path", "body"), [one for one in ROUTES if one[1] not in ("/kill", "/metrics")])
 def test_route_is_closed_to_other_users(send: Send, method: str, path: str, body: Any) -> None:
     status, headers, problem = send(method, path, body, bearer("bob"))
     assert (status, headers["Content-Type"]) == (403, "application/problem+json")

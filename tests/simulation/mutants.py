@@ -7,20 +7,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.core.claim import Start
+from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.limits import Limits, LimitsAtOnce
-from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
+from chalicelib.core.limits import Limits, LimitsAtOnce, parse_shared_limits
+from chalicelib.core.ports import RequestRecord, SharedClaim, SharedWrite, Stale, Write, Written, own_admission
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
+from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import next_step
-from chalicelib.worker.steps import Facts, Rules, Step
+from chalicelib.worker.shared_claims import SharedClaims
+from chalicelib.worker.steps import Facts, Rules, Step, WaitUntil
 from chalicelib.worker.worker import NoPresence
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
@@ -34,6 +37,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_several,
+    draw_shared,
     draw_units,
 )
 from tests.simulation.world import Parts
@@ -453,6 +457,58 @@ class ForwardedTwice(MemoryTaskQueue):
             self.send_body(task.own_group, f"{task.task_id}-{now_ms}-{again}", task.to_message())
 
 
+class UnclaimedStarts(SharedClaims):
+    """Full or not, the task takes its start."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        return (SharedStart(task.shared, start.at) if isinstance(taken, WaitUntil) else taken), after
+
+
+class NoWindowForLateTurns(MemorySharedLimitStore):
+    """A turn that was passed over takes its start whether there is room or not."""
+
+    def try_claim(self, claim: SharedClaim) -> SharedWrite:
+        shared = self.get(claim.name)
+        if claim.turn and claim.turn <= shared.served:
+            claim = replace(claim, limits=parse_shared_limits("1000/second"))
+        return super().try_claim(claim)
+
+
+class ForgottenTurns(SharedClaims):
+    """Asks for a turn each time that it looks."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        lane = facts.lane and replace(facts.lane, turn=None)
+        return super().take(task, start, replace(facts, lane=lane), token)
+
+
+class ForgottenWaiters(MemorySharedLimitStore):
+    def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
+        return []
+
+
+class AnyRelease(MemorySharedLimitStore):
+    """Takes the task off those that run, whichever of its starts is over."""
+
+    def release(self, name: str, task_id: str, at: int) -> SharedLimit:
+        holder = (self.get(name).holders or {}).get(task_id)
+        return super().release(name, task_id, holder.at if holder else at)
+
+
+class NoSharedPauseCheck(MemorySharedLimitStore):
+    def try_claim(self, claim: SharedClaim) -> SharedWrite:
+        seen = self.get(claim.name)
+        if seen.paused_until is not None:
+            self._stored[claim.name] = replace(seen, paused_until=None)
+        return super().try_claim(claim)
+
+
+class SharedClaimsWhateverCameBetween(MemorySharedLimitStore):
+    def claim(self, seen: SharedLimit, taken: Taken) -> SharedWrite:
+        return super().claim(self.get(seen.name), taken)
+
+
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
     "claim condition: lane unmoved since read": Parts(lanes=NoClaimUnmoved),
@@ -474,6 +530,13 @@ MUTANTS: dict[str, Parts] = {
     "units: more are counted": Parts(lanes=NoCorrection),
     "cancel: the lease says so": Parts(lanes=NoCancelMark),
     "cancel: no further attempt": Parts(decide=no_cancel_check),
+    "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
+    "shared: room for a late turn": Parts(shared_limits=NoWindowForLateTurns),
+    "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
+    "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
+    "shared: released once": Parts(shared_limits=AnyRelease),
+    "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
+    "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
     "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
@@ -550,6 +613,13 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
     "cancel: no further attempt": draw_cancels(7),
+    "shared: no start without a claim": draw_shared(0),
+    "shared: room for a late turn": draw_shared(0),
+    "shared: one turn to a lane": draw_shared(0),
+    "shared: waiters woken": draw_shared(0),
+    "shared: released once": draw_shared(0),
+    "shared: not paused": draw_shared(0),
+    "shared: unmoved since read": draw_shared(0),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(3),
     "slots: counted by the quick claim": draw_several(61),
