@@ -196,7 +196,9 @@ class Container:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
+        stores = (self.lanes, self.tasks, self.queue)
+        queues = (self.scheduled_queue, self.shared_limits)
+        return Control(*stores, self.clock, self._retry, self.settings, *queues)
 
     @cached_property
     def shared_control(self) -> SharedControl:
@@ -210,7 +212,7 @@ class Container:
 
     @cached_property
     def overview(self) -> Overview:
-        return Overview(self.directory, self.clock, self.settings)
+        return Overview(self.directory, self.clock, self.settings, self.shared_limits)
 
     @property
     def _retry(self) -> RetryWithJitter:

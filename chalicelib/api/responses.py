@@ -18,6 +18,7 @@ from chalicelib.api.schema import (
     TaskAnswer,
     TaskListAnswer,
     TotalsAnswer,
+    WaitsForAnswer,
 )
 from chalicelib.api.shared_headers import (
     policy_item,
@@ -274,6 +275,7 @@ def _completion_answer(record: TaskRecord, late_ms: int | None) -> CompletionAns
 def _lane_answer(view: LaneView) -> LaneAnswer:
     lane, now_ms = view.lane, view.now_ms
     is_paused, is_endless = lane.is_paused(now_ms), lane.paused_until == FOREVER_MS
+    waits = view.waits_for
     return LaneAnswer(
         user_id=lane.user_id,
         limits=format_limits(view.limits),
@@ -293,6 +295,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         admitted=lane.admitted,
         started=lane.started,
         now=now_ms,
+        waits_for=WaitsForAnswer(waits.name, waits.before, waits.start_at) if waits else None,
     )
 
 

@@ -104,6 +104,17 @@ class LimitAnswer(Struct):
     reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 
+class WaitsForAnswer(Struct):
+    """The shared limit whose turn a lane waits for."""
+
+    name: str
+    before: Annotated[int, Meta(description="Turns before the lane's, about: some of them may be lost.")]
+    start_at: Annotated[
+        int | None,
+        Meta(description="About when its turn comes; null in a pause without an end, or if that depends on a task."),
+    ]
+
+
 class LaneAnswer(Struct):
     user_id: str
     limits: str
@@ -136,6 +147,9 @@ class LaneAnswer(Struct):
     admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
     started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: int
+    waits_for: Annotated[
+        WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
+    ]
 
 
 class CompletionAnswer(Struct):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit
-from chalicelib.core.shared_estimates import expected, policy_name, stop_of_shared, used_of, wanted_of
+from chalicelib.core.shared_estimates import expected, policy_name, stop_of_shared, used_of, waiting_of, wanted_of
 from chalicelib.submit.submission import SharedUse
 
 
@@ -62,4 +62,4 @@ def _sentence(use: SharedUse, now_ms: int) -> str:
         return f"The shared limit {name} is paused: it goes on when it is resumed."
     if shared.is_paused(now_ms) or shared.is_throttled(now_ms):
         return f"The shared limit {name} is {'paused' if shared.is_paused(now_ms) else 'throttled'} for a time."
-    return f"It waits for the shared limit {name}, with about {shared.waiting} lanes before it."
+    return f"It waits for the shared limit {name}, with about {waiting_of(use.state, now_ms)} lanes before it."

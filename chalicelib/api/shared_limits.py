@@ -18,7 +18,7 @@ from chalicelib.api.shared_schema import (
 from chalicelib.core.errors import InvalidError, LimitsError, MalformedError
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits, format_limits, most_at_once, parse_shared_limits
-from chalicelib.core.shared_estimates import expected, policy_name, used_of, wanted_of
+from chalicelib.core.shared_estimates import expected, policy_name, used_of, waiting_of, wanted_of
 from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.users import from_path
 from chalicelib.lanes.shared import SharedView
@@ -66,7 +66,7 @@ def _shared_answer(view: SharedView) -> SharedLimitAnswer:
         policies=[_policy(view, limit) for limit in limits],
         at_once=most_at_once(limits),
         running=len(shared.holders or {}),
-        waiting=shared.waiting,
+        waiting=waiting_of(view.state, now_ms),
         waiters=[WaiterAnswer(one.user_id, None, one.task_id, one.turn) for one in view.waiters],
         next_start_at=None if next_one.is_full else next_one.earliest_at,
         paused=is_paused,

@@ -6,7 +6,7 @@ from chalicelib.core.estimates import Usage
 from chalicelib.core.history import tallies_of
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits
-from chalicelib.core.shared_limit import SharedLimit, turn_time
+from chalicelib.core.shared_limit import SharedLimit, missed_turns, start_after
 from chalicelib.core.tally import resets_at, used_at
 
 
@@ -46,13 +46,17 @@ def expected(state: SharedState, now_ms: int, units: int = 1, earlier: int = 0) 
     Expected(earliest_at=6000, estimated_at=8500, before=5, is_full=False)
     """
     shared, limits = state.shared, state.limits
-    is_endless, is_full = shared.paused_until == FOREVER_MS, shared.is_full(limits)
-    earliest_at = turn_time(shared, limits, shared.served + 1 + earlier, now_ms, units)
-    if is_endless:
-        return Expected(now_ms, None, shared.waiting, is_full=True)
-    last = shared.served + shared.waiting + 1 + earlier
-    estimated_at = turn_time(shared, limits, last, now_ms, units) if shared.waiting else earliest_at
-    return Expected(earliest_at, estimated_at, shared.waiting, is_full)
+    before = waiting_of(state, now_ms)
+    if shared.paused_until == FOREVER_MS:
+        return Expected(now_ms, None, before, is_full=True)
+    earliest_at = start_after(shared, limits, earlier, now_ms, units)
+    estimated_at = start_after(shared, limits, earlier + before, now_ms, units) if before else earliest_at
+    return Expected(earliest_at, estimated_at, before, shared.is_full(limits))
+
+
+def waiting_of(state: SharedState, now_ms: int) -> int:
+    """Lanes and groups that wait for their turn, about: some of them may have lost it."""
+    return state.shared.waiting - missed_turns(state.shared, state.limits, now_ms)
 
 
 def used_of(state: SharedState, limit: Limit, now_ms: int) -> Usage:
@@ -72,7 +76,7 @@ def wanted_of(state: SharedState, limit: Limit, now_ms: int, starts: int = 0, un
     starts, units: of tasks that were submitted since it was read.
     """
     more = units if limit.counts_units else starts
-    return used_of(state, limit, now_ms).used + state.shared.waiting + more
+    return used_of(state, limit, now_ms).used + waiting_of(state, now_ms) + more
 
 
 def policy_name(name: str, limit: Limit) -> str:

@@ -202,6 +202,21 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
     return max((at for at in planned if at < planned[-1]), default=0), planned[-1] + rest_ms
 
 
+def start_after(shared: SharedLimit, limits: Limits, ahead: int, now_ms: int, units: int = 1) -> int:
+    """When a task may start if `ahead` others start before it as soon as the limits allow, from now on, epoch ms."""
+    begin = shared.opens_at(now_ms)
+    if not tuple(limits):  # only a number at once
+        return begin
+    beyond = max(0, ahead + 1 - EXACT_TURNS)
+    rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
+    return _planned(shared, limits, begin, min(ahead + 1, EXACT_TURNS), units)[-1] + rest_ms
+
+
+def missed_turns(shared: SharedLimit, limits: Limits, now_ms: int) -> int:
+    """How many of the turns that were given and not used could have been used, and so count no more."""
+    return _missed(shared, limits, shared.waiting, now_ms, 1) if shared.waiting and tuple(limits) else 0
+
+
 def _missed(shared: SharedLimit, limits: Limits, places: int, now_ms: int, units: int) -> int:
     """How many of the next turns could have started and did not."""
     planned = _planned(shared, limits, shared.opens_at(shared.opened_at), min(places, EXACT_TURNS), units)

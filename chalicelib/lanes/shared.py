@@ -6,11 +6,14 @@ from msgspec import Struct
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import NotFoundError, UnavailableError
-from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, SharedLimitStore, SharedWritten, TaskQueue
 from chalicelib.core.shared_estimates import SharedState
 from chalicelib.core.shared_limit import SharedLimit, Waiter, paused_shared, resumed_shared, with_shared_limits
+from chalicelib.core.shared_views import behind_shared, waits_for
+from chalicelib.core.task import TaskState
+from chalicelib.core.views import TaskView, WaitsFor
 
 #: Lanes that a view lists, and that a change wakes, of those that wait; the others look again by themselves.
 MAX_WAITERS = 20
@@ -25,6 +28,39 @@ class SharedView(Struct, frozen=True):
     now_ms: int
     #: those with the next turns
     waiters: Sequence[Waiter] = ()
+
+
+class SharedStates:
+    """Reads shared limits for one answer, each once."""
+
+    def __init__(self, shared_limits: SharedLimitStore, settings: Mapping[str, Limits]) -> None:
+        """settings: the limits of those in SHARED_LIMITS, by name."""
+        self._shared_limits = shared_limits
+        self._settings = settings
+        self._read: dict[str, SharedState | None] = {}
+
+    def get(self, name: str) -> SharedState | None:
+        """None if there is none of that name."""
+        if name not in self._read:
+            shared = self._shared_limits.get(name)
+            limits = self._settings.get(name) if shared.limits is None else shared.limits
+            self._read[name] = None if limits is None else SharedState(shared, limits)
+        return self._read[name]
+
+    def waits_for(self, lane: Lane, now_ms: int) -> WaitsFor | None:
+        """The shared limit that the lane waits for; None, and no read, for a lane without a turn."""
+        if lane.turn is None or not lane.turn_for(lane.turn.name):
+            return None
+        state = self.get(lane.turn.name)
+        return waits_for(lane, state, now_ms) if state else None
+
+    def view(self, view: TaskView, lane: Lane | None, now_ms: int) -> TaskView:
+        """The task's view with the wait that its shared limit adds; no read for a task without one."""
+        task = view.record.task
+        if lane is None or not task.shared or not task.seq or view.state is not TaskState.QUEUED:
+            return view
+        state = self.get(task.shared)
+        return behind_shared(view, lane, state, now_ms) if state else view
 
 
 class SharedControl:

@@ -90,9 +90,12 @@ def test_those_who_wait_go_first_and_are_counted(paceline: Paceline, user: str) 
 
 
 def test_those_who_wait_go_first_also_if_there_is_room(paceline: Paceline, user: str) -> None:
+    taken(paceline, 1_020, 700, 300)  # the oldest has left its window for less than a worker needs to wake
     waiting(paceline, "bob")
     answered = submit(paceline, user, shared="stripe")
     assert (answered.status_code, answered.json_body["position"], answered.json_body["delay_ms"]) == (429, 2, 0)
+    paceline.clock.advance(1_000)
+    assert submit(paceline, "cat", shared="stripe").status_code == 202  # by then its turn is lost
 
 
 def test_the_lane_s_own_limits_count_as_well(deploy: Deploy, user: str) -> None:
@@ -159,6 +162,7 @@ def test_strict_submit_is_refused_at_a_full_shared_limit(paceline: Paceline, use
 
 def test_task_that_would_wait_longer_than_allowed_is_refused(deploy: Deploy, user: str) -> None:
     paceline = deploy(LIMITS=LIMITS, SHARED_LIMITS=SHARED, MAX_DELAY="3s")
+    taken(paceline, 900, 600, 300)
     waiting(paceline, *(f"other-{n}" for n in range(12)))
     refused = submit(paceline, user, shared="stripe")
     assert (refused.status_code, refused.json_body["queued"]) == (429, False)
@@ -269,14 +273,14 @@ def test_all_shared_limits_are_listed_by_name(paceline: Paceline) -> None:
 
 
 def test_shared_limit_says_what_is_left_and_who_waits(paceline: Paceline) -> None:
-    taken(paceline, 900, 600)
+    taken(paceline, 900, 600, 300)
     waiting(paceline, "bob", "cat")
     found = shared(paceline)
     left = {
         policy["name"]: (policy["used"], policy["remaining"], policy["reset_seconds"]) for policy in found["policies"]
     }
-    assert left == {"stripe-second": (2, 0, 1), "stripe-minute": (2, 46, 60)}
-    assert (found["waiting"], found["started"], found["next_start_at"]) == (2, 2, NOW)
+    assert left == {"stripe-second": (3, 0, 1), "stripe-minute": (3, 45, 60)}
+    assert (found["waiting"], found["started"], found["next_start_at"]) == (2, 3, NOW + 100)
     assert [(one["user_id"], one["task_id"], one["turn"]) for one in found["waiters"]] == [
         ("bob", "task-of-bob", 1),
         ("cat", "task-of-cat", 2),
