@@ -149,22 +149,22 @@ class RoomNotLowered(MemoryLaneStore):
 class CorrectedTwice(MemoryLaneStore):
     """The lease does not show that its units were corrected."""
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
-        is_corrected = super().correct_units(start, used_units, now_ms)
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
+        corrected_at = super().correct_units(start, used_units, now_ms)
         unmarked = lambda lane: replace(lane, running=lane.running and replace(lane.running, used=()))  # noqa: E731
         self.prepare(start.lane.user_id, unmarked)
-        return is_corrected
+        return corrected_at
 
 
 class NoCorrection(MemoryLaneStore):
     """Units beyond those claimed are not counted."""
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
-        is_corrected = super().correct_units(start, used_units, now_ms)
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
+        corrected_at = super().correct_units(start, used_units, now_ms)
         if used_units > start.units:
             counted = lambda lane: replace(lane, real=replace(lane.real, unit_room=9, extras=lane.real.extras[2:]))  # noqa: E731
             self.prepare(start.lane.user_id, counted)
-        return is_corrected
+        return corrected_at
 
 
 class NoCancelMark(MemoryLaneStore):
