@@ -30,6 +30,7 @@ from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_shared_limits import DynamoDBSharedLimitStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.aws.server_time import ServerTime
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
@@ -118,7 +119,13 @@ class Container:
 
     @cached_property
     def dynamodb(self) -> object:
-        return client("dynamodb", self.settings.endpoint_url)
+        made = client("dynamodb", self.settings.endpoint_url)
+        self.server_time.watch(made)
+        return made
+
+    @cached_property
+    def server_time(self) -> ServerTime:
+        return ServerTime(self.clock.now_ms)
 
     @cached_property
     def sqs(self) -> object:
@@ -281,7 +288,8 @@ class Container:
 
     @cached_property
     def shared_claims(self) -> SharedClaims:
-        return SharedClaims(self.shared_limits, self.lanes, self.queue, self.clock, self.settings)
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedClaims(*stores, self.clock, self.settings, self.server_time.is_off)
 
     @cached_property
     def worker(self) -> Worker:
