@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from chalice.test import HTTPResponse
 
-from chalicelib.core.ports import SharedClaim
+from chalicelib.core.ports import SharedBacklog, SharedClaim
 from chalicelib.core.shared_limit import Taken, Waiter, claim_shared
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
@@ -323,3 +323,11 @@ def test_name_of_another_form_is_malformed(paceline: Paceline, name: str) -> Non
 def test_limits_of_another_form_are_refused(paceline: Paceline, limits: Any) -> None:
     assert_refused(put(paceline, "stripe", limits), 422, "/limits")
     assert shared(paceline)["limits"] == "3/second; 50/minute"
+
+
+def test_use_of_each_shared_limit_is_summed_for_metrics(paceline: Paceline) -> None:
+    taken(paceline, 900, 600, 300)
+    waiting(paceline, "bob")
+    found = {one.name: one for one in paceline.parts.shared_control.backlogs()}
+    assert found["stripe"] == SharedBacklog("stripe", 1, 0, {"second": (3, 3), "minute": (3, 50)})
+    assert list(found) == ["db", "openai", "stripe"]
