@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from chalicelib.core.errors import LimitsError, SettingError
-from chalicelib.core.limits import Limits, parse_user_limits
+from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.shared_names import SharedHost, parse_shared, parse_shared_hosts
 from chalicelib.outbound.signing import secret_bytes
 
@@ -124,7 +124,7 @@ class Settings:
             raise SettingError("HTTP_ALLOW_PRIVATE", f"true is not allowed in stage {PRODUCTION}; allowed: false")
         shared_limits = read("SHARED_LIMITS", parse_shared, "")
         return cls(
-            limits=read("LIMITS", _limits, DEFAULT_LIMITS),
+            limits=read("LIMITS", parse_limits, DEFAULT_LIMITS),
             shared_limits=shared_limits,
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
@@ -238,10 +238,6 @@ def _https(text: str) -> str:
     ):
         raise ValueError(f"{text!r} is not allowed; allowed: an https URL, or http on this machine")
     return text
-
-
-def _limits(text: str) -> Limits:
-    return parse_user_limits(text)
 
 
 def _over_limit(text: str) -> OverLimit:

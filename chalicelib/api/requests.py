@@ -28,7 +28,7 @@ from chalicelib.core.errors import (
     TooLargeError,
     UnitsError,
 )
-from chalicelib.core.limits import Limits, parse_user_limits
+from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.task import TaskState, as_integer
@@ -112,7 +112,7 @@ def _base_path(request: Request) -> str:
 def read_limits(request: Request) -> Limits:
     text = read_form(request, LimitsRequest, ENVELOPE_BYTES).limits
     try:
-        return parse_user_limits(text)
+        return parse_limits(text)
     except LimitsError as error:
         raise InvalidError("Invalid limits", str(error), "/limits") from error
 

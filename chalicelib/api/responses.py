@@ -33,7 +33,7 @@ from chalicelib.api.shared_headers import (
 from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
-from chalicelib.core.limits import Limit, Limits, format_limits
+from chalicelib.core.limits import Limit, Limits, at_once, format_limits
 from chalicelib.core.task import TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView
@@ -283,6 +283,8 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         policies=[_limit_answer(limit, lane, now_ms) for limit in view.limits],
         backlog=lane.waiting,
         running=view.running,
+        at_once=at_once(view.limits),
+        slots_in_use=view.slots_in_use,
         next_start_at=view.next_start_at,
         next_starts=list(view.next_starts),
         open_at=None if is_endless else open_at(lane, view.limits, now_ms),

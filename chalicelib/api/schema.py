@@ -13,16 +13,22 @@ from chalicelib.submit.submission import MAX_TASKS, Position, State, SubmittedTa
 
 UserId = Annotated[str, Meta(pattern=USER_PATTERN, examples=["user123"], description="The user whose limits hold.")]
 #: One limit as `parse_limits` reads it, which also checks quota, unit and window.
-_LIMIT = r"[0-9]{1,9}(?:\s*[Uu][Nn][Ii][Tt][Ss]?)?(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
+_PACE = r"[0-9]{1,9}(?:\s*[Uu][Nn][Ii][Tt][Ss]?)?(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
+_LIMIT = rf"(?:{_PACE}|[0-9]{{1,9}}\s*[Aa][Tt]\s+[Oo][Nn][Cc][Ee])"
+#: More limits than may be, at most one number of tasks at once not counted.
+_SIX = r"(?:(?:[^/Pp]|[Pp](?![Ee][Rr]))*(?:/|[Pp][Ee][Rr])){6}"
 LimitsText = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=500,
-        description="Up to 5 limits, such as `1/second; 20 per 5 minutes; 90000 units/minute`.",
-        examples=["5/second; 100/minute"],
+        description=(
+            "Up to 5 limits, such as `1/second; 20 per 5 minutes; 90000 units/minute`, and how many of the user's "
+            "tasks may run at once, 1 to 100, such as `5 at once`; 1 unless it is said."
+        ),
+        examples=["5/second; 100/minute", "1/second; 20/minute; 5 at once"],
         # Described, and left to `parse_limits` to check: its errors say what is wrong.
-        extra_json_schema={"pattern": rf"^[\s;,]*{_LIMIT}(?:\s*[;,\n][\s;,]*{_LIMIT}){{0,4}}[\s;,]*$"},
+        extra_json_schema={"pattern": rf"^(?!{_SIX})[\s;,]*{_LIMIT}(?:\s*[;,\n][\s;,]*{_LIMIT}){{0,5}}[\s;,]*$"},
     ),
 ]
 
@@ -121,7 +127,9 @@ class LaneAnswer(Struct):
     own_limits: Annotated[bool, Meta(description="True if the user has its own limits.")]
     policies: list[LimitAnswer]
     backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
-    running: Annotated[str | None, Meta(description="Id of the running task.")]
+    running: Annotated[str | None, Meta(description="Id of a running task; null if none runs.")]
+    at_once: Annotated[int, Meta(description="How many of the user's tasks may run at once.")]
+    slots_in_use: Annotated[int, Meta(description="How many of them run, by their leases.")]
     next_start_at: Annotated[
         int | None, Meta(description="Estimated start of the lane's next attempt; null if no task waits.")
     ]

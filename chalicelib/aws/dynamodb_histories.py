@@ -32,7 +32,7 @@ STARTS = Side(
 PLANS = Side("plan_tallies", "plans_tallied", "plan_extras", "plan_room", "plan_unit_room", "planned_under", "admitted")
 ROOMED = "starts_roomed"
 OUTDATED, EXTRA_UNITS, WAITING_UNITS = "plans_outdated", "extra_units", "waiting_units"
-REPORTED_AT = "reported_at"
+REPORTED_AT, REPORTS = "reported_at", "reports"
 
 
 def take_room(update: Expression, side: Side, limits: Limits, at: int, units: int) -> None:
@@ -117,6 +117,10 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
     add(update, EXTRA_UNITS, more)
     if lease.in_slot:
         update.set(REPORTED_AT, number(now_ms))
+        update.increment(REPORTS)
+    if lease.in_slot and more > 0:
+        newest = f"{update.name('starts')}[0]"
+        update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} <= {update.value(number(now_ms))})")
     if any(limit.counts_units for limit in start.limits):
         add(update, STARTS.unit_room, -more)
         add(update, PLANS.unit_room, min(0, -more))

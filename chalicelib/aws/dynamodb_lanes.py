@@ -19,6 +19,7 @@ from chalicelib.aws.dynamodb_histories import (
     EXTRA_UNITS,
     PLANS,
     REPORTED_AT,
+    REPORTS,
     STARTS,
     WAITING_UNITS,
     add,
@@ -39,7 +40,16 @@ from chalicelib.core.limits import (
     parse_limits,
     smallest_units_quota,
 )
-from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim, own_correction
+from chalicelib.core.ports import (
+    Stale,
+    Write,
+    Written,
+    corrected_at,
+    own_admission,
+    own_claim,
+    own_correction,
+    started_ahead,
+)
 
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
@@ -102,9 +112,11 @@ class DynamoDBLaneStore:
     def throttle(self, user_id: str, lease: Lease, until: int, reason: str) -> bool:
         return isinstance(self._update(user_id, throttle_expression(lease, until, reason)), Written)
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))
-        return isinstance(own_correction(write, start), Written)
+        if ahead := started_ahead(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, ahead)
+        return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
         return _stored_lease(self._update(user_id, renew_lease_expression(lease, until)), lease)
@@ -252,7 +264,7 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
     update.set("started_seq", number(lane.started_seq))
     if start.slot:
         _take_slot(update, seen, start)
-        update.equals(REPORTED_AT, seen.reported_at)
+        update.equals(REPORTS, seen.reports)
     else:
         update.set("running", lease_value(lane.running))
         _remove_head_receipt(update)
@@ -312,13 +324,17 @@ def _take_slot(update: Expression, seen: Lane, start: Start) -> None:
         update.conditions.append(f"attribute_exists({update.name('slots')})")
     for known in (seen.slots or {}).values():
         is_over = known.until <= start.at and known.phase is not Phase.RETRY
-        if is_over or known.task_id == start.slot:
+        is_cleared = known.task_id not in (start.lane.slots or {})
+        if is_over or is_cleared or known.task_id == start.slot:
             _same_slot(update, known)
+        if is_cleared:
+            update.removes.append(update.slot(known.task_id))
     if seen.slots is not None and start.slot not in seen.slots:
         update.conditions.append(f"attribute_not_exists({update.slot(start.slot)})")
     if seen.running and not start.lane.running:
         update.remove("running")
-    update.remove("next_receipt")
+    if start.lane.next_receipt != seen.next_receipt:
+        update.remove("next_receipt")
 
 
 def _same_slot(update: Expression, known: Lease) -> None:
@@ -376,7 +392,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     if changed.reported_at != seen.reported_at:
         update.set(REPORTED_AT, number(changed.reported_at))
     if changed.reported_at != seen.reported_at or (seen.slots is not None and changed.real != seen.real):
-        update.equals(REPORTED_AT, seen.reported_at)
+        update.equals(REPORTS, seen.reports)
     if changed.real != seen.real:
         set_history(update, STARTS, changed.real, seen.real)
     if changed.plans != seen.plans:
@@ -614,6 +630,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         slots=_slots_of(item["slots"]["M"]) if "slots" in item else None,
         next_receipt=item.get("next_receipt", {}).get("S", ""),
         reported_at=integer(item, REPORTED_AT),
+        reports=integer(item, REPORTS),
         freed=integer(item, "freed"),
         took_ms=integer(item, "took_ms"),
         limits=parse_limits(item["limits"]["S"]) if "limits" in item else None,

@@ -17,6 +17,9 @@ DOOR_MS = 1_000
 #: Most leases in the slots of a lane: with more tasks between two attempts nothing else starts, so that its item stays
 #: small.
 MAX_SLOTS = 200
+#: Milliseconds after the end of its lease, or of its backoff, at which a slot is cleared: no message lives as long, so
+#: that its task, whose message was lost, never comes back.
+SLOT_KEPT_MS = 14 * 24 * 3_600_000
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
 #: Stands for the limits of a shared limit that was deleted.
@@ -229,7 +232,7 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         waiting_units=_waiting_units_after(lane, task.seq, task.units),
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
-        next_receipt="",
+        next_receipt="" if task.seq > lane.started_seq else lane.next_receipt,
         turn=None if task.shared else lane.turn,
     )
     after = _with_slot(after, lease) if task.in_slot else _without_slots(after, lease)
@@ -241,7 +244,9 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
 def _with_slot(lane: Lane, lease: Lease) -> Lane:
     """The lane with this lease in a slot. The message at its head waits on, for its own turn."""
     running = None if lane.running and lane.running.task_id == lease.task_id else lane.running
-    return replace(lane, slots={**(lane.slots or {}), lease.task_id: lease}, running=running)
+    oldest = lease.starts[-1] - SLOT_KEPT_MS
+    kept = {task_id: known for task_id, known in (lane.slots or {}).items() if known.until > oldest}
+    return replace(lane, slots={**kept, lease.task_id: lease}, running=running)
 
 
 def _without_slots(lane: Lane, lease: Lease) -> Lane:

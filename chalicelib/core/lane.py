@@ -156,6 +156,8 @@ class Lane(Struct, frozen=True):
     next_receipt: str = ""
     #: the latest time from which on units that tasks in slots used count, epoch ms
     reported_at: int = 0
+    #: how many tasks in slots reported the units that they used
+    reports: int = 0
     #: grows whenever a slot is freed, so that no task begins to wait for one that was freed meanwhile
     freed: int = 0
 

@@ -165,14 +165,6 @@ def _parse(text: str, is_rate_needed: bool) -> Limits:
     return LimitsAtOnce(limits, counts[0]) if counts else limits
 
 
-def parse_user_limits(text: str) -> Limits:
-    """Parses the limits of a deployment or a user. LimitsError, as yet, for more than one task at once."""
-    limits = parse_limits(text)
-    if at_once(limits) > 1:
-        raise LimitsError(f"{text[:200]!r} lets several tasks run at once, which this version can't do yet")
-    return limits
-
-
 def _kind(limit: Limit) -> tuple[int, bool]:
     return limit.window_ms, limit.counts_units
 

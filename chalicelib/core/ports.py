@@ -47,9 +47,26 @@ def own_claim(write: Write, start: Start) -> Write:
 
 def own_correction(write: Write, start: Start) -> Write:
     """The write as Written if the lane's lease shows that it succeeded in an earlier call."""
-    mine, found = start.lease, replace(start, lane=write.lane).lease
-    is_done = mine and found and mine.token == found.token and found.is_corrected
-    return Written(write.lane) if is_done else write
+    found = _own_lease(write.lane, start)
+    return Written(write.lane) if found and found.is_corrected else write
+
+
+def corrected_at(write: Write, start: Start) -> int | None:
+    """From when on the lane counts the start's units as corrected, epoch ms; None if it does not."""
+    found = _own_lease(write.lane, start)
+    return found.used[1] if found and found.used else None
+
+
+def started_ahead(write: Write, start: Start, now_ms: int) -> int | None:
+    """The time of a start beside this one that another worker claimed ahead, epoch ms: more units count from it on."""
+    newest = write.lane.starts[0] if write.lane.starts else 0
+    is_open = isinstance(write, Stale) and start.slot and _own_lease(write.lane, start)
+    return newest if is_open and newest > now_ms else None
+
+
+def _own_lease(lane: Lane, start: Start) -> Lease | None:
+    mine, found = start.lease, replace(start, lane=lane).lease
+    return found if mine and found and mine.token == found.token else None
 
 
 class LaneStore(Protocol):
@@ -146,10 +163,11 @@ class LaneStore(Protocol):
         """
         ...
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         """Counts the units that the started task really used: more from now_ms on, less are given back at its start.
 
-        Once for each lease, whatever is repeated. False when another worker has the lane's lease.
+        Returns from when on they count, epoch ms: a start beside this one that was claimed ahead, without knowing of
+        them, comes first. Once for each lease, whatever is repeated. None when another worker has the lane's lease.
         """
         ...
 

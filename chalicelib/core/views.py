@@ -43,8 +43,10 @@ class LaneView(Struct, frozen=True):
     now_ms: int
     #: when the lane's next attempt will start; None when no task waits or the lane is paused without an end
     next_start_at: int | None
-    #: id of the running task
+    #: id of a running task
     running: str | None
+    #: how many tasks run, by their leases
+    slots_in_use: int
     #: when the waiting tasks will start, soonest first, one between two attempts included: within NEXT_STARTS_MS
     next_starts: Sequence[int] = ()
     #: the shared limit whose turn the lane waits for; None for none
@@ -116,7 +118,14 @@ def view_of_lane(lane: Lane, default: Limits, now_ms: int, newest: TaskRecord | 
     running = newest.task.task_id if newest and is_running(lane, newest, now_ms) else None
     if lane.slots and not running:  # a slot is freed at the end of its task
         running = next((lease.task_id for lease in lane.in_use(now_ms) if lease.in_slot), None)
-    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, near)
+    in_use = slots_in_use(lane, newest, now_ms)
+    return LaneView(lane, limits, now_ms, starts[0] if starts else None, running, in_use, near)
+
+
+def slots_in_use(lane: Lane, newest: TaskRecord | None, now_ms: int) -> int:
+    """How many tasks of the lane run: its newest alone, and those in slots, each freed at the end of its task."""
+    in_slots = sum(lease.in_slot for lease in lane.in_use(now_ms))
+    return in_slots + (newest is not None and is_running(lane, newest, now_ms))
 
 
 def _known_plans(lane: Lane, now_ms: int, count: int) -> Sequence[int]:

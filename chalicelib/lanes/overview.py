@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from chalicelib.core.lane import Lane
 from chalicelib.core.ports import Backlog, Clock, LaneDirectory, SharedLimitStore
 from chalicelib.core.task import TaskRecord, TaskState
-from chalicelib.core.views import LaneView, is_running, view_of_lane
+from chalicelib.core.views import LaneView, slots_in_use, view_of_lane
 from chalicelib.lanes.shared import SharedStates
 from chalicelib.settings import Settings
 
@@ -96,7 +96,7 @@ class Overview:
         lanes = sorted(
             self._directory.lanes(user_ids[:wanted]), key=_by_activity if is_ranked else lambda lane: lane.user_id
         )
-        moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or lane.is_leased(now_ms)]
+        moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or lane.in_use(now_ms)]
         records = self._records(moving[:MAX_TASKS])
         completions = _newest(self._finished(lanes, records))
         shared = SharedStates(self._shared_limits, self._settings.shared_limits) if self._shared_limits else None
@@ -116,7 +116,7 @@ class Overview:
         return Backlog(
             lanes=len(lanes),
             waiting=sum(lane.waiting for lane in lanes),
-            running=sum(_is_running(lane, records, now_ms) for lane in lanes),
+            running=sum(slots_in_use(lane, _newest_record(lane, records), now_ms) for lane in lanes),
             paused=sum(lane.is_paused(now_ms) for lane in lanes),
             throttled=sum(lane.is_throttled(now_ms) for lane in lanes),
         )
@@ -140,9 +140,10 @@ class Overview:
             if (record := _newest_record(one, records))
         }
         for lane in sorted(lanes, key=_moved_at, reverse=True)[:RECENT_LANES]:
-            if lane.running:
+            started = _newest_started(lane)
+            if started or (lane.started and not lane.waiting):
                 # Those that wait are newer than the task that started last, and may be many.
-                up_to = lane.running.task_id if lane.waiting else None
+                up_to = started if lane.waiting else None
                 tasks = self._directory.newest_tasks(lane.user_id, up_to, TASKS_OF_LANE)
                 found |= {(lane.user_id, record.task.task_id): (lane, record) for record in tasks}
         return [Completion(record, _late_ms(lane, record)) for lane, record in found.values() if record.outcome]
@@ -164,9 +165,11 @@ def _newest_record(lane: Lane, records: dict[str, TaskRecord]) -> TaskRecord | N
     return records.get(lane.running.task_id) if lane.running else None
 
 
-def _is_running(lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> bool:
-    newest = _newest_record(lane, records)
-    return newest is not None and is_running(lane, newest, now_ms)
+def _newest_started(lane: Lane) -> str | None:
+    """The task of the lane's newest start, as far as a lease shows it."""
+    leases = [*([lane.running] if lane.running else []), *(lane.slots or {}).values()]
+    started = [lease for lease in leases if lease.starts]
+    return max(started, key=lambda lease: lease.starts[-1]).task_id if started else None
 
 
 def _newest(finished: Iterable[Completion]) -> list[Completion]:
@@ -196,7 +199,7 @@ def _totals(
         lanes=len(lanes),
         complete=complete,
         waiting=sum(lane.waiting for lane in lanes),
-        running=sum(_is_running(lane, records, now_ms) for lane in lanes),
+        running=sum(slots_in_use(lane, _newest_record(lane, records), now_ms) for lane in lanes),
         paused=sum(lane.is_paused(now_ms) for lane in lanes),
         starts_per_second=round(sum(_starts_per_second(lane, now_ms) for lane in lanes), 2),
         late_ms=late[len(late) // 2] if late else None,

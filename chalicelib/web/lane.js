@@ -3,7 +3,7 @@
 import { api, Problem, token } from "./api.js";
 import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
-import { describe, isBarred, legend, nextStart, pill, stateOf } from "./overview.js";
+import { describe, isBarred, isFull, legend, nextStart, pill, stateOf } from "./overview.js";
 
 const PER_PAGE = 25;
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
@@ -74,7 +74,7 @@ export function lanePage(user, frame) {
     setAttribute(picture, "aria-label", describe(lane, line, clock.now()));
     setAttribute(state, "class", `state${isBarred(lane) ? " barred" : ""}`);
     setText(waiting, numberOf(lane.backlog));
-    setText(running, lane.running ? "1" : "0");
+    setText(running, lane.at_once > 1 ? `${lane.slots_in_use} of ${lane.at_once}` : String(lane.slots_in_use));
     pause.hidden = lane.paused && !lane.paused_until;
     resume.hidden = !lane.paused;
     limits.update(lane);
@@ -97,7 +97,7 @@ export function lanePage(user, frame) {
     if (!lane) return;
     setText(state, stateOf(lane, now) + (lane.throttled_reason && !lane.paused ? `: ${lane.throttled_reason}` : ""));
     const next = nextStart(lane, now);
-    setText(upcoming, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : lane.running ? "in turn" : "now");
+    setText(upcoming, !next ? "–" : next > now ? `in ${spanOf(next - now)}` : isFull(lane) ? "in turn" : "now");
     setText(open, lane.open_at === null ? "–" : lane.open_at > now ? `in ${spanOf(lane.open_at - now)}` : lane.backlog ? "in turn" : "now");
     tasks.draw(now, Boolean(lane.running));
   });

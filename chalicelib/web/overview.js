@@ -294,15 +294,19 @@ export function stateOf(lane, now) {
     if (lane.waits_for) return `waits for ${lane.waits_for.name}${lane.waits_for.before ? `, about ${numberOf(lane.waits_for.before)} before it` : ""}`;
     const next = nextStart(lane, now);
     if (next > now) return `waiting, next in ${spanOf(next - now)}`;
-    return lane.running ? "waiting, one running" : "waiting, next now";
+    if (!isFull(lane)) return "waiting, next now";
+    return lane.at_once > 1 ? `waiting, ${lane.slots_in_use} running` : "waiting, one running";
   }
-  if (lane.running) return "running";
+  if (lane.running) return lane.at_once > 1 ? `${lane.slots_in_use} of ${lane.at_once} running` : "running";
   const last = lane.starts[0];
   return last ? `last ${spanOf(Math.max(0, now - last))} ago` : "idle";
 }
 
+/** True while as many tasks run as may at once. */
+export const isFull = (lane) => lane.slots_in_use >= lane.at_once;
+
 /** Start of the next waiting task, at most now if it is overdue; null if unknown. */
-export const nextStart = (lane, now) => lane.next_starts.find((at) => at > now && !lane.running) ?? lane.next_start_at;
+export const nextStart = (lane, now) => lane.next_starts.find((at) => at > now && !isFull(lane)) ?? lane.next_start_at;
 
 /** Describes the picture in words, for screen readers. */
 export function describe(lane, line, now) {

@@ -6,8 +6,9 @@ a slot, since a claim counts the leases in use. A task between two attempts wait
 """
 
 from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
+from chalicelib.core.estimates import estimated_starts
 from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lane
-from chalicelib.core.limits import Limits, at_once
+from chalicelib.core.limits import Limits, at_once, smallest_units_quota
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import again_seconds
@@ -23,6 +24,7 @@ from chalicelib.worker.steps import (
     ReadPredecessors,
     ReadRecord,
     Rules,
+    SendBack,
     Skip,
     Step,
     WaitUntil,
@@ -36,12 +38,19 @@ FORWARD_AHEAD_MS = 500
 #: and the pause between two looks.
 LOOK_FOR_MS = 2_000
 LOOK_AGAIN_MS = 50
+#: The pause between two looks at whether the tasks ahead have started, which were forwarded shortly before.
+LOOK_FORWARD_MS = 300
 #: Milliseconds for which a forwarded message, which no change of its lane wakes, is hidden at most.
 FORWARDED_WAIT_MS = 30_000
 #: A message that waits for a slot looks again when the first lease in use may end; after this many receives only after
-#: SLOW_LOOK_MS, so that 1,000 receives, after which SQS dead-letters it, allow 14 hours.
+#: SLOW_LOOK_MS, so that 1,000 receives, after which SQS dead-letters it, allow three days.
 QUICK_LOOKS = 100
-SLOW_LOOK_MS = 57_000
+SLOW_LOOK_MS = 300_000
+#: Milliseconds after which a forwarded message that still may not start goes back to the lane's group. SQS takes no
+#: second message with one id for five minutes, so none is forwarded or sent back again within that time.
+SENT_BACK_AFTER_MS = 600_000
+#: Receives after which a message goes back that waits for a slot, whose release wakes it.
+MANY_LOOKS = 500
 
 
 def is_beside(facts: Facts, rules: Rules) -> bool:
@@ -84,21 +93,34 @@ def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_m
     is_started = task.seq <= lane.started_seq
     if is_started or task.task_id in lane.cancelled:
         return Forward((task,))
+    if facts.receives > 1 and not facts.is_lane_fresh:
+        return ReadLane()  # it waited, or a change of the lane woke it
     decision = _decide(facts, lane, task, limits, now_ms, token)
     ahead = lane.waiting_before(task.seq)
+    has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
     if isinstance(decision, Start) and now_ms < decision.at - FORWARD_AHEAD_MS:
         wake_at = decision.at - FORWARD_AHEAD_MS
         wait: Step = WaitUntil(wake_at + LEAD_MS, wake_at)
         return wait if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, TooLarge | Cancelled) or (
-        isinstance(decision, Start) and ahead + len(lane.in_use(now_ms)) < at_once(limits)
-    ):
+    if isinstance(decision, Start) and ahead and has_slot and _is_far_behind(facts, lane, limits, ahead, now_ms):
+        return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
+    if isinstance(decision, TooLarge | Cancelled) or (isinstance(decision, Start) and has_slot):
         return Forward((task,))
     if not facts.is_lane_fresh:
         return ReadLane()
     if isinstance(decision, Wait):
         return _wait_for(decision, facts, lane, task, now_ms)
     return _after_predecessors(facts, lane, task, now_ms) or Forward((task,))
+
+
+def _is_far_behind(facts: Facts, lane: Lane, limits: Limits, ahead: int, now_ms: int) -> bool:
+    """True if the task starts long after those ahead, which were forwarded and are about to start.
+
+    One that does not start may have its message behind this one.
+    """
+    if now_ms >= facts.received_at + LOOK_FOR_MS or smallest_units_quota(limits):
+        return False  # a guess at their units could be too high
+    return estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1] > now_ms + FORWARD_AHEAD_MS
 
 
 def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step | None:
@@ -116,6 +138,8 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
     if facts.predecessors is None:
         return ReadPredecessors(gap)
     unfinished = [record.task for record in facts.predecessors if is_open(record, lane)]
+    if unfinished and _is_long_forwarded(facts, now_ms):
+        return SendBack()
     if unfinished:
         again_at = now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
         return Forward(tuple(unfinished[:1]), again_at)
@@ -134,11 +158,13 @@ def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rul
     if not facts.is_lane_fresh and (is_last or isinstance(decision, Wait)):
         return ReadLane()
     if isinstance(decision, Wait):
-        return _wait_for(decision, facts, lane, task, now_ms)
+        return _wait_or_send_back(decision, facts, lane, task, now_ms)
     if is_last:
         return GiveUp(decision)
     if now_ms < decision.at - LEAD_MS:
-        return WaitUntil(decision.at, decision.at - LEAD_MS) if facts.is_lane_fresh else ReadLane()
+        if not facts.is_lane_fresh:
+            return ReadLane()
+        return _wait_or_send_back(Wait(decision.at), facts, lane, task, now_ms, LEAD_MS)
     is_next = decision.attempt == 1 and lane.started_seq == task.seq - 1
     return Claim(decision, is_fast=is_next and not facts.is_lane_fresh)
 
@@ -151,6 +177,19 @@ def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, t
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     is_run_here = facts.is_served and task.task_id not in lane.cancelled
     return Wait(now_ms + SERVED_POLL_MS) if is_run_here and not isinstance(decision, Wait) else decision
+
+
+def _is_long_forwarded(facts: Facts, now_ms: int) -> bool:
+    return facts.is_forwarded and now_ms >= facts.sent_at + SENT_BACK_AFTER_MS
+
+
+def _wait_or_send_back(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int, lead_ms: int = 0) -> Step:
+    is_long = _is_long_forwarded(facts, now_ms) and lane.lease_of(task.task_id) is None
+    if is_long and wait.until >= now_ms + LOOK_FOR_MS and (not wait.is_for_slot or facts.receives >= MANY_LOOKS):
+        return SendBack()
+    if lead_ms:  # for the pace: a task that reports fewer units than it counted for may shorten it
+        return WaitUntil(wait.until, wait.until - lead_ms)
+    return _wait_for(wait, facts, lane, task, now_ms)
 
 
 def _wait_for(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int) -> WaitUntil:

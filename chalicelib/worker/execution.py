@@ -135,7 +135,7 @@ class TaskExecutor:
         # Cancelled since the last renewal: it takes no further attempt, so nothing is to be waited for.
         return Retry(now_ms if released and released.cancel_requested_at else retry_at)
 
-    def _correction(self, start: Start, used_units: int | None, now_ms: int) -> Callable[[], bool] | None:
+    def _correction(self, start: Start, used_units: int | None, now_ms: int) -> Callable[[], int | None] | None:
         """Counts the units that the function reported; None if it reported none, or what the task counted for."""
         if used_units is None or used_units == start.units:
             return None
@@ -147,7 +147,7 @@ class TaskExecutor:
         start: Start,
         outcome: Outcome,
         receipt: str = "",
-        correct: Callable[[], bool] | None = None,
+        correct: Callable[[], int | None] | None = None,
     ) -> Ran:
         """Finalizes the task, then ends its lease in the lane if that may say that the task runs."""
         self._finalizer.finish(task, start, outcome, receipt, correct)
@@ -167,7 +167,7 @@ class TaskExecutor:
         return Ran(took_ms, write.lane)
 
     def _throttle(
-        self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], bool] | None
+        self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], int | None] | None
     ) -> Retry:
         """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks.
 

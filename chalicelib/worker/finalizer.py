@@ -31,8 +31,9 @@ class _Finalization(Struct):
     task: Task
     outcome: Outcome
     event: dict[str, Any]
-    #: counts the units that the task used, False if they don't count; None if nothing is to be corrected any more
-    correct: Callable[[], bool] | None = None
+    #: counts the units that the task used, from the time on that it returns, epoch ms, or None if they don't count;
+    #: None if nothing is to be corrected any more
+    correct: Callable[[], int | None] | None = None
     is_dead_lettered: bool = False
     is_logged: bool = False
     is_callback_sent: bool = False
@@ -72,13 +73,13 @@ class Finalizer:
         start: Start,
         outcome: Outcome,
         receipt: str = "",
-        correct: Callable[[], bool] | None = None,
+        correct: Callable[[], int | None] | None = None,
     ) -> None:
         """Finalizes a task that was started, and renews its lease meanwhile, so that no other worker runs it again.
 
         receipt: of its message, which stays hidden too.
-        correct: counts the units that the task used; called before the outcome is logged, until it succeeds once. False
-        if they don't count, because another worker took the task over.
+        correct: counts the units that the task used, and returns from when on, epoch ms; called before the outcome is
+        logged, until it succeeds once. None if they don't count, because another worker took the task over.
         UnavailableError if the outcome could not be logged or stored; `finalize_pending` tries again.
         """
         lease = start.lease
@@ -142,8 +143,7 @@ class Finalizer:
     def _take_steps(self, finalization: _Finalization) -> None:
         task, outcome = finalization.task, finalization.outcome
         if finalization.correct:
-            if not finalization.correct():
-                finalization.event["used_units"] = None  # the log tells what counts
+            self._correct(finalization, finalization.correct)
             finalization.correct = None
         if outcome.state is TaskState.FAILED and not finalization.is_dead_lettered:
             self._queue.send_dead(task.user_id, task.task_id, task.to_message(), outcome.error or "")
@@ -157,6 +157,14 @@ class Finalizer:
             self._send_callback(task, task.callback_url, finalization.event)
             finalization.is_callback_sent = True
         self._tasks.finish(task, outcome)
+
+    def _correct(self, finalization: _Finalization, correct: Callable[[], int | None]) -> None:
+        """Counts the units; the log tells which count, and from when on."""
+        counts_from = correct()
+        if counts_from is None:
+            finalization.event["used_units"] = None
+        elif counts_from != finalization.outcome.completed_at:
+            finalization.event["used_at"] = counts_from
 
     def _send_callback(self, task: Task, url: str, event: dict[str, Any]) -> None:
         if self._scheduled_queue is not None:

@@ -40,6 +40,8 @@ class Facts(Struct, frozen=True):
     received_at: int = 0
     #: the start that the task has taken of its shared limit, not yet in its lane
     shared_start: SharedStart | None = None
+    #: when its message was sent to the group that it is in, epoch ms
+    sent_at: int = 0
 
 
 class ReadLane(Struct, frozen=True):
@@ -82,6 +84,10 @@ class Forward(Struct, frozen=True):
     then_wait_until: int | None = None
 
 
+class SendBack(Struct, frozen=True):
+    """Send the forwarded message to the lane's group again, where each change of the lane wakes it; drop this one."""
+
+
 class Claim(Struct, frozen=True):
     """Claim the start. is_fast: by the conditional write that needs no knowledge of the lane."""
 
@@ -121,6 +127,7 @@ Step = (
     | RunFirst
     | WaitUntil
     | Forward
+    | SendBack
     | Claim
     | Skip
     | DropCancelled

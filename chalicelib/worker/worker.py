@@ -45,6 +45,7 @@ from chalicelib.worker.steps import (
     ReadRecord,
     Rules,
     RunFirst,
+    SendBack,
     Skip,
     Step,
     WaitUntil,
@@ -186,8 +187,8 @@ class Worker:
         """The loop: one step after the other with the topmost job, until none is left or the message has to wait."""
         jobs = [self._job(task, delivery.receipt)]
         is_forwarded, received_at = delivery.user_id != task.user_id, self._clock.now_ms()
-        delivered = {"is_forwarded": is_forwarded, "receives": delivery.receives, "received_at": received_at}
-        jobs[0].facts = replace(jobs[0].facts, **delivered)
+        times = {"receives": delivery.receives, "received_at": received_at, "sent_at": delivery.sent_at}
+        jobs[0].facts = replace(jobs[0].facts, is_forwarded=is_forwarded, **times)
         while jobs:
             job = jobs[-1]
             outcome = self._take_step(job, jobs)
@@ -207,8 +208,8 @@ class Worker:
         task = job.task
         if self._finalizer.is_pending(task):
             self._finalizer.finalize_pending(task)
-            self._drop_from_lane(task)
-            self._pass_over(task)
+            self._drop_from_lane(job)
+            self._pass_over(job)
             return self._free_slot(job)
         return self._execute(self._next_step(job), job, jobs)
 
@@ -246,6 +247,9 @@ class Worker:
                 for task in tasks:
                     self._queue.forward(task, self._clock.now_ms())
                 return Deferred(then_wait_until) if then_wait_until else Done()
+            case SendBack():
+                self._queue.send_again(job.task, self._clock.now_ms())
+                return Done()
             case Skip():
                 return self._end_retry(job)
             case DropCancelled() | FailTooLarge():
@@ -262,11 +266,11 @@ class Worker:
             if not self._end_cancelled_run(job):
                 return None
             self._finalizer.cancel(task, last=step.last)
-            self._drop_from_lane(task)
+            self._drop_from_lane(job)
             return self._free_slot(job)
         if not step.is_finished:
             self._finalizer.fail(task, f"its {task.units} units are more than {step.limit} allows", step.last)
-        self._pass_over(task)
+        self._pass_over(job)
         return self._free_slot(job)
 
     def _end_cancelled_run(self, job: _Job) -> bool:
@@ -393,7 +397,7 @@ class Worker:
         if lease:
             visible_at = min(deferred.until, self._clock.now_ms() + MAX_DEFERRAL_SECONDS * 1000)
             return self._lanes.save_slot_receipt(lane, lease, delivery.receipt, visible_at)
-        is_next = deferred.is_for_slot and lane.started_seq == task.seq - 1
+        is_next = lane.started_seq == task.seq - 1
         return self._lanes.save_next_receipt(lane, delivery.receipt) if is_next else None
 
     def _outlive(self, delivery: Delivery, lane: Lane) -> None:
@@ -435,23 +439,21 @@ class Worker:
             self._wake_for_slot(self._remember(self._lanes.release_slot(task.user_id, lease, 0).lane))
         return Done()
 
-    def _drop_from_lane(self, task: Task) -> Done:
+    def _drop_from_lane(self, job: _Job) -> None:
         """Takes a cancelled task out of the lane once its outcome is logged; does nothing with any other task."""
-        lane = self._remembered.get(task.user_id)
+        lane, task = job.facts.lane, job.task
         while lane and task.task_id in lane.cancelled:
             write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq, task.units))
-            lane = self._remember(write.lane)
-        return Done()
+            job.facts = self._with_lane(job, write.lane)
+            lane = write.lane
 
-    def _pass_over(self, task: Task) -> Done:
+    def _pass_over(self, job: _Job) -> None:
         """Counts a failed task that takes no start, or no further one, as started; does nothing with any other task."""
-        lane = self._remembered.get(task.user_id)
+        lane, task = job.facts.lane, job.task
         while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
-            write = self._lanes.change(
-                lane, passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
-            )
-            lane = self._remember(write.lane)
-        return Done()
+            after = passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
+            job.facts = self._with_lane(job, self._lanes.change(lane, after).lane)
+            lane = job.facts.lane
 
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
@@ -459,10 +461,9 @@ class Worker:
     def _with_lane(self, job: _Job, lane: Lane) -> Facts:
         """The facts about the job's message, with this lane, just read."""
         facts = job.facts
-        is_forwarded, receives, received_at = facts.is_forwarded, facts.receives, facts.received_at
-        fresh = self._fresh_facts(job.task, lane)
-        delivered = {"is_forwarded": is_forwarded, "receives": receives, "received_at": received_at}
-        return replace(fresh, shared_start=facts.shared_start, **delivered)
+        times = {"receives": facts.receives, "received_at": facts.received_at, "sent_at": facts.sent_at}
+        others = {"is_forwarded": facts.is_forwarded, "shared_start": facts.shared_start}
+        return replace(self._fresh_facts(job.task, lane), **others, **times)
 
     def _read_payload(self, job: _Job) -> None:
         """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""

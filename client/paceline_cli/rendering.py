@@ -144,7 +144,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
             ("limits", f"{lane.limits} ({whose})"),
             *((f"per {limit.name}", _left(limit, with_bars)) for limit in lane.policies),
             ("waiting", count(lane.backlog, "task")),
-            ("running", lane.running or "nothing"),
+            ("running", _running(lane)),
             ("next start", _next_start(lane)),
             ("waits for", _waits_for(lane)),
             ("paused", _paused(lane)),
@@ -187,6 +187,12 @@ def _waits_for(lane: Lane) -> str:
         return ""
     before = f"about {lane.waits_for.before} before it" if lane.waits_for.before else "its turn is next"
     return f"{lane.waits_for.name}, {before}"
+
+
+def _running(lane: Lane) -> str:
+    if lane.at_once > 1:
+        return f"{lane.slots_in_use} of {lane.at_once} at once"
+    return lane.running or "nothing"
 
 
 def _paused(one: Lane | SharedLimit) -> Text:

@@ -158,7 +158,7 @@ class Lane:
     policies: tuple[Limit, ...]
     #: tasks waiting
     backlog: int
-    #: the running task's id; None if no task runs
+    #: a running task's id; None if no task runs
     running: str | None
     #: None when no task waits, or the lane is paused without an end
     next_start_at: int | None
@@ -183,6 +183,10 @@ class Lane:
     admitted: int
     #: the server's time
     now: int
+    #: how many of the user's tasks may run at once
+    at_once: int = 1
+    #: how many of them run
+    slots_in_use: int = 0
     #: the users with whom it takes turns at shared limits; None for no group
     group: str | None = None
     #: the shared limit that the lane's next task waits for; None for none

@@ -47,10 +47,17 @@ def test_limits_that_plan_a_waiting_task_beyond_its_message_s_life_are_refused(p
     assert put_limits(paceline, user, "2/day").status_code == 200
 
 
-def test_several_tasks_at_once_are_refused_until_they_are_built(paceline: Paceline, user: str) -> None:
-    refused = put_limits(paceline, user, "1/second; 3 at once")
+@pytest.mark.parametrize("text", ["1/second; 1 at once", "1/second; 20/minute; 3 at once", "5/second; 100 at once"])
+def test_a_user_s_limits_say_how_many_tasks_run_at_once(paceline: Paceline, user: str, text: str) -> None:
+    assert put_limits(paceline, user, text).json_body["limits"] == text
+    assert paceline.get(f"/api/v1/users/{user}").json_body["limits"] == text
+
+
+@pytest.mark.parametrize("text", ["3 at once", "1/second; 0 at once", "1/second; 101 at once", "1/second; -1 at once"])
+def test_any_other_number_of_tasks_at_once_is_refused(paceline: Paceline, user: str, text: str) -> None:
+    refused = put_limits(paceline, user, text)
     assert (refused.status_code, refused.json_body["title"]) == (422, "Invalid limits")
-    assert put_limits(paceline, user, "1/second; 1 at once").json_body["limits"] == "1/second; 1 at once"
+    assert "'5 at once'" in refused.json_body["detail"]
 
 
 def test_low_limits_are_accepted_without_a_backlog(paceline: Paceline, user: str) -> None:

@@ -48,7 +48,7 @@ def test_next_start_sees_what_was_really_used(ports: Ports, user: str, used: int
 
 def test_report_counts_once_whatever_is_repeated(ports: Ports, user: str) -> None:
     start = started(ports, user, 1, 60)
-    assert [ports.lanes.correct_units(start, used, NOW + 500) for used in (20, 20, 90)] == [True, True, True]
+    assert [ports.lanes.correct_units(start, used, NOW + 500) for used in (20, 20, 90)] == [NOW + 500] * 3
     assert next_at(ports, user, 80, NOW + 600) == NOW + 600
     assert next_at(ports, user, 81, NOW + 600) >= NOW + 60_000
 

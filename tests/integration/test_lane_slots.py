@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.core.claim import Candidate, Start, claim, without_cancelled
+from chalicelib.core.claim import SLOT_KEPT_MS, Candidate, Start, claim, without_cancelled
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.lane_changes import with_limits, without
 from chalicelib.core.limits import parse_limits
@@ -163,6 +163,63 @@ def test_units_of_a_task_in_a_slot_are_corrected_once(ports: Ports, user: str) -
     lane = ports.lanes.get(user)
     assert ((lane.slots or {})["t1"].used, lane.reported_at) == ((40, NOW + 100), NOW + 100)
     assert lane.real.extras == (NOW + 100, 39)
+
+
+UNITS = parse_limits("100/second; 50 units/minute; 3 at once")
+
+
+def test_two_reports_of_one_millisecond_are_two_for_a_claim(ports: Ports, user: str) -> None:
+    """The claim was decided on the first."""
+    first, second = (start_exactly(ports, user, seq, limits=UNITS) for seq in (1, 2))
+    assert ports.lanes.correct_units(first, 20, NOW + 100)
+    seen = ports.lanes.get(user)
+    assert ports.lanes.correct_units(second, 40, NOW + 100)
+    stale(ports.lanes.claim(seen, decide(seen, 3, NOW + 200, limits=UNITS)))
+
+
+def test_units_beyond_those_claimed_count_from_a_start_that_was_claimed_ahead(ports: Ports, user: str) -> None:
+    """Its claim did not know of them."""
+    first = start_exactly(ports, user, 1)
+    start_exactly(ports, user, 2, NOW + 150)
+    assert [ports.lanes.correct_units(first, 40, NOW + 100) for _ in range(2)] == [NOW + 150] * 2
+    lane = ports.lanes.get(user)
+    assert ((lane.slots or {})["t1"].used, lane.reported_at, lane.reports) == ((40, NOW + 150), NOW + 150, 1)
+    assert lane.real.extras == (NOW + 150, 39)
+
+
+def test_units_that_are_given_back_ask_for_no_order(ports: Ports, user: str) -> None:
+    limits = parse_limits("100/second; 50 units/minute; 3 at once")
+    lane = ports.lanes.get(user)
+    candidate = Candidate("t1", 1, 0, units=40, in_slot=True)
+    start = claim(lane, candidate, limits, NOW, 10_000, "token-1")
+    assert isinstance(start, Start)
+    start = replace(start, lane=written(ports.lanes.claim(lane, start)))
+    start_exactly(ports, user, 2, NOW + 150, limits=limits)
+    assert ports.lanes.correct_units(start, 5, NOW + 100) == NOW + 100
+
+
+def test_a_claim_clears_slots_of_tasks_whose_messages_are_surely_lost(
+    ports: Ports, user: str, two: tuple[Start, Start]
+) -> None:
+    assert ports.lanes.release_lease(user, lease_of(two[1]), NOW + 60_000)
+    later = NOW + 10_000 + SLOT_KEPT_MS
+    third = start_exactly(ports, user, 3, later)
+    assert set(third.lane.slots or {}) == {"t2", "t3"}
+    assert set(start_exactly(ports, user, 4, later + 60_000).lane.slots or {}) == {"t3", "t4"}
+    assert ports.lanes.get(user).slots is not None
+
+
+def test_a_slot_that_was_renewed_meanwhile_is_not_cleared(ports: Ports, user: str, two: tuple[Start, Start]) -> None:
+    seen = ports.lanes.get(user)
+    later = NOW + 10_000 + SLOT_KEPT_MS
+    assert ports.lanes.renew_lease(user, lease_of(two[0]), later + 5_000)
+    stale(ports.lanes.claim(seen, decide(seen, 3, later)))
+
+
+def test_a_later_attempt_leaves_the_receipt_of_the_next_task(ports: Ports, user: str, two: tuple[Start, Start]) -> None:
+    assert ports.lanes.release_lease(user, lease_of(two[0]), NOW + 100)
+    written(ports.lanes.save_next_receipt(ports.lanes.get(user), "next"))
+    assert start_exactly(ports, user, 1, NOW + 100).lane.next_receipt == "next"
 
 
 def test_receipts_are_saved_unless_a_slot_was_freed_meanwhile(

@@ -78,7 +78,7 @@ def cut(ministack: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     proxy = FaultProxy(ministack.endpoint_url, port, tmp_path / "microburst.log")
     for name, value in {**ministack.environment, "AWS_ENDPOINT_URL": proxy.url, "STAGE": "dev"}.items():
         monkeypatch.setenv(name, value)
-    for name in ("LOG_DIR", "RUN_DIR"):
+    for name in ("LOG_DIR", "RUN_DIR", "STATE_DIR"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("LIMITS", "1/second; 3/5 seconds")

@@ -22,7 +22,16 @@ from chalicelib.core.limits import (
     small_limits,
     smallest_units_quota,
 )
-from chalicelib.core.ports import Stale, Write, Written, own_admission, own_claim, own_correction
+from chalicelib.core.ports import (
+    Stale,
+    Write,
+    Written,
+    corrected_at,
+    own_admission,
+    own_claim,
+    own_correction,
+    started_ahead,
+)
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
 
@@ -139,7 +148,7 @@ class MemoryLaneStore:
     def change(self, seen: Lane, changed: Lane) -> Write:
         def unmoved(lane: Lane) -> bool:
             is_same_lease = (changed.running, changed.real) == (seen.running, seen.real) or _lease(lane) == _lease(seen)
-            is_same_report = _reported(changed) == _reported(seen) or lane.reported_at == seen.reported_at
+            is_same_report = _reported(changed) == _reported(seen) or lane.reports == seen.reports
             slots = changed.slots or {}
             touched = [known for task_id, known in (seen.slots or {}).items() if slots.get(task_id) != known]
             is_same_lease = is_same_lease and is_same_report and all(_is_same_slot(lane, known) for known in touched)
@@ -147,7 +156,7 @@ class MemoryLaneStore:
 
         def whole(lane: Lane) -> Lane:
             running = lane.running if changed.running == seen.running else changed.running
-            names = ("head_receipt", "next_receipt", "newest", "took_ms", "freed")
+            names = ("head_receipt", "next_receipt", "newest", "took_ms", "freed", "reports")
             kept = {name: getattr(lane, name) for name in names}
             kept["slots"] = _changed_slots(lane, seen, changed)
             kept["turn"] = (lane if changed.turn == seen.turn else changed).turn
@@ -200,7 +209,7 @@ class MemoryLaneStore:
         def unmoved(lane: Lane) -> bool:
             same = (lane.started, lane.revision) == (seen.started, seen.revision)
             if start.slot:
-                same = same and lane.reported_at == seen.reported_at and _are_slots_free(lane, seen, start)
+                same = same and lane.reports == seen.reports and _are_slots_free(lane, seen, start)
             elif seen.slots is not None:
                 same = same and lane.slots == {}
             return same and _lease(lane) == _lease(seen) and not (moves_admitted and lane.admitted != seen.admitted)
@@ -208,7 +217,10 @@ class MemoryLaneStore:
         def taken(lane: Lane) -> Lane:
             others: dict[str, Any] = {"head_receipt": "", "slots": after.slots}
             if start.slot:
-                others = {"slots": _with_slot(lane, start.lease).slots, "next_receipt": ""}
+                cleared = set(seen.slots or {}) - set(after.slots or {})
+                slots = {other: known for other, known in (lane.slots or {}).items() if other not in cleared}
+                others = {"slots": _with_slot(replace(lane, slots=slots), start.lease).slots}
+                others["next_receipt"] = "" if after.next_receipt != seen.next_receipt else lane.next_receipt
             return replace(
                 lane,
                 **others,
@@ -238,26 +250,30 @@ class MemoryLaneStore:
 
         return bool(self._write_leased(user_id, lease, throttled))
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         lease, more = start.lease, used_units - start.units
         assert lease is not None
 
         def is_open(lane: Lane) -> bool:
             found = _found(lane, lease)
-            return found is not None and found.token == lease.token and not found.is_corrected
+            is_ahead = bool(start.slot and more > 0 and lane.starts and lane.starts[0] > now_ms)
+            return found is not None and found.token == lease.token and not found.is_corrected and not is_ahead
 
         def corrected(lane: Lane) -> Lane:
             extras = (now_ms if more > 0 else start.at, more, *lane.real.extras)
             real = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + more)
             lane = _replaced(replace(lane, real=real), lease, used=(used_units, now_ms))
-            lane = replace(lane, reported_at=now_ms) if lease.in_slot else lane
+            lane = replace(lane, reported_at=now_ms, reports=lane.reports + 1) if lease.in_slot else lane
             if not smallest_units_quota(start.limits):
                 return lane
             room, planned_room = (lane.real.unit_room or 0) - more, (lane.plans.unit_room or 0) + min(0, -more)
             plans = replace(lane.plans, unit_room=planned_room, is_outdated=True)
             return replace(lane, real=replace(real, unit_room=room), plans=plans)
 
-        return isinstance(own_correction(self._write(start.lane.user_id, is_open, corrected), start), Written)
+        write = self._write(start.lane.user_id, is_open, corrected)
+        if ahead := started_ahead(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, ahead)
+        return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
         return self._write_leased(
@@ -370,8 +386,8 @@ def _are_slots_free(lane: Lane, seen: Lane, start: Start) -> bool:
         return lane.slots is None
     known = seen.slots.values()
     over = [one for one in known if one.until <= start.at and one.phase is not Phase.RETRY]
-    own = [one for one in known if one.task_id == start.slot]
-    is_new = bool(own) or start.slot not in (lane.slots or {})
+    own = [one for one in known if one.task_id == start.slot or one.task_id not in (start.lane.slots or {})]
+    is_new = start.slot in seen.slots or start.slot not in (lane.slots or {})
     return lane.slots is not None and is_new and all(_is_same_slot(lane, one) for one in (*over, *own))
 
 

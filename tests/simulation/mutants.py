@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.limits import Limits, LimitsAtOnce, parse_shared_limits
+from chalicelib.core.limits import Limits, LimitsAtOnce
 from chalicelib.core.ports import RequestRecord, SharedClaim, SharedWrite, Stale, Write, Written, own_admission
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
@@ -31,6 +31,7 @@ from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.schedule import (
     Behaviour,
     Fault,
+    Kill,
     Plan,
     Submit,
     Wrong,
@@ -148,22 +149,22 @@ class RoomNotLowered(MemoryLaneStore):
 class CorrectedTwice(MemoryLaneStore):
     """The lease does not show that its units were corrected."""
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
-        is_corrected = super().correct_units(start, used_units, now_ms)
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
+        corrected_at = super().correct_units(start, used_units, now_ms)
         unmarked = lambda lane: replace(lane, running=lane.running and replace(lane.running, used=()))  # noqa: E731
         self.prepare(start.lane.user_id, unmarked)
-        return is_corrected
+        return corrected_at
 
 
 class NoCorrection(MemoryLaneStore):
     """Units beyond those claimed are not counted."""
 
-    def correct_units(self, start: Start, used_units: int, now_ms: int) -> bool:
-        is_corrected = super().correct_units(start, used_units, now_ms)
+    def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
+        corrected_at = super().correct_units(start, used_units, now_ms)
         if used_units > start.units:
             counted = lambda lane: replace(lane, real=replace(lane.real, unit_room=9, extras=lane.real.extras[2:]))  # noqa: E731
             self.prepare(start.lane.user_id, counted)
-        return is_corrected
+        return corrected_at
 
 
 class NoCancelMark(MemoryLaneStore):
@@ -465,14 +466,14 @@ class UnclaimedStarts(SharedClaims):
         return (SharedStart(task.shared, start.at) if isinstance(taken, WaitUntil) else taken), after
 
 
-class NoWindowForLateTurns(MemorySharedLimitStore):
-    """A turn that was passed over takes its start whether there is room or not."""
+class NoRoomForLateTurns(SharedClaims):
+    """A lane whose turn was passed over takes its start whether there is room or not."""
 
-    def try_claim(self, claim: SharedClaim) -> SharedWrite:
-        shared = self.get(claim.name)
-        if claim.turn and claim.turn <= shared.served:
-            claim = replace(claim, limits=parse_shared_limits("1000/second"))
-        return super().try_claim(claim)
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        turn, known = facts.lane.turn_for(task.shared) if facts.lane else 0, self._known.get(task.shared)
+        is_late = known is not None and 0 < turn <= known.served
+        return (SharedStart(task.shared, start.at) if is_late and isinstance(taken, WaitUntil) else taken), after
 
 
 class ForgottenTurns(SharedClaims):
@@ -531,7 +532,7 @@ MUTANTS: dict[str, Parts] = {
     "cancel: the lease says so": Parts(lanes=NoCancelMark),
     "cancel: no further attempt": Parts(decide=no_cancel_check),
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
-    "shared: room for a late turn": Parts(shared_limits=NoWindowForLateTurns),
+    "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
@@ -585,6 +586,29 @@ LATE_REPEAT = Plan(
 )
 
 
+def _waiter() -> Plan:
+    """One task runs for seconds, and another one waits for its end."""
+    actions = (_of_shared(0, "ann", 8_000), _of_shared(100, "bob", 5))
+    return Plan(0, "20/second", True, 3, (0,) * 5, actions, shared="s: 1 at once")
+
+
+def _late_release() -> Plan:
+    """A waiter finds the lease of a lost worker over just before the task's next attempt, and releases it after."""
+    actions = (_of_shared(0, "ann", 8_000), Kill(1_000, 0), _of_shared(10_004, "bob", 8_000))
+    faults = (Fault("shared_limits.release", 1, Wrong.SLOW_BEFORE, 5_000),)
+    return Plan(0, "20/second", False, 2, (0,) * 4, actions, faults, shared="s: 1 at once")
+
+
+def _late_turn() -> Plan:
+    """The worker that sleeps for the next turn is killed."""
+    many = tuple(_of_shared(20 * user, f"u{user}", *[5] * 8) for user in range(6))
+    return Plan(0, "20/second", False, 2, (0,) * 4, (*many, Kill(3_200, 1)), shared="s: 1/2 seconds")
+
+
+def _of_shared(at: int, user: str, *runs_ms: int) -> Submit:
+    return Submit(at, user, f"of-{user}", tuple(Behaviour(runs, shared="s") for runs in runs_ms))
+
+
 def _after_a_failure(at: int, limits: str) -> Plan:
     """A submit that long after the first attempt of a task, which fails and is tried again after a second."""
     actions = (Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(at, "ann", "later", (Behaviour(),)))
@@ -613,13 +637,13 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
     "cancel: no further attempt": draw_cancels(7),
-    "shared: no start without a claim": draw_shared(0),
-    "shared: room for a late turn": draw_shared(0),
-    "shared: one turn to a lane": draw_shared(0),
-    "shared: waiters woken": draw_shared(0),
-    "shared: released once": draw_shared(0),
-    "shared: not paused": draw_shared(0),
-    "shared: unmoved since read": draw_shared(0),
+    "shared: no start without a claim": draw_shared(1),
+    "shared: room for a late turn": _late_turn(),
+    "shared: one turn to a lane": draw_shared(1),
+    "shared: waiters woken": _waiter(),
+    "shared: released once": _late_release(),
+    "shared: not paused": draw_shared(12),
+    "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(3),
     "slots: counted by the quick claim": draw_several(61),

@@ -71,6 +71,8 @@ class Started:
     units: int = 1
     #: names the claim
     token: str = ""
+    #: one task at a time: its message keeps those behind it in the queue, also once several may run at once
+    is_alone: bool = False
 
 
 @dataclass
@@ -367,6 +369,7 @@ class History:
     def started(self, lane: Lane, lease: Lease, limits: Limits, process: Process, now: int, units: int = 1) -> None:
         start = Started(lane.user_id, lease.task_id, lane.starts[0], lease.attempt, limits, process, now)
         start.life, start.units, start.token = self._lives[process.machine], units, lease.token
+        start.is_alone = not lease.in_slot
         before = self.starts.setdefault(start.user, [])
         before.append(start)
         self._claimed_by.setdefault(process, []).append(start)
@@ -541,7 +544,7 @@ class History:
         """A lane asks for a turn only if it has none that is still to come."""
         turn, new = before.turn, after.turn
         is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
-        if turn and new and is_open and new.name == turn.name:
+        if turn and new and is_open and new.name == turn.name and new.number != turn.number:
             self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
         self.figures["turns"] += 1
 
@@ -678,11 +681,13 @@ class History:
         if now > requested_at + STOPPED_WITHIN_MS:
             self.breaks("a cancelled task is asked to stop", f"{known.tag} ran on for {now - requested_at} ms")
 
-    def handled(self, process: Process, outcome: str) -> None:
+    def handled(self, process: Process, outcome: str, now: int) -> None:
         """The worker's code returned (done, deferred), gave up in an AWS failure, crashed or died."""
         for start in self._claimed_by.pop(process, ()):
             known = self.known.get(start.task_id)
             result = known.last_result if known and start.has_run else ""
+            if self._prompt and start.is_alone:
+                self._prompt.free_at[start.user] = now
             if start.became == "ended":
                 continue
             if outcome in ("died", "unavailable"):

@@ -528,13 +528,13 @@ class World:
             return None
         return parse_shared_limits(text) if text else self.settings.shared_limits["s"]
 
-    def _observe_correction(self, start: Any, used_units: int, at: int, effect: Callable[[], Any]) -> Any:
+    def _observe_correction(self, start: Any, used_units: int, _at: int, effect: Callable[[], Any]) -> Any:
         before = replace(start, lane=self.lanes.get(start.lane.user_id)).lease
         answer = effect()
         after = replace(start, lane=self.lanes.get(start.lane.user_id)).lease
         if after and before and after.is_corrected and not before.is_corrected:
             self.tell(f"{self._tag(after)} is corrected from {start.units} to {used_units} units")
-            self.history.corrected(start.lane.user_id, start.lease.token, used_units, at)
+            self.history.corrected(start.lane.user_id, start.lease.token, used_units, after.used[1])
         return answer
 
     def _observe_admission(self, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
@@ -602,7 +602,7 @@ class World:
         fault = self.faults.next("function", process.machine)
         is_stopped = self._runs(process, payload, context)
         if runs <= payload["kills"] or (fault and fault.wrong.value.startswith("died")):
-            self.workers[int(process.name[1])].die(process)
+            self.workers[int(process.machine[1:])].die(process)
         ends = payload["kills"] + payload["fails"]
         result = "raised" if runs <= ends else "bad" if payload["is_bad"] else "done"
         if ends < runs <= ends + payload["holds"]:
@@ -849,7 +849,7 @@ class WorkerMachine(Machine):
 
     def _forget(self, process: Process, outcome: str) -> None:
         if self._handling.pop(process, None) is not None:
-            self.world.history.handled(process, outcome)
+            self.world.history.handled(process, outcome, self.world.timeline.now)
 
     def _ended(self, process: Process) -> None:
         self._forget(process, "died")

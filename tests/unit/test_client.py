@@ -112,7 +112,15 @@ def lane(**changes: Any) -> dict[str, Any]:
     limit = {"name": "1s", "quota": 1, "counts": "starts", "window_seconds": 1, "used": 0}
     limit |= {"remaining": 1, "reset_seconds": 0}
     body = {"user_id": "ann", "limits": "1/second", "own_limits": False, "policies": [limit], "backlog": 0}
-    times = {"running": None, "next_start_at": None, "open_at": NOW_MS, "paused": False, "paused_until": None}
+    times = {
+        "running": None,
+        "at_once": 1,
+        "slots_in_use": 0,
+        "next_start_at": None,
+        "open_at": NOW_MS,
+        "paused": False,
+        "paused_until": None,
+    }
     return (
         body
         | times

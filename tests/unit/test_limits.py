@@ -15,7 +15,6 @@ from chalicelib.core.limits import (
     format_limits,
     memory_needed,
     parse_limits,
-    parse_user_limits,
     used,
 )
 from tests.strategies import Step, any_limits, steps
@@ -99,12 +98,6 @@ def test_a_number_at_once_is_from_1_to_100_and_beside_a_limit(text: str) -> None
 def test_a_number_at_once_is_said_once(text: str) -> None:
     with pytest.raises(LimitsError, match="may say once"):
         parse_limits(text)
-
-
-def test_several_at_once_are_refused_until_they_are_built() -> None:
-    assert parse_user_limits("1/second; 1 at once") == parse_limits("1/second; 1 at once")
-    with pytest.raises(LimitsError, match="can't do yet"):
-        parse_user_limits("1/second; 2 at once")
 
 
 def test_limits_over_100_and_those_of_units_are_large() -> None:

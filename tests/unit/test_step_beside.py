@@ -11,7 +11,16 @@ from chalicelib.core.claim import DOOR_MS, Gap
 from chalicelib.core.lane import AT_DOOR_MS, Lane, Lease, Phase
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
-from chalicelib.worker.beside import FORWARD_AHEAD_MS, FORWARDED_WAIT_MS, LOOK_AGAIN_MS, LOOK_FOR_MS
+from chalicelib.worker.beside import (
+    FORWARD_AHEAD_MS,
+    FORWARDED_WAIT_MS,
+    LOOK_AGAIN_MS,
+    LOOK_FOR_MS,
+    LOOK_FORWARD_MS,
+    MANY_LOOKS,
+    SENT_BACK_AFTER_MS,
+    SLOW_LOOK_MS,
+)
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.steps import (
     LEAD_MS,
@@ -23,6 +32,7 @@ from chalicelib.worker.steps import (
     ReadPredecessors,
     ReadRecord,
     Rules,
+    SendBack,
     Skip,
     WaitUntil,
 )
@@ -45,16 +55,19 @@ def lane(*leases: Lease, started_seq: int = 2, **changes: Any) -> Lane:
 
 
 def head(found: Lane, fresh: bool = True, **changes: Any) -> Facts:
-    return Facts(found, is_lane_fresh=fresh, received_at=NOW, **changes)
+    return Facts(found, is_lane_fresh=fresh, **{"received_at": NOW, **changes})
 
 
 def forwarded(found: Lane | None, fresh: bool = True, **changes: Any) -> Facts:
-    return Facts(found, is_lane_fresh=fresh, is_forwarded=True, **{"received_at": NOW, **changes})
+    return Facts(found, is_lane_fresh=fresh, is_forwarded=True, **{"received_at": NOW, "sent_at": NOW, **changes})
 
 
 ONE, TWO = lane(lease("t1")), lane(lease("t1"), lease("t2", NOW + 5_000))
 RETRY = lease("t3", NOW - 1, phase=Phase.RETRY)
 LATER = NOW + FORWARD_AHEAD_MS + 1
+LONG_AGO = NOW - SENT_BACK_AFTER_MS
+#: The task before it was forwarded and has not started.
+ONE_AHEAD = lane(started_seq=1, started=0, starts=())
 
 
 @pytest.mark.parametrize(
@@ -94,8 +107,22 @@ LATER = NOW + FORWARD_AHEAD_MS + 1
             ),
             Forward((SECOND,), NOW + 4_000),
         ),
+        (
+            forwarded(
+                lane(started_seq=1), received_at=NOW - LOOK_FOR_MS, predecessors=(TaskRecord(SECOND),), sent_at=LONG_AGO
+            ),
+            SendBack(),
+        ),
         (forwarded(TWO), WaitUntil(NOW + 5_000, NOW + 5_000, is_for_slot=True)),
-        (forwarded(TWO, receives=100), WaitUntil(NOW + 57_000, NOW + 57_000, is_for_slot=True)),
+        (forwarded(TWO, receives=100), WaitUntil(NOW + SLOW_LOOK_MS, NOW + SLOW_LOOK_MS, is_for_slot=True)),
+        (forwarded(TWO, receives=MANY_LOOKS, sent_at=LONG_AGO), SendBack()),
+        (forwarded(replace(ONE, paused_until=NOW + 90_000), sent_at=LONG_AGO), SendBack()),
+        (forwarded(replace(ONE, starts=(NOW + 5_000,)), sent_at=LONG_AGO), SendBack()),
+        (forwarded(replace(ONE, starts=(NOW + 500,)), sent_at=LONG_AGO), WaitUntil(NOW + 1_500, NOW + 1_350)),
+        (head(ONE, fresh=False, receives=2), ReadLane()),
+        (head(ONE_AHEAD), WaitUntil(NOW, NOW + LOOK_FORWARD_MS)),
+        (head(ONE_AHEAD, fresh=False), ReadLane()),
+        (head(ONE_AHEAD, received_at=NOW - LOOK_FOR_MS), Forward((TASK,))),
         (
             forwarded(replace(ONE, paused_until=NOW + 90_000)),
             WaitUntil(NOW + FORWARDED_WAIT_MS, NOW + FORWARDED_WAIT_MS),
