@@ -139,7 +139,7 @@ class Workshop:
     def try_submit_many(self, user_id: str, *new: TaskRequest, shared: str = "", units: int = 1) -> Submitted | Refused:
         ids = [task_id_of(next(self._numbers)) for _ in new]
         serve = self.submitter.submit if len(new) == 1 else self.submitter.submit_bulk
-        counted = {"shared": [shared] * len(new), "units": [units] * len(new)}
+        counted = {"shared": [shared] * len(new), "units": [units] * len(new) if units != 1 else []}
         return serve(Submission(user_id, new, self.clock.now_ms(), **counted), ids)
 
     def stored(self, submitted: Submitted) -> list[Task]:
