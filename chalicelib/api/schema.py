@@ -158,9 +158,6 @@ class LaneAnswer(Struct):
     waits_for: Annotated[
         WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
     ]
-    group: Annotated[
-        str | None, Meta(description="The users with whom it takes turns at shared limits as one; null for none.")
-    ]
 
 
 class CompletionAnswer(Struct):

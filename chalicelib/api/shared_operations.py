@@ -1,8 +1,8 @@
 """The OpenAPI operations on shared limits."""
 
-from chalicelib.api.operations import BODY, COMMON, GUARDED, UNAVAILABLE, Answer, Operation, ok
-from chalicelib.api.schema import LaneAnswer, PauseRequest
-from chalicelib.api.shared_schema import GroupRequest, SharedLimitAnswer, SharedLimitListAnswer, SharedLimitsRequest
+from chalicelib.api.operations import BODY, GUARDED, UNAVAILABLE, Answer, Operation, ok
+from chalicelib.api.schema import PauseRequest
+from chalicelib.api.shared_schema import SharedLimitAnswer, SharedLimitListAnswer, SharedLimitsRequest
 
 _PATH = "/api/v1/limits/{name}"
 _FORM = GUARDED | UNAVAILABLE | {400: Answer("The name is invalid.")}
@@ -10,15 +10,6 @@ _COMMON = _FORM | {404: Answer("There is no shared limit of that name.")}
 _ONE = {200: ok(SharedLimitAnswer, "The shared limit's current state.")}
 
 SHARED_OPERATIONS: tuple[Operation, ...] = (
-    Operation(
-        "PUT",
-        "/api/v1/users/{user}",
-        "putUser",
-        "Set the group of users with whom a user takes turns at shared limits, as one",
-        COMMON | BODY | {200: ok(LaneAnswer, "The lane's current state.")},
-        ("user",),
-        GroupRequest,
-    ),
     Operation(
         "GET",
         "/api/v1/limits",

@@ -377,8 +377,6 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
-    if changed.group != seen.group:
-        update.set_or_remove("group", {"S": changed.group} if changed.group else None)
     if changed.starts != seen.starts:
         update.set("starts", numbers(changed.starts))
     if seen.throttled_until and not changed.throttled_until:
@@ -398,7 +396,7 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     if changed.plans != seen.plans:
         set_history(update, PLANS, changed.plans, seen.plans)
     add(update, WAITING_UNITS, changed.waiting_units - seen.waiting_units)
-    if changed.limits or changed.group or changed.paused_until is not None:
+    if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
@@ -647,7 +645,6 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         plans=history_of(item, PLANS),
         waiting_units=integer(item, WAITING_UNITS),
         turn=_turn_of(item["turn"]["M"]) if "turn" in item else None,
-        group=item.get("group", {}).get("S", ""),
     )
 
 

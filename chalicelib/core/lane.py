@@ -147,8 +147,6 @@ class Lane(Struct, frozen=True):
     waiting_units: int = 0
     #: None while the lane waits for no shared limit
     turn: Turn | None = None
-    #: the users with whom this one takes turns at shared limits as one; empty for none
-    group: str = ""
     #: leases of tasks that may run beside each other, and of those between two attempts, by task id; None in a lane
     #: that never had several at once, or whose last such task is over
     slots: Mapping[str, Lease] | None = None

@@ -19,11 +19,6 @@ def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) ->
     return replanned(replace(lane, limits=own), own or default, now_ms)
 
 
-def with_group(lane: Lane, group: str) -> Lane:
-    """The lane of a user who takes turns at shared limits with this group, empty for none; it asks for a new turn."""
-    return lane if lane.group == group else replace(lane, group=group, turn=None, revision=lane.revision + 1)
-
-
 def up_to_date(lane: Lane, limits: Limits, now_ms: int) -> Lane:
     """The lane itself, or planned anew if its waiting tasks have plans that can't come true any more.
 

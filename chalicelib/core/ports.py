@@ -548,7 +548,7 @@ class SharedBacklog(Struct, frozen=True):
     """How far a shared limit is used."""
 
     name: str
-    #: lanes and groups that wait for their turn, about
+    #: lanes that wait for their turn, about
     waiting: int
     #: tasks that run; counted only with a number at once
     running: int

@@ -55,7 +55,7 @@ def expected(state: SharedState, now_ms: int, units: int = 1, earlier: int = 0) 
 
 
 def waiting_of(state: SharedState, now_ms: int) -> int:
-    """Lanes and groups that wait for their turn, about: some of them may have lost it."""
+    """Lanes that wait for their turn, about: some of them may have lost it."""
     return state.shared.waiting - missed_turns(state.shared, state.limits, now_ms)
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease
-from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_group, with_limits, without, without_retrying
+from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import (
     Clock,
@@ -165,10 +165,6 @@ class Control:
             return changed
 
         return self._apply(user_id, limited)
-
-    def set_group(self, user_id: str, group: str) -> LaneView:
-        """Lets the user take turns at shared limits with this group's users, as one; empty for none."""
-        return self._apply(user_id, lambda lane: with_group(lane, group))
 
     def pause(self, user_id: str, until: int | None) -> LaneView:
         """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from paceline_client.answers import read_answer
-from paceline_client.calls import Call, epoch_ms, json_call, user_path
+from paceline_client.calls import Call, epoch_ms, json_call
 from paceline_client.errors import AnswerError
-from paceline_client.values import Lane, Limit
+from paceline_client.values import Limit
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,6 @@ class Waiter:
     """A lane that waits for its turn at a shared limit."""
 
     user_id: str
-    #: the users with whom it takes turns; None for a user without a group
-    group: str | None
     task_id: str
     #: lower turns start first
     turn: int
@@ -41,7 +39,7 @@ class SharedLimit:
     at_once: int | None
     #: tasks that run; counted only with a number at once
     running: int
-    #: lanes and groups that wait for their turn, about
+    #: lanes that wait for their turn, about
     waiting: int
     #: up to 20 of them, in order of turns
     waiters: tuple[Waiter, ...]
@@ -63,7 +61,7 @@ class SharedLimit:
 
 
 class SharedLimitCalls(ABC):
-    """The operations of a client on shared limits and groups of users."""
+    """The operations of a client on shared limits."""
 
     @abstractmethod
     def _body(self, call: Call) -> dict[str, Any]:
@@ -96,10 +94,6 @@ class SharedLimitCalls(ABC):
     def resume_shared_limit(self, name: str) -> SharedLimit:
         """Ends its pause and its throttling, if there are any."""
         return _shared_limit(self._body(json_call("POST", _path(name, "/resume"), {})))
-
-    def set_group(self, user_id: str, group: str | None) -> Lane:
-        """Lets the user take turns at shared limits with the group's other users, as one; None for no group."""
-        return read_answer(Lane, self._body(json_call("PUT", user_path(user_id), {"group": group})))
 
 
 def _path(name: str, rest: str = "") -> str:

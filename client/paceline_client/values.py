@@ -140,7 +140,7 @@ class WaitsFor:
     """The shared limit that a lane waits for."""
 
     name: str
-    #: lanes and groups whose turn is before it, about
+    #: lanes whose turn is before it, about
     before: int
     #: its start, if nothing else happens; None if that is not known
     start_at: int | None
@@ -187,8 +187,6 @@ class Lane:
     at_once: int = 1
     #: how many of them run
     slots_in_use: int = 0
-    #: the users with whom it takes turns at shared limits; None for no group
-    group: str | None = None
     #: the shared limit that the lane's next task waits for; None for none
     waits_for: WaitsFor | None = None
 

@@ -79,22 +79,3 @@ def test_turn_at_a_deleted_shared_limit_is_not_waited_for(paceline: Paceline, us
     assert lane(paceline, user)["waits_for"]["name"] == "hub"
     paceline.request("DELETE", "/api/v1/limits/hub")
     assert lane(paceline, user)["waits_for"] is None
-
-
-def test_user_gets_a_group_and_loses_it_again(paceline: Paceline, user: str) -> None:
-    path = f"/api/v1/users/{user}"
-    assert lane(paceline, user)["group"] is None
-    put = paceline.request("PUT", path, {"group": "acme"})
-    assert (put.status_code, put.json_body["group"]) == (200, "acme")
-    submit(paceline, user)
-    run(paceline, user)
-    assert lane(paceline, user)["group"] == "acme"
-    assert paceline.request("PUT", path, {"group": None}).json_body["group"] is None
-
-
-@pytest.mark.parametrize(
-    "body", [{}, {"group": ""}, {"group": "a b"}, {"group": 5}, {"group": "x" * 129}, {"name": "a"}]
-)
-def test_group_of_another_form_is_refused(paceline: Paceline, user: str, body: Any) -> None:
-    refused = paceline.request("PUT", f"/api/v1/users/{user}", body)
-    assert (refused.status_code, lane(paceline, user)["group"]) == (422, None)

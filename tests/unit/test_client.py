@@ -134,7 +134,7 @@ def lane(**changes: Any) -> dict[str, Any]:
             "admitted": 1,
         }
         | {"now": NOW_MS}
-        | {"group": None, "waits_for": None}
+        | {"waits_for": None}
         | changes
     )
 
