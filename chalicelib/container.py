@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uuid6 import uuid7
 
@@ -39,7 +39,6 @@ from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, P
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.lanes.shared import SharedControl
-from chalicelib.outbound.client import Outbound
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
@@ -61,6 +60,7 @@ from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from chalicelib.outbound.client import Answer, Outbound
     from chalicelib.tracing import Tracing
 
 #: From the operating system: environments that Lambda restores from one snapshot share the state of other generators.
@@ -118,11 +118,11 @@ class Container:
 
     @cached_property
     def dynamodb(self) -> object:
-        return client("dynamodb", self.settings.endpoint_url)
+        return client("dynamodb", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def sqs(self) -> object:
-        return client("sqs", self.settings.endpoint_url)
+        return client("sqs", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def lanes(self) -> DynamoDBLaneStore:
@@ -219,8 +219,13 @@ class Container:
         return RetryWithJitter(self.clock, RANDOM.random)
 
     @cached_property
-    def outbound(self) -> Outbound:
+    def outbound(self) -> "Outbound":
+        from chalicelib.outbound.client import Outbound  # noqa: PLC0415 - a submit calls nobody, and need not load urllib3
+
         return Outbound(self.settings.http_allowed_hosts, self.settings.http_allow_private)
+
+    def _call_out(self, *call: Any) -> "Answer":
+        return self.outbound.call(*call)
 
     @cached_property
     def registry(self) -> Registry:
@@ -228,7 +233,7 @@ class Container:
         load_own_tasks()
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
-        http = HttpTask(self.outbound.call, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
+        http = HttpTask(self._call_out, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
         registry.task("http", check=http.check, shared=http.shared_of, is_built_in=True)(http.__call__)
         if wrong := registry.unknown_shared(settings.shared_limits):
             raise SettingError("SHARED_LIMITS", wrong)

@@ -113,6 +113,8 @@ class Settings:
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
+    #: every call of AWS by boto3, also those that Paceline's own client knows
+    is_boto3: bool = False
     #: a collector of OpenTelemetry traces; empty for none
     otlp_endpoint: str = ""
 
@@ -149,6 +151,7 @@ class Settings:
             scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
+            is_boto3=read("AWS_CLIENT", _aws_client, "signed"),
             otlp_endpoint=read("OTEL_EXPORTER_OTLP_ENDPOINT", _url, ""),
         )
 
@@ -315,6 +318,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _aws_client(text: str) -> bool:
+    if text not in ("signed", "boto3"):
+        raise ValueError(f"{text!r} is not allowed; allowed: signed, boto3")
+    return text == "boto3"
 
 
 def _stage(text: str) -> str:
