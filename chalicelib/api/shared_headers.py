@@ -70,4 +70,8 @@ def _sentence(use: SharedUse, now_ms: int) -> str:
         return f"The shared limit {name} is paused: it goes on when it is resumed."
     if shared.is_paused(now_ms) or shared.is_throttled(now_ms):
         return f"The shared limit {name} is {'paused' if shared.is_paused(now_ms) else 'throttled'} for a time."
-    return f"It waits for the shared limit {name}, with about {waiting_of(use.state, now_ms)} lanes before it."
+    if shared.is_full(use.state.limits):
+        return f"As many tasks run as the shared limit {name} lets run at once."
+    before = waiting_of(use.state, now_ms)
+    lanes = f", with about {before} {'lane' if before == 1 else 'lanes'} before it" if before else ""
+    return f"It waits for the shared limit {name}{lanes}."

@@ -145,6 +145,7 @@ def test_as_many_as_may_run_at_once_keep_a_task_waiting(paceline: Paceline, user
         store.claim(seen, start)
     answered = submit(paceline, user, shared="db")
     assert (answered.status_code, answered.json_body["position"]) == (429, 1)
+    assert "As many tasks run as the shared limit db lets run at once." in answered.json_body["detail"]
     assert (shared(paceline, "db")["running"], shared(paceline, "db")["next_start_at"]) == (2, None)
 
 
