@@ -30,8 +30,8 @@ REAL = bool(os.environ.get("REAL_NUMBERS"))
 LIMITS = "1/second; 20/minute" if REAL else "2/second; 8/6 seconds"
 SHARED = "3/second; 50/minute" if REAL else "3/second; 14/6 seconds"
 EACH = 40 if REAL else 8
-#: Milliseconds that a call may take from its task's start to the API. Calls of legal starts can't break a window that is
-#: shorter by so much.
+#: Milliseconds that a call may take from its task's start to the API. Calls of legal starts can't break a window that
+#: is shorter by so much.
 ON_ITS_WAY_MS = 500
 #: Seconds for which the API asks all its callers to wait, and until calls have arrived that had started before.
 WAIT_SECONDS, STARTED_BEFORE_SECONDS = 4, 1.0
@@ -124,24 +124,25 @@ def test_no_limit_is_exceeded_and_the_api_refuses_nothing(
 
 
 def test_users_take_turns(ended: list[dict[str, Any]]) -> None:
-    """While all of them have tasks that wait, no user is more than two starts ahead of another."""
+    """While all of them have tasks that wait, no user is far ahead of another; one that is late is passed over."""
     started = Counter(dict.fromkeys(USERS, 0))
     together = list(islice(ended, len(USERS) * (EACH - 2)))
     differences = []
     for entry in together[len(USERS) :]:
         started[entry["user_id"]] += 1
         differences.append(max(started.values()) - min(started.values()))
-    assert max(differences) <= 2
+    assert max(differences) <= 3
 
 
 def test_no_task_starts_before_its_answer_said(ended: list[dict[str, Any]], asked: list[Asked]) -> None:
     started = {entry["task_id"]: entry["started_at"] for entry in ended}
+    starts = [at for entry in ended for at in (*entry.get("starts", ()), entry["started_at"])]
     for one in asked:
         at, body = started[one.body["task_id"]], one.body
         assert (body["shared"], body["lower_bound"]) == ("api", True)
         assert at >= max(body["planned_at"], one.sent_at + body["delay_ms"])
-        starts_until = sum(one.sent_at <= other <= at for other in started.values())
-        assert starts_until >= body["position"]
+        # A lane before it may be late and be passed over.
+        assert sum(one.sent_at <= other <= at for other in starts) >= body["position"] - 1
 
 
 def test_nobody_calls_until_the_time_that_the_api_asked_one_caller_to_wait(
