@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
@@ -47,6 +46,7 @@ from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
+from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
@@ -60,6 +60,7 @@ from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from chalicelib.api.origins import Origins
     from chalicelib.outbound.client import Answer, Outbound
     from chalicelib.tracing import Tracing
 
@@ -115,6 +116,8 @@ class Container:
         self._presence = presence
         self._runner = runner
         self.metrics = metrics
+        #: called when a task passed its deadline
+        self.end_process: Callable[[], None] = end_process
 
     @cached_property
     def dynamodb(self) -> object:
@@ -230,7 +233,7 @@ class Container:
     @cached_property
     def registry(self) -> Registry:
         """The tasks built in and the project's own. SettingError if one names an unknown shared limit."""
-        load_own_tasks()
+        load_own_tasks(self.settings.tasks_dir)
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
         http = HttpTask(self._call_out, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
@@ -278,7 +281,7 @@ class Container:
             self.settings,
             self.renewer,
             self.finalizer,
-            end_process,
+            self.end_process,
             self._runner,
             self.shared_claims,
             self.observer,
@@ -332,10 +335,13 @@ def end_process() -> None:
     os._exit(EXIT_EXPIRED)
 
 
-def load_own_tasks() -> None:
-    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+def load_own_tasks(tasks_dir: str = "") -> None:
+    """Loads each module of chalicelib/own_tasks and of TASKS_DIR, which registers its tasks. Raises OwnTasksError."""
+    outside.expose_sdk()
     for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
         importlib.import_module(module.name)
+    if tasks_dir:
+        outside.load(tasks_dir)
 
 
 def queue_name() -> str:
@@ -358,8 +364,10 @@ def has_canary() -> bool:
     return os.environ.get("CANARY") == "true"
 
 
-def page_origins() -> Origins:
+def page_origins() -> "Origins":
     """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    from chalicelib.api.origins import origins  # noqa: PLC0415 - paceline.testing does without Chalice
+
     return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 

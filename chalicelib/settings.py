@@ -100,6 +100,8 @@ class Settings:
     #: key that signs calls of the task `http`; None disables signing
     webhook_key: bytes | None = field(repr=False)
     allow_kill: bool
+    #: module, package or folder of own tasks outside this project; empty for none
+    tasks_dir: str
     #: None with AUTH=none
     jwt: JwtSettings | None
     #: origins whose web pages may call the API, or ANY_ORIGIN alone
@@ -142,6 +144,7 @@ class Settings:
             http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
             webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
             allow_kill=read("ALLOW_KILL", _boolean, "false"),
+            tasks_dir=read("TASKS_DIR", str, ""),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
             cors_origins=cors_origins_of(env),
             table_name=read("TABLE_NAME", str, ""),

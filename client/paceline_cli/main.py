@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, shared_commands, task_commands
+from paceline_cli import lane_commands, new_project, shared_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
@@ -81,6 +81,8 @@ app.add_typer(
 )
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
+
+add("Your own tasks", new_project.init, "init shop")
 
 
 def main() -> None:

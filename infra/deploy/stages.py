@@ -33,6 +33,7 @@ PASSED_ON = (
 #: code could make tokens with JWT_SECRET.
 RECIPIENTS = {
     "WEBHOOK_SECRET": ("worker", "scheduled"),
+    "TASKS_DIR": (API, "worker", "scheduled"),
     **dict.fromkeys(("AUTH", "JWT_", "CORS_ORIGINS", "ALLOW_KILL"), (API, "authorizer")),
 }
 #: Stages that must not run without authentication by mistake.
