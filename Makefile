@@ -75,6 +75,14 @@ pictures: $(READY) ## draw the pictures of README anew; takes a minute
 diagrams: $(READY) ## draw the architecture and the states of a task into docs/img
 	@exec $(BIN)/python -m demo.diagrams
 
+client-models: $(READY) ## write the Python client's models anew from the OpenAPI document's schemas
+	@exec env PYTHONPATH=client $(BIN)/python -m operations.client_models
+
+typescript: $(READY) ## build the TypeScript client from the OpenAPI document, and pack it into build; wants npm
+	@$(BIN)/python -c 'from chalicelib.api.openapi import document; print(document())' > clients/typescript/openapi.json
+	@mkdir -p build
+	@cd clients/typescript && npm install --no-audit --no-fund && npm run build && npm pack --pack-destination ../../build
+
 bench: $(READY) ## run the benchmarks; ONLY=handler,cold picks some; see bench/README.md
 	@exec $(BIN)/python -m bench $(ONLY)
 
@@ -102,6 +110,12 @@ screenshots: $(READY) ## take the dashboard's pictures for docs/img; wants Chrom
 
 localstack: ## start LocalStack in Docker
 	@docker compose --file infra/docker-compose.yml up --detach --wait
+
+release: $(READY) ## build the packages for Python and Node into dist/, check them, say what to upload
+	@exec $(BIN)/python -m operations.release
+
+version: $(READY) ## set the version everywhere: make version VERSION=1.2.0
+	@exec $(BIN)/python -m operations.release version $(VERSION)
 
 clean: ## remove what make made, and the local state and logs
 	rm -rf .venv .paceline logs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

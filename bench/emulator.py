@@ -47,7 +47,8 @@ def _environment(endpoint_url: str) -> dict[str, str]:
     os.environ.update(emulator_defaults(os.environ))
     settings = LocalSettings.from_env(os.environ)
     of_app = dict(app_programs(settings, ensure_stack(endpoint_url, settings.stage))[0].environment)
-    return {**of_app, "AWS_ENDPOINT_URL": endpoint_url}
+    # The wire and the recordings are those of boto3, whose calls are the same.
+    return {**of_app, "AWS_ENDPOINT_URL": endpoint_url, "AWS_CLIENT": "boto3"}
 
 
 def _wait_for(port: int) -> None:

@@ -44,7 +44,7 @@ def bare() -> object:
 
 
 def main() -> None:
-    Stub().install()
+    Stub().install(with_boto3=sys.argv[1] == "bare")
     answer = {"paceline": paceline, "bare": bare}[sys.argv[1]]()
     assert isinstance(answer, dict)
     assert answer["statusCode"] == 202, answer

@@ -21,7 +21,7 @@ from chalicelib.settings import Settings
 from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.execution import Ran
 from chalicelib.worker.worker import Delivery, Done, Worker
-from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from paceline.testing.memory.stores import MemoryLaneStore, MemoryTaskStore
 
 #: Assumed milliseconds: a call of DynamoDB or SQS from Lambda; the function's own time; the task's time; and the time
 #: from the moment when a message becomes visible to its invocation.

@@ -23,8 +23,8 @@ from chalicelib.core.visibility import MAX_SLEEP_MS
 from chalicelib.settings import Settings
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, WaitUntil
-from tests.memory.shared_limits import MemorySharedLimitStore
-from tests.memory.stores import MemoryLaneStore
+from paceline.testing.memory.shared_limits import MemorySharedLimitStore
+from paceline.testing.memory.stores import MemoryLaneStore
 from tests.simulation.virtual import MachineClock, Timeline
 
 NOW = 1_795_000_000_000

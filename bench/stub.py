@@ -1,4 +1,4 @@
-"""Replaces the transport of boto3 by one that answers in this process, at once, as AWS would."""
+"""Replaces the transport of AWS's clients by one that answers in this process, at once, as AWS would."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from botocore.awsrequest import AWSResponse
-from botocore.httpsession import URLLib3Session
+from chalicelib.aws.signed_client import Connections
 
 #: An address without a server.
 NOWHERE = "http://127.0.0.1:1"
@@ -34,12 +33,23 @@ class Stub:
     def __init__(self) -> None:
         self.is_over_limit = False
 
-    def install(self) -> None:
-        """Replaces the transport for the rest of this process."""
+    def install(self, with_boto3: bool = True) -> None:
+        """Replaces the transport for the rest of this process. with_boto3=False does not import boto3 for it."""
         os.environ.update(ENVIRONMENT)
-        URLLib3Session.send = lambda _session, request: self._send(request)  # type: ignore
+        Connections.exchange = lambda _, head, body: self._exchange(head, body)  # type: ignore
+        if with_boto3:
+            from botocore.httpsession import URLLib3Session  # noqa: PLC0415
 
-    def _send(self, request: Any) -> AWSResponse:
+            URLLib3Session.send = lambda _session, request: self._send(request)  # type: ignore
+
+    def _exchange(self, head: bytes, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        target = head.partition(b"x-amz-target: ")[2].partition(b"\r\n")[0].decode()
+        status, answer = self._answer(target.rpartition(".")[2], json.loads(body))
+        return status, {"content-type": "application/x-amz-json-1.0"}, json.dumps(answer).encode()
+
+    def _send(self, request: Any) -> Any:
+        from botocore.awsrequest import AWSResponse  # noqa: PLC0415
+
         target = request.headers.get("X-Amz-Target") or b""
         operation = (target.decode() if isinstance(target, bytes) else str(target)).rpartition(".")[2]
         status, answer = self._answer(operation, json.loads(request.body or b"{}"))

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uuid6 import uuid7
 
 from chalicelib import own_tasks
-from chalicelib.api.origins import Origins, origins
 from chalicelib.auth.caller import Authenticator, NoAuthentication
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
@@ -40,7 +39,6 @@ from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, P
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.lanes.shared import SharedControl
-from chalicelib.outbound.client import Outbound
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
@@ -49,6 +47,7 @@ from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
+from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
@@ -62,6 +61,8 @@ from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from chalicelib.api.origins import Origins
+    from chalicelib.outbound.client import Answer, Outbound
     from chalicelib.tracing import Tracing
 
 #: From the operating system: environments that Lambda restores from one snapshot share the state of other generators.
@@ -116,12 +117,12 @@ class Container:
         self._presence = presence
         self._runner = runner
         self.metrics = metrics
+        #: called when a task passed its deadline
+        self.end_process: Callable[[], None] = end_process
 
     @cached_property
     def dynamodb(self) -> object:
-        made = client("dynamodb", self.settings.endpoint_url)
-        self.server_time.watch(made)
-        return made
+        return client("dynamodb", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def server_time(self) -> ServerTime:
@@ -129,7 +130,7 @@ class Container:
 
     @cached_property
     def sqs(self) -> object:
-        return client("sqs", self.settings.endpoint_url)
+        return client("sqs", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
     def lanes(self) -> DynamoDBLaneStore:
@@ -141,7 +142,8 @@ class Container:
 
     @cached_property
     def shared_limits(self) -> DynamoDBSharedLimitStore:
-        return DynamoDBSharedLimitStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return DynamoDBSharedLimitStore(self.dynamodb, table_name, self.server_time)
 
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
@@ -226,16 +228,21 @@ class Container:
         return RetryWithJitter(self.clock, RANDOM.random)
 
     @cached_property
-    def outbound(self) -> Outbound:
+    def outbound(self) -> "Outbound":
+        from chalicelib.outbound.client import Outbound  # noqa: PLC0415 - a submit calls nobody, and need not load urllib3
+
         return Outbound(self.settings.http_allowed_hosts, self.settings.http_allow_private)
+
+    def _call_out(self, *call: Any) -> "Answer":
+        return self.outbound.call(*call)
 
     @cached_property
     def registry(self) -> Registry:
         """The tasks built in and the project's own. SettingError if one names an unknown shared limit."""
-        load_own_tasks()
+        load_own_tasks(self.settings.tasks_dir)
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
-        http = HttpTask(self.outbound.call, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
+        http = HttpTask(self._call_out, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
         registry.task("http", check=http.check, shared=http.shared_of, is_built_in=True)(http.__call__)
         if wrong := registry.unknown_shared(settings.shared_limits):
             raise SettingError("SHARED_LIMITS", wrong)
@@ -280,7 +287,7 @@ class Container:
             self.settings,
             self.renewer,
             self.finalizer,
-            end_process,
+            self.end_process,
             self._runner,
             self.shared_claims,
             self.observer,
@@ -335,10 +342,13 @@ def end_process() -> None:
     os._exit(EXIT_EXPIRED)
 
 
-def load_own_tasks() -> None:
-    """Loads each module of chalicelib/own_tasks, which registers its tasks."""
+def load_own_tasks(tasks_dir: str = "") -> None:
+    """Loads each module of chalicelib/own_tasks and of TASKS_DIR, which registers its tasks. Raises OwnTasksError."""
+    outside.expose_sdk()
     for module in pkgutil.iter_modules(own_tasks.__path__, f"{own_tasks.__name__}."):
         importlib.import_module(module.name)
+    if tasks_dir:
+        outside.load(tasks_dir)
 
 
 def queue_name() -> str:
@@ -361,8 +371,10 @@ def has_canary() -> bool:
     return os.environ.get("CANARY") == "true"
 
 
-def page_origins() -> Origins:
+def page_origins() -> "Origins":
     """Read at each request, and without the container, so that public routes answer whatever else is set."""
+    from chalicelib.api.origins import origins  # noqa: PLC0415 - paceline.testing does without Chalice
+
     return origins(os.environ.get("AUTH") or "", os.environ.get("CORS_ORIGINS") or "")
 
 

@@ -100,6 +100,8 @@ class Settings:
     #: key that signs calls of the task `http`; None disables signing
     webhook_key: bytes | None = field(repr=False)
     allow_kill: bool
+    #: module, package or folder of own tasks outside this project; empty for none
+    tasks_dir: str
     #: None with AUTH=none
     jwt: JwtSettings | None
     #: origins whose web pages may call the API, or ANY_ORIGIN alone
@@ -113,6 +115,8 @@ class Settings:
     #: None uses AWS's own endpoints
     endpoint_url: str | None
     stage: str
+    #: every call of AWS by boto3, also those that Paceline's own client knows
+    is_boto3: bool = False
     #: a collector of OpenTelemetry traces; empty for none
     otlp_endpoint: str = ""
 
@@ -140,6 +144,7 @@ class Settings:
             http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
             webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
             allow_kill=read("ALLOW_KILL", _boolean, "false"),
+            tasks_dir=read("TASKS_DIR", str, ""),
             jwt=_jwt(read) if auth_of(env) is Auth.JWT else None,
             cors_origins=cors_origins_of(env),
             table_name=read("TABLE_NAME", str, ""),
@@ -149,6 +154,7 @@ class Settings:
             scheduled_dead_letter_url=read("SCHEDULED_DEAD_LETTER_URL", str, ""),
             endpoint_url=read("AWS_ENDPOINT_URL", _url, "") or None,
             stage=read("STAGE", _stage, "dev"),
+            is_boto3=read("AWS_CLIENT", _aws_client, "signed"),
             otlp_endpoint=read("OTEL_EXPORTER_OTLP_ENDPOINT", _url, ""),
         )
 
@@ -315,6 +321,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _aws_client(text: str) -> bool:
+    if text not in ("signed", "boto3"):
+        raise ValueError(f"{text!r} is not allowed; allowed: signed, boto3")
+    return text == "boto3"
 
 
 def _stage(text: str) -> str:

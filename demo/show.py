@@ -42,7 +42,8 @@ def perform(is_fast: bool, folder: Path, out: Console, also_show: Show | None = 
     def say(text: str) -> None:
         out.print(text, markup=False, soft_wrap=True)
 
-    with running_system(say) as system, Paceline(system.url, os.environ.get("PACELINE_TOKEN")) as paceline:
+    token = os.environ.get("PACELINE_TOKEN")
+    with running_system(say) as system, Paceline(system.url, token, fail_fast=False) as paceline:
         performance = Performance(paceline, system, is_fast)
         with _showing(out) as show:
             board = performance.run(lambda board, now: _both(board, now, show, also_show))

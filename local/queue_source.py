@@ -1,16 +1,15 @@
-"""Receives, deletes and hides a queue's messages, like Lambda's event source. The worker's only use of boto3."""
+"""Receives, deletes and hides a queue's messages, like Lambda's event source.."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.aws.client import USER_AGENT
+from chalicelib.aws.client import ClientOptions, client
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -45,7 +44,7 @@ class Source:
 
     def __init__(self, queue_url: str, client: SQSClient | None = None) -> None:
         self._queue_url = queue_url
-        self._client = client or _client()
+        self._client: Any = client or _client()
 
     def receive(self, count: int, wait_seconds: int) -> list[Message]:
         """Receives up to `count` messages and hides them for VISIBILITY_SECONDS. Raises SourceError."""
@@ -69,7 +68,7 @@ class Source:
         for batch in _batches(messages):
             entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(batch)]
             try:
-                answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)  # type: ignore[arg-type]
+                answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
             except (BotoCoreError, ClientError) as error:
                 raise SourceError(f"deleting: {error}") from error
             refused += [f"{batch[int(entry['Id'])].id}: {entry['Code']}" for entry in answer.get("Failed", [])]
@@ -83,22 +82,15 @@ class Source:
                 for n, message in enumerate(batch)
             ]
             try:
-                self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)  # type: ignore[arg-type]
+                self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
             except (BotoCoreError, ClientError) as error:
                 raise SourceError(f"changing visibility: {error}") from error
 
 
-def _client() -> SQSClient:
+def _client() -> Any:
     # No retries here: callers retry themselves and have to stop in time.
-    config = Config(
-        connect_timeout=2,
-        read_timeout=12,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=64,
-        parameter_validation=False,
-        user_agent=USER_AGENT,
-    )
-    return boto3.client("sqs", config=config)
+    options = ClientOptions(tries=1, connect_timeout=2, read_timeout=12)
+    return client("sqs", os.environ.get("AWS_ENDPOINT_URL") or None, options)
 
 
 def _message(raw: Mapping[str, Any]) -> Message:

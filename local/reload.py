@@ -11,27 +11,50 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from watchfiles import PythonFilter, watch
+from watchfiles import Change, PythonFilter, watch
 
+from chalicelib.core.errors import OwnTasksError
+from infra.tasks_folder import TasksFolder
 from local.background import Background
 from local.health import heartbeat_files, is_healthy
 from local.startup import START_SECONDS
 from local.supervisor import Supervisor, SupervisorError
 
 #: Runs everything that can fail in a new process, except AWS.
-_LOAD = "import app; from chalicelib.container import load_own_tasks; load_own_tasks()"
+_LOAD = """
+import os, sys, app
+from chalicelib.container import load_own_tasks
+from chalicelib.core.errors import OwnTasksError
+try:
+    load_own_tasks(os.environ.get("TASKS_DIR", ""))
+except OwnTasksError as error:
+    sys.exit(str(error))
+"""
 _LOAD_SECONDS = 60
 _SETTLE_MS = 300
 _LONGEST_LINE = 300
+
+
+class _Code(PythonFilter):
+    """Lets Python files through, and lists of requirements."""
+
+    def __call__(self, change: Change, path: str) -> bool:
+        return super().__call__(change, path) or Path(path).name == "requirements.txt"
 
 
 class Reload:
     """Runs in a thread of its own."""
 
     def __init__(
-        self, supervisor: Supervisor, run_dir: Path, names: Iterable[str], root: Path, say: Callable[[str], None]
+        self,
+        supervisor: Supervisor,
+        run_dir: Path,
+        names: Iterable[str],
+        root: Path,
+        say: Callable[[str], None],
+        tasks: TasksFolder | None = None,
     ) -> None:
-        """names: the processes to restart, each once the one before it is healthy.
+        """tasks: the own tasks outside `root`. names: the processes to restart, each once the one before it is healthy.
 
         Workers are restarted first: the API must not accept a new task before they know it.
         """
@@ -40,6 +63,7 @@ class Reload:
         self._names = sorted(names, key=lambda name: not name.startswith("worker"))
         self._root = root
         self._say = say
+        self._tasks = tasks
         self.thread = Background("looking for changed code", self._run, 0, say)
 
     def stop(self) -> None:
@@ -48,13 +72,18 @@ class Reload:
         self.thread.join(10)
 
     def _run(self) -> None:
-        watched = [path for path in (self._root / "app.py", self._root / "chalicelib") if path.exists()]
-        for changes in watch(*watched, watch_filter=PythonFilter(), step=_SETTLE_MS, stop_event=self.thread.stopping):
-            self._reload(sorted({str(Path(path).relative_to(self._root)) for _, path in changes}))
+        of_tasks = self._tasks.watched if self._tasks else ()
+        watched = [path for path in (self._root / "app.py", self._root / "chalicelib", *of_tasks) if path.exists()]
+        for changes in watch(*watched, watch_filter=_Code(), step=_SETTLE_MS, stop_event=self.thread.stopping):
+            self._reload(sorted({self._name(Path(path)) for _, path in changes}))
+
+    def _name(self, path: Path) -> str:
+        bases = [self._root, *([self._tasks.path.parent] if self._tasks else [])]
+        return next((str(path.relative_to(base)) for base in bases if path.is_relative_to(base)), str(path))
 
     def _reload(self, changed: list[str]) -> None:
         what = changed[0] if len(changed) == 1 else f"{changed[0]} and {len(changed) - 1} more"
-        if fault := load_fault(self._root):
+        if fault := self._fault():
             self._say(f"{what} changed, not reloaded: {fault}")
             return
         self._say(f"{what} changed: reloading, the workers first")
@@ -67,6 +96,14 @@ class Reload:
             self._say(f"{what} changed, not all reloaded: {error}")
         else:
             self._say(f"{what} changed: reloaded")
+
+    def _fault(self) -> str | None:
+        try:
+            if self._tasks:
+                self._tasks.install()
+        except OwnTasksError as error:
+            return str(error)
+        return load_fault(self._root)
 
     def _restart(self, name: str) -> None:
         self._supervisor.end_process(name)
@@ -96,6 +133,8 @@ def load_fault(root: Path) -> str | None:
     if not ran.returncode:
         return None
     lines = ran.stderr.strip().splitlines()
+    if lines and lines[-1].startswith("TASKS_DIR: "):
+        return lines[-1]
     # Keep the last location of the traceback and its error.
     locations = [line.strip() for line in lines if line.lstrip().startswith('File "')]
     location = locations[-1].replace('File "', "").replace('"', "").replace(f"{root}/", "") if locations else ""

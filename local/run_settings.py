@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chalicelib.core.errors import SettingError
+from chalicelib.tasks.outside import find
 from infra.environment import environment
 
 DEFAULT_PORT = 8000
@@ -38,6 +39,8 @@ class LocalSettings:
     health_interval_seconds: float
     #: restart API and workers when the code changes
     reload: bool
+    #: absolute path of the own tasks outside this project; None for none
+    tasks_dir: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LocalSettings:
@@ -51,6 +54,7 @@ class LocalSettings:
             endpoint_url=_endpoint(env.get("AWS_ENDPOINT_URL") or None),
             health_interval_seconds=_seconds("HEALTH_INTERVAL", env.get("HEALTH_INTERVAL") or "10"),
             reload=_truth("RELOAD", env.get("RELOAD") or "true"),
+            tasks_dir=find(env["TASKS_DIR"]) if env.get("TASKS_DIR") else None,
         )
 
     @property

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from chalicelib.core.errors import SettingError
+from chalicelib.core.errors import OwnTasksError, SettingError
 from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
 from infra.stack import StackError, ensure_stack
+from infra.tasks_folder import TasksFolder
 from local.emulator import HOST, STATE_FILE, free_port
 from local.health import is_healthy
 from local.open_files import OpenFilesError, raise_limit
 from local.pid_files import SUPERVISOR
 from local.programs import app_programs, emulator_program
-from local.reload import Reload
+from local.reload import Reload, load_fault
 from local.run_settings import LocalSettings
 from local.signals import StopSignals
 from local.stack_watch import StackWatch
@@ -60,6 +61,9 @@ def main() -> int:
     try:
         raise_limit()
         Run(settings, env, signals).run(open_to_all=(env.get("AUTH") or "none") == "none")
+    except SettingError as error:
+        _say(str(error), sys.stderr)
+        return 2
     except (RunError, OpenFilesError, StartError, SupervisorError, StackError, OSError) as error:
         _say(str(error), sys.stderr)
         return 1
@@ -84,11 +88,13 @@ class Run:
             "STATE_DIR": str(settings.state_dir),
             "STAGE": settings.stage,
             "PYTHONUNBUFFERED": "1",
+            "TASKS_DIR": str(settings.tasks_dir or ""),
         }
         self._signals = signals
         self._supervisor = Supervisor(settings.run_dir, settings.process_log_dir)
         self._watch: Watch | None = None
         self._reload: Reload | None = None
+        self._tasks = TasksFolder(settings.tasks_dir, _say) if settings.tasks_dir else None
         self._endpoint_url = settings.endpoint_url or f"http://{HOST}:{free_port()}"
         self._stack_watch = StackWatch(
             self._endpoint_url, settings.stage, settings.health_interval_seconds, self._note_and_say
@@ -112,6 +118,7 @@ class Run:
         _check_port(self._settings)
         self._env.update(emulator_defaults(self._env), AWS_ENDPOINT_URL=self._endpoint_url)
         os.environ.update(self._env)
+        self._check_tasks()
         emulator = self._start_emulator()
         outputs = ensure_stack(self._endpoint_url, self._settings.stage, self._note)
         self._settings.endpoint_file.write_text(self._endpoint_url)
@@ -120,7 +127,7 @@ class Run:
         self._supervisor.add(emulator, programs)
         names = [name for program in programs for name in program.process_names]
         if self._settings.reload:
-            self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say)
+            self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say, self._tasks)
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
 
     def _end_leftover(self) -> None:
@@ -128,6 +135,19 @@ class Run:
             _say("Waiting for the processes of an earlier run to end")
         if not self._supervisor.end_leftover(self._signals.wait):
             raise StopRequestedError
+
+    def _check_tasks(self) -> None:
+        """Installs what the own tasks outside this project need, and loads them once: a mistake is said at once."""
+        if not self._tasks:
+            return
+        try:
+            self._tasks.install()
+        except OwnTasksError:
+            if self._signals.count:
+                raise StopRequestedError from None
+            raise
+        if fault := load_fault(Path.cwd()):
+            raise RunError(fault)
 
     def _start_emulator(self) -> list[Program]:
         """Starts the emulator and returns its program; returns none if AWS_ENDPOINT_URL names a running one."""

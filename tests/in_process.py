@@ -21,7 +21,16 @@ from local.file_log import FileLog
 from tests.factories import VirtualClock
 
 #: Settings that the environment of whoever runs the tests may hold.
-FOREIGN_SETTINGS = ("AUTH", "LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_PAYLOAD", "ALLOW_KILL", "AWS_ENDPOINT_URL")
+FOREIGN_SETTINGS = (
+    "AUTH",
+    "LIMITS",
+    "OVER_LIMIT",
+    "MAX_DELAY",
+    "MAX_PAYLOAD",
+    "ALLOW_KILL",
+    "AWS_ENDPOINT_URL",
+    "TASKS_DIR",
+)
 
 Record = dict[str, Any]
 Deploy = Callable[..., "Paceline"]

@@ -27,6 +27,10 @@ class Reply:
     body: bytes = b""
 
 
+class NoReplyError(Exception):
+    """Raised by `answer` to close the connection without a reply."""
+
+
 class Receiver:
     """answer: called with each request, by many threads. host: any address of 127.0.0.0/8."""
 
@@ -57,7 +61,11 @@ class Receiver:
                 got = Got(self.command, self.path, headers, body, at)
                 with receiver._lock:
                     receiver.got.append(got)
-                reply = receiver.answer(got)
+                try:
+                    reply = receiver.answer(got)
+                except NoReplyError:
+                    self.close_connection = True
+                    return
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)

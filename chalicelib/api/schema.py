@@ -67,20 +67,23 @@ class BulkAnswer(Struct):
 class TaskAnswer(Struct):
     task_id: str
     user_id: str
-    seq: int
-    task: str
+    seq: Annotated[int, Meta(description="Its number among all tasks of the user, from 1; 0 while it is scheduled.")]
+    task: Annotated[str, Meta(description="Name of its function.")]
     state: State
     position: Position
-    planned_at: int
-    estimated_at: int | None
+    planned_at: Annotated[int, Meta(description="The earliest start that the limits allowed when it was submitted.")]
+    estimated_at: Annotated[
+        int | None,
+        Meta(description="Estimated start; null once it started, and in a lane that is paused without an end."),
+    ]
     submitted_at: int
-    started_at: int | None
-    completed_at: int | None
-    attempts: int
-    result: Any
-    error: str | None
+    started_at: Annotated[int | None, Meta(description="Newest start; null before the first.")]
+    completed_at: Annotated[int | None, Meta(description="Null until it finishes.")]
+    attempts: Annotated[int, Meta(description="Attempts so far.")]
+    result: Annotated[Any, Meta(description="Its function's result; null until it succeeded.")]
+    error: Annotated[str | None, Meta(description="The last attempt's error; null without one.")]
     run_at: Annotated[int | None, Meta(description="When the task is scheduled to be admitted; null if at once.")]
-    callback_url: str | None
+    callback_url: Annotated[str | None, Meta(description="Gets a POST of its outcome; null without one.")]
     units: Annotated[int, Meta(description="What each of its starts counts for in limits of units.")]
     used_units: Annotated[
         int | None, Meta(description="The units that its last attempt used, as its function reported; null if not.")
@@ -99,7 +102,7 @@ class TaskListAnswer(Struct):
 
 class LimitAnswer(Struct):
     name: str
-    quota: int
+    quota: Annotated[int, Meta(description="Starts or units in a window.")]
     counts: Literal["starts", "units"]
     window_seconds: int
     used: Annotated[
@@ -123,7 +126,7 @@ class WaitsForAnswer(Struct):
 
 class LaneAnswer(Struct):
     user_id: str
-    limits: str
+    limits: Annotated[str, Meta(description="As text, such as `1/second; 20/minute`.")]
     own_limits: Annotated[bool, Meta(description="True if the user has its own limits.")]
     policies: list[LimitAnswer]
     backlog: Annotated[int, Meta(description="Number of waiting tasks.")]
@@ -143,7 +146,7 @@ class LaneAnswer(Struct):
     throttled_until: Annotated[
         int | None, Meta(description="End of the throttling: an API answered a task with 429 or 503.")
     ]
-    throttled_reason: str | None
+    throttled_reason: Annotated[str | None, Meta(description="Why it is throttled; null when it is not.")]
     starts: Annotated[list[int], Meta(description="Times of the newest starts, newest first.")]
     start_ahead_at: Annotated[
         int | None,
@@ -154,7 +157,7 @@ class LaneAnswer(Struct):
     ]
     admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
     started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
-    now: int
+    now: Annotated[int, Meta(description="The server's time.")]
     waits_for: Annotated[
         WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
     ]
@@ -210,8 +213,8 @@ class LanesAnswer(Struct):
 
 class HealthAnswer(Struct):
     status: Literal["ok", "unavailable"]
-    dynamodb: str
-    sqs: str
+    dynamodb: Annotated[str, Meta(description="`ok`, or the error.")]
+    sqs: Annotated[str, Meta(description="`ok`, or the error.")]
 
 
 class Problem(Struct):
@@ -241,6 +244,6 @@ class QuotaProblem(Struct):
     delay_ms: int | UnsetType = UNSET
     state: State | UnsetType = UNSET
     shared: str | UnsetType = UNSET
-    lower_bound: Literal[True] | UnsetType = UNSET
+    lower_bound: bool | UnsetType = UNSET
     estimated_at: int | UnsetType | None = UNSET
     tasks: Sequence[SubmittedTask] | UnsetType = UNSET

@@ -5,7 +5,15 @@ from collections.abc import Iterator, Sequence
 
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit
-from chalicelib.core.shared_estimates import expected, policy_name, stop_of_shared, used_of, waiting_of, wanted_of
+from chalicelib.core.shared_estimates import (
+    expected,
+    expected_in_turn,
+    policy_name,
+    stop_of_shared,
+    used_of,
+    waiting_of,
+    wanted_of,
+)
 from chalicelib.submit.submission import SharedUse
 
 
@@ -42,7 +50,7 @@ def violated_by(uses: Sequence[SharedUse], now_ms: int) -> list[str]:
 
 def shared_ready_at(uses: Sequence[SharedUse], now_ms: int) -> int:
     """When each of the shared limits may start one more task, after those that wait and the submit's, epoch ms."""
-    waits = (expected(use.state, now_ms, earlier=use.starts).estimated_at for use in uses)
+    waits = (expected_in_turn(use.state, now_ms, [1] * (use.starts + 1))[-1].estimated_at for use in uses)
     return max((now_ms if at is None else at for at in waits), default=now_ms)
 
 
@@ -62,4 +70,8 @@ def _sentence(use: SharedUse, now_ms: int) -> str:
         return f"The shared limit {name} is paused: it goes on when it is resumed."
     if shared.is_paused(now_ms) or shared.is_throttled(now_ms):
         return f"The shared limit {name} is {'paused' if shared.is_paused(now_ms) else 'throttled'} for a time."
-    return f"It waits for the shared limit {name}, with about {waiting_of(use.state, now_ms)} lanes before it."
+    if shared.is_full(use.state.limits):
+        return f"As many tasks run as the shared limit {name} lets run at once."
+    before = waiting_of(use.state, now_ms)
+    lanes = f", with about {before} {'lane' if before == 1 else 'lanes'} before it" if before else ""
+    return f"It waits for the shared limit {name}{lanes}."

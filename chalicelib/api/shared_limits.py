@@ -9,7 +9,6 @@ from chalicelib.api.responses import answer
 from chalicelib.api.schema import LimitAnswer
 from chalicelib.api.shared_headers import seconds
 from chalicelib.api.shared_schema import (
-    GroupRequest,
     SharedLimitAnswer,
     SharedLimitListAnswer,
     SharedLimitsRequest,
@@ -41,11 +40,6 @@ def read_shared_limits(request: Request) -> Limits:
         raise InvalidError("Invalid limits", str(error), "/limits") from error
 
 
-def read_group(request: Request) -> str:
-    """The group; empty for none."""
-    return read_form(request, GroupRequest, ENVELOPE_BYTES).group or ""
-
-
 def shared_answer(view: SharedView) -> Response:
     return answer(_shared_answer(view))
 
@@ -67,7 +61,7 @@ def _shared_answer(view: SharedView) -> SharedLimitAnswer:
         at_once=most_at_once(limits),
         running=len(shared.holders or {}),
         waiting=waiting_of(view.state, now_ms),
-        waiters=[WaiterAnswer(one.user_id, None, one.task_id, one.turn) for one in view.waiters],
+        waiters=[WaiterAnswer(one.user_id, one.task_id, one.turn) for one in view.waiters],
         next_start_at=None if next_one.is_full else next_one.earliest_at,
         paused=is_paused,
         paused_until=shared.paused_until if is_paused and not is_endless else None,

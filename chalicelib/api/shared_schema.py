@@ -5,7 +5,6 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from chalicelib.api.schema import LimitAnswer
-from chalicelib.core.users import USER_PATTERN
 
 #: As `parse_shared_limits` reads it, which also checks quota, unit and window.
 _LIMIT = r"[0-9]{1,9}(?:\s*[Uu][Nn][Ii][Tt][Ss]?)?(?:\s*/\s*|\s+[Pp][Ee][Rr]\s+)(?:[0-9]{1,9}\s*)?[A-Za-z]+"
@@ -21,14 +20,6 @@ SharedLimitsText = Annotated[
         extra_json_schema={"pattern": rf"^[\s;,]*{_PART}(?:\s*[;,\n][\s;,]*{_PART}){{0,5}}[\s;,]*$"},
     ),
 ]
-Group = Annotated[
-    str,
-    Meta(
-        pattern=USER_PATTERN,
-        examples=["acme"],
-        description="Users of one group take turns at shared limits as one.",
-    ),
-]
 
 
 class SharedLimitsRequest(Struct, forbid_unknown_fields=True):
@@ -37,17 +28,10 @@ class SharedLimitsRequest(Struct, forbid_unknown_fields=True):
     limits: SharedLimitsText
 
 
-class GroupRequest(Struct, forbid_unknown_fields=True):
-    """With whom the user takes turns at shared limits; null for no group."""
-
-    group: Group | None
-
-
 class WaiterAnswer(Struct):
     """A lane that waits for a shared limit, as far as it said so: those that wait for seconds do."""
 
     user_id: str
-    group: str | None
     task_id: str
     turn: Annotated[int, Meta(description="Lower turns start first.")]
 
@@ -59,7 +43,7 @@ class SharedLimitAnswer(Struct):
     policies: list[LimitAnswer]
     at_once: Annotated[int | None, Meta(description="How many tasks may run at once; null for any number.")]
     running: Annotated[int, Meta(description="Tasks that run; counted only with a number at once.")]
-    waiting: Annotated[int, Meta(description="Lanes and groups that wait for their turn, about.")]
+    waiting: Annotated[int, Meta(description="Lanes that wait for their turn, about.")]
     waiters: Annotated[
         list[WaiterAnswer],
         Meta(description="Up to 20 of them, in order of turns."),

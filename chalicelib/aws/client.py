@@ -1,16 +1,18 @@
 """The clients of AWS, with their time-outs, their retries and the meaning of their errors."""
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
+from chalicelib.aws.signed_client import Credentials, SignedClient
 from chalicelib.core.errors import UnavailableError
 
 #: Seconds.
@@ -21,6 +23,13 @@ TRIES = 2
 #: With the last call of each, 17 + 3.5 + 4 + 3.5 = 28, the API answers before API Gateway's time-out of 29 s.
 BUDGET_SECONDS = 17
 CLEANUP_SECONDS = 4
+#: Variables that change how boto3 reaches or signs in to AWS, which only boto3 understands.
+FOR_BOTO3 = (
+    *("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CONFIG_FILE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"),
+)
+#: Regions of the partition whose endpoints end with amazonaws.com.
+_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-[a-z]+-[0-9]")
 #: A fixed text: botocore computes its own anew for every call, twice, which is a quarter of a call's CPU.
 USER_AGENT = "paceline"
 #: Connections kept for reuse; more are opened when needed.
@@ -107,15 +116,74 @@ def _refuse_repeat(request: Any, **_: Any) -> None:
         raise NotRepeatedError("only its caller knows how to go on")
 
 
-def client(service: Any, endpoint_url: str | None, read_timeout: float = READ_TIMEOUT) -> Any:
-    """A client whose calls end within TRIES x (CONNECT_TIMEOUT + read_timeout) seconds, and 1 s between two tries.
+def _before_try(operation: str, attempt: int) -> None:
+    """What the two functions above do for boto3."""
+    _refuse_when_spent()
+    if operation == "BatchWriteItem" and attempt > 1:
+        raise NotRepeatedError("only its caller knows how to go on")
+
+
+class ClientOptions(Struct, frozen=True):
+    """Time-outs in seconds."""
+
+    tries: int = TRIES
+    connect_timeout: float = CONNECT_TIMEOUT
+    read_timeout: float = READ_TIMEOUT
+
+
+#: Of requests and tasks.
+OPTIONS = ClientOptions()
+
+
+def client(service: Any, endpoint_url: str | None, options: ClientOptions = OPTIONS, is_boto3: bool = False) -> Any:
+    """A client whose calls end within tries x (connect_timeout + read_timeout) seconds, and 1 s between two tries.
 
     A BatchWriteItem, which can't be conditional, raises NotRepeatedError instead of a second try.
+
+    It is a SignedClient where the environment has credentials and nothing that only boto3 understands; else boto3's.
     """
+    credentials, region = _credentials(), os.environ.get("AWS_DEFAULT_REGION", "")
+    url = endpoint_url or _regional(service, region)
+    make_boto3 = partial(_boto3_client, service, endpoint_url, options)
+    if is_boto3 or credentials is None or not region or not url:
+        return make_boto3()
+    return SignedClient(
+        service,
+        region,
+        url,
+        credentials,
+        make_boto3,
+        _before_try,
+        tries=options.tries,
+        connect_timeout=options.connect_timeout,
+        read_timeout=options.read_timeout,
+        kept=POOLED_CONNECTIONS,
+    )
+
+
+def _credentials() -> Credentials | None:
+    env = os.environ
+    names = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+    access_key, secret_key, token = (env.get(name, "") for name in names)
+    is_for_boto3 = any(env.get(name) for name in FOR_BOTO3)
+    return Credentials(access_key, secret_key, token) if access_key and secret_key and not is_for_boto3 else None
+
+
+def _regional(service: str, region: str) -> str:
+    """AWS's endpoint; empty if a file may name another one, or the region's endpoints have other names."""
+    if os.path.exists(os.path.expanduser("~/.aws/config")) or not _REGION.fullmatch(region):  # noqa: PTH110, PTH111
+        return ""
+    return f"https://{service}.{region}.amazonaws.com"
+
+
+def _boto3_client(service: Any, endpoint_url: str | None, options: ClientOptions) -> Any:
+    import boto3  # noqa: PLC0415 - half of a cold start
+    from botocore.config import Config  # noqa: PLC0415
+
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=read_timeout,
-        retries={"mode": "standard", "total_max_attempts": TRIES},
+        connect_timeout=options.connect_timeout,
+        read_timeout=options.read_timeout,
+        retries={"mode": "standard", "total_max_attempts": options.tries},
         max_pool_connections=POOLED_CONNECTIONS,
         tcp_keepalive=True,
         parameter_validation=False,

@@ -1,47 +1,38 @@
 """Compares this machine's clock with the `Date` of AWS's answers: one that is ahead would block a shared limit."""
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from statistics import median
 from typing import Any
 
-#: Answers that are compared, and the fewest from which something follows.
-SAMPLES, FEWEST = 9, 5
-#: Milliseconds between two of them.
-EVERY_MS = 1_000
-#: Milliseconds by which the clock may be off, and by which the comparison may be: `Date` has whole seconds.
-MAX_OFF_MS, ROUNDING_MS = 1_000, 500
+#: Milliseconds by which the clock may be off.
+MAX_OFF_MS = 1_000
 
 
 class ServerTime:
-    """Thread-safe: a lost sample does no harm."""
+    """Thread-safe."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self._samples: deque[int] = deque(maxlen=SAMPLES)
-        self._sampled_at = 0
-
-    def watch(self, client: Any) -> None:
-        """Looks at the answers of that client of DynamoDB from now on."""
-        client.meta.events.register("after-call.dynamodb", self._answered)
-
-    def _answered(self, parsed: Any, **_: Any) -> None:
-        now_ms = self._now_ms()
-        if 0 <= now_ms - self._sampled_at < EVERY_MS:
-            return
-        self._sampled_at = now_ms
-        date = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        try:
-            self._samples.append(now_ms - int(parsedate_to_datetime(date).timestamp()) * 1000)
-        except ValueError:
-            return  # an emulator that sends none
-
-    @property
-    def ahead_ms(self) -> int:
-        """About how far this machine's clock is ahead; below 0 if it is behind, 0 while unknown."""
-        samples = list(self._samples)
-        return round(median(samples)) - ROUNDING_MS if len(samples) >= FEWEST else 0
+        self._is_off = False
 
     def is_off(self) -> bool:
-        return abs(self.ahead_ms) > MAX_OFF_MS + ROUNDING_MS
+        """The last answer shows that this machine's clock is surely off by over a second."""
+        return self._is_off
+
+    @contextmanager
+    def comparing(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Gives a function that compares the answer to the body's one call."""
+        begun_at = self._now_ms()
+
+        def compare(answer: Mapping[str, Any]) -> None:
+            date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+            try:
+                second_ms = int(parsedate_to_datetime(date).timestamp()) * 1000
+            except (TypeError, ValueError):
+                return  # an emulator that sends none
+            # It was answered between the two, in that second.
+            least_ms, most_ms = begun_at - second_ms - 1_000, self._now_ms() - second_ms
+            self._is_off = least_ms > MAX_OFF_MS or most_ms < -MAX_OFF_MS
+
+        yield compare

@@ -2,6 +2,7 @@
 
 PacelineError
 ├── SettingError            invalid setting of the deployment
+│   └── OwnTasksError       own tasks that can't be loaded
 ├── LimitsError             invalid list of limits
 ├── RequestError            invalid or refused request; one subclass per HTTP status in problems.PROBLEMS
 │   ├── MalformedError
@@ -31,6 +32,13 @@ class SettingError(PacelineError):
     def __init__(self, variable: str, reason: str) -> None:
         super().__init__(f"{variable}: {reason}")
         self.variable = variable
+
+
+class OwnTasksError(SettingError):
+    """The tasks of TASKS_DIR can't be loaded; the text is one line, with the file, the reason and the remedy."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("TASKS_DIR", reason)
 
 
 class LimitsError(PacelineError, ValueError):

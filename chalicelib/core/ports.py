@@ -551,6 +551,18 @@ class Backlog(Struct, frozen=True):
     throttled: int
 
 
+class SharedBacklog(Struct, frozen=True):
+    """How far a shared limit is used."""
+
+    name: str
+    #: lanes that wait for their turn, about
+    waiting: int
+    #: tasks that run; counted only with a number at once
+    running: int
+    #: starts, or units, that count now, and the quota, by the names of its limits
+    used: Mapping[str, tuple[int, int]]
+
+
 class Presence(Protocol):
     """Tracks the claims that live processes on this machine are serving; does not use AWS."""
 

@@ -1,12 +1,15 @@
 """What a shared limit says about tasks that want it: when they start, what is left, who goes first. Pure."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from chalicelib.core.estimates import Usage
 from chalicelib.core.history import tallies_of
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits
-from chalicelib.core.shared_limit import SharedLimit, missed_turns, start_after
+from chalicelib.core.past_starts import next_start
+from chalicelib.core.shared_limit import SharedLimit, missed_turns, planned_starts
 from chalicelib.core.tally import resets_at, used_at
 
 
@@ -37,25 +40,34 @@ class Expected(Struct, frozen=True):
         return self.earliest_at <= now_ms and not self.before and not self.is_full
 
 
-def expected(state: SharedState, now_ms: int, units: int = 1, earlier: int = 0) -> Expected:
-    """For a task that has no turn yet. earlier: tasks that its lane starts under this shared limit before it.
+def expected(state: SharedState, now_ms: int, units: int = 1) -> Expected:
+    """For a task that has no turn yet.
 
     >>> from chalicelib.core.limits import parse_limits
-    >>> shared = SharedLimit("stripe", asked=9, served=4, started=2, starts=(5_500, 5_000))
+    >>> shared = SharedLimit("stripe", asked=9, served=4, started=2, starts=(5_500, 5_000), opened_at=5_500)
     >>> expected(SharedState(shared, parse_limits("2/second")), 5_800)
     Expected(earliest_at=6000, estimated_at=8500, before=5, is_full=False)
     """
+    return expected_in_turn(state, now_ms, [units])[0]
+
+
+def expected_in_turn(state: SharedState, now_ms: int, units: Sequence[int]) -> list[Expected]:
+    """For tasks of one lane that start one after the other. units: of each of them."""
     shared, limits = state.shared, state.limits
-    before = waiting_of(state, now_ms)
+    before, count = waiting_of(state, now_ms), len(units)
     if shared.paused_until == FOREVER_MS:
-        return Expected(now_ms, None, before, is_full=True)
-    earliest_at = start_after(shared, limits, earlier, now_ms, units)
-    estimated_at = start_after(shared, limits, earlier + before, now_ms, units) if before else earliest_at
-    return Expected(earliest_at, estimated_at, before, shared.is_full(limits))
+        return [Expected(now_ms, None, before, is_full=True)] * count
+    planned, is_full = planned_starts(shared, limits, before + count, now_ms), shared.is_full(limits)
+    alone = {one: next_start(shared, limits, shared.opens_at(now_ms), one) for one in set(units)}
+    found = []
+    for index, one in enumerate(units):
+        earliest_at = max(planned[index], alone[one])
+        found.append(Expected(earliest_at, max(planned[index + before], earliest_at), before, is_full))
+    return found
 
 
 def waiting_of(state: SharedState, now_ms: int) -> int:
-    """Lanes and groups that wait for their turn, about: some of them may have lost it."""
+    """Lanes that wait for their turn, about: some of them may have lost it."""
     return state.shared.waiting - missed_turns(state.shared, state.limits, now_ms)
 
 

@@ -206,14 +206,17 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
     return max((at for at in planned if at < planned[-1]), default=0), planned[-1] + rest_ms
 
 
-def start_after(shared: SharedLimit, limits: Limits, ahead: int, now_ms: int, units: int = 1) -> int:
-    """When a task may start if `ahead` others start before it as soon as the limits allow, from now on, epoch ms."""
+def planned_starts(shared: SharedLimit, limits: Limits, count: int, now_ms: int) -> list[int]:
+    """The next `count` starts of one unit from now on if each comes as soon as the limits allow, epoch ms.
+
+    Exact for EXACT_TURNS of them; those beyond follow from the rates.
+    """
     begin = shared.opens_at(now_ms)
     if not tuple(limits):  # only a number at once
-        return begin
-    beyond = max(0, ahead + 1 - EXACT_TURNS)
-    rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
-    return _planned(shared, limits, begin, min(ahead + 1, EXACT_TURNS), units)[-1] + rest_ms
+        return [begin] * count
+    planned = _planned(shared, limits, begin, min(count, EXACT_TURNS), 1)
+    beyond = range(1, count - len(planned) + 1)
+    return planned + [planned[-1] + max(n * limit.window_ms // limit.quota for limit in limits) for n in beyond]
 
 
 def missed_turns(shared: SharedLimit, limits: Limits, now_ms: int) -> int:

@@ -8,8 +8,8 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import NotFoundError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
 from chalicelib.core.limits import Limits
-from chalicelib.core.ports import Clock, LaneStore, SharedLimitStore, SharedWritten, TaskQueue
-from chalicelib.core.shared_estimates import SharedState
+from chalicelib.core.ports import Clock, LaneStore, SharedBacklog, SharedLimitStore, SharedWritten, TaskQueue
+from chalicelib.core.shared_estimates import SharedState, used_of, waiting_of
 from chalicelib.core.shared_limit import SharedLimit, Waiter, paused_shared, resumed_shared, with_shared_limits
 from chalicelib.core.shared_views import behind_shared, waits_for
 from chalicelib.core.task import TaskState
@@ -85,6 +85,10 @@ class SharedControl:
         """All shared limits, by name, each with who waits."""
         read = map(self._shared_limits.get, sorted({*self._settings, *self._shared_limits.names()}))
         return [self._listed(shared) for shared in read if self._limits(shared) is not None]
+
+    def backlogs(self) -> list[SharedBacklog]:
+        """How far each of them is used, for metrics."""
+        return [_backlog(view.state, view.now_ms) for view in self.all()]
 
     def one(self, name: str) -> SharedView:
         """The shared limit and who waits. NotFoundError if there is none of that name."""
@@ -164,3 +168,8 @@ class SharedControl:
     def _view(self, shared: SharedLimit, waiters: Sequence[Waiter] = ()) -> SharedView:
         limits, setting = self._limits(shared), self._settings.get(shared.name)
         return SharedView(SharedState(shared, limits or ()), setting, self._clock.now_ms(), waiters)
+
+
+def _backlog(state: SharedState, now_ms: int) -> SharedBacklog:
+    used = {limit.name: (used_of(state, limit, now_ms).used, limit.quota) for limit in state.limits}
+    return SharedBacklog(state.name, waiting_of(state, now_ms), len(state.shared.holders or {}), used)

@@ -4,13 +4,12 @@ One read for each shared limit, and none for tasks without one. Nothing is reser
 claimed, so others may go first, and an answer from this state is a lower bound.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Protocol
 
 from chalicelib.core.limits import Limits, smallest_units_quota
-from chalicelib.core.shared_estimates import Expected, SharedState, expected
+from chalicelib.core.shared_estimates import Expected, SharedState, expected_in_turn
 from chalicelib.core.shared_limit import SharedLimit
 from chalicelib.submit.submission import SharedUse, Submission
 
@@ -38,23 +37,24 @@ class SharedLimitsOf:
     @cached_property
     def expected(self) -> list[Expected | None]:
         """Of each task; None for one without a shared limit, and for one that is scheduled."""
-        seen, submission = Counter[str](), self._submission
-        found: list[Expected | None] = []
-        for index, name in enumerate(self._names):
-            if name not in self._states:
-                found.append(None)
-                continue
-            units, now_ms = submission.units_of(index), submission.now_ms
-            found.append(expected(self._states[name], now_ms, units, seen[name]))
-            seen[name] += 1
+        submission = self._submission
+        found: list[Expected | None] = [None] * len(self._names)
+        for name, state in self._states.items():
+            mine = self._indexes(name)
+            units = [submission.units_of(index) for index in mine]
+            for index, one in zip(mine, expected_in_turn(state, submission.now_ms, units), strict=True):
+                found[index] = one
         return found
+
+    def _indexes(self, name: str) -> list[int]:
+        return [index for index, other in enumerate(self._names) if other == name]
 
     @property
     def uses(self) -> tuple[SharedUse, ...]:
         """Each shared limit that tasks want now, with the starts and units that they want."""
         uses = []
         for name, state in self._states.items():
-            mine = [index for index, other in enumerate(self._names) if other == name]
+            mine = self._indexes(name)
             units = sum(map(self._submission.units_of, mine))
             if mine:
                 uses.append(SharedUse(state, len(mine), units))

@@ -157,7 +157,7 @@ class SubmittedTask(Struct, frozen=True):
     state: State
     shared: Annotated[str | UnsetType, Meta(description="The shared limit that it counts against.")] = UNSET
     lower_bound: Annotated[
-        Literal[True] | UnsetType,
+        bool | UnsetType,
         Meta(
             description="`position` and `delay_ms` are lower bounds, since tasks of other users take turns with it at "
             "its shared limit. Absent without one, and while the task is scheduled."

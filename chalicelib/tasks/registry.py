@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import typing
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -223,7 +223,7 @@ class Registry:
 
         def register(function: Function) -> Function:
             if name in self._definitions:
-                raise ValueError(f"the task name {name!r} is taken")
+                raise ValueError(f"the task name {name!r} is taken by {_described(self._definitions[name].function)}")
             payload_type, takes_whole, takes_context = _payload_type(name, function)
             self._definitions[name] = TaskDefinition(
                 name,
@@ -264,6 +264,16 @@ class Registry:
                 allowed = ", ".join(known) or "none, it is empty"
                 return f"it has no limit {shared!r}, which the task {name!r} counts against; allowed: {allowed}"
         return None
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Removes the tasks with these names."""
+        for name in names:
+            del self._definitions[name]
+
+
+def _described(function: Callable[..., Json]) -> str:
+    """Returns where the function is defined, as `tasks.orders.charge`."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _pointer(path: str) -> str:

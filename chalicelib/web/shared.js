@@ -100,10 +100,10 @@ function stateOf(shared, now) {
   return shared.next_start_at > now ? `full, free in ${spanOf(shared.next_start_at - now)}` : "free";
 }
 
-/** `Next: ann, bob of acme and 10 more`. */
+/** `Next: ann, bob and about 10 more`. */
 function whoWaits({ waiting, waiters }) {
   if (!waiting) return "No lane waits";
-  const named = waiters.slice(0, NAMED).map((one) => (one.group ? `${one.user_id} of ${one.group}` : one.user_id));
+  const named = waiters.slice(0, NAMED).map((one) => one.user_id);
   const others = waiting - named.length;
   if (!named.length) return `${numberOf(waiting)} ${waiting === 1 ? "lane waits" : "lanes wait"} for a moment`;
   return `Next: ${named.join(", ")}${others > 0 ? ` and about ${numberOf(others)} more` : ""}`;

@@ -98,8 +98,6 @@ class SharedClaims:
         """
         if facts.receives > 1 and not facts.is_lane_fresh:
             return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
-        if self._is_clock_off():
-            return self._leave_to_others(facts), facts
         return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
 
     def _seen(self, task: Task) -> SharedLimit:
@@ -112,6 +110,8 @@ class SharedClaims:
 
     def _take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
         shared = self._seen(task)
+        if self._is_clock_off():  # as the answers have shown up to now
+            return self._leave_to_others(task, facts), facts
         turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
@@ -144,8 +144,9 @@ class SharedClaims:
         now_ms = self._clock.now_ms()
         return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
 
-    def _leave_to_others(self, facts: Facts) -> WaitUntil:
+    def _leave_to_others(self, task: Task, facts: Facts) -> WaitUntil:
         now_ms = self._clock.now_ms()
+        self._known.pop(task.shared, None)  # the next look reads it, and compares the clock again
         if abs(now_ms - self._clock_logged_at) >= CLOCK_LOGGED_EVERY_MS:
             self._clock_logged_at = now_ms
             log.error("this machine's clock is over a second off AWS's: it starts no task with a shared limit")

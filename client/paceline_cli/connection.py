@@ -9,7 +9,7 @@ import typer
 
 from paceline_cli.failures import NotReachableError
 from paceline_client import Clock, Paceline
-from paceline_client.sender import SystemClock
+from paceline_client.client import SystemClock
 
 #: Longer than the 35 s after which a submit whose API process died can be taken up again.
 TOTAL_SECONDS = 40.0
@@ -43,7 +43,9 @@ def connect(context: typer.Context, url: str | None, token: str | None) -> Pacel
         raise typer.BadParameter("the token is empty, or has characters that no header can hold", param_hint="--token")
     try:
         transport = FirstContact(world.transport or httpx.HTTPTransport(), base_url)
-        return Paceline(base_url, token, total_seconds=TOTAL_SECONDS, transport=transport, clock=world.clock)
+        return Paceline(
+            base_url, token, total_seconds=TOTAL_SECONDS, fail_fast=False, transport=transport, clock=world.clock
+        )
     except (ValueError, httpx.InvalidURL) as error:
         raise typer.BadParameter(str(error), param_hint="--url") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, shared_commands, task_commands
+from paceline_cli import lane_commands, new_project, shared_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
 from paceline_client import PacelineError
 
@@ -79,9 +79,10 @@ app.add_typer(
     rich_help_panel=_LANES,
     epilog=_examples("limits ann '5/second; 100/minute'", "limits ann --clear", "limits set stripe '25/second'"),
 )
-add(_LANES, shared_commands.group, "group ann acme", "group ann --clear")
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
+
+add("Your own tasks", new_project.init, "init shop")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from paceline_client import Lane, Limit, SharedLimit, SubmittedTask, Task, Waiter
+from paceline_client import Lane, Limit, SharedLimit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
@@ -140,7 +140,6 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
     return _fields(
         [
             ("user", Text(lane.user_id, "bold")),
-            ("group", lane.group or ""),
             ("limits", f"{lane.limits} ({whose})"),
             *((f"per {limit.name}", _left(limit, with_bars)) for limit in lane.policies),
             ("waiting", count(lane.backlog, "task")),
@@ -228,14 +227,10 @@ def shared_lines(shared: SharedLimit, with_bars: bool) -> list[Text]:
             *((f"per {limit.name}", _left(limit, with_bars)) for limit in shared.policies),
             ("at once", at_once),
             ("waiting", count(shared.waiting, "lane")),
-            *(("" if n else "next", _waiter(waiter)) for n, waiter in enumerate(shared.waiters)),
+            *(("" if n else "next", waiter.user_id) for n, waiter in enumerate(shared.waiters)),
             ("next start", "not known" if shared.next_start_at is None else moment(shared.next_start_at, shared.now)),
             ("paused", _paused(shared)),
             ("throttled", _throttled(shared)),
             ("started", f"{count(shared.started, 'task')} in all"),
         ]
     )
-
-
-def _waiter(waiter: Waiter) -> str:
-    return f"{waiter.user_id} of {waiter.group}" if waiter.group else waiter.user_id

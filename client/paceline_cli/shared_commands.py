@@ -1,4 +1,4 @@
-"""The commands on shared limits, below `limits`, and on groups of users. `limits USER` stays the command on a lane."""
+"""The commands on shared limits, below `limits`. `limits USER` stays the command on a lane."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typer.core import TyperGroup
 
 from paceline_cli import lane_commands
 from paceline_cli.connection import connect, world_of
-from paceline_cli.options import Json, Token, Url, User, length_ms
-from paceline_cli.rendering import console, lane_lines, shared_line, shared_lines, show, show_json
+from paceline_cli.options import Json, Token, Url, length_ms
+from paceline_cli.rendering import console, shared_line, shared_lines, show, show_json
 from paceline_client import SharedLimit
 
 #: The command that a first word leads to which is none of the group's: it is a user.
@@ -115,26 +115,6 @@ def resume(context: typer.Context, name: Name, as_json: Json = False, url: Url =
     """Resume a shared limit that is paused or throttled."""
     with connect(context, url, token) as paceline:
         _show(paceline.resume_shared_limit(name), as_json)
-
-
-def group(
-    context: typer.Context,
-    user: User,
-    name: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Such as a tenant.", show_default=False)] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="No group any more.")] = False,
-    as_json: Json = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Let a user take turns at shared limits together with the other users of a group, as one."""
-    if clear == (name is not None):
-        raise typer.BadParameter("either a group or --clear")
-    with connect(context, url, token) as paceline:
-        found = paceline.set_group(user, name)
-    if as_json:
-        show_json(found)
-    else:
-        show(lane_lines(found, with_bars=console().is_terminal))
 
 
 def _show(found: SharedLimit, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """A client for Paceline: submit tasks, wait for them, and look after their lanes."""
 
-from paceline_client.client import Paceline
+from paceline_client.async_client import AsyncClock, AsyncPaceline, AsyncToken
+from paceline_client.client import Clock, Paceline, Token
 from paceline_client.errors import (
     AnswerError,
     ConflictError,
@@ -14,13 +15,25 @@ from paceline_client.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from paceline_client.sender import Clock
-from paceline_client.shared_limits import SharedLimit, Waiter
-from paceline_client.values import Health, Lane, Limit, State, SubmittedTask, Task, TaskOrder, WaitsFor
+from paceline_client.values import (
+    Health,
+    Lane,
+    Limit,
+    SharedLimit,
+    State,
+    SubmittedTask,
+    Task,
+    TaskOrder,
+    Waiter,
+    WaitsFor,
+)
 from paceline_client.version import __version__
 
 __all__ = [
     "AnswerError",
+    "AsyncClock",
+    "AsyncPaceline",
+    "AsyncToken",
     "Clock",
     "ConflictError",
     "ForbiddenError",
@@ -38,6 +51,7 @@ __all__ = [
     "State",
     "Task",
     "TaskOrder",
+    "Token",
     "UnauthenticatedError",
     "UnavailableError",
     "WaitTimeoutError",

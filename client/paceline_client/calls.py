@@ -81,6 +81,10 @@ def task_path(user_id: str, task_id: str) -> str:
     return user_path(user_id, f"/tasks/{quote(task_id, safe='')}")
 
 
+def shared_path(name: str, rest: str = "") -> str:
+    return f"/api/v1/limits/{quote(name, safe='')}{rest}"
+
+
 def epoch_ms(at: int | datetime, name: str) -> int:
     """Returns epoch milliseconds. ValueError, which names the argument `name`, for a datetime without time zone."""
     if isinstance(at, int):

@@ -8,7 +8,7 @@ PacelineError
 │   ├── NotFoundError           404
 │   ├── ConflictError           409: the task's state does not allow it
 │   └── Refused                 429, and nothing was queued
-├── UnavailableError        no answer in the time that the call had
+├── UnavailableError        no connection, or no answer in the time that the call had
 ├── AnswerError             an answer that is none of Paceline's
 └── WaitTimeoutError        the task has not ended in the time that `wait` had
 """
@@ -72,14 +72,16 @@ class Refused(ProblemError):  # noqa: N818 - the word that Paceline has for it
 class UnavailableError(PacelineError):
     """No answer in the time that the call had, all tries included.
 
-    Whether a submit was taken is not known then: submit the same again with the error's `idempotency_key`.
+    Whether a submit was taken is not known if it `was_sent`: submit the same again with the error's `idempotency_key`.
     """
 
-    def __init__(self, reason: str, tries: int, status: int | None = None) -> None:
+    def __init__(self, reason: str, tries: int, status: int | None = None, was_sent: bool = True) -> None:
         super().__init__(f"{reason}; gave up after {tries} {'try' if tries == 1 else 'tries'}")
         self.tries = tries
         #: the last answer's HTTP status; None when there was none
         self.status = status
+        #: False if the server can't have read the request: then nothing was submitted
+        self.was_sent = was_sent
 
 
 class AnswerError(PacelineError):

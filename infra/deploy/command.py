@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.core.errors import OwnTasksError
+from chalicelib.tasks.outside import find
 from infra.deploy.account import Account, find_account
 from infra.deploy.address import address, wait_for_answer
 from infra.deploy.artifacts import Artifacts
@@ -24,6 +26,7 @@ from infra.deploy.stages import Stage, function_settings, read_stage, validate
 from infra.deploy.timeouts import deadlines, own_tasks, require_shared_limits, worker_timeout
 from infra.environment import aws_environment, environment
 from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources, stack_state
+from infra.tasks_folder import TasksFolder
 
 #: SAM creates roles, and CloudFormation runs it on the template.
 _CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
@@ -52,8 +55,10 @@ def destroy(stage_name: str) -> None:
 def write_package(stage_name: str, out: Path) -> None:
     """Write the stage as one SAM template and one archive to `out`, and print where. DeployError when that fails."""
     _require_python()
-    stage, settings = _checked(read_stage(stage_name), environment())
-    package(stage, references(settings, stage.full_name), out)
+    env = environment()
+    tasks = _tasks(env)
+    stage, settings = _checked(read_stage(stage_name), env)
+    package(stage, references(settings, stage.full_name), out, tasks=tasks)
     _say(f"{out / 'sam.json'} and {out / 'deployment.zip'} are ready")
     for name in stored_by_deploy(settings):
         _say(f"They refer to the member {name} of the secret {stage.full_name} in Secrets Manager: create it first")
@@ -61,9 +66,21 @@ def write_package(stage_name: str, out: Path) -> None:
 
 def _checked(stage: Stage, env: Mapping[str, str]) -> tuple[Stage, dict[str, str]]:
     """Returns the stage with the time-out that its tasks need, and its functions' settings. DeployError if invalid."""
-    settings, tasks = function_settings(env, stage), own_tasks()
-    require_shared_limits(settings, tasks)
-    return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, tasks))), settings
+    settings, registered = function_settings(env, stage), own_tasks(env.get("TASKS_DIR") or "")
+    require_shared_limits(settings, registered)
+    return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, registered))), settings
+
+
+def _tasks(env: Mapping[str, str]) -> Path | None:
+    """Returns the path of TASKS_DIR, and installs what its tasks import, since deploying loads them."""
+    if not env.get("TASKS_DIR"):
+        return None
+    try:
+        path = find(env["TASKS_DIR"])
+        TasksFolder(path, _say).install()
+    except OwnTasksError as error:
+        raise DeployError(str(error), "mend it, then deploy again") from error
+    return path
 
 
 def _say(line: str) -> None:
@@ -71,6 +88,7 @@ def _say(line: str) -> None:
 
 
 def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
+    tasks = _tasks(env)
     stage, settings = _checked(stage, env)
     account = _account(env)
     if not account.endpoint_url:
@@ -82,7 +100,8 @@ def _deploy(stage: Stage, env: Mapping[str, str]) -> None:
         validate({**settings, **secrets.values(settings)}, stage)
         check_readiness(account, stage, settings, env, _say)
         clear_failed(account, stage, stack_state(account.client("cloudformation"), stack_name(stage.name)))
-        template = package(stage, secrets.store(settings), Path(folder), is_local=bool(account.endpoint_url))
+        is_local = bool(account.endpoint_url)
+        template = package(stage, secrets.store(settings), Path(folder), is_local=is_local, tasks=tasks)
         artifacts = Artifacts(account, stage)
         outputs = deploy_stack(
             account.client("cloudformation"),

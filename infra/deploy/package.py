@@ -18,7 +18,7 @@ from chalice.package import YAMLTemplateSerializer
 from chalicelib.settings import Auth, auth_of, cors_origins_of
 from infra.deploy.access_log import access_log
 from infra.deploy.alarms import CONDITIONS, PARAMETERS, alarms
-from infra.deploy.errors import DeployError
+from infra.deploy.dependencies import check_packaged, write_requirements
 from infra.deploy.front_door import front_door
 from infra.deploy.function_url import with_function_url
 from infra.deploy.project import project_folder
@@ -41,19 +41,27 @@ _CHALICE = "import sys; from chalice.cli import main; sys.exit(main())"
 
 
 def package(
-    stage: Stage, settings: Mapping[str, str], out: Path, *, is_local: bool = False, with_requirements: bool = True
+    stage: Stage,
+    settings: Mapping[str, str],
+    out: Path,
+    *,
+    is_local: bool = False,
+    with_requirements: bool = True,
+    tasks: Path | None = None,
 ) -> Path:
-    """Writes `sam.json` and `deployment.zip` to `out`; returns the template's path. DeployError if Chalice fails.
+    """Writes `sam.json` and `deployment.zip` to `out`; returns the template's path.
+
+    DeployError if Chalice fails, or if a dependency has no wheel for Lambda.
 
     The package fits every account and region. is_local: for LocalStack, which runs functions on this machine's
-    processor, and refuses references to resources that SAM adds. with_requirements=False skips downloads: the package
-    is complete except for its dependencies.
+    processor, and refuses references to resources that SAM adds. with_requirements=False leaves out Paceline's own
+    dependencies. tasks: own tasks outside this project, which are packaged with their dependencies.
     """
     architecture = "x86_64" if is_local else ARCHITECTURE
     environment = {**settings, "CANARY": str(stage.canary).lower()}
-    with project_folder(stage.name, environment, architecture) as folder:
+    with project_folder(stage.name, environment, architecture, tasks) as folder:
         if not with_requirements:
-            (folder / "requirements.txt").write_text("")
+            write_requirements(folder, tasks, [])
         merge = folder / "merge-template.json"
         merge.write_text(json.dumps(merge_template(stage, settings)))
         # -B: otherwise the import would write bytecode into the folder that is packaged.
@@ -68,8 +76,7 @@ def package(
             text=True,
             check=False,
         )
-        if ran.returncode:
-            raise DeployError(f"chalice package: {ran.stderr or ran.stdout}")
+        check_packaged(ran, architecture)
     path = out / "sam.json"
     template = json.loads(path.read_text())
     if stage.front_door is FrontDoor.FUNCTION_URL:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,24 +10,37 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from chalicelib.tasks.outside import SDK
+from infra.deploy.dependencies import OWN, TRACING, write_requirements
 from infra.deploy.stages import ROOT, read_config, settings_of
 
 #: Cached dependency packages by requirements hash; with a hit, Chalice only adds the app's own files.
 _CACHE = ROOT / ".chalice" / "deployments"
 
-#: Excluded from the package: Chalice vendors its own runtime, the rest of it is a command-line tool.
-_NOT_PACKAGED = re.compile(r"chalice\b", re.IGNORECASE)
+#: Chalice packages what is in this folder beside app.py.
+_VENDOR = "vendor"
+#: The folder of the own tasks in the package.
+_TASKS = Path("own")
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*", "node_modules")
 
 
 @contextmanager
-def project_folder(stage: str, environment: Mapping[str, Any], architecture: str) -> Iterator[Path]:
+def project_folder(
+    stage: str, environment: Mapping[str, Any], architecture: str, tasks: Path | None = None
+) -> Iterator[Path]:
     """Yields a temporary folder with the app as it is to be deployed.
 
-    environment: variables over the configuration's own, each for the functions that need it.
+    environment: variables over the configuration's own, each for the functions that need it. tasks: own tasks outside
+    this project.
     """
     with TemporaryDirectory(prefix="paceline-deploy-") as name:
         folder = Path(name)
-        _copy_app(folder, is_traced=bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")))
+        _copy_app(folder)
+        is_traced = bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        write_requirements(folder, tasks, [OWN, TRACING] if is_traced else [OWN])
+        if tasks:
+            copied = _copy_tasks(tasks, folder)
+            environment = {**environment, "TASKS_DIR": str(copied)}
         chalice = folder / ".chalice"
         chalice.mkdir()
         if _CACHE.exists():
@@ -50,14 +62,23 @@ def _intrinsic(resource: str) -> Any:
     return {"Fn::Sub": resource} if "${" in resource else resource
 
 
-def _copy_app(folder: Path, is_traced: bool) -> None:
+def _copy_app(folder: Path) -> None:
     shutil.copy(ROOT / "app.py", folder)
     shutil.copytree(ROOT / "chalicelib", folder / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
-    files = ["requirements.txt", *(["requirements-tracing.txt"] if is_traced else [])]
-    lines = [line for name in files for line in (ROOT / name).read_text().splitlines()]
-    (folder / "requirements.txt").write_text(
-        "".join(f"{line}\n" for line in lines if not _NOT_PACKAGED.match(line.strip()))
-    )
+    sdk = folder / _VENDOR / SDK.name / "paceline"
+    sdk.mkdir(parents=True)
+    shutil.copy(SDK / "paceline" / "__init__.py", sdk)
+
+
+def _copy_tasks(tasks: Path, folder: Path) -> Path:
+    """Copies the own tasks, without hidden files; returns their path relative to the package."""
+    target = _TASKS / tasks.name
+    (folder / _VENDOR / _TASKS).mkdir()
+    if tasks.is_dir():
+        shutil.copytree(tasks, folder / _VENDOR / target, ignore=_NOT_COPIED)
+    else:
+        shutil.copy(tasks, folder / _VENDOR / target)
+    return target
 
 
 def _keep_packages(made: Path) -> None:

@@ -25,6 +25,7 @@ PASSED_ON = (
     *("SHARED_LIMITS", "HTTP_SHARED"),
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
     *("MAX_THROTTLE", "LATE_UP_TO", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"),
+    "AWS_CLIENT",
     *("MAX_SCHEDULED", "HTTP_ALLOWED_HOSTS", "HTTP_ALLOW_PRIVATE", "WEBHOOK_SECRET", "CORS_ORIGINS"),
     *("AUTH", *JWT_KEYS, "JWT_AUDIENCE", "JWT_ISSUER"),
 )
@@ -32,6 +33,7 @@ PASSED_ON = (
 #: code could make tokens with JWT_SECRET.
 RECIPIENTS = {
     "WEBHOOK_SECRET": ("worker", "scheduled"),
+    "TASKS_DIR": (API, "worker", "scheduled"),
     **dict.fromkeys(("AUTH", "JWT_", "CORS_ORIGINS", "ALLOW_KILL"), (API, "authorizer")),
 }
 #: Stages that must not run without authentication by mistake.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from chalicelib.container import load_own_tasks
+from chalicelib.core.errors import OwnTasksError
 from chalicelib.settings import Settings
 from chalicelib.tasks.registry import Registry, registry
 from infra.deploy.errors import DeployError
@@ -34,10 +35,12 @@ def worker_timeout(stage: Stage, deadlines_ms: Mapping[str, int]) -> int:
     )
 
 
-def own_tasks() -> Registry:
+def own_tasks(tasks_dir: str = "") -> Registry:
     """Loads the own tasks and returns them. DeployError if that fails: it would fail on Lambda too."""
     try:
-        load_own_tasks()
+        load_own_tasks(tasks_dir)
+    except OwnTasksError as error:
+        raise DeployError(str(error), "mend it, then deploy again") from error
     except Exception as error:
         raise DeployError(
             f"own tasks: {type(error).__name__}: {error}", "mend it, or install what it imports"

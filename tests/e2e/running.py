@@ -30,15 +30,16 @@ PATIENCE_SECONDS = 60
 #: Set to nothing, so that neither the machine's environment nor its `.env` has a say.
 SETTINGS = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "MAX_PAYLOAD", "ALLOW_KILL", "AUTH", "STAGE"),
-    *("TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL", "HOST", "HEALTH_INTERVAL"),
+    *("TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL", "HOST", "HEALTH_INTERVAL", "TASKS_DIR"),
 )
 
 
 class Paceline:
     """Starts with `start`; `settings` are environment variables."""
 
-    def __init__(self, directory: Path, app: Path = APP, **settings: str) -> None:
+    def __init__(self, directory: Path, app: Path = APP, python: str = sys.executable, **settings: str) -> None:
         self._app = app
+        self._python = python
         self.port = int(settings.pop("PORT", "") or free_port())
         self._output = directory / "output"
         self.env = {
@@ -81,7 +82,7 @@ class Paceline:
     def spawn(self) -> None:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local"],
+                [self._python, "-m", "local"],
                 cwd=self._app,
                 env=self.env,
                 stdout=output,

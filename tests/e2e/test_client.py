@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -60,6 +61,21 @@ def test_a_task_is_submitted_and_waited_for(client: paceline_client.Paceline) ->
     assert outcome.started_at >= submitted_tasks[-1].planned_at
     assert outcome.completed_at is not None
     assert time.time() - outcome.completed_at / 1000 < 2, "the wait ends soon after the task does"
+
+
+def test_asynchronous_calls_of_many_users_are_submitted_and_waited_for(paceline: Paceline) -> None:
+    async def submit_and_wait() -> list[paceline_client.Task]:
+        async with paceline_client.AsyncPaceline(f"http://127.0.0.1:{paceline.port}") as client:
+            users = [f"client-async-{n}" for n in range(8)]
+            submitted = await asyncio.gather(*(client.submit(user) for user in users))
+            many = await client.submit_many(users[0], [TaskOrder({"n": n}) for n in range(3)])
+            assert [task.seq for task in many] == [2, 3, 4]
+            assert [task.seq async for task in client.tasks(users[0], page_size=3)] == [4, 3, 2, 1]
+            return await asyncio.gather(*(client.wait(task, timeout=30) for task in [*submitted, *many]))
+
+    outcomes = asyncio.run(submit_and_wait())
+    assert {(task.state, task.attempts) for task in outcomes} == {("succeeded", 1)}
+    assert len(outcomes) == 11
 
 
 def test_lost_answers_make_no_task_twice(paceline: Paceline) -> None:

@@ -21,3 +21,8 @@ def test_the_client_with_its_extra_gives_the_command_line(tmp_path: Path) -> Non
     )  # fmt: skip
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr.startswith("Paceline does not answer at http://127.0.0.1:9")
+    program = "import asyncio, paceline_client as p; asyncio.run(p.AsyncPaceline('http://127.0.0.1:9').submit('ann'))"
+    failed = subprocess.run(
+        [programs / "python", "-c", program], check=False, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "UnavailableError: ConnectError" in failed.stderr

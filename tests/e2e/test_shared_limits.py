@@ -30,14 +30,15 @@ REAL = bool(os.environ.get("REAL_NUMBERS"))
 LIMITS = "1/second; 20/minute" if REAL else "2/second; 8/6 seconds"
 SHARED = "3/second; 50/minute" if REAL else "3/second; 14/6 seconds"
 EACH = 40 if REAL else 8
-#: Calls that the network may delay into a window.
-DELAYED = 1
+#: Milliseconds that a call may take from its task's start to the API. Calls of legal starts can't break a window that
+#: is shorter by so much.
+ON_ITS_WAY_MS = 500
 #: Seconds for which the API asks all its callers to wait, and until calls have arrived that had started before.
-WAIT_SECONDS, ON_THE_WAY_SECONDS = 4, 1.0
+WAIT_SECONDS, STARTED_BEFORE_SECONDS = 4, 1.0
 
 
 class Api(Receiver):
-    """Answers 429 to a call that would be more in a window before it than the shared limits allow; once by order."""
+    """Answers 429 to a call that would be more in a window than the shared limits allow; and once by order."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(self._reply)
@@ -52,8 +53,8 @@ class Api(Receiver):
             self.is_ordered, self.stopped_at = False, got.at
             return Reply(429, {"Retry-After": str(WAIT_SECONDS)})
         for limit in self._limits:
-            begin = got.at - limit.window_ms / 1000
-            if sum(begin < other.at <= got.at for other in self.got) > limit.quota + DELAYED:
+            begin = got.at - (limit.window_ms - ON_ITS_WAY_MS) / 1000
+            if sum(begin < other.at <= got.at for other in self.got) > limit.quota:
                 self.refused.append(got)
                 return Reply(429)
         return Reply()
@@ -123,24 +124,25 @@ def test_no_limit_is_exceeded_and_the_api_refuses_nothing(
 
 
 def test_users_take_turns(ended: list[dict[str, Any]]) -> None:
-    """While all of them have tasks that wait, no user is more than two starts ahead of another."""
+    """While all of them have tasks that wait, no user is far ahead of another; one that is late is passed over."""
     started = Counter(dict.fromkeys(USERS, 0))
     together = list(islice(ended, len(USERS) * (EACH - 2)))
     differences = []
     for entry in together[len(USERS) :]:
         started[entry["user_id"]] += 1
         differences.append(max(started.values()) - min(started.values()))
-    assert max(differences) <= 2
+    assert max(differences) <= 3
 
 
 def test_no_task_starts_before_its_answer_said(ended: list[dict[str, Any]], asked: list[Asked]) -> None:
     started = {entry["task_id"]: entry["started_at"] for entry in ended}
+    starts = [at for entry in ended for at in (*entry.get("starts", ()), entry["started_at"])]
     for one in asked:
         at, body = started[one.body["task_id"]], one.body
         assert (body["shared"], body["lower_bound"]) == ("api", True)
         assert at >= max(body["planned_at"], one.sent_at + body["delay_ms"])
-        starts_until = sum(one.sent_at <= other <= at for other in started.values())
-        assert starts_until >= body["position"]
+        # A lane before it may be late and be passed over.
+        assert sum(one.sent_at <= other <= at for other in starts) >= body["position"] - 1
 
 
 def test_nobody_calls_until_the_time_that_the_api_asked_one_caller_to_wait(
@@ -157,7 +159,7 @@ def test_nobody_calls_until_the_time_that_the_api_asked_one_caller_to_wait(
     assert all(lane(paceline, user)["throttled_until"] is None for user in USERS)
     paceline.wait_for_completions(len(ended) + 2 * len(USERS), *USERS, timeout_seconds=60)
     later = [got.at - api.stopped_at for got in api.got[before:]]
-    assert [after for after in later if ON_THE_WAY_SECONDS < after < WAIT_SECONDS - 0.01] == []
+    assert [after for after in later if STARTED_BEFORE_SECONDS < after < WAIT_SECONDS - 0.01] == []
     assert len([after for after in later if after >= WAIT_SECONDS - 0.01]) >= len(USERS)
     assert api.refused == []
     retried = [entry for entry in paceline.completions(*USERS) if entry["attempt"] > 1]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from chalice.test import HTTPResponse
 
-from chalicelib.core.ports import SharedClaim
+from chalicelib.core.lane import CLOCKS_DIFFER_MS
+from chalicelib.core.ports import SharedBacklog, SharedClaim
 from chalicelib.core.shared_limit import Taken, Waiter, claim_shared
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
@@ -144,6 +145,7 @@ def test_as_many_as_may_run_at_once_keep_a_task_waiting(paceline: Paceline, user
         store.claim(seen, start)
     answered = submit(paceline, user, shared="db")
     assert (answered.status_code, answered.json_body["position"]) == (429, 1)
+    assert "As many tasks run as the shared limit db lets run at once." in answered.json_body["detail"]
     assert (shared(paceline, "db")["running"], shared(paceline, "db")["next_start_at"]) == (2, None)
 
 
@@ -299,10 +301,10 @@ def test_change_wakes_those_who_wait(paceline: Paceline, user: str) -> None:
     assert len(paceline.receive(user)) == 1
 
 
-def test_start_claimed_shortly_ahead_has_begun_when_a_change_is_answered(paceline: Paceline) -> None:
+def test_start_that_was_taken_before_a_change_has_reached_its_lane_when_that_is_answered(paceline: Paceline) -> None:
     taken(paceline, -120)
     paceline.request("POST", "/api/v1/limits/stripe/pause")
-    assert paceline.clock.now_ms() == NOW + 120
+    assert paceline.clock.now_ms() == NOW + 120 + CLOCKS_DIFFER_MS + 1
 
 
 @pytest.mark.parametrize(
@@ -323,3 +325,11 @@ def test_name_of_another_form_is_malformed(paceline: Paceline, name: str) -> Non
 def test_limits_of_another_form_are_refused(paceline: Paceline, limits: Any) -> None:
     assert_refused(put(paceline, "stripe", limits), 422, "/limits")
     assert shared(paceline)["limits"] == "3/second; 50/minute"
+
+
+def test_use_of_each_shared_limit_is_summed_for_metrics(paceline: Paceline) -> None:
+    taken(paceline, 900, 600, 300)
+    waiting(paceline, "bob")
+    found = {one.name: one for one in paceline.parts.shared_control.backlogs()}
+    assert found["stripe"] == SharedBacklog("stripe", 1, 0, {"second": (3, 3), "minute": (3, 50)})
+    assert list(found) == ["db", "openai", "stripe"]

@@ -7,8 +7,14 @@ from typing import Any
 
 import yaml
 
+from chalicelib.aws.client import client
 from infra.stack import TEMPLATE
 from tests.in_process import Record, make_record
+
+
+def boto3_client(service: str) -> Any:
+    """For moto, which stands behind boto3 only."""
+    return client(service, None, is_boto3=True)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Aws:
             "QUEUE_URL": self.queue_url,
             "DEAD_LETTER_URL": self.dead_letter_url,
             "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_CLIENT": "signed" if self.endpoint_url else "boto3",  # moto stands behind boto3 only
             "SCHEDULED_QUEUE_URL": self.later_url,
             "SCHEDULED_DEAD_LETTER_URL": self.later_dead_url,
         }

@@ -23,7 +23,7 @@ from chalicelib.container import Container
 from infra.stack import ensure_stack
 from tests.factories import VirtualClock
 from tests.in_process import Deploy, Paceline, deploying
-from tests.integration.aws import Aws, AwsQueues, make_resources
+from tests.integration.aws import Aws, AwsQueues, boto3_client, make_resources
 from tests.integration.ports import AwsPorts, MemoryPorts, Ports
 
 #: moto checks a condition and writes in two steps: nothing about concurrency can be learnt from it.
@@ -60,14 +60,14 @@ def ports_of(request: pytest.FixtureRequest) -> Ports:
 @pytest.fixture(scope="module")
 def moto() -> Iterator[Aws]:
     with mock_aws():
-        yield make_resources(client("dynamodb", None), client("sqs", None))
+        yield make_resources(boto3_client("dynamodb"), boto3_client("sqs"))
 
 
 @pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Deploy]:
     """Makes a deployment of the whole app over a moto of this test alone, with the settings it is given."""
     with mock_aws():
-        aws = make_resources(client("dynamodb", None), client("sqs", None))
+        aws = make_resources(boto3_client("dynamodb"), boto3_client("sqs"))
         queues, clock = AwsQueues(aws), VirtualClock()
         with deploying(Container, queues, clock, aws.environment, tmp_path, monkeypatch) as deploy:
             yield deploy

@@ -18,6 +18,7 @@ from chalicelib.core.ports import (
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.requests import MemoryRequestStore
 from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
@@ -27,7 +28,6 @@ from tests.memory.stores import (
     MemoryTaskStore,
 )
 from tests.memory.task_queue import MemoryTaskQueue
-from tests.simulation.requests import MemoryRequestStore
 
 
 class Ports(Protocol):

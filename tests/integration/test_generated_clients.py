@@ -1,12 +1,10 @@
 """Clients that other projects' generators make of /openapi.json: checked by their compilers, and used on the app.
 
-The generators come from npm and PyPI into build/, once. Without Node or the network a test is skipped with that reason.
+The generators come from npm and PyPI into build/, once.
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,13 +20,10 @@ from local.gateway import Gateway
 from tests.factories import VirtualClock
 from tests.in_process import deploying
 from tests.memory.container import Memory, MemoryContainer
+from tests.node import BUILD, install, packages, run
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = Path(__file__).parent / "generated"
-BUILD = ROOT / "build" / "generated-clients"
 PYTHON_GENERATOR = "openapi-python-client==0.29.1"
-#: Seconds that an installation or a compiler may take on a busy machine.
-PATIENCE = 90
 
 
 @pytest.fixture
@@ -46,36 +41,11 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def run(folder: Path, *command: str, **environment: str) -> str:
-    """The command's standard output; its errors fail the test."""
-    env = {**os.environ, **environment}
-    done = subprocess.run(command, check=False, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, f"{' '.join(command[:4])}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def install(folder: Path, wanted: str, *command: str) -> None:
-    """Runs the command in the folder unless it has done so for `wanted`; skips the test where it fails."""
-    mark = folder / "installed.txt"
-    if mark.exists() and mark.read_text() == wanted:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "package.json").write_text(wanted)
-    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
-    if done.returncode:
-        pytest.skip(f"{command[0]} could not install the generator: {done.stderr.strip()[-200:]}")
-    mark.write_text(wanted)
-
-
 def test_typescript_client_compiles_and_submits(url: str, tmp_path: Path) -> None:
-    if not shutil.which("npm"):
-        pytest.skip("Node is not installed")
-    node = BUILD / "typescript"
-    install(node, (SOURCES / "package.json").read_text(), "npm", "install", "--no-audit", "--no-fund")
+    modules = packages()
     for file in (SOURCES / "client.ts", SOURCES / "package.json"):
         shutil.copy(file, tmp_path)
-    (tmp_path / "node_modules").symlink_to(node / "node_modules")
+    (tmp_path / "node_modules").symlink_to(modules)
     (tmp_path / "openapi.json").write_text(document())
 
     run(tmp_path, "node_modules/.bin/openapi-typescript", "openapi.json", "--output", "api.ts")
@@ -87,9 +57,9 @@ def test_typescript_client_compiles_and_submits(url: str, tmp_path: Path) -> Non
 
 
 def test_python_client_is_well_typed_and_submits(url: str, tmp_path: Path) -> None:
-    packages = BUILD / "python"
+    folder = BUILD / "python"
     install(
-        packages,
+        folder,
         PYTHON_GENERATOR,
         sys.executable,
         *["-m", "pip", "install", "-q", "--target", "packages"],
@@ -97,7 +67,7 @@ def test_python_client_is_well_typed_and_submits(url: str, tmp_path: Path) -> No
     )
     shutil.copy(SOURCES / "use_client.py", tmp_path)
     (tmp_path / "openapi.json").write_text(document())
-    path = {"PYTHONPATH": str(packages / "packages"), "PYTHONWARNINGS": ""}
+    path = {"PYTHONPATH": str(folder / "packages"), "PYTHONWARNINGS": ""}
     generate = ("generate", "--path", "openapi.json", "--meta", "none", "--output-path", "paceline_api")
 
     run(tmp_path, sys.executable, "-m", "openapi_python_client", *generate, **path)

@@ -9,14 +9,13 @@ from zlib import crc32
 import pytest
 from moto import mock_aws
 
-from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.core.admission import admit
 from chalicelib.core.lane_changes import paused
 from chalicelib.core.ports import Written
 from tests.factories import NOW, make_settings
-from tests.integration.aws import make_resources
+from tests.integration.aws import boto3_client, make_resources
 
 LIMITS = make_settings().limits
 
@@ -25,8 +24,8 @@ LIMITS = make_settings().limits
 def over_dynamodb() -> Iterator[tuple[Any, str, DynamoDBLaneStore, DynamoDBLaneDirectory]]:
     """A DynamoDB client, the table's name, and the adapters over them."""
     with mock_aws():
-        dynamodb = client("dynamodb", None)
-        name = make_resources(dynamodb, client("sqs", None)).table
+        dynamodb = boto3_client("dynamodb")
+        name = make_resources(dynamodb, boto3_client("sqs")).table
         yield dynamodb, name, DynamoDBLaneStore(dynamodb, name), DynamoDBLaneDirectory(dynamodb, name)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_size import write_units
 from chalicelib.core.admission import admit
@@ -16,7 +15,7 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from chalicelib.submit.idempotency import ids_from
 from tests.factories import NOW
-from tests.integration.aws import make_resources
+from tests.integration.aws import boto3_client, make_resources
 
 LIMITS = parse_limits("1/second; 20/minute")
 FIRST_ID = "01a201c6-2ed8-78ae-98d6-419040bdc8e3"
@@ -30,8 +29,8 @@ TASKS = 60
 def read() -> Iterator[tuple[DynamoDBLaneStore, Callable[[], dict[str, Any]]]]:
     """A store, and a function that reads the lane's item."""
     with mock_aws():
-        dynamodb = client("dynamodb", None)
-        table = make_resources(dynamodb, client("sqs", None)).table
+        dynamodb = boto3_client("dynamodb")
+        table = make_resources(dynamodb, boto3_client("sqs")).table
         key = {"user_id": {"S": USER}, "item": {"S": "lane"}}
         yield DynamoDBLaneStore(dynamodb, table), lambda: dynamodb.get_item(TableName=table, Key=key)["Item"]
 

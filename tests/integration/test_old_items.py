@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.core.claim import Candidate, Start, claim
@@ -16,7 +15,7 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Stale, Written
 from chalicelib.core.task import Outcome, TaskRecord, TaskState
 from tests.factories import NOW, make_task
-from tests.integration.aws import make_resources
+from tests.integration.aws import boto3_client, make_resources
 
 LIMITS = parse_limits("1/second; 20/minute")
 OLD_ITEM: dict[str, Any] = {
@@ -34,8 +33,8 @@ OLD_ITEM: dict[str, Any] = {
 def table() -> Iterator[tuple[Any, str]]:
     """A DynamoDB client, and the name of the table that holds the old item."""
     with mock_aws():
-        dynamodb = client("dynamodb", None)
-        name = make_resources(dynamodb, client("sqs", None)).table
+        dynamodb = boto3_client("dynamodb")
+        name = make_resources(dynamodb, boto3_client("sqs")).table
         dynamodb.put_item(TableName=name, Item=OLD_ITEM)
         yield dynamodb, name
 

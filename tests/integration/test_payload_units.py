@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_payloads import is_apart, payload_item
 from chalicelib.aws.dynamodb_size import write_units
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore, queued_items
 from chalicelib.core.task import Outcome, Task, TaskState, to_json
 from chalicelib.submit.idempotency import ids_from
 from tests.factories import NOW, make_task
-from tests.integration.aws import make_resources
+from tests.integration.aws import boto3_client, make_resources
 
 TASK_ID = "01a201c6-2ed8-78ae-98d6-419040bdc8e3"
 USER = "customer-4711@example.com"
@@ -25,11 +24,11 @@ class Billed:
     """A store, and the calls and write units that its writes take, by moto's items."""
 
     def __init__(self) -> None:
-        dynamodb = client("dynamodb", None)
+        dynamodb = boto3_client("dynamodb")
         self.calls: list[str] = []
         self.units = 0
-        self._table = make_resources(dynamodb, client("sqs", None)).table
-        self._reader = client("dynamodb", None)
+        self._table = make_resources(dynamodb, boto3_client("sqs")).table
+        self._reader = boto3_client("dynamodb")
         self.store = DynamoDBTaskStore(self._counted(dynamodb), self._table)
 
     def _counted(self, dynamodb: Any) -> Any:

@@ -7,7 +7,6 @@ import pytest
 from moto import mock_aws
 from msgspec.structs import replace
 
-from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.core.claim import Candidate, Start, claim
@@ -17,7 +16,7 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Outcome, Task, TaskState
 from tests.factories import NOW, task_id_of
-from tests.integration.aws import make_resources
+from tests.integration.aws import boto3_client, make_resources
 
 DAY_MS = 86_400_000
 WAITING = Task("ann", task_id_of(1), 1, "log", None, planned_at=NOW + DAY_MS, submitted_at=NOW)
@@ -44,8 +43,8 @@ class Records:
 @pytest.fixture
 def records() -> Iterator[Records]:
     with mock_aws():
-        dynamodb = client("dynamodb", None)
-        yield Records(dynamodb, make_resources(dynamodb, client("sqs", None)).table)
+        dynamodb = boto3_client("dynamodb")
+        yield Records(dynamodb, make_resources(dynamodb, boto3_client("sqs")).table)
 
 
 def test_record_of_a_waiting_task_outlives_a_long_pause(records: Records) -> None:

@@ -1,6 +1,7 @@
+import urllib.error
+import urllib.request
+
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import ConnectionClosedError
 from msgspec.structs import replace
 
 from chalicelib.container import Container
@@ -9,6 +10,7 @@ from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from tests.factories import NOW, make_settings, make_task, task_id_of
 from tests.integration.aws import Aws
 from tests.integration.ports import Ports
+from tests.receiver import Got, NoReplyError, Receiver, Reply
 
 PAYLOAD = {
     "text": "Grüße \u2028\n\x00 😀",
@@ -73,33 +75,41 @@ def test_end_of_a_task_that_was_never_noted_notes_it(ports: Ports, user: str) ->
     assert (record.task, record.outcome) == (task, succeeded())
 
 
+@pytest.mark.parametrize("kind", ["signed", "boto3"])
 @pytest.mark.parametrize("was_done", [True, False], ids=["answer lost", "request lost"])
-def test_notes_of_many_whose_answer_is_lost_undo_no_end(
-    ministack: Aws, user: str, monkeypatch: pytest.MonkeyPatch, was_done: bool
-) -> None:
-    """boto3 would send the batch again, and overwrite the outcome that a worker stored meanwhile."""
-    parts = Container(make_settings(**ministack.environment))
-    tasks = [make_task(seq, user) for seq in range(1, 31)]
-    session, sent = parts.dynamodb._endpoint.http_session, list[str]()  # type: ignore[attr-defined]
-    send = session.send
+def test_many_whose_answer_is_lost_undo_no_outcome(ministack: Aws, user: str, was_done: bool, kind: str) -> None:
+    """A client that sent the batch again would overwrite the outcome that a worker stored meanwhile."""
+    tasks, sent = [make_task(seq, user) for seq in range(1, 31)], list[str]()
 
-    def lose_the_first(request: AWSPreparedRequest) -> AWSResponse:
-        operation = request.headers["X-Amz-Target"].decode().rpartition(".")[2]
-        sent.append(operation)
+    def lose_the_first(got: Got) -> Reply:
+        sent.append(got.headers["x-amz-target"].rpartition(".")[2])
         if sent != ["BatchWriteItem"]:
-            return send(request)
+            return passed_on(got, ministack.endpoint_url)
         if was_done:
-            send(request)
-        parts.tasks.finish(tasks[1], succeeded())
-        raise ConnectionClosedError(endpoint_url=request.url)
+            passed_on(got, ministack.endpoint_url)
+        at_hand.tasks.finish(tasks[1], succeeded())
+        raise NoReplyError
 
-    monkeypatch.setattr(session, "send", lose_the_first)
-    parts.tasks.create_many(tasks)
-    assert [record.task for record in parts.tasks.between(user, 1, 30, 30)] == tasks
-    record = parts.tasks.get(user, tasks[1].task_id)
+    at_hand = Container(make_settings(**ministack.environment))
+    with Receiver(lose_the_first) as between:
+        env = {**ministack.environment, "AWS_ENDPOINT_URL": between.url(""), "AWS_CLIENT": kind}
+        Container(make_settings(**env)).tasks.create_many(tasks)
+    assert [record.task for record in at_hand.tasks.between(user, 1, 30, 30)] == tasks
+    record = at_hand.tasks.get(user, tasks[1].task_id)
     assert record
     assert record.outcome == succeeded()
     assert sent.count("BatchWriteItem") == 2, "of 25 and of 5 tasks"
+
+
+def passed_on(got: Got, url: str) -> Reply:
+    """The answer of whoever is at that URL."""
+    request = urllib.request.Request(url, got.body, dict(got.headers), method=got.method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return Reply(answer.status, {"Content-Type": answer.headers["Content-Type"]}, answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, {"Content-Type": error.headers["Content-Type"]}, error.read())
 
 
 def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:

@@ -1,1 +1,19 @@
-"""In-memory adapters of the ports, for tests and simulations."""
+"""In-memory adapters of the ports: those of `paceline.testing`, by the names under which tests import them."""
+
+import sys
+
+from chalicelib.tasks.outside import expose_sdk
+
+expose_sdk()  # for programs that pytest does not start
+
+from paceline.testing.memory import (  # noqa: E402
+    directory,
+    requests,
+    scheduled_queue,
+    shared_limits,
+    stores,
+    task_queue,
+)
+
+for _module in (directory, requests, scheduled_queue, shared_limits, stores, task_queue):
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module

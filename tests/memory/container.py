@@ -7,6 +7,7 @@ from chalicelib.container import Container
 from chalicelib.settings import Settings
 from tests.in_process import Record, make_record
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
@@ -17,7 +18,6 @@ from tests.memory.stores import (
     MemoryTaskStore,
 )
 from tests.memory.task_queue import MemoryTaskQueue
-from tests.simulation.requests import MemoryRequestStore
 
 #: Milliseconds for which a received message is hidden: longer than any test's virtual time, so each comes once.
 VISIBILITY_MS = 40_000_000

@@ -22,12 +22,12 @@ from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import Facts, Rules, Step, WaitUntil
 from chalicelib.worker.worker import NoPresence
+from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
-from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.schedule import (
     Behaviour,
     Fault,

@@ -41,6 +41,7 @@ from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
+from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
@@ -55,7 +56,6 @@ from tests.simulation import schedule
 from tests.simulation.answers import Answers
 from tests.simulation.faults import Faults, Remote
 from tests.simulation.promises import GOES_ON_WITHIN_MS, Broken, History
-from tests.simulation.requests import MemoryRequestStore
 from tests.simulation.virtual import DiedError, MachineClock, Process, Timeline
 
 #: A Lambda invocation and an API call are killed after so long, ms.

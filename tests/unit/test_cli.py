@@ -373,8 +373,8 @@ def test_a_task_shows_its_units_unless_it_is_one(fields: dict[str, Any], shown: 
 
 
 def test_a_limit_of_units_says_so() -> None:
-    limit = {"name": "minute-units", "quota": 90_000, "window_seconds": 60, "remaining": 5, "reset_seconds": 7}
-    found = lane(policies=[limit | {"counts": "units"}])
+    limit = {"name": "minute-units", "quota": 90_000, "window_seconds": 60, "used": 89_995, "remaining": 5}
+    found = lane(policies=[limit | {"counts": "units", "reset_seconds": 7}])
     [line] = [line for line in run(with_waiting(found), "lane", "ann").stdout.splitlines() if "minute-units" in line]
     assert line.endswith("5 of 90000 units left, more in 7.0 s")
 

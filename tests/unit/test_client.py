@@ -1,39 +1,39 @@
+"""The rules of the client: each test runs with the synchronous client, and again with the asynchronous one."""
+
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
-from msgspec import Struct
 
-from chalicelib.api import schema
 from chalicelib.submit import submission
+from operations import client_models
 from paceline_client import (
     AnswerError,
+    AsyncPaceline,
     ConflictError,
-    Health,
     InvalidError,
-    Lane,
-    Limit,
     NotFoundError,
     Paceline,
     PacelineError,
     ProblemError,
     Refused,
-    SubmittedTask,
-    Task,
     TaskOrder,
     UnauthenticatedError,
     UnavailableError,
     WaitTimeoutError,
 )
+from paceline_client.answers import read_answer
 
 #: Epoch seconds at which the virtual clock begins.
 NOW = 1_800_000_000.0
@@ -65,6 +65,52 @@ class VirtualClock:
         self.seconds += seconds
 
 
+class AsyncVirtualClock:
+    """The same time, for the asynchronous client."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.now, self.monotonic = clock.now, clock.monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+
+class Blocking:
+    """Calls the asynchronous client's methods as if they were synchronous."""
+
+    def __init__(self, client: AsyncPaceline, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = getattr(self._client, name)(*arguments, **options)
+            return self._pulled(result) if name == "tasks" else self._loop.run_until_complete(result)
+
+        return call
+
+    def _pulled(self, tasks: Any) -> Iterator[Any]:
+        while (task := self._loop.run_until_complete(anext(tasks, None))) is not None:
+            yield task
+
+
+#: The event loop of the asynchronous client while a test runs with it, else None.
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+@pytest.fixture(params=["sync", "async"], autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    global _loop  # noqa: PLW0603 - `client` is called by tests of the command line, too
+    if request.param == "async":
+        _loop = asyncio.new_event_loop()
+        yield "async"
+        _loop.close()
+        _loop = None
+    else:
+        yield "sync"
+
+
 class Server:
     """Gives the answers in order, the last one again and again, and keeps what it was asked."""
 
@@ -92,8 +138,12 @@ class Server:
 
 
 def client(server: Server, base_url: str = "http://paceline.test", **options: Any) -> Paceline:
-    defaults: dict[str, Any] = {"clock": server.clock, "random": lambda: 1.0, "new_key": lambda: "made"}
-    return Paceline(base_url, transport=httpx.MockTransport(server), **(defaults | options))
+    transport = httpx.MockTransport(server)
+    options = {"random": lambda: 1.0, "new_key": lambda: "made"} | options
+    if _loop is None:
+        return Paceline(base_url, transport=transport, clock=server.clock, **options)
+    clock = AsyncVirtualClock(server.clock)
+    return Blocking(AsyncPaceline(base_url, transport=transport, clock=clock, **options), _loop)  # type: ignore[return-value]
 
 
 def submitted(seq: int = 1, **changes: Any) -> dict[str, Any]:
@@ -134,6 +184,7 @@ def lane(**changes: Any) -> dict[str, Any]:
             "admitted": 1,
         }
         | {"now": NOW_MS}
+        | {"waits_for": None}
         | changes
     )
 
@@ -215,7 +266,6 @@ def test_a_refusal_says_when_to_come_again_and_is_not_retried() -> None:
 @pytest.mark.parametrize(
     "failure",
     [
-        httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
         httpx.RemoteProtocolError("cut off"),
         LOST,
@@ -235,9 +285,54 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key_and_bytes(failure: A
     assert server.clock.slept == [0.2, 0.4]
 
 
+NO_CONNECTION = [httpx.ConnectError("refused"), httpx.ConnectTimeout("nobody there")]
+
+
+@pytest.mark.parametrize("failure", NO_CONNECTION, ids=repr)
+def test_a_server_that_takes_no_connection_fails_at_once_and_has_nothing(failure: Exception) -> None:
+    server = Server(failure)
+    with pytest.raises(UnavailableError, match="gave up after 1 try") as caught:
+        client(server).submit("ann")
+    assert (server.clock.slept, caught.value.was_sent, caught.value.idempotency_key) == ([], False, "made")
+    with pytest.raises(UnavailableError):
+        client(server).wait(("ann", "id-1"), timeout=5)
+    assert server.clock.slept == []
+
+
+@pytest.mark.parametrize("failure", NO_CONNECTION, ids=repr)
+def test_a_connection_is_tried_again_where_that_is_asked_for(failure: Exception) -> None:
+    server = Server(failure, failure, TAKEN)
+    assert client(server, fail_fast=False).submit("ann").task_id == "id-1"
+    assert server.clock.slept == [0.2, 0.4]
+
+
+def test_a_submit_whose_answer_was_lost_is_tried_again_through_connection_errors() -> None:
+    server = Server(LOST, httpx.ConnectError("refused"), httpx.ConnectError("refused"), TAKEN)
+    assert client(server).submit("ann").task_id == "id-1"
+    with pytest.raises(UnavailableError) as caught:
+        client(Server(LOST, httpx.ConnectError("refused"))).submit("ann")
+    assert caught.value.was_sent
+
+
+def test_a_call_that_has_reached_paceline_goes_on_through_a_restart() -> None:
+    refused = httpx.ConnectError("refused")
+    _, state = waited(answer(task("running")), refused, refused, answer(task("succeeded")))
+    assert state == "succeeded"
+    assert len(client(Server(bulk, refused, bulk)).submit_many("ann", orders(150))) == 150
+
+
+def test_by_default_a_call_takes_20_s_and_a_connection_2() -> None:
+    server = Server(LOST)
+    with pytest.raises(UnavailableError):
+        client(server).submit("ann")
+    assert 15 < server.clock.seconds <= 20
+    timeout = server.requests[0].extensions["timeout"]
+    assert (timeout["connect"], timeout["read"]) == (2, 10)
+
+
 def test_pauses_between_tries_vary_by_chance_and_stop_growing() -> None:
     server = Server(*[LOST] * 8, TAKEN)
-    client(server, random=lambda: 0.5).submit("ann")
+    client(server, random=lambda: 0.5, total_seconds=60).submit("ann")
     assert server.clock.slept == pytest.approx([0.15, 0.3, 0.6, 1.2, 2.4, 3.75, 3.75, 3.75])
 
 
@@ -317,6 +412,13 @@ def test_an_answer_that_is_none_of_pacelines_is_named_so(body: str) -> None:
         client(Server(httpx.Response(200, text=body))).submit("ann")
 
 
+def test_an_answer_that_cannot_be_read_names_the_key_of_the_submit() -> None:
+    server = Server(httpx.DecodingError("bad gzip"))
+    with pytest.raises(AnswerError, match="bad gzip") as caught:
+        client(server).submit("ann")
+    assert (caught.value.idempotency_key, len(server.requests)) == ("made", 1)
+
+
 def test_fields_of_a_newer_server_are_ignored() -> None:
     assert client(Server(answer(submitted(mood="good"), 202))).submit("ann").seq == 1
     newer = answer(lane(mood="good", policies=[lane()["policies"][0] | {"mood": "good"}]))
@@ -324,17 +426,64 @@ def test_fields_of_a_newer_server_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "form"),
-    [
-        (SubmittedTask, submission.SubmittedTask),
-        (Task, schema.TaskAnswer),
-        (Limit, schema.LimitAnswer),
-        (Lane, schema.LaneAnswer),
-        (Health, schema.HealthAnswer),
-    ],
+    "wrong", [{"seq": "1"}, {"seq": None}, {"queued": 1}, {"seq": True}, {"task_id": None}], ids=repr
 )
-def test_values_have_the_fields_of_the_api(value: Any, form: type[Struct]) -> None:
-    assert {field.name for field in fields(value)} == set(form.__struct_fields__)
+def test_a_field_of_another_type_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AnswerError, match=f"`{next(iter(wrong))}` is "):
+        client(Server(answer(submitted(**wrong), 202))).submit("ann")
+
+
+def test_a_field_that_an_older_server_lacks_is_none_where_it_may_be() -> None:
+    older = {name: value for name, value in task().items() if name != "callback_url"}
+    assert client(Server(answer(older))).task("ann", "id-1").callback_url is None
+    with pytest.raises(AnswerError, match="`planned_at`"):
+        client(Server(answer({name: value for name, value in older.items() if name != "planned_at"}))).task("ann", "1")
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Every form of field that the models may have."""
+
+    inner: Inner
+    many: tuple[Inner, ...]
+    maybe: Inner | None
+    word: Literal["a", "b"] | None
+    share: float
+    options: dict[str, Any]
+
+
+def test_answers_are_read_to_their_depth() -> None:
+    body = {"inner": {"name": "x", "new": 1}, "many": [{"name": "y"}], "maybe": None, "word": "c", "share": 1}
+    assert read_answer(Outer, body | {"options": {}}) == Outer(Inner("x"), (Inner("y"),), None, "c", 1, {})  # type: ignore[arg-type]
+    for wrong in ({"inner": "x"}, {"many": [{"name": 1}]}, {"many": {}}, {"word": 1}, {"share": "1"}, {"options": []}):
+        with pytest.raises(AnswerError, match="is this a Paceline"):
+            read_answer(Outer, body | {"options": {}} | wrong)
+
+
+def test_models_are_as_the_schema_says() -> None:
+    assert client_models.PATH.read_text() == client_models.source(), "run `make client-models`"
+
+
+def test_a_task_order_has_the_fields_of_a_request() -> None:
+    assert {field.name for field in fields(TaskOrder)} == set(submission.TaskRequest.__struct_fields__)
+
+
+def public(client: type) -> dict[str, list[tuple[str, Any]]]:
+    """The parameters of each method, with their defaults."""
+    methods = {name: one for name, one in vars(client).items() if not name.startswith("_")}
+    signatures = {name: inspect.signature(one) for name, one in methods.items()}
+    return {name: [(one.name, one.default) for one in each.parameters.values()] for name, each in signatures.items()}
+
+
+def test_both_clients_have_the_same_methods_and_arguments() -> None:
+    assert public(Paceline) == public(AsyncPaceline)
+    arguments = [list(inspect.signature(one).parameters) for one in (Paceline, AsyncPaceline)]
+    assert arguments[0] == arguments[1]
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "ключ", "a\nb"])
@@ -365,6 +514,34 @@ def test_the_token_is_sent_and_shown_to_no_one(token: Any) -> None:
     paceline.submit("ann")
     assert server.requests[0].headers["Authorization"] == "Bearer secret"
     assert "secret" not in repr(paceline)
+
+
+def test_a_token_may_come_from_an_async_function() -> None:
+    async def token() -> str:
+        return "fresh"
+
+    async def submit() -> None:
+        async with AsyncPaceline("http://paceline.test", token, transport=httpx.MockTransport(server)) as paceline:
+            await paceline.submit("ann")
+
+    server = Server(TAKEN)
+    asyncio.run(submit())
+    assert server.requests[0].headers["Authorization"] == "Bearer fresh"
+
+
+def test_a_cancelled_call_sends_nothing_further() -> None:
+    async def cancelled() -> None:
+        async with AsyncPaceline("http://paceline.test", transport=httpx.MockTransport(server)) as paceline:
+            call = asyncio.create_task(paceline.wait(("ann", "id-1")))
+            while not server.requests:
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    server = Server(answer(task("running")))
+    asyncio.run(cancelled())
+    assert len(server.requests) == 1
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -593,7 +770,16 @@ def test_health_of_what_does_not_answer_is_an_error(failure: Answer, kind: type[
 
 def test_threads_share_a_client() -> None:
     server = Server(lambda request: answer(submitted(json.loads(request.content)["payload"]), 202))
-    paceline = client(server)
+    paceline = Paceline("http://paceline.test", transport=httpx.MockTransport(server))
     with ThreadPoolExecutor(16) as pool:
         submitted_tasks: Sequence[Any] = list(pool.map(lambda n: paceline.submit("ann", n), range(200)))
     assert [one.seq for one in submitted_tasks] == list(range(200))
+
+
+def test_calls_of_one_loop_share_a_client() -> None:
+    async def submit_all() -> Sequence[Any]:
+        async with AsyncPaceline("http://paceline.test", transport=httpx.MockTransport(server)) as paceline:
+            return await asyncio.gather(*(paceline.submit("ann", n) for n in range(200)))
+
+    server = Server(lambda request: answer(submitted(json.loads(request.content)["payload"]), 202))
+    assert [one.seq for one in asyncio.run(submit_all())] == list(range(200))

@@ -30,7 +30,9 @@ class RecordingSupervisor:
 def make_project(root: Path) -> Path:
     (root / "chalicelib").mkdir()
     (root / "app.py").touch()
-    (root / "chalicelib" / "container.py").write_text("def load_own_tasks(): pass\n")
+    (root / "chalicelib" / "core").mkdir()
+    (root / "chalicelib" / "container.py").write_text("def load_own_tasks(tasks_dir): pass\n")
+    (root / "chalicelib" / "core" / "errors.py").write_text("class OwnTasksError(Exception): pass\n")
     return root
 
 

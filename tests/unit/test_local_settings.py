@@ -58,3 +58,11 @@ def test_queue_urls_are_put_at_the_endpoint_in_use() -> None:
 def test_credentials_that_are_there_are_left_alone() -> None:
     assert emulator_defaults({"AWS_PROFILE": "mine"}) == {}
     assert set(emulator_defaults({})) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
+
+
+def test_own_tasks_outside_are_found_relative_to_the_checkout() -> None:
+    assert LocalSettings.from_env({}).tasks_dir is None
+    found = LocalSettings.from_env({"TASKS_DIR": "tests/deployed/shop_tasks"}).tasks_dir
+    assert found == Path(__file__).parents[1] / "deployed" / "shop_tasks"
+    with pytest.raises(SettingError, match=r"^TASKS_DIR: .*/nowhere does not exist; a relative path begins at /"):
+        LocalSettings.from_env({"TASKS_DIR": "nowhere"})

@@ -1,7 +1,11 @@
 """The examples of docs/how-to/own-tasks.md and limits.md, run as they stand there."""
 
+import json
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ from chalicelib.core.task import TaskState
 from chalicelib.tasks.registry import Registry, registry
 from tests.unit.workshop import Workshop
 
-GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
+ROOT = Path(__file__).parents[2]
+GUIDES = ROOT / "docs" / "how-to"
 DOCUMENT = GUIDES / "own-tasks.md"
 
 
@@ -56,7 +61,7 @@ def test_the_task_in_five_lines_runs(documented: Registry) -> None:
 
 
 def test_the_five_lines_are_five() -> None:
-    [example] = re.findall(r"own_tasks/greetings\.py\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    [example] = re.findall(r"shop/tasks/greetings\.py\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 5
 
 
@@ -104,3 +109,30 @@ def test_the_task_that_counts_tokens_estimates_and_reports_them(documented: Regi
     assert chat.units_of(chat.arguments({"prompt": "x" * 400})) == 1_100
     outcome = Shop(documented).outcome("chat", payload)
     assert (outcome.state, outcome.result, outcome.used_units) == (TaskState.SUCCEEDED, "x" * 50, 112)
+
+
+def test_the_tests_of_the_page_about_testing_pass() -> None:
+    """They are run as pytest runs them: each function, in a process of its own."""
+    [example] = re.findall(r"```python\n(.*?)```", (GUIDES / "testing.md").read_text(), re.DOTALL)
+    calls = "".join(f"\n{name}()" for name in re.findall(r"^def (test_\w+)", example, re.MULTILINE))
+    assert calls.count("()") == 4
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}"}
+    ran = subprocess.run(
+        [sys.executable, "-c", example + calls], env=environment, check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_program_of_the_page_for_newcomers_does_what_the_page_says() -> None:
+    page = (ROOT / "docs" / "coming-from.md").read_text()
+    [body] = re.findall(r"-d '(\{.*?\})'", page)
+    submitted = json.loads(body)
+    program = run_examples(ROOT / "docs" / "coming-from.md")
+    shop = Shop(program)
+    paid = shop.outcome(submitted["task"], submitted["payload"])
+    assert (paid.state, paid.result) == (TaskState.SUCCEEDED, "ann paid 250 for A-1")
+    shop.submit(name="charge", payload={"order": "busy", "cents": 250})
+    shop.submit("bob", {"order": "A-2", "cents": 250}, "charge")
+    shop.run(until_ms=20_000)
+    lanes = {user: shop.lanes.get(user).throttled_reason for user in ("ann", "bob")}
+    assert lanes == {"ann": "the bank asked for a pause", "bob": ""}

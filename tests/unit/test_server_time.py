@@ -1,48 +1,54 @@
 from datetime import datetime, timezone
 from email.utils import format_datetime
-from random import Random
+from typing import Any
 
 import pytest
 
-from chalicelib.aws.server_time import EVERY_MS, FEWEST, ServerTime
+from chalicelib.aws.server_time import ServerTime
 from tests.factories import NOW
 
 
-def watched(off_ms: int, answers: int = 20, every_ms: int = 1_130) -> ServerTime:
-    """The clock is off by that; the answers come at any time of a second, and some take their time."""
-    random, local = Random(off_ms), [0]
-    server_time = ServerTime(lambda: local[0])
-    for number in range(answers):
-        true_ms = NOW + number * every_ms + random.randint(0, 200)
-        date = datetime.fromtimestamp(true_ms // 1000, timezone.utc)
-        local[0] = true_ms + off_ms + random.choice((2, 5, 9, 150))
-        headers = {"date": format_datetime(date, usegmt=True)}
-        server_time._answered({"ResponseMetadata": {"HTTPHeaders": headers}})
-    return server_time
+class Call:
+    """An answer that AWS gives at NOW, to a machine whose clock is off by that, after some milliseconds each way."""
+
+    def __init__(self, off_ms: int, there_ms: int = 3, back_ms: int = 3, answered_at: int = NOW) -> None:
+        self.now_ms = answered_at - there_ms + off_ms
+        self.server_time = ServerTime(lambda: self.now_ms)
+        date = datetime.fromtimestamp(answered_at // 1000, timezone.utc)
+        self._arrives_at = answered_at + back_ms + off_ms
+        self.answer({"date": format_datetime(date, usegmt=True)})
+
+    def answer(self, headers: dict[str, Any]) -> None:
+        with self.server_time.comparing() as compare:
+            self.now_ms = self._arrives_at
+            compare({"ResponseMetadata": {"HTTPHeaders": headers}})
 
 
-@pytest.mark.parametrize("off_ms", [-900, -300, 0, 200, 900])
-def test_clock_within_a_second_is_taken_for_right(off_ms: int) -> None:
-    assert not watched(off_ms).is_off()
+@pytest.mark.parametrize("answered_at", [NOW // 1000 * 1000, NOW // 1000 * 1000 + 999])
+@pytest.mark.parametrize("off_ms", [-990, 0, 990])
+def test_clock_within_a_second_is_right_whenever_the_answer_came(off_ms: int, answered_at: int) -> None:
+    assert not Call(off_ms, answered_at=answered_at).server_time.is_off()
 
 
-@pytest.mark.parametrize("off_ms", [-300_000, -2_500, 2_500, 300_000])
-def test_clock_that_is_off_by_more_is_found(off_ms: int) -> None:
-    server_time = watched(off_ms)
-    assert server_time.is_off()
-    assert abs(server_time.ahead_ms - off_ms) < 700
+@pytest.mark.parametrize("off_ms", [-300_000, -2_100, 2_100, 300_000])
+def test_clock_that_is_off_by_more_is_found_by_one_answer(off_ms: int) -> None:
+    assert Call(off_ms).server_time.is_off()
 
 
-def test_few_answers_say_nothing() -> None:
-    assert not watched(300_000, answers=FEWEST - 1).is_off()
+@pytest.mark.parametrize(("there_ms", "back_ms"), [(5_000, 3), (3, 5_000)])
+def test_slow_answer_accuses_no_clock(there_ms: int, back_ms: int) -> None:
+    assert not Call(0, there_ms, back_ms).server_time.is_off()
 
 
-def test_answers_in_one_second_are_one_sample() -> None:
-    assert not watched(300_000, answers=20, every_ms=EVERY_MS // 200).is_off()
+def test_clock_that_is_set_right_is_right_with_the_next_answer() -> None:
+    call = Call(300_000)
+    call.now_ms = call._arrives_at = NOW + 5_000
+    call.answer({"date": format_datetime(datetime.fromtimestamp((NOW + 5_000) // 1000, timezone.utc), usegmt=True)})
+    assert not call.server_time.is_off()
 
 
 def test_answers_without_a_date_say_nothing() -> None:
-    server_time = ServerTime(lambda: NOW)
-    for parsed in ({}, {"ResponseMetadata": {}}, {"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}}):
-        server_time._answered(parsed)
-    assert not server_time.is_off()
+    call = Call(300_000)
+    call.answer({"date": "soon"})
+    call.answer({})
+    assert call.server_time.is_off()

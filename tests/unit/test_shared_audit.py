@@ -1,5 +1,6 @@
 """The audit of shared limits: the starts of all users together, each by the limits that were in force for it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from chalicelib.core.limits import parse_limits
 from chalicelib.core.shared_names import parse_shared
 from completions.audit import audit
 from completions.audit_table import as_json, as_table
-from completions.reader import Foreign, LogLine, parse_line, read_completions
+from completions.reader import Foreign, LogLine, completions_folder, parse_line, read_completions
 from completions.report import Report
-from tests.unit.completion_lines import NOW, STREAM, completion_text
+from tests.unit.command_line import call
+from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
 
 
 def audited(*texts: str, shared: str = "stripe: 2/second", limits: str = "100/second") -> Report:
@@ -60,6 +62,13 @@ def test_units_of_all_users_count_against_a_shared_limit_of_units() -> None:
     lines = [started("ann", 0, units=60), started("bob", 1_000, units=40)]
     assert found(audited(*lines, shared="stripe: 100 units/minute")) == []
     assert found(audited(*lines, started("cat", 2_000), shared="stripe: 100 units/minute")) == [("shared", "stripe")]
+
+
+def test_units_that_a_function_reports_change_nothing_in_a_shared_limit() -> None:
+    lines = [started("ann", 0, units=60, used_units=90), started("bob", 1_000, units=40, used_units=0)]
+    shared = "stripe: 100 units/minute"
+    assert found(audited(*lines, shared=shared)) == []
+    assert found(audited(*lines, started("cat", 2_000), shared=shared)) == [("shared", "stripe")]
 
 
 def test_a_task_that_was_logged_twice_started_once() -> None:
@@ -112,3 +121,17 @@ def test_a_line_with_a_bad_shared_field_is_foreign(wrong: dict[str, Any]) -> Non
     line = parse_line(LogLine(STREAM, completion_text(**wrong)))
     assert isinstance(line, Foreign)
     assert line.reason.startswith("a completion with a bad field: ")
+
+
+def test_shared_limits_come_from_option_then_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIMITS", "100/second")
+    write_stream(completions_folder(tmp_path / "logs", "dev"), *(started(user, 0) for user in "abc"))
+    words = ["audit", "--log-dir", str(tmp_path / "logs"), "--stage", "dev"]
+    monkeypatch.setenv("SHARED_LIMITS", "stripe: 2/second")
+    assert call(*words) == 1
+    assert call(*words, "--shared-limits", "stripe: 3/second") == 0
+    assert call(*words, "--shared-limits", "stripe") == 2
+    assert "allowed: parts such as" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The commands on shared limits and groups, and the client's calls behind them."""
+"""The commands on shared limits, and the client's calls behind them."""
 
 import json
 from dataclasses import fields
@@ -23,8 +23,8 @@ def shared(**changes: Any) -> dict[str, Any]:
 
 
 WAITERS = [
-    {"user_id": "ann", "group": None, "task_id": "id-1", "turn": 8},
-    {"user_id": "bob", "group": "acme", "task_id": "id-2", "turn": 9},
+    {"user_id": "ann", "task_id": "id-1", "turn": 8},
+    {"user_id": "bob", "task_id": "id-2", "turn": 9},
 ]
 
 
@@ -94,7 +94,7 @@ def test_a_shared_limit_is_shown_with_who_waits() -> None:
     assert "limits 5/second; 10 at once (set at run time)" in lines
     assert "per stripe-second 5 of 25 left, more in 1.0 s" in lines
     assert "at once 4 of 10 tasks run" in lines
-    assert lines[lines.index("next ann") + 1] == "bob of acme"
+    assert lines[lines.index("next ann") + 1] == "bob"
     assert "next start not known" in lines
     assert any(line.startswith("throttled until") and line.endswith("HTTP 429") for line in lines)
 
@@ -102,20 +102,6 @@ def test_a_shared_limit_is_shown_with_who_waits() -> None:
 def test_an_unknown_shared_limit_is_said_in_one_line() -> None:
     result = run(problem(404), "limits", "show", "strip")
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
-
-
-@pytest.mark.parametrize(("words", "group"), [(("acme",), "acme"), (("--clear",), None)])
-def test_a_user_gets_a_group_or_none(words: tuple[str, ...], group: str | None) -> None:
-    server = Server(answer(lane(group=group)))
-    result = run(server, "group", "ann", *words)
-    assert (server.requests[0].method, server.requests[0].url.path) == ("PUT", "/api/v1/users/ann")
-    assert server.bodies == [{"group": group}]
-    assert ("group" in result.stdout) == (group is not None)
-
-
-def test_neither_a_group_nor_clear_is_wrong_usage() -> None:
-    assert run(Server(answer(lane())), "group", "ann").exit_code == 2
-    assert run(Server(answer(lane())), "group", "ann", "acme", "--clear").exit_code == 2
 
 
 def test_a_lane_says_what_it_waits_for() -> None:
@@ -146,7 +132,7 @@ def test_many_submits_name_their_shared_limits() -> None:
 def test_waiters_are_values() -> None:
     with client(Server(answer(shared(waiters=WAITERS, later="unknown")))) as paceline:
         found = paceline.shared_limit("stripe")
-    assert found.waiters == (Waiter("ann", None, "id-1", 8), Waiter("bob", "acme", "id-2", 9))
+    assert found.waiters == (Waiter("ann", "id-1", 8), Waiter("bob", "id-2", 9))
 
 
 @pytest.mark.parametrize("body", [{}, {"limits": 5}, shared(policies=None), shared(waiters=[{}])])

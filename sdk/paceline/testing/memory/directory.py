@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chalicelib.core.lane import Lane
 from chalicelib.core.task import TaskRecord
-from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from paceline.testing.memory.stores import MemoryLaneStore, MemoryTaskStore
 
 
 class MemoryLaneDirectory:

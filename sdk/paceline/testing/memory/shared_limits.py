@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from chalicelib.core.limits import Limits, fingerprint, large_limits, most_at_once
 from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
-from tests.memory.stores import TRIM_SLACK, less_room, shows_room, within
+from paceline.testing.memory.stores import TRIM_SLACK, less_room, shows_room, within
 
 #: Lists of starts may be so much longer than needed before a claim refuses to make them longer.
 SHARED_SLACK = 64
@@ -114,7 +114,7 @@ class MemorySharedLimitStore:
 
         return self._write(name, has, without).shared
 
-    def add_waiter(self, name: str, waiter: Waiter, until: int) -> None:
+    def add_waiter(self, name: str, waiter: Waiter, until: int) -> None:  # noqa: ARG002 - it lists for ever
         with self._lock:
             self._waiters.setdefault(name, {})[waiter.turn] = waiter
 

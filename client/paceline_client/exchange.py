@@ -1,21 +1,20 @@
-"""Sends requests to Paceline with timeouts and retries, and turns problem answers into errors.
+"""Sends one call's requests: timeouts, retries and their budget, and problem answers as errors.
 
-Every call may be sent again: a submit carries an idempotency key, all others change nothing the second time.
+Every request may be sent again: a submit carries an idempotency key, all others change nothing the second time.
 """
 
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from paceline_client.answers import http_date, json_object
 from paceline_client.calls import Call
 from paceline_client.errors import (
-    AnswerError,
     ConflictError,
     ForbiddenError,
     InvalidError,
@@ -25,8 +24,7 @@ from paceline_client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-
-Token = str | Callable[[], str] | None
+from paceline_client.steps import Send, Sleep, Steps, Times
 
 #: Seconds before the second try; they double from try to try, up to the most.
 FIRST_BACKOFF_SECONDS = 0.2
@@ -46,78 +44,59 @@ PROBLEMS: Mapping[int, type[ProblemError]] = {
 }
 
 
-class Clock(Protocol):
-    def now(self) -> float:
-        """Epoch seconds."""
-        ...
+@dataclass(frozen=True)
+class Retries:
+    """When a request is sent again, and for how long."""
 
-    def monotonic(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-    def sleep(self, seconds: float) -> None: ...
-
-
-class SystemClock:
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+    #: seconds that a request may take, all tries and the pauses between them included
+    total_seconds: float
+    #: seconds that each wait of one try may take: for the request to be sent, and for bytes of the answer
+    try_seconds: float
+    #: a call that has not reached Paceline yet fails at its first connection error
+    fail_fast: bool
 
 
-class Sender:
-    """Holds no state but httpx's pool of connections, so threads may share it."""
+class Exchange:
+    """The requests of one call; it keeps whether one of them has reached a server."""
 
-    def __init__(
-        self,
-        http: httpx.Client,
-        token: Token,
-        clock: Clock,
-        random: Callable[[], float],
-        try_seconds: float,
-        total_seconds: float,
-    ) -> None:
-        self._http = http
-        self._token = token
-        self._clock = clock
+    def __init__(self, retries: Retries, times: Times, random: Callable[[], float]) -> None:
+        self.retries = retries
+        self._times = times
         self._random = random
-        self._try_seconds = try_seconds
-        self.total_seconds = total_seconds
+        self._has_reached = False
 
-    def close(self) -> None:
-        self._http.close()
-
-    def send(self, call: Call, within_seconds: float | None = None) -> httpx.Response:
+    def send(self, call: Call, within_seconds: float | None = None) -> Steps[httpx.Response]:
         """Sends until an answer is final; UnavailableError if none is within the time.
 
         A Retry-After that ends later than the call may last is not waited for.
         """
-        total = self.total_seconds if within_seconds is None else min(self.total_seconds, within_seconds)
-        deadline = self._clock.monotonic() + total
-        tries = 0
+        total = self.retries.total_seconds
+        deadline = self._times.monotonic() + (total if within_seconds is None else min(total, within_seconds))
+        tries, was_sent = 0, False
         while True:
             tries += 1
-            outcome = self._try(call, deadline - self._clock.monotonic())
+            outcome = yield from self._try(call, deadline - self._times.monotonic())
             if isinstance(outcome, httpx.Response) and not _is_transient(outcome):
                 return outcome
+            was_sent = was_sent or _was_sent(outcome)
             pause = self._backoff(outcome, tries)
-            if _is_hopeless(outcome) or self._clock.monotonic() + pause >= deadline:
-                raise _unavailable(outcome, tries)
-            self._clock.sleep(pause)
+            if self._is_hopeless(outcome) or self._times.monotonic() + pause >= deadline:
+                raise _unavailable(outcome, tries, was_sent)
+            yield Sleep(pause)
 
-    def send_once(self, call: Call) -> httpx.Response:
+    def send_once(self, call: Call) -> Steps[httpx.Response]:
         """Sends once and returns any answer."""
-        outcome = self._try(call, self.total_seconds)
+        outcome = yield from self._try(call, self.retries.total_seconds)
         if isinstance(outcome, httpx.Response):
             return outcome
-        raise _unavailable(outcome, 1)
+        raise _unavailable(outcome, 1, _was_sent(outcome))
+
+    def body(self, call: Call) -> Steps[dict[str, Any]]:
+        """Returns a successful answer's body; raises the error of any other answer."""
+        response = yield from self.send(call)
+        return self.body_of(response)
 
     def body_of(self, response: httpx.Response) -> dict[str, Any]:
-        """Returns a successful answer's body; raises the error of any other answer."""
         if not response.is_success:
             raise self.problem_of(response)
         return json_object(response)
@@ -136,28 +115,11 @@ class Sender:
             self._retry_after(response),
         )
 
-    def _try(self, call: Call, seconds_left: float) -> httpx.Response | httpx.TransportError:
-        try:
-            return self._http.request(
-                call.method,
-                call.path,
-                content=call.content,
-                headers={**call.headers, **self._authorization()},
-                params=call.params or None,
-                timeout=max(0.01, min(self._try_seconds, seconds_left)),
-            )
-        except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
-            return error
-        except httpx.HTTPError as error:
-            raise AnswerError(f"{call.method} {call.path}: {error}") from error
-
-    def _authorization(self) -> dict[str, str]:
-        token = self._token() if callable(self._token) else self._token
-        if token is None:
-            return {}
-        if not token.isascii() or not token.isprintable():
-            raise ValueError("the token has characters that no header can hold")
-        return {"Authorization": f"Bearer {token}"}
+    def _try(self, call: Call, seconds_left: float) -> Steps[httpx.Response | httpx.TransportError]:
+        step = Send(call, max(0.01, min(self.retries.try_seconds, seconds_left)))
+        outcome: httpx.Response | httpx.TransportError = yield step
+        self._has_reached = self._has_reached or _was_sent(outcome)
+        return outcome
 
     def _backoff(self, outcome: httpx.Response | httpx.TransportError, tries: int) -> float:
         """Seconds until the next try: half fixed, half random, so that clients do not retry in step."""
@@ -172,7 +134,21 @@ class Sender:
         if text.isascii() and text.isdigit():
             return float(text)
         at = http_date(text)
-        return None if at is None else max(0.0, at - self._clock.now())
+        return None if at is None else max(0.0, at - self._times.now())
+
+    def _is_hopeless(self, outcome: object) -> bool:
+        """True if the call gives up now: no connection, where that fails fast, or an invalid certificate."""
+        is_unreached = self.retries.fail_fast and not self._has_reached
+        return (is_unreached and isinstance(outcome, UNCONNECTED)) or _has_invalid_certificate(outcome)
+
+
+#: Errors before a connection was there.
+UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+
+
+def _was_sent(outcome: object) -> bool:
+    """False only if the server can't have read the request."""
+    return not isinstance(outcome, (*UNCONNECTED, httpx.PoolTimeout))
 
 
 def _is_transient(response: httpx.Response) -> bool:
@@ -181,8 +157,7 @@ def _is_transient(response: httpx.Response) -> bool:
     return is_being_served or response.status_code in TRANSIENT_STATUSES
 
 
-def _is_hopeless(outcome: object) -> bool:
-    """True for errors that no retry can mend, such as an invalid certificate."""
+def _has_invalid_certificate(outcome: object) -> bool:
     error = outcome if isinstance(outcome, BaseException) else None
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -191,10 +166,10 @@ def _is_hopeless(outcome: object) -> bool:
     return False
 
 
-def _unavailable(outcome: httpx.Response | httpx.TransportError, tries: int) -> UnavailableError:
+def _unavailable(outcome: httpx.Response | httpx.TransportError, tries: int, was_sent: bool) -> UnavailableError:
     if isinstance(outcome, httpx.Response):
         title = json_object(outcome).get("title") or outcome.reason_phrase
-        return UnavailableError(f"{outcome.status_code} {title}", tries, outcome.status_code)
-    unavailable = UnavailableError(f"{type(outcome).__name__}: {outcome}", tries)
+        return UnavailableError(f"{outcome.status_code} {title}", tries, outcome.status_code, was_sent)
+    unavailable = UnavailableError(f"{type(outcome).__name__}: {outcome}", tries, None, was_sent)
     unavailable.__cause__ = outcome
     return unavailable
