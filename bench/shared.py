@@ -63,7 +63,7 @@ def _add(results: Results, what: str, model: Model, rate: int) -> None:
     results.add(f"further lane writes a start, {what}", [model.calls_per_start(("save_turn",))])
 
 
-_WRITES = ("try_claim", "claim", "ask", "add_waiter")
+_WRITES = ("try_claim", "claim", "ask", "add_waiter", "trim")
 
 
 class _Port:

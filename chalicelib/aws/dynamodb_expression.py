@@ -100,7 +100,7 @@ class Expression:
             path = self.name(attribute)
             self.conditions.append(f"(attribute_not_exists({path}) OR {path} = {self.value(number(0))})")
 
-    def within(self, listed: str, counted: str, limits: Limits, at: int) -> None:
+    def within(self, listed: str, counted: str, limits: Limits, at: int, slack: int = TRIM_SLACK) -> None:
         """One more start at `at` breaks no small limit, given the starts in `listed`; `counted` is the total.
 
         With fewer starts than a quota in all, that quota is not reached. Otherwise the list has to show that the
@@ -112,7 +112,7 @@ class Expression:
             oldest, quota = self.value(number(at - limit.window_ms)), self.value(number(limit.quota))
             shown = f"{path}[{limit.quota - 1}] <= {oldest}"
             self.conditions.append(f"(attribute_not_exists({total}) OR {total} < {quota} OR {shown})")
-        self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + TRIM_SLACK}])")
+        self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + slack}])")
 
     def parameters(self) -> Item:
         clauses = [("SET", self.sets), ("ADD", self.adds), ("REMOVE", self.removes)]

@@ -6,7 +6,7 @@ A shared limit has a partition of its own. Its key holds a space, which no user 
 from typing import Any
 
 from chalicelib.aws.client import Condition, conditional, unavailable
-from chalicelib.aws.dynamodb_expression import Expression, Item, integer, integers, key, number, numbers
+from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
 from chalicelib.aws.dynamodb_histories import EXTRA_UNITS, STARTS, add, history_of, set_history, take_room
 from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits
 from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
@@ -16,6 +16,8 @@ from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
 NAMES_KEY = "shared limits"
 STATE_ITEM = "limit"
 WAITER_PREFIX = "wait#"
+#: Entries by which the list of starts may outgrow the need before it has to be trimmed: many claims come at one moment.
+SHARED_SLACK = 64
 #: Seconds after the estimate of its turn at which a waiter's item expires.
 WAITER_KEPT_SECONDS = 86_400
 
@@ -44,6 +46,13 @@ class DynamoDBSharedLimitStore:
 
     def claim(self, seen: SharedLimit, taken: Taken) -> SharedWrite:
         return own_shared_claim(self._update(seen.name, claim_expression(seen, taken)), taken.after.newest)
+
+    def trim(self, name: str, kept: int, listed: int) -> None:
+        update = Expression()
+        starts = update.name("starts")
+        update.removes += [f"{starts}[{index}]" for index in reversed(range(kept, listed))]
+        with unavailable(_WRITING):
+            self._client.update_item(TableName=self._table, Key=_key(name), **update.parameters())
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         listed = Expression()
@@ -134,7 +143,8 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
     else:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(claim.own)})}")
     _take_turn(update, claim)
-    update.within("starts", "started", claim.limits, claim.at)
+    slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
+    update.within("starts", "started", claim.limits, claim.at, slack)
     if large_limits(claim.limits) or claim.units != 1:
         take_room(update, STARTS, claim.limits, claim.at, claim.units)
         add(update, EXTRA_UNITS, claim.units - 1)

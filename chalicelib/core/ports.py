@@ -272,6 +272,13 @@ class SharedLimitStore(Protocol):
         """Takes the start. Stale if the shared limit changed, or another start was taken."""
         ...
 
+    def trim(self, name: str, kept: int, listed: int) -> None:
+        """Drops the starts in the list from number `kept` to `listed`, counted from the newest, which is number 0.
+
+        A start that was taken meanwhile makes that older ones stay. Only for a shared limit without large limits.
+        """
+        ...
+
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         """Writes limits, pause, throttling and starts. Stale if they changed, or if `changed` has other starts."""
         ...

@@ -17,6 +17,10 @@ from chalicelib.core.planner import Planner
 
 #: Milliseconds from its time after which a turn counts as missed: the next ones may take its start.
 MISSED_AFTER_MS = 60
+#: While so many lanes wait, starts are taken at multiples of so many milliseconds: claims at one moment would refuse
+#: each other, since no start may lie before one that was taken. All windows are multiples of it, so that no start of a
+#: full shared limit is lost.
+MANY_WAITING, TICK_MS = 10, 20
 #: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
 EXACT_TURNS = 200
 
@@ -145,7 +149,7 @@ def claim_shared(
     allowed_at = turn_time(shared, limits, mine, begin_ms, units)
     if allowed_at > latest_ms or (position > 1 and not turn):
         return Full(allowed_at, position)
-    at = next_start(shared, limits, shared.opens_at(begin_ms), units)
+    at = -(-allowed_at // TICK_MS) * TICK_MS if shared.waiting >= MANY_WAITING else allowed_at
     return Taken(at, _after(shared, limits, at, units, turn, task, token), limits, *task)
 
 

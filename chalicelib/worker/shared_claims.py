@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from chalicelib.core.claim import NO_SHARED_LIMITS, SharedStart, Start, smallest_exceeded
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Phase, Turn
-from chalicelib.core.limits import Limits, format_limits, most_at_once
+from chalicelib.core.limits import Limits, format_limits, large_limits, memory_needed, most_at_once
 from chalicelib.core.ports import (
     Clock,
     LaneStore,
@@ -45,6 +45,8 @@ CLAIM_TRIES = 12
 ON_TIME_LEAD_MS = 100
 #: Turns used after the lane's own, if no more lanes wait, after which it asks for a new one.
 PASSED_OVER = 3
+#: Starts after which the list of starts is trimmed.
+TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
 #: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
@@ -167,10 +169,18 @@ class SharedClaims:
         )  # fmt: skip
         write = self._store.try_claim(claim)
         if isinstance(write, SharedWritten):
+            self._trim(write.shared, taken.limits)
             return self._remember(write.shared)
         if _shows_the_same(write.shared, seen):
             write = self._store.claim(seen, taken)
         return self._remember(write.shared)
+
+    def _trim(self, shared: SharedLimit, limits: Limits) -> None:
+        """Shortens the list of starts now and then. Each length is seen by one claim alone."""
+        kept, listed = memory_needed(limits), len(shared.starts)
+        if listed > kept and (listed - kept) % TRIM_EVERY == 0 and not large_limits(limits):
+            with suppress(UnavailableError):  # the next one does it
+                self._store.trim(shared.name, kept, listed)
 
     def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
         text = format_limits(shared.limits) if shared.limits is not None else ""

@@ -98,13 +98,26 @@ def test_repeat_of_a_claim_is_recognised_and_takes_no_second_start(ports: Ports,
 
 def test_long_list_is_trimmed_by_the_exact_way(ports: Ports, user: str) -> None:
     limits, at = parse_shared_limits("2/second"), NOW
-    for _ in range(60):
+    for _ in range(160):
         at += 500
         if isinstance(quick(ports, user, at, limits), SharedStale):
             written(exact(ports, user, at, limits))
     shared = ports.shared_limits.get(user)
-    assert shared.started == 60
-    assert len(shared.starts) <= 3 + 14 + 1
+    assert shared.started == 160
+    assert len(shared.starts) <= 3 + 64 + 1
+
+
+def test_list_is_trimmed_from_its_old_end_and_the_limit_still_holds(ports: Ports, user: str) -> None:
+    limits = parse_shared_limits("2/second")
+    for n in range(20):
+        written(quick(ports, user, NOW + n * 500, limits))
+    ports.shared_limits.trim(user, 3, 20)
+    shared = ports.shared_limits.get(user)
+    assert (shared.started, shared.starts) == (20, (NOW + 9_500, NOW + 9_000, NOW + 8_500))
+    ports.shared_limits.trim(user, 3, 20)  # a repeat finds nothing to drop
+    assert ports.shared_limits.get(user) == shared
+    assert isinstance(quick(ports, user, NOW + 9_999, limits), SharedStale)
+    assert written(quick(ports, user, NOW + 10_000, limits)).started == 21
 
 
 def test_exact_claim_of_what_changed_meanwhile_is_stale(ports: Ports, user: str) -> None:

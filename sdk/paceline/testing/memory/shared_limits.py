@@ -8,7 +8,10 @@ from msgspec.structs import replace
 from chalicelib.core.limits import Limits, fingerprint, large_limits, most_at_once
 from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
-from paceline.testing.memory.stores import less_room, shows_room, within
+from paceline.testing.memory.stores import TRIM_SLACK, less_room, shows_room, within
+
+#: Lists of starts may be so much longer than needed before a claim refuses to make them longer.
+SHARED_SLACK = 64
 
 
 class MemorySharedLimitStore:
@@ -32,7 +35,8 @@ class MemorySharedLimitStore:
                 room = room and (not shared.started or shared.real.roomed == shared.started)
             is_new = shared.newest != claim.token
             ordinary = is_new and room and not special and _has_turn(shared, claim) and _has_slot(shared, claim)
-            return ordinary and within(shared.starts, shared.started, claim.limits, claim.at)
+            slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
+            return ordinary and within(shared.starts, shared.started, claim.limits, claim.at, slack)
 
         def taken(shared: SharedLimit) -> SharedLimit:
             starts, started, extra = (claim.at, *shared.starts), shared.started + 1, claim.units - 1
@@ -67,6 +71,12 @@ class MemorySharedLimitStore:
             return replace(shared, throttled_reason=after.throttled_reason, holders=holders, **values)
 
         return own_shared_claim(self._write(seen.name, unmoved, claimed), after.newest)
+
+    def trim(self, name: str, kept: int, listed: int) -> None:
+        def trimmed(shared: SharedLimit) -> SharedLimit:
+            return replace(shared, starts=shared.starts[:kept] + shared.starts[listed:])
+
+        self._write(name, lambda _: True, trimmed)
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         has_new_starts = (changed.starts, changed.real) != (seen.starts, seen.real)

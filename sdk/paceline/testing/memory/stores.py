@@ -406,7 +406,7 @@ def _changed_slots(lane: Lane, seen: Lane, changed: Lane) -> Mapping[str, Lease]
     return after
 
 
-def within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
+def within(listed: Sequence[int], counted: int, limits: Limits, at: int, slack: int = TRIM_SLACK) -> bool:
     """Whether one more start at `at` breaks no limit, as far as the listed ones of `counted` starts can show it."""
     if counted and not (listed and listed[0] <= at):
         return False
@@ -414,7 +414,7 @@ def within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool
         shown = len(listed) >= limit.quota and listed[limit.quota - 1] <= at - limit.window_ms
         if counted >= limit.quota and not shown:
             return False
-    return len(listed) <= memory_needed(limits) + TRIM_SLACK
+    return len(listed) <= memory_needed(limits) + slack
 
 
 def shows_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
