@@ -29,6 +29,7 @@ from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_shared_limits import DynamoDBSharedLimitStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.aws.server_time import ServerTime
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
@@ -124,6 +125,10 @@ class Container:
         return client("dynamodb", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
+    def server_time(self) -> ServerTime:
+        return ServerTime(self.clock.now_ms)
+
+    @cached_property
     def sqs(self) -> object:
         return client("sqs", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
@@ -137,7 +142,8 @@ class Container:
 
     @cached_property
     def shared_limits(self) -> DynamoDBSharedLimitStore:
-        return DynamoDBSharedLimitStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return DynamoDBSharedLimitStore(self.dynamodb, table_name, self.server_time)
 
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
@@ -289,7 +295,8 @@ class Container:
 
     @cached_property
     def shared_claims(self) -> SharedClaims:
-        return SharedClaims(self.shared_limits, self.lanes, self.queue, self.clock, self.settings)
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedClaims(*stores, self.clock, self.settings, self.server_time.is_off)
 
     @cached_property
     def worker(self) -> Worker:

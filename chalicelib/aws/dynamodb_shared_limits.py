@@ -8,6 +8,7 @@ from typing import Any
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
 from chalicelib.aws.dynamodb_histories import EXTRA_UNITS, STARTS, add, history_of, set_history, take_room
+from chalicelib.aws.server_time import ServerTime
 from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits
 from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
@@ -29,13 +30,16 @@ def partition(name: str) -> str:
 
 
 class DynamoDBSharedLimitStore:
-    def __init__(self, client: Any, table_name: str) -> None:
+    def __init__(self, client: Any, table_name: str, server_time: ServerTime) -> None:
+        """server_time: compares this machine's clock with the answers."""
         self._client = client
         self._table = table_name
+        self._server_time = server_time
 
     def get(self, name: str) -> SharedLimit:
-        with unavailable("reading the shared limit"):
+        with unavailable("reading the shared limit"), self._server_time.comparing() as compare:
             answer = self._client.get_item(TableName=self._table, Key=_key(name), ConsistentRead=True)
+            compare(answer)
         return shared_limit_of(name, answer.get("Item"))
 
     def names(self) -> list[str]:
@@ -105,14 +109,16 @@ class DynamoDBSharedLimitStore:
             return list(self._client.query(**query)["Items"])
 
     def _update(self, name: str, expression: Expression) -> SharedWrite:
-        with conditional(_WRITING) as condition:
-            condition.item = self._client.update_item(
+        with conditional(_WRITING) as condition, self._server_time.comparing() as compare:
+            answer = self._client.update_item(
                 TableName=self._table,
                 Key=_key(name),
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 **expression.parameters(),
-            )["Attributes"]
+            )
+            compare(answer)
+            condition.item = answer["Attributes"]
         return _write_of(name, condition)
 
 

@@ -5,6 +5,8 @@ the shared limit is free, that is one conditional write. While it is full, or ot
 stores it, and its message waits until the turn's time is near; the claim alone takes the start.
 """
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
@@ -34,7 +36,7 @@ from chalicelib.core.shared_limit import (
     turn_times,
 )
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import MAX_SLEEP_MS
+from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
 from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
 
@@ -60,12 +62,27 @@ MANY_LOOKS = 300
 SLOW_LOOK_MS = 1_800_000
 
 
+#: Milliseconds between two lines about a wrong clock.
+CLOCK_LOGGED_EVERY_MS = 60_000
+
+log = logging.getLogger(__name__)
+
+
 class SharedClaims:
     """Thread-safe for different lanes."""
 
     def __init__(
-        self, store: SharedLimitStore, lanes: LaneStore, queue: TaskQueue, clock: Clock, settings: Settings
+        self,
+        store: SharedLimitStore,
+        lanes: LaneStore,
+        queue: TaskQueue,
+        clock: Clock,
+        settings: Settings,
+        is_clock_off: Callable[[], bool] = lambda: False,
     ) -> None:
+        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count."""
+        self._is_clock_off = is_clock_off
+        self._clock_logged_at = 0
         self._store = store
         self._lanes = lanes
         self._queue = queue
@@ -81,10 +98,20 @@ class SharedClaims:
         """
         if facts.receives > 1 and not facts.is_lane_fresh:
             return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
-        token = f"{token}.{next(self._claims)}"  # a job may take several starts, one after the other
-        shared = self._known.get(task.shared)
-        if shared is None or shared.waiting or self._limits(shared) is None:
-            shared = self._read(task.shared)
+        return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
+
+    def _seen(self, task: Task) -> SharedLimit:
+        """The shared limit as it was seen last, if that may allow the start at once; else as it is."""
+        known = self._known.get(task.shared)
+        limits = self._limits(known) if known else None
+        if known is None or limits is None or known.waiting or smallest_exceeded(limits, task.units):
+            return self._read(task.shared)
+        return known
+
+    def _take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        shared = self._seen(task)
+        if self._is_clock_off():  # as the answers have shown up to now
+            return self._leave_to_others(task, facts), facts
         turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
@@ -116,6 +143,14 @@ class SharedClaims:
                     return ReadLane(), facts
         now_ms = self._clock.now_ms()
         return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
+
+    def _leave_to_others(self, task: Task, facts: Facts) -> WaitUntil:
+        now_ms = self._clock.now_ms()
+        self._known.pop(task.shared, None)  # the next look reads it, and compares the clock again
+        if abs(now_ms - self._clock_logged_at) >= CLOCK_LOGGED_EVERY_MS:
+            self._clock_logged_at = now_ms
+            log.error("this machine's clock is over a second off AWS's: it starts no task with a shared limit")
+        return _waiting(now_ms + 1_000 + 1_000 * again_seconds(facts.receives))
 
     def _without_lost_holder(self, shared: SharedLimit, now_ms: int) -> SharedLimit | None:
         """The shared limit without the task that began to run longest ago; None if it may still run."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_shared_limits import DynamoDBSharedLimitStore
+from chalicelib.aws.server_time import ServerTime
 from chalicelib.container import SystemClock
 from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.errors import UnavailableError
@@ -49,7 +50,9 @@ def _race(url: str, table: str, name: str, limits: str, user: str, seconds: floa
     lanes, clock = DynamoDBLaneStore(dynamodb, table), SystemClock()
     queue: Any = NoQueue()
     settings = Settings.from_env({"SHARED_LIMITS": f"{name}: {limits}"})
-    claims = SharedClaims(DynamoDBSharedLimitStore(dynamodb, table), lanes, queue, clock, settings)
+    claims = SharedClaims(
+        DynamoDBSharedLimitStore(dynamodb, table, ServerTime(clock.now_ms)), lanes, queue, clock, settings
+    )
     begin.wait()
     taken, end, number = list[int](), time.monotonic() + seconds, 0
     while time.monotonic() < end:

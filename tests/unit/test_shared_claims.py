@@ -304,3 +304,17 @@ def test_failure_of_the_shared_store_leaves_the_task_for_later() -> None:
         shop.handle_next()
     shop.run()
     assert len(shop.ran) == 1
+
+
+def test_worker_whose_clock_is_off_takes_no_start_and_blocks_nobody() -> None:
+    shop = shop_of("stripe: 1/second")
+    ahead = shop.new_worker()
+    ahead._shared._is_clock_off = lambda: True  # type: ignore[union-attr]
+    task = shop.submit("ann", payload="ann", shared="stripe")
+    assert isinstance(shop.deliver(shop.receive(), ahead), Deferred)
+    assert (shop.shared_limits.get("stripe").started, shop.lanes.get("ann").started) == (0, 0)
+    shop.submit("bob", payload="bob", shared="stripe")
+    shop.run()
+    assert shop.ran[0] == (0, "bob")
+    assert shop.record(task).state is TaskState.SUCCEEDED
+    assert max(shop.started_ms) <= 3_000
