@@ -47,6 +47,8 @@ CLAIM_TRIES = 12
 ON_TIME_LEAD_MS = 100
 #: Turns used after the lane's own, if no more lanes wait, after which it asks for a new one.
 PASSED_OVER = 3
+#: Turns before the newest one that was used among which a release looks for a lane that still waits.
+PASSED_TURNS = 20
 #: Starts after which the list of starts is trimmed.
 TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
@@ -258,10 +260,12 @@ class SharedClaims:
         return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
-        for waiter in self._store.waiters(shared.name, shared.served, 1) if shared.waiting else ():
-            receipt = self._lanes.get(waiter.user_id).head_receipt
-            if receipt:
-                self._queue.defer(receipt, 0)
+        first = max(0, shared.served - PASSED_TURNS)
+        for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
+            lane = self._lanes.get(waiter.user_id)
+            if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
+                self._queue.defer(lane.head_receipt, 0)
+                return
 
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:

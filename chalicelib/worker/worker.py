@@ -383,7 +383,8 @@ class Worker:
         if not isinstance(write, Written):
             return False
         if deferred.is_for_shared and self._shared and self._shared.is_open(job.task):
-            return False  # whoever opened it may have looked for the receipt before it was stored
+            # Whoever opened it may have looked for the receipt before it was stored, or wakes the message now.
+            self._queue.defer(delivery.receipt, 0)
         self._outlive(delivery, write.lane)
         return True
 
