@@ -48,6 +48,8 @@ class Usage:
     """Resources of one run."""
 
     late_ms: list[int] = field(default_factory=list)
+    #: the same by user
+    late_of: dict[str, list[int]] = field(default_factory=dict)
     #: after each change: time, busy environments, messages in flight, messages in the queue
     levels: list[tuple[int, int, int, int]] = field(default_factory=list)
     invocations: int = 0
@@ -94,9 +96,10 @@ class _Lanes(MemoryLaneStore):
 class _Executor:
     """Stands for executor and finalizer: no function runs, but the task takes its time, and its outcome is stored."""
 
-    def __init__(self, clock: _Clock, usage: Usage) -> None:
+    def __init__(self, clock: _Clock, usage: Usage, task_ms: Callable[[str], int]) -> None:
         self._clock = clock
         self._usage = usage
+        self._task_ms = task_ms
 
     def is_pending(self, _task: Task) -> bool:
         return False
@@ -110,11 +113,13 @@ class _Executor:
     def room(self, _task: Task) -> AbstractContextManager[Room]:
         return nullcontext(InProcess())
 
-    def run(self, _task: Task, start: Start, _room: Room, _receipt: str) -> Ran:
-        self._usage.late_ms.append(start.at - start.planned_at)
-        self._clock.now += TASK_MS + CALL_MS
+    def run(self, task: Task, start: Start, _room: Room, _receipt: str) -> Ran:
+        late_ms, task_ms = start.at - start.planned_at, self._task_ms(task.user_id)
+        self._usage.late_ms.append(late_ms)
+        self._usage.late_of.setdefault(task.user_id, []).append(late_ms)
+        self._clock.now += task_ms + CALL_MS
         count_write(self._usage, self._clock.now)
-        return Ran(TASK_MS)
+        return Ran(task_ms)
 
 
 class _Queue:
@@ -133,14 +138,17 @@ class _Queue:
 class LambdaModel:
     """Models one deployment; `run` takes submits as (time in ms, user id, number of tasks), oldest first."""
 
-    def __init__(self, settings: Settings, design: Design) -> None:
+    def __init__(
+        self, settings: Settings, design: Design, task_ms: Callable[[str], int] = lambda _user_id: TASK_MS
+    ) -> None:
+        """task_ms: how long a user's tasks take. One task at a time: an invocation knows of no other of its lane."""
         self.usage = Usage()
         self._settings = replace(settings, late_up_to_ms=1_000 if design.always_defers else 0)
         self._design = design
         self._clock = _Clock(self.usage)
         self._lanes = _Lanes(self._clock, self.usage)
         self._queue = _Queue(self._clock)
-        executor: Any = _Executor(self._clock, self.usage)
+        executor: Any = _Executor(self._clock, self.usage, task_ms)
         queue: Any = self._queue
         tokens = itertools.count()
         self._worker = Worker(

@@ -57,6 +57,7 @@ from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.observer import Observer, Observers
+from chalicelib.worker.progress import ProgressWriter
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
@@ -254,6 +255,10 @@ class Container:
         return LeaseRenewer(self.lanes, self.clock, hide=self.queue.defer if self._presence is None else None)
 
     @cached_property
+    def progress_writer(self) -> ProgressWriter:
+        return ProgressWriter(self.tasks, self.clock)
+
+    @cached_property
     def finalizer(self) -> Finalizer:
         stage, queues = self.settings.stage, self.scheduled_queue
         return Finalizer(self.tasks, self.queue, self.log, self.clock, self.renewer, stage, queues, self.observer)
@@ -291,6 +296,7 @@ class Container:
             self._runner,
             self.shared_claims,
             self.observer,
+            self.progress_writer,
         )
 
     @cached_property

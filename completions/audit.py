@@ -15,6 +15,7 @@ from chalicelib.core.limits import Limit, Limits, parse_limits
 from chalicelib.core.shared_names import parse_shared
 from chalicelib.settings import DEFAULT_LIMITS
 from completions.audit_table import as_json, as_table
+from completions.beside import most_at_once, too_many
 from completions.reader import Completion, Foreign, folder_lines, read_completions
 from completions.report import Breach, Lateness, LimitRow, Report
 from completions.shared_audit import audit_shared
@@ -63,6 +64,8 @@ def _report(
     ends = [end for user in users for end in user]
     shared = audit_shared(ends, shared_limits)
     breaches = [*_too_fast(paces), *shared.breaches, *(breach for user in users for breach in _broken_tasks(user))]
+    breaches += [breach for user in users for breach in too_many(user, limits)]
+    most = [found for user in users if (found := most_at_once(user[0].user_id, user))]
     return Report(
         users=len(users),
         events=dict(Counter(end.word for end in ends)),
@@ -71,6 +74,7 @@ def _report(
         # A second attempt waits its backoff, which is not lateness.
         lateness=_lateness([end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]),
         breaches=sorted(breaches, key=lambda breach: (breach.at, breach.user_id)),
+        at_once=max(most, key=lambda found: found.most, default=None),
         unknown_starts=sum(max(0, end.attempt - len(end.starts)) for end in ends),
         throttled_starts=sum(max(0, len(end.starts) - end.attempt) for end in ends),
         repeated_ends=sum(len(user) - len({end.task_id for end in user}) for user in users),

@@ -57,6 +57,9 @@ def _notes(report: Report) -> Iterator[str]:
     if report.lateness:
         late = report.lateness
         yield f"late: p50 {late.p50_ms} ms, p99 {late.p99_ms} ms, most {late.max_ms} ms"
+    if report.at_once and report.at_once.most > 1:
+        most = report.at_once
+        yield f"at once: at most {most.most} tasks of one user, {most.user_id} at {_moment(most.at)}"
     if report.unknown_starts:
         yield f"not in the log: {_count(report.unknown_starts, 'start')} of attempts whose worker died"
     if report.throttled_starts:

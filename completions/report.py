@@ -7,7 +7,7 @@ from chalicelib.core.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
-class AtOnce:
+class SharedAtOnce:
     """How many tasks of a shared limit may run at once."""
 
     quota: int
@@ -20,7 +20,7 @@ class AtOnce:
 class LimitRow:
     """The fullest window of one limit, over all users. Without starts under the limit there is none."""
 
-    limit: Limit | AtOnce
+    limit: Limit | SharedAtOnce
     #: Starts that were made under this limit.
     starts: int = 0
     #: The most starts in any one window of the limit, or units for a limit of units.
@@ -35,10 +35,20 @@ class LimitRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnce:
+    """The most tasks of one user that ran at once."""
+
+    most: int
+    user_id: str
+    #: When the last of them started, epoch ms.
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Breach:
     """One broken promise."""
 
-    #: `pace`, `shared`, `order`, `ended`, `early` or `attempts`.
+    #: `pace`, `shared`, `order`, `at once`, `ended`, `early` or `attempts`.
     kind: str
     user_id: str
     #: When it happened, epoch ms.
@@ -71,6 +81,8 @@ class Report:
     #: None when nothing started.
     lateness: Lateness | None
     breaches: list[Breach]
+    #: None if no task has succeeded.
+    at_once: AtOnce | None = None
     #: Attempts whose start no log line holds, since their worker died. The audit can't check them.
     unknown_starts: int = 0
     #: Starts that used no attempt, since an API throttled the task (`RetryAfter`).

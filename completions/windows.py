@@ -1,6 +1,6 @@
 """How many starts or units fell into one window: the arithmetic of the audit, free of logs and of words about them."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +78,7 @@ def trailing_units(ordered: Sequence[Start], window_ms: int) -> Iterator[tuple[i
     In a window of 1000 a start of 5 units at 0 that reports 2 at 300, one of 4 at 400 that reports 9 at 600, and one of
     1 at 1100 give (0, 5), (0, 6), (400, 10).
     """
+    starts_at = Counter(start.at for start in ordered)
     counted: deque[_Counted] = deque()
     by_start: dict[int, _Counted] = {}
     total = 0
@@ -85,7 +86,8 @@ def trailing_units(ordered: Sequence[Start], window_ms: int) -> Iterator[tuple[i
         while counted and counted[0].at <= at - window_ms:
             total -= counted.popleft().units
         start = ordered[index]
-        change = start.used.units - start.units if is_report and start.used else start.units
+        known = _known_at_once(start) if starts_at[start.at] > 1 else start.units
+        change = start.used.units - known if is_report and start.used else known
         if change < 0:
             begun = by_start[index]
             begun.units += change
@@ -98,11 +100,25 @@ def trailing_units(ordered: Sequence[Start], window_ms: int) -> Iterator[tuple[i
             yield counted[0].at, total
 
 
+def _known_at_once(start: Start) -> int:
+    """The units of a start that other starts of its millisecond may have known: fewer, if it reported them in it."""
+    is_known = start.used is not None and start.used.at <= start.at
+    return min(start.units, start.used.units) if is_known and start.used else start.units
+
+
 def _events(ordered: Sequence[Start]) -> list[tuple[int, int, int, bool]]:
-    """Starts and reports by time, and in one millisecond by task, each report after its start."""
-    starts = [(start.at, start.seq, index, False) for index, start in enumerate(ordered)]
-    reports = [(max(s.at, s.used.at), s.seq, index, True) for index, s in enumerate(ordered) if s.used]
-    return sorted(starts + reports)
+    """Starts and reports by time, and in one millisecond by task, each report after its start.
+
+    A report of fewer units comes before the other starts of its millisecond: tasks may run beside each other, and the
+    log does not tell whether a claim knew of it.
+    """
+    starts = [(start.at, 1, start.seq, index, False) for index, start in enumerate(ordered)]
+    reports = [
+        (max(s.at, s.used.at), int(s.used.units >= s.units or s.used.at <= s.at), s.seq, index, True)
+        for index, s in enumerate(ordered)
+        if s.used
+    ]
+    return [(at, seq, index, is_report) for at, _, seq, index, is_report in sorted(starts + reports)]
 
 
 @dataclass(slots=True)

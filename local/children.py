@@ -16,12 +16,15 @@ from pathlib import Path
 
 from chalicelib.tasks.runner import Call, Ended, Failed, overdue
 from local.fork_server import KILLED
-from local.frames import CANCEL, FrameError, FrameReader, call_frame, read_ended
+from local.frames import CANCEL, FrameError, FrameReader, call_frame, read_ended, read_progress
 
 #: Seconds for a new child to greet, the start of the fork server included.
 _GREET_SECONDS = 60.0
 #: Seconds for the fork server to say how a child ended.
 _END_SECONDS = 5.0
+#: How often the worker reads reports of progress from one child, at most, in this time.
+_READS_IN_WINDOW = 5
+_WINDOW_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class Child:
     def greets(self) -> bool:
         """Waits for the new process; False if it could not be started."""
         try:
-            self.pid = int(str(self._receive(time.monotonic() + _GREET_SECONDS)["pid"]))
+            self.pid = int(str(self._receive(time.monotonic() + _GREET_SECONDS)[0]["pid"]))
         except (OSError, FrameError):
             self.end()
             return False
@@ -73,10 +76,10 @@ class Child:
         try:
             self._send(message, deadline)
             with call.context.cancel_request.calling(self._ask_to_stop):
-                ended, is_last = read_ended(self._receive(deadline))
+                ended, is_last = read_ended(self._receive_end(deadline, call.context.report_progress))
         except TimeoutError:
             self.end()
-            return Failed(overdue(call.deadline_ms), is_permanent=True)
+            return Failed(overdue(call.deadline_ms, call.context.cancelled), is_permanent=True)
         except (OSError, FrameError) as error:
             log.warning("the process of %s ended: %s", call.context.task_id, error)
             return Failed(_death(self.end(grace_seconds=1.0)))
@@ -134,8 +137,25 @@ class Child:
         self._job.settimeout(max(0.001, deadline - time.monotonic()))
         self._job.sendall(message)
 
-    def _receive(self, deadline: float) -> dict[str, object]:
-        """Raises TimeoutError at the deadline, FrameError if the process ends before its answer is complete."""
+    def _receive_end(self, deadline: float, report_progress: Callable[[float, str], object]) -> dict[str, object]:
+        """Waits for the call's end and passes on the progress before it. Raises as `_receive` does."""
+        pause = _Pause()
+        while True:
+            messages = self._receive(deadline)
+            reports = [progress for message in messages if (progress := read_progress(message))]
+            if reports:
+                report_progress(*reports[-1])
+            if len(messages) > len(reports):
+                if len(messages) > len(reports) + 1 or "progress" in messages[-1]:
+                    raise FrameError("it sent more after its answer")
+                return messages[-1]
+            pause.after_report()
+
+    def _receive(self, deadline: float) -> list[dict[str, object]]:
+        """Returns the next messages, at least one.
+
+        Raises TimeoutError at the deadline, FrameError if the process ends before a message is complete.
+        """
         while True:
             left = deadline - time.monotonic()
             ready = _readable(left, self._job, self._line) if left > 0 else []
@@ -144,8 +164,28 @@ class Child:
             # An answer that it sent before its end counts.
             if self._job not in ready or not (part := self._job.recv(65_536)):
                 raise FrameError("it sent no answer")
-            if (message := self._reader.feed(part)) is not None:
-                return message
+            if messages := self._reader.feed(part):
+                return messages
+
+
+class _Pause:
+    """Slows down a child that reports progress in each turn of a quick loop: it could take all of the worker's time.
+
+    The socket between them fills up then, and the child waits until it is read again.
+    """
+
+    def __init__(self) -> None:
+        self._reads = 0
+        self._begun = 0.0
+
+    def after_report(self) -> None:
+        """Sleeps if READS_IN_WINDOW reads within _WINDOW_SECONDS brought reports, for the rest of that time."""
+        now = time.monotonic()
+        if now >= self._begun + _WINDOW_SECONDS:
+            self._reads, self._begun = 0, now
+        self._reads += 1
+        if self._reads >= _READS_IN_WINDOW:
+            time.sleep(self._begun + _WINDOW_SECONDS - now)
 
 
 class ForkServerClient:

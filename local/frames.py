@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from chalicelib.tasks.registry import Context
+from chalicelib.tasks.registry import Context, checked_progress
 from chalicelib.tasks.runner import Ended, Failed, Returned, Throttled
 
 _LENGTH = struct.Struct("!I")
@@ -19,7 +19,7 @@ _KINDS: dict[str, type[Returned] | type[Failed] | type[Throttled]] = {
     kind.__name__: kind for kind in (Returned, Failed, Throttled)
 }
 #: Fields of a context that each process makes for itself.
-_HERE_ONLY = ("logger", "report", "cancel_request")
+_HERE_ONLY = ("logger", "report", "cancel_request", "report_progress")
 
 
 class FrameError(Exception):
@@ -44,6 +44,22 @@ def ended_frame(ended: Ended, is_last: bool) -> bytes:
     return frame({"kind": type(ended).__name__, "is_last": is_last, "fields": fields})
 
 
+def progress_frame(fraction: float, text: str) -> bytes:
+    """Returns the message in which a child reports how far its call is."""
+    return frame({"progress": [fraction, text]})
+
+
+def read_progress(message: dict[str, Any]) -> tuple[float, str] | None:
+    """Returns the two that `progress_frame` made the message from; None for another message. Raises FrameError."""
+    if "progress" not in message:
+        return None
+    try:
+        fraction, text = message["progress"]
+        return checked_progress(fraction, text)
+    except (ValueError, TypeError) as error:
+        raise FrameError(f"not a progress: {error}") from error
+
+
 def read_ended(message: dict[str, Any]) -> tuple[Ended, bool]:
     """Returns the two that `ended_frame` made the message from. Raises FrameError."""
     try:
@@ -53,39 +69,39 @@ def read_ended(message: dict[str, Any]) -> tuple[Ended, bool]:
 
 
 class FrameReader:
-    """Puts the parts that a socket delivers together."""
+    """Makes messages of the parts that a socket delivers."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     @property
     def missing(self) -> int:
-        """Bytes that the message lacks, as far as they are known."""
+        """Bytes that the next message lacks, as far as they are known."""
         if len(self._bytes) < _LENGTH.size:
             return _LENGTH.size - len(self._bytes)
         return _LENGTH.size + int(_LENGTH.unpack_from(self._bytes)[0]) - len(self._bytes)
 
-    def feed(self, part: bytes) -> dict[str, Any] | None:
-        """Returns the message once it is complete, else None. Raises FrameError."""
+    def feed(self, part: bytes) -> list[dict[str, Any]]:
+        """Returns the messages that the part completes, in order. Raises FrameError."""
         self._bytes += part
-        if len(self._bytes) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack_from(self._bytes)
-        if length > _MAX_BYTES or len(self._bytes) > _LENGTH.size + length:
-            raise FrameError("more than one message")
-        if len(self._bytes) < _LENGTH.size + length:
-            return None
-        body = bytes(self._bytes[_LENGTH.size :])
-        self._bytes.clear()
-        return _parsed(body)
+        messages = []
+        while len(self._bytes) >= _LENGTH.size:
+            end = _LENGTH.size + int(_LENGTH.unpack_from(self._bytes)[0])
+            if end > _LENGTH.size + _MAX_BYTES:
+                raise FrameError("a message that is too long")
+            if len(self._bytes) < end:
+                break
+            messages.append(_parsed(bytes(self._bytes[_LENGTH.size : end])))
+            del self._bytes[:end]
+        return messages
 
 
 def receive(source: socket.socket) -> dict[str, Any]:
     """Waits for a message and leaves whatever follows it. Raises FrameError when the other side ended."""
     reader = FrameReader()
     while part := source.recv(min(reader.missing, 65_536)):
-        if (message := reader.feed(part)) is not None:
-            return message
+        if messages := reader.feed(part):
+            return messages[0]
     raise FrameError("the other side ended")
 
 

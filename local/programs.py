@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from infra.stack import output_variables
 from local.run_settings import LocalSettings
-from local.supervisor import Program
+from local.supervisor import WORKER_STOP_SECONDS, Program
 
 API_PROCESSES = 2
 WORKER_PROCESSES = 2
@@ -40,5 +40,6 @@ def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Pr
             priority=20,
             processes=WORKER_PROCESSES,
             environment=environment,
+            stop_seconds=WORKER_STOP_SECONDS,
         ),
     ]

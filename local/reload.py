@@ -17,7 +17,10 @@ from chalicelib.core.errors import OwnTasksError
 from infra.tasks_folder import TasksFolder
 from local.background import Background
 from local.health import heartbeat_files, is_healthy
+from local.pid_files import running
+from local.running_calls import read_calls
 from local.startup import START_SECONDS
+from local.stop_report import StopReport
 from local.supervisor import Supervisor, SupervisorError
 
 #: Runs everything that can fail in a new process, except AWS.
@@ -52,9 +55,11 @@ class Reload:
         names: Iterable[str],
         root: Path,
         say: Callable[[str], None],
+        stop_wait_seconds: float,
         tasks: TasksFolder | None = None,
     ) -> None:
         """tasks: the own tasks outside `root`. names: the processes to restart, each once the one before it is healthy.
+        stop_wait_seconds: after which a worker is killed with the tasks that it still runs.
 
         Workers are restarted first: the API must not accept a new task before they know it.
         """
@@ -64,6 +69,7 @@ class Reload:
         self._root = root
         self._say = say
         self._tasks = tasks
+        self._stop_wait_seconds = stop_wait_seconds
         self.thread = Background("looking for changed code", self._run, 0, say)
 
     def stop(self) -> None:
@@ -106,7 +112,8 @@ class Reload:
         return load_fault(self._root)
 
     def _restart(self, name: str) -> None:
-        self._supervisor.end_process(name)
+        if not self._end(name):
+            return
         for heartbeat in heartbeat_files(self._run_dir, name):
             heartbeat.unlink(missing_ok=True)  # else the old process's heartbeat would count for the new one
         self._supervisor.start_process(name)
@@ -114,6 +121,21 @@ class Reload:
         while not is_healthy(self._run_dir, name) and time.monotonic() < deadline:
             if self.thread.stopping.wait(0.1):
                 return
+
+    def _end(self, name: str) -> bool:
+        """Ends the process and says which tasks it waits for; False if the run is to end meanwhile."""
+        until = f"{name} restarts once its tasks have ended, in {self._stop_wait_seconds:g} s at the latest."
+        report = StopReport(self._say, until)
+
+        def is_stopped(seconds: float) -> bool:
+            report.waits_for(read_calls(self._run_dir, running(self._run_dir)))
+            return self.thread.stopping.wait(seconds)
+
+        if not self._supervisor.end_process(name, self._stop_wait_seconds, is_stopped):
+            if self.thread.stopping.is_set():
+                return False
+            report.ends()
+        return True
 
 
 def load_fault(root: Path) -> str | None:

@@ -39,6 +39,8 @@ class LocalSettings:
     health_interval_seconds: float
     #: restart API and workers when the code changes
     reload: bool
+    #: seconds that a running task gets to end when its worker is to end and nobody can ask a second time
+    stop_wait_seconds: float
     #: absolute path of the own tasks outside this project; None for none
     tasks_dir: Path | None = None
 
@@ -55,6 +57,7 @@ class LocalSettings:
             health_interval_seconds=_seconds("HEALTH_INTERVAL", env.get("HEALTH_INTERVAL") or "10"),
             reload=_truth("RELOAD", env.get("RELOAD") or "true"),
             tasks_dir=find(env["TASKS_DIR"]) if env.get("TASKS_DIR") else None,
+            stop_wait_seconds=stop_wait_seconds(env),
         )
 
     @property
@@ -98,6 +101,11 @@ class LocalSettings:
         short = f"paceline-{os.getuid()}-{digest}"
         beside = Path(tempfile.gettempdir()) / short
         return beside if len(os.fsencode(beside)) <= _SOCKET_DIRECTORY_LIMIT else Path("/tmp") / short  # noqa: S108
+
+
+def stop_wait_seconds(env: Mapping[str, str]) -> float:
+    """STOP_WAIT, which each process reads for itself. Raises SettingError."""
+    return _seconds("STOP_WAIT", env.get("STOP_WAIT") or "65")
 
 
 def local_url() -> str:

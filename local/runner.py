@@ -28,14 +28,18 @@ from local.pid_files import SUPERVISOR
 from local.programs import app_programs, emulator_program
 from local.reload import Reload, load_fault
 from local.run_settings import LocalSettings
+from local.running_calls import read_calls
 from local.signals import StopSignals
 from local.stack_watch import StackWatch
 from local.startup import START_SECONDS, StartError, Startup
 from local.state_watch import StateWatch
-from local.supervisor import STOP_SECONDS, Program, Supervisor, SupervisorError
+from local.stop_report import StopReport
+from local.supervisor import Program, Supervisor, SupervisorError
 from local.watch import Watch
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+#: Seconds beyond STOP_WAIT for the processes that run no task.
+_SPARE_SECONDS = 15
 #: Seconds that supervisord gets to end once its processes were killed.
 _KILL_SECONDS = 10
 
@@ -127,13 +131,16 @@ class Run:
         self._supervisor.add(emulator, programs)
         names = [name for program in programs for name in program.process_names]
         if self._settings.reload:
-            self._reload = Reload(self._supervisor, self._settings.run_dir, names, Path.cwd(), _say, self._tasks)
+            paths = (self._settings.run_dir, names, Path.cwd())
+            wait_seconds = self._settings.stop_wait_seconds
+            self._reload = Reload(self._supervisor, *paths, _say, wait_seconds, self._tasks)
         self._wait_for(lambda: all(is_healthy(self._settings.run_dir, name) for name in names), names)
 
     def _end_leftover(self) -> None:
         if self._supervisor.pids():
             _say("Waiting for the processes of an earlier run to end")
-        if not self._supervisor.end_leftover(self._signals.wait):
+        patience_seconds = self._settings.stop_wait_seconds + _SPARE_SECONDS
+        if not self._supervisor.end_leftover(self._signals.wait, patience_seconds):
             raise StopRequestedError
 
     def _check_tasks(self) -> None:
@@ -210,11 +217,23 @@ class Run:
             return
         if self._signals.count:
             _say("Stopping: running tasks finish, waiting tasks stay queued (send the signal again to hurry)")
-        asked = self._signals.count
         self._supervisor.stop()
-        deadline = time.monotonic() + 2 * STOP_SECONDS + 15
+        self._wait_for_tasks(self._signals.count)
+
+    def _wait_for_tasks(self, asked: int) -> None:
+        """Waits while tasks run, however long, if somebody asked for the stop and can ask again: then, or STOP_WAIT
+        after the last of them ended, kills what is left. asked: the signals so far.
+        """
+        report = StopReport(_say, "Ctrl-C again ends running tasks at once.")
+        wait_seconds = self._settings.stop_wait_seconds + _SPARE_SECONDS
+        kill_at = time.monotonic() + wait_seconds
         while not self._supervisor.wait(0.1):
-            if self._signals.count > max(asked, 1) or time.monotonic() > deadline:
+            calls = read_calls(self._settings.run_dir, self._supervisor.pids())
+            report.waits_for(calls)
+            if calls and self._signals.count and not self._signals.is_terminal_closed:
+                kill_at = time.monotonic() + wait_seconds
+            if self._signals.count > max(asked, 1) or time.monotonic() > kill_at:
+                report.ends()
                 self._hurry()
                 return
 

@@ -15,6 +15,8 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.count = 0
+        #: nobody can send a signal from the terminal any more
+        self.is_terminal_closed = False
         self._read, write = socket.socketpair()
         write.setblocking(False)
         # A signal between reading `count` and waiting would be missed; the byte in the socket is not.
@@ -57,6 +59,7 @@ class StopSignals:
         if terminal is not None:
             with suppress(KeyError):  # a SIGHUP may come at this moment and do the same
                 self._poll.unregister(terminal)
+        self.is_terminal_closed = True
         self.count = self.count or 1  # the same end may also have sent a SIGHUP
 
     def _note(self, number: int, _frame: object) -> None:

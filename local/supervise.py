@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from supervisor.loggers import Handler, RotatingFileHandler
 from supervisor.options import ServerOptions
 from supervisor.supervisord import main
 
+from local import pid_files
 from local.parent import end_with_parent
 
 
@@ -32,8 +36,16 @@ def keep_open_files() -> None:
     ServerOptions.cleanup_fds = lambda _options: None
 
 
+def kill_workers() -> None:
+    """Kills the workers whose tasks still run; supervisord then stops the other programs and ends."""
+    for pid, name in pid_files.running(Path(os.environ["RUN_DIR"])).items():
+        if name.startswith("worker"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    end_with_parent()
+    end_with_parent(kill_workers)
     survive_full_disk()
     keep_open_files()
     main()

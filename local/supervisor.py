@@ -25,11 +25,17 @@ from supervisor.xmlrpc import SupervisorTransport
 from local import pid_files
 from local.parent import as_parent
 
-#: Seconds to wait for a program's stop: longer than a task may run on Lambda.
+#: Seconds to wait for a program's stop.
 STOP_SECONDS = 65
+#: The same for a worker: longer than any task may run. Whoever stops it ends the wait earlier, as the task and the user
+#: want it.
+WORKER_STOP_SECONDS = 12 * 3_600
 
-#: Seconds to wait for an answer, beyond those that the call itself takes: a frozen supervisord never answers.
+#: Seconds to wait for an answer: a frozen supervisord never answers.
 _CALL_SECONDS = 15.0
+
+#: supervisord's states of a process that does not run.
+_ENDED_STATES = {"STOPPED", "EXITED", "FATAL"}
 
 _CALL_ERRORS = (OSError, HTTPException, xmlrpc.client.Error)
 
@@ -48,6 +54,8 @@ class Program:
     priority: int
     processes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: seconds in which a process of it may end cleanly
+    stop_seconds: int = STOP_SECONDS
     #: `host:port` of a listening socket that all processes share as file descriptor 0
     listen: str | None = None
 
@@ -123,9 +131,21 @@ class Supervisor:
             for info in infos
         }
 
-    def end_process(self, name: str) -> None:
-        """Ends the process cleanly and waits for its end. Raises SupervisorError."""
-        self._call("stopProcess", _full_name(name), seconds=STOP_SECONDS)
+    def end_process(self, name: str, wait_seconds: float, is_stopped: Callable[[float], bool]) -> bool:
+        """Ends the process cleanly, waits for its end, and kills it after that time. Raises SupervisorError.
+
+        is_stopped: sleeps for the given seconds, or returns True so that the wait ends. Returns False if it was killed
+        or the wait ended.
+        """
+        self._call("stopProcess", _full_name(name), False)
+        kill_at, was_killed = time.monotonic() + wait_seconds, False
+        while (process := self.processes()[name]).state not in _ENDED_STATES:
+            if time.monotonic() > kill_at and process.pid:
+                was_killed = True
+                _send([process.pid], signal.SIGKILL)
+            if is_stopped(0.1):
+                return False
+        return not was_killed
 
     def start_process(self, name: str) -> None:
         """Starts the process again; returns after it has run for a second. Raises SupervisorError."""
@@ -179,8 +199,8 @@ class Supervisor:
             return self._call("getPID") == (self._process.pid if self._process else None)
         return False
 
-    def _call(self, method: str, *arguments: str, seconds: float = 0) -> object:
-        transport = _Transport(self._socket, seconds + _CALL_SECONDS)
+    def _call(self, method: str, *arguments: str | bool) -> object:
+        transport = _Transport(self._socket, _CALL_SECONDS)
         try:
             proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
             return getattr(proxy.supervisor, method)(*arguments)
@@ -229,7 +249,7 @@ class Supervisor:
             startretries="1000000",
             startsecs="1",
             stopsignal="TERM",
-            stopwaitsecs=str(STOP_SECONDS),
+            stopwaitsecs=str(program.stop_seconds),
             redirect_stderr="true",
             stdout_logfile=_escape(self._log_dir) + f"/{name}.log",
             stdout_logfile_maxbytes="5MB",

@@ -18,7 +18,7 @@ from chalicelib.core.ports import Presence
 from chalicelib.tasks.cancel_request import CancelRequest
 from chalicelib.tasks.registry import Context, Registry
 from chalicelib.tasks.runner import Ended, Failed, run_function
-from local.frames import CANCEL, FrameError, ended_frame, frame, receive
+from local.frames import CANCEL, FrameError, ended_frame, frame, progress_frame, receive
 
 #: Bytes of memory that a child may have taken since its start; with more it is replaced after its task.
 KEPT_BYTES = 256 * 1024 * 1024
@@ -38,7 +38,9 @@ def serve(job: socket.socket, registry: Registry, presence: Presence) -> None:
         with presence.serving(call["token"]):
             if _is_left(job):
                 return
-            ended = _run(call, registry, SocketCancelRequest(job))
+            progress = SocketProgress(job)
+            ended = _run(call, registry, SocketCancelRequest(job), progress.report)
+            progress.close()
             if os.getpid() != pid:
                 os._exit(0)  # a process that the function forked and let return
             is_last = _memory_bytes() > limit or _has_leftovers(*before)
@@ -77,9 +79,39 @@ class SocketCancelRequest:
             loop.remove_reader(self._job)
 
 
-def _run(call: Mapping[str, Any], registry: Registry, cancel_request: CancelRequest) -> Ended:
+class SocketProgress:
+    """Sends a function's reports to the worker, from any of its threads."""
+
+    def __init__(self, job: socket.socket) -> None:
+        self._job = job
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._last: tuple[float, str] | None = None
+        self._is_closed = False
+
+    def report(self, fraction: float, text: str) -> None:
+        """Sends a report that says something new; ignores one of another process, or after the function's end."""
+        if os.getpid() != self._pid:
+            return  # a process that the function forked: its writes could get into those of this one
+        with self._lock, suppress(OSError):  # the worker is gone
+            if not self._is_closed and self._last != (fraction, text):
+                self._last = (fraction, text)
+                self._job.sendall(progress_frame(fraction, text))
+
+    def close(self) -> None:
+        """Returns once no report is being sent, and none will be."""
+        with self._lock:
+            self._is_closed = True
+
+
+def _run(
+    call: Mapping[str, Any],
+    registry: Registry,
+    cancel_request: CancelRequest,
+    report_progress: Callable[[float, str], object],
+) -> Ended:
     logger = logging.getLogger(f"paceline.{call['context']['name']}")
-    context = Context(**call["context"], logger=logger, cancel_request=cancel_request)
+    context = Context(**call["context"], logger=logger, cancel_request=cancel_request, report_progress=report_progress)
     definition = registry.get(context.name)
     if definition is None:
         return Failed(f"there is no task {context.name!r} in this deployment", is_permanent=True)

@@ -21,6 +21,7 @@ from local.invocation import Context, sqs_event
 from local.lane_threads import Lanes
 from local.parent import end_with_parent
 from local.queue_source import BATCH, VISIBILITY_SECONDS, Message, Source, SourceError
+from local.running_calls import WatchedRunner, reporting
 from local.signals import StopSignals
 
 #: Seconds of a long poll. Short, because a stop waits for it: aborting the call could leave messages hidden.
@@ -142,7 +143,8 @@ def main() -> None:
     from chalicelib import container as wiring  # noqa: PLC0415
     from local.parts import warm_up  # noqa: PLC0415
 
-    runner = ChildRunner(server)
+    children = ChildRunner(server)
+    runner = WatchedRunner(children)
     warm_up(runner)
     run_dir, name = Path(os.environ["RUN_DIR"]), os.environ["PROCESS_NAME"]
     batch = int(os.environ.get("RECEIVE_BATCH") or BATCH)
@@ -163,9 +165,10 @@ def main() -> None:
         trigger.stop()
     # Handlers that wait for a start make their message visible again; those running a task finish it.
     wiring.stopping.set()
-    for trigger in triggers:
-        trigger.join()
-    runner.end_idle()
+    with reporting(runner, run_dir, name):
+        for trigger in triggers:
+            trigger.join()
+    children.end_idle()
     server.close()
 
 

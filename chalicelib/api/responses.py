@@ -15,6 +15,7 @@ from chalicelib.api.schema import (
     LaneAnswer,
     LanesAnswer,
     LimitAnswer,
+    ProgressAnswer,
     TaskAnswer,
     TaskListAnswer,
     TotalsAnswer,
@@ -34,7 +35,7 @@ from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, at_once, format_limits
-from chalicelib.core.task import TaskRecord, TaskState
+from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView
 from chalicelib.lanes.overview import LanePage
@@ -242,7 +243,12 @@ def _task_answer(view: TaskView) -> TaskAnswer:
         used_units=outcome.used_units if outcome else None,
         cancel_requested_at=view.record.cancel_requested_at,
         shared=task.shared or None,
+        progress=_progress_answer(view.progress),
     )
+
+
+def _progress_answer(progress: Progress | None) -> ProgressAnswer | None:
+    return ProgressAnswer(progress.fraction, progress.text, progress.at) if progress else None
 
 
 def lane_answer(view: LaneView) -> Response:

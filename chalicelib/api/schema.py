@@ -64,6 +64,12 @@ class BulkAnswer(Struct):
     tasks: Sequence[SubmittedTask]
 
 
+class ProgressAnswer(Struct):
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    text: str
+    at: Annotated[int, Meta(description="When the function reported it, epoch milliseconds.")]
+
+
 class TaskAnswer(Struct):
     task_id: str
     user_id: str
@@ -93,6 +99,10 @@ class TaskAnswer(Struct):
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
     ]
     shared: Annotated[str | None, Meta(description="The shared limit that the task counts against; null for none.")]
+    progress: Annotated[
+        ProgressAnswer | None,
+        Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
+    ]
 
 
 class TaskListAnswer(Struct):

@@ -120,7 +120,7 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
         update.increment(REPORTS)
     if lease.in_slot and more > 0:
         newest = f"{update.name('starts')}[0]"
-        update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} <= {update.value(number(now_ms))})")
+        update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} < {update.value(number(now_ms))})")
     if any(limit.counts_units for limit in start.limits):
         add(update, STARTS.unit_room, -more)
         add(update, PLANS.unit_room, min(0, -more))

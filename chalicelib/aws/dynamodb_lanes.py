@@ -44,11 +44,11 @@ from chalicelib.core.ports import (
     Stale,
     Write,
     Written,
+    after_newest,
     corrected_at,
     own_admission,
     own_claim,
     own_correction,
-    started_ahead,
 )
 
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
@@ -114,8 +114,8 @@ class DynamoDBLaneStore:
 
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         write = self._update(start.lane.user_id, correction_expression(start, used_units, now_ms))
-        if ahead := started_ahead(own_correction(write, start), start, now_ms):
-            return self.correct_units(start, used_units, ahead)
+        if later := after_newest(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, later)
         return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
@@ -588,7 +588,7 @@ def lease_value(lease: Lease | None) -> Item:
     assert lease is not None
     return {
         "M": {
-            "task_id": {"S": lease.task_id},
+            **({} if lease.in_slot else {"task_id": {"S": lease.task_id}}),  # the name of its slot
             "attempt": number(lease.attempt),
             "until": number(lease.until),
             "token": {"S": lease.token},
@@ -653,7 +653,8 @@ def _turn_of(fields: Item) -> Turn:
 
 
 def _slots_of(fields: Item) -> dict[str, Lease]:
-    return {task_id: replace(_lease_of(lease["M"]), in_slot=True) for task_id, lease in fields.items()}
+    leases = {task_id: {**lease["M"], "task_id": {"S": task_id}} for task_id, lease in fields.items()}
+    return {task_id: replace(_lease_of(lease), in_slot=True) for task_id, lease in leases.items()}
 
 
 def _lease_of(fields: Item) -> Lease:

@@ -10,7 +10,7 @@ from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
 from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
 from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, to_json
+from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState, to_json
 
 #: Seconds after its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
@@ -127,9 +127,27 @@ class DynamoDBTaskStore:
             update.set("result", {"S": json.dumps(outcome.result, ensure_ascii=False)})
         if outcome.used_units is not None:
             update.set("used_units", number(outcome.used_units))
+        if outcome.progress is not None:
+            update.set("progress", _progress_item(outcome.progress))
         # An earlier attempt may have left its error, which is not the end's.
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
+
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        update = Expression()
+        state, path, at = update.name("state"), update.name("progress"), update.name("at")
+        update.conditions.append(f"{state} = {update.value({'S': TaskState.QUEUED.value})}")
+        is_newer = f"{path}.{at} <= {update.value(number(progress.at))}"
+        update.conditions.append(f"(attribute_not_exists({path}) OR {is_newer})")
+        update.set("progress", _progress_item(progress))
+        with conditional("storing the progress") as condition:
+            self._client.update_item(
+                TableName=self._table,
+                Key=key(task.user_id, task.task_id),
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **update.parameters(),
+            )
+        return condition.holds or bool(condition.item)
 
     def mark_admitted(self, task: Task) -> bool:
         self._store_payload(task)
@@ -240,7 +258,7 @@ def record_of(item: Item) -> TaskRecord:
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None
     cancel_requested_at = integer(item, "cancel_requested_at") or None
-    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, cancel_requested_at)
+    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, cancel_requested_at, _progress_of(item))
 
 
 def _ended_of(item: Item, state: TaskState) -> Outcome:
@@ -252,4 +270,17 @@ def _ended_of(item: Item, state: TaskState) -> Outcome:
         result=json.loads(item["result"]["S"]) if "result" in item else None,
         error=item["error"]["S"] if "error" in item else None,
         used_units=integer(item, "used_units") if "used_units" in item else None,
+        progress=_progress_of(item),
     )
+
+
+def _progress_item(progress: Progress) -> Item:
+    fraction = {"N": f"{progress.fraction:g}"}
+    return {"M": {"fraction": fraction, "text": {"S": progress.text}, "at": number(progress.at)}}
+
+
+def _progress_of(item: Item) -> Progress | None:
+    if "progress" not in item:
+        return None
+    fields = item["progress"]["M"]
+    return Progress(float(fields["fraction"]["N"]), fields["text"]["S"], integer(fields, "at"))

@@ -13,7 +13,7 @@ from chalicelib.core.lane import Lane, Lease, Turn
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
 
 
 class Written(Struct, frozen=True):
@@ -57,11 +57,14 @@ def corrected_at(write: Write, start: Start) -> int | None:
     return found.used[1] if found and found.used else None
 
 
-def started_ahead(write: Write, start: Start, now_ms: int) -> int | None:
-    """The time of a start beside this one that another worker claimed ahead, epoch ms: more units count from it on."""
+def after_newest(write: Write, start: Start, now_ms: int) -> int | None:
+    """The time just after the lane's newest start, epoch ms; None if that is before now_ms, or the write succeeded.
+
+    Another worker may have claimed that start ahead, before it could know of units that this one reports.
+    """
     newest = write.lane.starts[0] if write.lane.starts else 0
     is_open = isinstance(write, Stale) and start.slot and _own_lease(write.lane, start)
-    return newest if is_open and newest > now_ms else None
+    return newest + 1 if is_open and newest >= now_ms else None
 
 
 def _own_lease(lane: Lane, start: Start) -> Lease | None:
@@ -166,8 +169,8 @@ class LaneStore(Protocol):
     def correct_units(self, start: Start, used_units: int, now_ms: int) -> int | None:
         """Counts the units that the started task really used: more from now_ms on, less are given back at its start.
 
-        Returns from when on they count, epoch ms: a start beside this one that was claimed ahead, without knowing of
-        them, comes first. Once for each lease, whatever is repeated. None when another worker has the lane's lease.
+        Returns from when on they count, epoch ms: after a start beside this one that was claimed without knowing of
+        them. Once for each lease, whatever is repeated. None when another worker has the lane's lease.
         """
         ...
 
@@ -342,7 +345,17 @@ class TaskStore(Protocol):
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        """Stores the task's outcome, creating the item if needed; a final task stays unchanged."""
+        """Stores the task's outcome, creating the item if needed; a final task stays unchanged.
+
+        An outcome without progress leaves the progress that is stored.
+        """
+        ...
+
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        """Stores how far a running task is; changes nothing if the task is final, or has a later report.
+
+        False if the task is not stored yet: a worker may be faster than the submit.
+        """
         ...
 
     def mark_admitted(self, task: Task) -> bool:

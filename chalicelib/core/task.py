@@ -179,6 +179,16 @@ def _positive(value: object) -> int:
     return number
 
 
+class Progress(Struct, frozen=True):
+    """How far a running task is, as its function reported."""
+
+    #: 0 to 1, in thousandths
+    fraction: float
+    text: str
+    #: epoch ms of the report
+    at: int
+
+
 class Outcome(Struct, frozen=True):
     """A task's final state. Times are epoch milliseconds."""
 
@@ -192,6 +202,8 @@ class Outcome(Struct, frozen=True):
     error: str | None = None
     #: the units that the function reported in the last attempt; None if it reported none
     used_units: int | None = None
+    #: the function's last report; None if it made none
+    progress: Progress | None = None
 
 
 def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:
@@ -211,6 +223,8 @@ class TaskRecord(Struct, frozen=True):
     error: str | None = None
     #: when a client cancelled the task while it ran, epoch ms; None if none did
     cancel_requested_at: int | None = None
+    #: the function's last report, maybe of an earlier attempt; None if it made none
+    progress: Progress | None = None
 
 
 def describe(error: BaseException) -> str:

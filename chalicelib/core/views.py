@@ -8,7 +8,7 @@ from chalicelib.core.estimates import estimated_start, estimated_starts, positio
 from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
-from chalicelib.core.task import Task, TaskRecord, TaskState
+from chalicelib.core.task import Progress, Task, TaskRecord, TaskState
 
 #: Starts of waiting tasks in a lane's view, and how far ahead they may lie, in milliseconds.
 MAX_NEXT_STARTS = 60
@@ -25,6 +25,12 @@ class TaskView(Struct, frozen=True):
     #: None before it starts
     started_at: int | None = None
     attempts: int = 0
+
+    @property
+    def progress(self) -> Progress | None:
+        """The last report of the attempt that runs or that was the last; None if it made none."""
+        progress = self.record.progress
+        return progress if progress and self.started_at is not None and progress.at >= self.started_at else None
 
 
 class WaitsFor(Struct, frozen=True):

@@ -19,7 +19,7 @@ import msgspec
 from chalicelib.core.errors import PayloadError, UnitsError
 from chalicelib.core.limits import MAX_QUOTA
 from chalicelib.core.shared_names import NAME_RULE, is_shared_name
-from chalicelib.core.task import DEFAULT_TASK, Json, with_integers
+from chalicelib.core.task import DEFAULT_TASK, Json, printable, with_integers
 from chalicelib.tasks.cancel_request import CancelRequest, LocalCancelRequest
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,27 @@ MAX_ATTEMPTS, MAX_BACKOFF_SECONDS, MAX_DEADLINE_SECONDS = 100, 3_600, 11 * 3_600
 MAX_USED_UNITS = 1_000_000_000
 #: Largest number of units of a task, the largest quota.
 MAX_UNITS = MAX_QUOTA
+#: Characters of a progress text that are stored.
+MAX_PROGRESS_TEXT = 200
 #: Milliseconds that a task's `units` function may take; it runs in the API, so a longer one is logged.
 UNITS_WITHIN_MS = 50
 #: How msgspec's errors end that name a parameter's pattern, which clients need not be able to read.
 _REGULAR_EXPRESSION = re.compile(r"matching regex '.*'$", re.DOTALL)
 _TASK_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def ignore_progress(_fraction: float, _text: str) -> None:
+    """Passes a report on to nobody: for contexts without a worker."""
+
+
+def checked_progress(fraction: object, text: object) -> tuple[float, str]:
+    """Returns a report as it is stored. Raises ValueError."""
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not is_number or not 0 <= (rounded := round(fraction, 3)) <= 1:  # type: ignore[call-overload]
+        raise ValueError(f"a progress of {fraction!r:.40}; allowed: a number from 0 to 1")
+    if not isinstance(text, str):
+        raise ValueError(f"a progress text of type {type(text).__name__}; allowed: a text")
+    return float(rounded), printable(text[:MAX_PROGRESS_TEXT])
 
 
 class Report(msgspec.Struct):
@@ -66,6 +82,8 @@ class Context(msgspec.Struct, frozen=True):
     traceparent: str = ""
     report: Report = msgspec.field(default_factory=Report)
     cancel_request: CancelRequest = msgspec.field(default_factory=LocalCancelRequest)
+    #: passes on each report of the function's progress, a fraction and a text
+    report_progress: Callable[[float, str], object] = ignore_progress
 
     @property
     def cancelled(self) -> bool:
@@ -75,6 +93,15 @@ class Context(msgspec.Struct, frozen=True):
         succeeded. An `async` function gets an asyncio.CancelledError.
         """
         return self.cancel_request.is_made
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Reports how far the task is, 0 to 1, for its view; from any thread of the function, as often as you like.
+
+        The view has the newest report within about a second, and the last one in any case. Stored are thousandths, and
+        the first MAX_PROGRESS_TEXT characters of the text. Raises ValueError for anything but a number from 0 to 1 and
+        a text.
+        """
+        self.report_progress(*checked_progress(fraction, text))
 
     def used(self, units: int) -> None:
         """Reports the units that this attempt really used in all; the last call counts.

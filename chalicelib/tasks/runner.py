@@ -112,9 +112,10 @@ def _ended(definition: TaskDefinition, payload: Json, context: Context) -> Ended
         return _ended_by(error)
 
 
-def overdue(deadline_ms: int) -> str:
-    """Returns the error of a task that passed its deadline."""
-    return f"it did not end within {deadline_ms / 1000:g} s"
+def overdue(deadline_ms: int, is_cancelled: bool = False) -> str:
+    """Returns the error of a task that passed its deadline. is_cancelled: it was asked to stop before."""
+    error = f"it did not end within {deadline_ms / 1000:g} s"
+    return f"{error}, although it was asked to stop" if is_cancelled else error
 
 
 def _ended_by(error: BaseException) -> Throttled | Failed:

@@ -326,6 +326,7 @@ function taskRow(cancel, changed) {
   const [seq, name, state, start] = [cell("number seq"), cell("id"), cell("state"), cell("number start")];
   const [took, outcome, actions] = [cell("number took"), cell("outcome"), cell("act")];
   const button = el("button", { type: "button", class: "quiet", text: "Cancel", on: { click: () => cancel(task) } });
+  const bar = el("progress", { max: "1" });
   let task;
   let shownOutcome = "";
   let stated = "";
@@ -347,9 +348,11 @@ function taskRow(cancel, changed) {
       setText(took, hasRun ? shortSpanOf(task.completed_at - task.started_at) : "");
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const isAsked = task.cancel_requested_at !== null && task.state !== "cancelled";
-      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, isAsked && "asked to stop"].filter(Boolean).join(", ");
+      const asked = isAsked && `asked to stop at ${whenOf(task.cancel_requested_at)}`;
+      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task)].filter(Boolean).join(", ");
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
       shownOutcome = text + attempts;
+      showProgress(bar, outcome, task.state === "running" && task.progress);
       setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
       const canCancel = task.state === "queued" || (task.state === "running" && !isAsked);
       if (canCancel === actions.contains(button)) return;
@@ -361,6 +364,20 @@ function taskRow(cancel, changed) {
       setText(start, startOf(task, now, isBusy));
     },
   };
+}
+
+/** How far a task is, or was when it failed or was cancelled: `40 % page 3`; null without a report. */
+function progressOf({ progress = null, state }) {
+  if (!progress || state === "succeeded") return null;
+  return `${state === "running" ? "" : "ended at "}${Math.floor(progress.fraction * 100)} %${progress.text && ` ${progress.text}`}`;
+}
+
+/** Puts the bar of a running task before its texts, which a newer text may just have replaced. */
+function showProgress(bar, cell, progress) {
+  if (!progress) return bar.remove();
+  bar.value = progress.fraction;
+  setAttribute(bar, "aria-label", progress.text || "progress");
+  if (cell.firstChild !== bar) cell.prepend(bar);
 }
 
 /** The units of a task that has more than one or reported some; null for others. */

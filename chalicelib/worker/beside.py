@@ -13,6 +13,7 @@ from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import again_seconds
 from chalicelib.worker.steps import (
+    GAP_GRACE_MS,
     LEAD_MS,
     SERVED_POLL_MS,
     Claim,
@@ -35,8 +36,8 @@ from chalicelib.worker.steps import (
 #: Milliseconds before its start at which a message is forwarded: as long as its way to the next worker may take.
 FORWARD_AHEAD_MS = 500
 #: Milliseconds from its receive for which a worker keeps looking for a predecessor's start, or a slot of brief tasks,
-#: and the pause between two looks.
-LOOK_FOR_MS = 2_000
+#: and the pause between two looks. Meanwhile it handles no other message, which matters where all workers are busy.
+LOOK_FOR_MS = 1_000
 LOOK_AGAIN_MS = 50
 #: The pause between two looks at whether the tasks ahead have started, which were forwarded shortly before.
 LOOK_FORWARD_MS = 300
@@ -49,6 +50,8 @@ SLOW_LOOK_MS = 300_000
 #: Milliseconds after which a forwarded message that still may not start goes back to the lane's group. SQS takes no
 #: second message with one id for five minutes, so none is forwarded or sent back again within that time.
 SENT_BACK_AFTER_MS = 600_000
+#: Tasks whose messages are forwarded from their records by one message behind them.
+MOST_FORWARDED = 10
 #: Receives after which a message goes back that waits for a slot, whose release wakes it.
 MANY_LOOKS = 500
 
@@ -142,9 +145,12 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
         return SendBack()
     if unfinished:
         again_at = now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
-        return Forward(tuple(unfinished[:1]), again_at)
-    are_all_finished = len(facts.predecessors) > gap.last - gap.first
-    return None if are_all_finished or facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
+        return Forward(tuple(unfinished[:MOST_FORWARDED]), again_at)
+    if len(facts.predecessors) > gap.last - gap.first:  # all are finished
+        return None
+    if now_ms < task.submitted_at + GAP_GRACE_MS:
+        return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
+    return None if facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
 
 
 def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rules, token: str) -> Step:
@@ -185,7 +191,7 @@ def _is_long_forwarded(facts: Facts, now_ms: int) -> bool:
 
 def _wait_or_send_back(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int, lead_ms: int = 0) -> Step:
     is_long = _is_long_forwarded(facts, now_ms) and lane.lease_of(task.task_id) is None
-    if is_long and wait.until >= now_ms + LOOK_FOR_MS and (not wait.is_for_slot or facts.receives >= MANY_LOOKS):
+    if is_long and wait.until >= now_ms + 2 * LOOK_FOR_MS and (not wait.is_for_slot or facts.receives >= MANY_LOOKS):
         return SendBack()
     if lead_ms:  # for the pace: a task that reports fewer units than it counted for may shorten it
         return WaitUntil(wait.until, wait.until - lead_ms)

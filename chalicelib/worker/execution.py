@@ -12,7 +12,7 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lane, Lease
 from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
-from chalicelib.core.task import Outcome, Task, TaskState, cancelled_outcome
+from chalicelib.core.task import Outcome, Progress, Task, TaskState, cancelled_outcome
 from chalicelib.settings import Settings
 from chalicelib.tasks.cancel_request import LocalCancelRequest
 from chalicelib.tasks.registry import Context, Registry
@@ -20,6 +20,7 @@ from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, Ro
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.observer import Observer, Observers
+from chalicelib.worker.progress import ProgressWriter, Reports
 from chalicelib.worker.shared_claims import SharedClaims
 
 MAX_BACKOFF_MS = 3_600_000
@@ -55,11 +56,13 @@ class TaskExecutor:
         runner: TaskRunner | None = None,
         shared: SharedClaims | None = None,
         observer: Observer | None = None,
+        progress: ProgressWriter | None = None,
     ) -> None:
         """end_process: called when a task in this process passed its deadline, since nothing else stops a function, or
         when another worker may soon run it beside this one.
 
-        runner: that of `make run`; None calls the functions in this process. shared: throttles shared limits.
+        runner: that of `make run`; None calls the functions in this process. shared: throttles shared limits. progress:
+        None for one with a thread.
         """
         self._lanes = lanes
         self._tasks = tasks
@@ -73,6 +76,7 @@ class TaskExecutor:
         self._shared = shared
         self._runner = runner or self._here
         self._observer = observer or Observers()
+        self._progress = progress or ProgressWriter(tasks, clock)
 
     def room(self, task: Task) -> AbstractContextManager[Room | None]:
         """Reserves the room that `run` needs, before the task's start is claimed; None if there is none now."""
@@ -89,17 +93,19 @@ class TaskExecutor:
         lease = start.lease
         assert lease is not None, "a start has a lease"
         deadline_at = FOREVER_MS if room.ends_overdue else start.at + self._deadline_ms(task)
-        expire = lambda: self._expire(task, start)  # noqa: E731
         request = LocalCancelRequest()
-        actions = (expire, receipt, self._end_process, request.make)
-        with self._renewer.renewing(task.user_id, lease, deadline_at, *actions) as running:
-            attempt = self._observer.started(task, start)
-            ended = self._call(task, start, lease, room, request, attempt.traceparent)
-            attempt.ended(ended, self._clock.now_ms())
+        with self._progress.reporting(task, start.at) as reports:
+            expire = lambda: self._expire(task, start, request, reports)  # noqa: E731
+            actions = (expire, receipt, self._end_process, request.make)
+            with self._renewer.renewing(task.user_id, lease, deadline_at, *actions) as running:
+                attempt = self._observer.started(task, start)
+                context = self._context(task, start, request, reports, attempt.traceparent)
+                ended = self._call(task, context, lease, room)
+                attempt.ended(ended, self._clock.now_ms())
         if running.is_expired:
             # The renewer's thread finalizes it; until that is stored, the message has to stay.
             raise UnavailableError(f"{task.task_id} ran out of time")
-        return self._finish_or_retry(task, start, lease, ended, receipt, request.is_made)
+        return self._finish_or_retry(task, start, lease, ended, receipt, request.is_made, reports.last)
 
     def knows(self, task: Task) -> bool:
         return task.name in self._registry
@@ -109,12 +115,19 @@ class TaskExecutor:
         return (definition and definition.max_attempts) or self._settings.max_attempts
 
     def _finish_or_retry(
-        self, task: Task, start: Start, lease: Lease, ended: Ended, receipt: str, is_cancelled: bool
+        self,
+        task: Task,
+        start: Start,
+        lease: Lease,
+        ended: Ended,
+        receipt: str,
+        is_cancelled: bool,
+        progress: Progress | None,
     ) -> Retry | Ran:
         now_ms = max(self._clock.now_ms(), start.at)
         correct = self._correction(start, ended.used_units, now_ms)
         if is_cancelled and _may_be_retried(ended):
-            outcome = replace(cancelled_outcome(lease, now_ms), used_units=ended.used_units)
+            outcome = replace(cancelled_outcome(lease, now_ms), used_units=ended.used_units, progress=progress)
             return self._finish(task, start, outcome, receipt, correct)
         if isinstance(ended, Throttled):
             if len(lease.starts) - start.attempt < MAX_THROTTLES:
@@ -123,10 +136,12 @@ class TaskExecutor:
             ended = Failed(reason, is_permanent=True, used_units=ended.used_units)
         if isinstance(ended, Returned):
             outcome = Outcome(TaskState.SUCCEEDED, start.at, now_ms, start.attempt, result=ended.value)
-            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
+            outcome = replace(outcome, used_units=ended.used_units, progress=progress)
+            return self._finish(task, start, outcome, receipt, correct)
         if ended.is_permanent or start.attempt >= self.max_attempts(task):
             outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=ended.error)
-            return self._finish(task, start, replace(outcome, used_units=ended.used_units), receipt, correct)
+            outcome = replace(outcome, used_units=ended.used_units, progress=progress)
+            return self._finish(task, start, outcome, receipt, correct)
         if correct:
             correct()
         retry_at = now_ms + self._backoff_ms(task, start.attempt)
@@ -182,32 +197,43 @@ class TaskExecutor:
         self._lanes.throttle(task.user_id, lease, until, asked.reason)
         return Retry(until)
 
-    def _call(
-        self, task: Task, start: Start, lease: Lease, room: Room, request: LocalCancelRequest, traceparent: str
-    ) -> Ended:
+    def _call(self, task: Task, context: Context, lease: Lease, room: Room) -> Ended:
         definition = self._registry.get(task.name)
         if definition is None:
             return Failed(f"there is no task {task.name!r} in this deployment", is_permanent=True)
         if not task.has_payload:
             return Failed("the payload is no longer stored", is_permanent=True)
-        context = replace(self._context(task, start), cancel_request=request, traceparent=traceparent)
         deadline_ms = self._deadline_ms(task)
         return room.run(Call(definition, task.payload, context, lease.token, deadline_ms))
 
-    def _context(self, task: Task, start: Start) -> Context:
+    def _context(
+        self, task: Task, start: Start, request: LocalCancelRequest, reports: Reports, traceparent: str
+    ) -> Context:
         deadline_at, logger = start.at + self._deadline_ms(task), logging.getLogger(f"paceline.{task.name}")
-        return Context(task.user_id, task.task_id, task.name, task.seq, start.attempt, deadline_at, logger)
+        return Context(
+            task.user_id,
+            task.task_id,
+            task.name,
+            task.seq,
+            start.attempt,
+            deadline_at,
+            logger,
+            cancel_request=request,
+            report_progress=lambda fraction, text: self._progress.report(reports, fraction, text),
+            traceparent=traceparent,
+        )
 
     def _deadline_ms(self, task: Task) -> int:
         definition = self._registry.get(task.name)
         return (definition and definition.deadline_ms) or self._settings.deadline_ms
 
-    def _expire(self, task: Task, start: Start) -> None:
+    def _expire(self, task: Task, start: Start, request: LocalCancelRequest, reports: Reports) -> None:
         """Fails a task that passed its deadline, without a retry: its function runs until the process has ended."""
-        error = overdue(self._deadline_ms(task))
+        error = overdue(self._deadline_ms(task), request.is_made)
         now_ms = self._clock.now_ms()
+        outcome = Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error, progress=reports.last)
         try:
-            self._finish(task, start, Outcome(TaskState.FAILED, start.at, now_ms, start.attempt, error=error))
+            self._finish(task, start, outcome)
         except UnavailableError:
             pass  # the next attempt decides
         finally:

@@ -115,6 +115,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("planned", at(task.planned_at) if task.seq else ""),
             ("expected", at(task.estimated_at) or "when the lane is resumed" if is_waiting else ""),
             ("started", at(task.started_at)),
+            ("progress", _progress(task, now_ms)),
             ("asked to stop", at(task.cancel_requested_at)),
             ("ended", at(task.completed_at)),
             ("attempts", str(task.attempts)),
@@ -125,6 +126,14 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("callback", task.callback_url or ""),
         ]
     )
+
+
+def _progress(task: Task, now_ms: int) -> str:
+    """`40 %, page 3, at 06:58:12 (2.1 s ago)`; empty without a report."""
+    if task.progress is None:
+        return ""
+    said = f", {task.progress.text}" if task.progress.text else ""
+    return f"{task.progress.fraction * 100:g} %{said}, at {moment(task.progress.at, now_ms)}"
 
 
 def _units(task: Task) -> str:

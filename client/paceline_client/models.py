@@ -41,6 +41,14 @@ class SubmittedTask:
 
 
 @dataclass(frozen=True)
+class ProgressAnswer:
+    fraction: float
+    text: str
+    #: When the function reported it, epoch milliseconds.
+    at: int
+
+
+@dataclass(frozen=True)
 class TaskAnswer:
     task_id: str
     user_id: str
@@ -79,6 +87,8 @@ class TaskAnswer:
     cancel_requested_at: int | None
     #: The shared limit that the task counts against; null for none.
     shared: str | None
+    #: The last report of the running attempt, or of the last one; null if it reported nothing.
+    progress: ProgressAnswer | None
 
 
 @dataclass(frozen=True)

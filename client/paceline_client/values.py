@@ -11,6 +11,7 @@ from typing import Any
 
 from paceline_client import models
 from paceline_client.models import LimitAnswer as Limit
+from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
 from paceline_client.models import WaiterAnswer as Waiter
 from paceline_client.models import WaitsForAnswer as WaitsFor
@@ -19,6 +20,7 @@ __all__ = [
     "Health",
     "Lane",
     "Limit",
+    "Progress",
     "SharedLimit",
     "State",
     "SubmittedTask",

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chalicelib.api.openapi import document
+
 #: The folders of the Python packages.
 PYTHON_PACKAGES = ("client", "sdk")
 TYPESCRIPT = "clients/typescript"
@@ -77,6 +79,7 @@ def build_typescript(root: Path, out: Path) -> Path:
     """Builds and packs the npm package, and loads it from a fresh folder."""
     source = root / TYPESCRIPT
     npm = ("npm", "--no-fund", "--no-audit")
+    (source / "openapi.json").write_text(document())  # the types are made from it
     _run("npm install", [*npm, "install"], source)
     _run("npm run build", [*npm, "run", "build"], source)
     name = _run("npm pack", [*npm, "pack", "--pack-destination", str(out)], source).split()[-1]

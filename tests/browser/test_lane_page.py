@@ -52,6 +52,33 @@ def test_running_task_is_shown_and_a_long_outcome_unfolds(window: Window, open_s
     assert open_system.completions(user)[0]["result"]["seconds"] == 3
 
 
+def test_running_task_shows_its_progress_and_stops_when_it_is_cancelled(window: Window, user: str) -> None:
+    page = window.lane(user)
+    submit(page, 1, task="report", payload=json.dumps({"seconds": 60}))
+    expect(task_row(page, 1)).to_contain_text(re.compile(r"running.*\d %.* step \d+"))
+    expect(task_row(page, 1).get_by_role("progressbar")).to_have_js_property("max", 1)
+    expect(task_row(page, 1).get_by_role("progressbar")).to_have_attribute("value", re.compile(r"^0\.\d+$"))
+    window.shoot("progress")
+    page.get_by_role("button", name="Cancel task 1").click()
+    expect(page.locator(".bar .status")).to_have_text("Task 1 asked to stop")
+    expect(page.get_by_role("button", name="Cancel task 1")).to_have_count(0)
+    expect(task_row(page, 1)).to_contain_text(re.compile(r"cancelled.*ended at \d+ % step \d+"))
+    expect(task_row(page, 1).get_by_role("progressbar")).to_have_count(0)
+    window.shoot("stopped")
+
+
+def test_running_task_that_ignores_its_cancellation_says_so_at_its_deadline(window: Window, user: str) -> None:
+    page = window.lane(user)
+    submit(page, 1, task="ignore", payload="")
+    expect(task_row(page, 1)).to_contain_text("running")
+    page.get_by_role("button", name="Cancel task 1").click()
+    expect(task_row(page, 1)).to_contain_text(re.compile(r"running.*asked to stop at \d\d:\d\d:\d\d"))
+    expect(task_row(page, 1)).to_contain_text("failed")
+    expect(task_row(page, 1)).to_contain_text(re.compile(r"asked to stop at \d\d:\d\d:\d\d"))
+    expect(task_row(page, 1)).to_contain_text("it did not end within 8 s, although it was asked to stop")
+    window.shoot("ignored")
+
+
 def test_units_of_a_task_fill_a_limit_of_units(window: Window, open_system: Paceline, user: str) -> None:
     open_system.request("PUT", f"/api/v1/users/{user}/limits", {"limits": "2/second; 1000 units/minute"})
     page = window.lane(user)

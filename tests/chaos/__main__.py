@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.chaos.load import Ledger
 from tests.chaos.run import Handled, run_chaos
 from tests.chaos.storm import Storm
-from tests.chaos.system import LIMITS, SKEW_MS
+from tests.chaos.system import LIMITS, SEVERAL_LIMITS, SKEW_MS
 
 
 def main() -> int:
@@ -23,10 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser("chaos", description="Break the running system; exit 1 when it breaks a promise.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--several", action="store_true", help="three tasks of a user at once")
     options = parser.parse_args()
+    limits = SEVERAL_LIMITS if options.several else LIMITS
     console = Console()
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    console.print(f"seed {options.seed}, limits {LIMITS}, clocks off by up to {SKEW_MS} ms, in {directory}")
+    console.print(f"seed {options.seed}, limits {limits}, clocks off by up to {SKEW_MS} ms, in {directory}")
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
     ) as bar:
@@ -36,7 +38,9 @@ def main() -> int:
             now = f"{storm.struck.total()} faults, {len(ledger.tasks)} acknowledged"
             bar.update(line, completed=gone, now=now)
 
-        outcome = run_chaos(directory, options.minutes * 60, options.seed, skew_ms=SKEW_MS, on_progress=show)
+        outcome = run_chaos(
+            directory, options.minutes * 60, options.seed, skew_ms=SKEW_MS, limits=limits, on_progress=show
+        )
         bar.update(line, completed=options.minutes * 60, now="finished")
     _report(console, outcome)
     return 1 if outcome.verdict.breaches else 0
@@ -56,6 +60,7 @@ def _report(console: Console, outcome: Handled) -> None:
         ("lost", len(verdict.lost)),
         ("twice, without a dead worker", len(verdict.twice)),
         ("run twice at once", len(verdict.run_twice_at_once)),
+        ("too many at once", len(verdict.too_many)),
         ("run though cancelled", len(verdict.run_though_cancelled)),
         ("early", len(verdict.early)),
         ("order broken", len(verdict.out_of_order)),

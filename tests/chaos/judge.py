@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.core.limits import parse_limits
+from chalicelib.core.limits import Limits, at_once
+from completions.beside import too_many
 from completions.reader import Completion, completions_folder, folder_lines, read_completions
 from completions.windows import Start, busiest_windows
 from tests.chaos.load import Acknowledged, Ledger
 from tests.chaos.runs import Runs
-from tests.chaos.system import LIMITS
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Verdict:
     #: windows with more starts than the limits allow, and runs begun before the logged start
     early: list[str]
     out_of_order: list[str]
+    #: starts beside as many tasks of the user as may run
+    too_many: list[str]
     #: failed tasks that were not submitted to fail
     innocent_failures: list[str]
     #: failed tasks that were
@@ -52,6 +54,7 @@ class Verdict:
             "run though cancelled": self.run_though_cancelled,
             "early": self.early,
             "order broken": self.out_of_order,
+            "too many at once": self.too_many,
             "innocent failures": self.innocent_failures,
             "wrong answers": self.wrong_answers,
         }
@@ -63,7 +66,7 @@ def ends_in(log_dir: Path) -> list[Completion]:
     return [entry for entry in entries if isinstance(entry, Completion)]
 
 
-def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) -> Verdict:
+def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, limits: Limits) -> Verdict:
     by_task: defaultdict[str, list[Completion]] = defaultdict(list)
     for end in ends:
         by_task[end.task_id].append(end)
@@ -81,8 +84,9 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) 
         twice=runs.twice,
         run_twice_at_once=runs.run_twice_at_once,
         run_though_cancelled=[task_id for task_id in told_cancelled if runs.by_task.get(task_id)],
-        early=[*_too_fast(ends), *_before_their_start(by_task, runs, skew_ms)],
-        out_of_order=_out_of_order(ledger, runs, skew_ms),
+        early=[*_too_fast(ends, limits), *_before_their_start(by_task, runs, skew_ms)],
+        out_of_order=_out_of_order(ledger, _begun(runs) if at_once(limits) == 1 else _started(ends)),
+        too_many=_too_many(ends, limits),
         innocent_failures=[end.task_id for end in failed if not ledger.tasks[end.task_id].crashes],
         crashed=sum(ledger.tasks[end.task_id].crashes for end in failed),
         after_a_death=len(runs.after_a_death),
@@ -93,9 +97,13 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int) 
     )
 
 
-def _too_fast(ends: Sequence[Completion]) -> list[str]:
+def _too_many(ends: Sequence[Completion], limits: Limits) -> list[str]:
+    users = {end.user_id for end in ends}
+    return [found.what for user in users for found in too_many([e for e in ends if e.user_id == user], limits)]
+
+
+def _too_fast(ends: Sequence[Completion], limits: Limits) -> list[str]:
     starts: defaultdict[str, set[Start]] = defaultdict(set)
-    limits = parse_limits(LIMITS)
     for end in ends:
         starts[end.user_id] |= {Start(at, end.seq, limits) for at in end.starts}
     return [
@@ -116,14 +124,24 @@ def _before_their_start(by_task: dict[str, list[Completion]], runs: Runs, skew_m
     ]
 
 
-def _out_of_order(ledger: Ledger, runs: Runs, skew_ms: int) -> list[str]:
+def _begun(runs: Runs) -> dict[str, int]:
+    """When each task's function began first, by the true time."""
+    return {task_id: of_task[0].begun_at for task_id, of_task in runs.by_task.items() if of_task}
+
+
+def _started(ends: Sequence[Completion]) -> dict[str, int]:
+    """When each task was started first: several start at one time, and their functions begin in any order."""
+    return {end.task_id: min(end.starts) for end in ends if end.starts}
+
+
+def _out_of_order(ledger: Ledger, begun: dict[str, int]) -> list[str]:
     """A task with a higher seq started before one with a lower seq that had been answered by then."""
     by_user: defaultdict[str, list[Acknowledged]] = defaultdict(list)
     for task in ledger.tasks.values():
         by_user[task.user_id].append(task)
     found = []
     for tasks in by_user.values():
-        began = {task.seq: runs.by_task[task.task_id][0].begun_at for task in tasks if runs.by_task.get(task.task_id)}
+        began = {task.seq: begun[task.task_id] for task in tasks if task.task_id in begun}
         highest = 0
         for task in sorted((task for task in tasks if task.seq in began), key=lambda task: began[task.seq]):
             waiting = [one for one in tasks if one.seq in began and task.seq < one.seq <= highest]

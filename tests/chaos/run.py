@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from chalicelib.core.limits import parse_limits
 from tests.chaos.judge import Verdict, ends_in, judge
 from tests.chaos.load import Client, Ledger
 from tests.chaos.storm import Storm
-from tests.chaos.system import System
+from tests.chaos.system import LIMITS, System
 
 #: Seconds without a new outcome after which open tasks count as lost: longer than leases, deferrals and restarts.
 QUIET_SECONDS = 75
@@ -40,11 +41,12 @@ def run_chaos(
     pause_seconds: float = 0.8,
     strike_seconds: tuple[float, float] = (2.0, 7.0),
     skew_ms: int = 0,
+    limits: str = LIMITS,
     on_progress: Callable[[float, Storm, Ledger], None] = lambda *_: None,
 ) -> Handled:
     """Runs storms for `seconds`, then waits until every acknowledged task is final or none finishes any more."""
     random, ledger = Random(seed), Ledger()
-    system = System(directory, skew_ms)
+    system = System(directory, skew_ms, limits)
     try:
         system.keep_up()
         _wait(lambda: system.is_ready, 130, system.keep_up)
@@ -69,7 +71,7 @@ def run_chaos(
             client.join(40)
         log_dir = Path(system.paceline.env["LOG_DIR"])
         _settle(lambda: {end.task_id for end in ends_in(log_dir)}, ledger.tasks.keys(), system.keep_up)
-        verdict = judge(ledger, ends_in(log_dir), system.reports.runs, skew_ms)
+        verdict = judge(ledger, ends_in(log_dir), system.reports.runs, skew_ms, parse_limits(limits))
         return Handled(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts)
     finally:
         system.stop()

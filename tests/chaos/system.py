@@ -23,12 +23,13 @@ from tests.e2e.running import ROOT, Paceline
 
 APP = Path(__file__).with_name("chaos_app")
 LIMITS = "3/second; 12/5 seconds"
+SEVERAL_LIMITS = f"{LIMITS}; 3 at once"
 MAX_DELAY_SECONDS = 15
 SKEW_MS = 300
 
 
 class System:
-    def __init__(self, directory: Path, skew_ms: int) -> None:
+    def __init__(self, directory: Path, skew_ms: int, limits: str = LIMITS) -> None:
         self._directory = directory
         self.url = f"http://{HOST}:{free_port()}"
         self.reports = RunReports(directory / "reports")
@@ -37,7 +38,7 @@ class System:
         self.paceline = Paceline(
             directory,
             app=APP,
-            LIMITS=LIMITS,
+            LIMITS=limits,
             MAX_DELAY=str(MAX_DELAY_SECONDS),
             BACKOFF="500ms",
             CHILD_MEMORY_MB="300",

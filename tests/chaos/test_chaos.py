@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.chaos.run import run_chaos
 from tests.chaos.storm import QUICK
+from tests.chaos.system import SEVERAL_LIMITS
 
 
 def test_nothing_is_lost_early_twice_or_out_of_order_under_faults(tmp_path: Path) -> None:
@@ -12,6 +13,16 @@ def test_nothing_is_lost_early_twice_or_out_of_order_under_faults(tmp_path: Path
     assert outcome.verdict.completed >= 10
     assert outcome.verdict.crashed >= 1
     assert outcome.struck.total() >= 4
+
+
+def test_several_tasks_at_once_keep_the_promises_under_faults(tmp_path: Path) -> None:
+    kinds, strikes = ("kill worker-1", "answer lost", "throttled"), (1.2, 2.2)
+    outcome = run_chaos(
+        tmp_path, 12, seed=3, kinds=kinds, users=5, pause_seconds=0.4, strike_seconds=strikes, limits=SEVERAL_LIMITS
+    )
+    assert outcome.verdict.breaches == {}
+    assert outcome.verdict.completed >= 10
+    assert outcome.struck["kill worker-1"] >= 1
 
 
 def test_kills_of_the_emulator_lose_nothing_and_keep_pace_and_order(tmp_path: Path) -> None:

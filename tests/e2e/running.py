@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ PATIENCE_SECONDS = 60
 SETTINGS = (
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "MAX_PAYLOAD", "ALLOW_KILL", "AUTH", "STAGE"),
     *("TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_URL", "AWS_ENDPOINT_URL", "HOST", "HEALTH_INTERVAL", "TASKS_DIR"),
+    "STOP_WAIT",
 )
 
 
@@ -95,10 +96,16 @@ class Paceline:
         return self._ended(30)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Ask the runner to stop; returns its exit code."""
+        """Asks the runner to stop, a second time if a task runs on for a minute; returns its exit code."""
+        self.signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            return self._ended(60)
+        self.signal(how)
+        return self._ended(60)
+
+    def signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(how)
-        return self._ended(90)
+            self._process.send_signal(number)
 
     def _ended(self, timeout_seconds: float) -> int:
         assert self._process

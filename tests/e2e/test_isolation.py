@@ -49,12 +49,42 @@ def test_neighbours_of_tasks_that_go_wrong_fail_nothing_and_lose_no_attempt(isol
     assert "ended (" not in isolated.output, "no worker was restarted"
 
 
+@pytest.mark.parametrize(
+    ("name", "payload", "event", "error"),
+    [
+        ("report", {"seconds": 60}, "task_cancelled", None),
+        ("report-async", {"seconds": 60}, "task_cancelled", None),
+        ("sleep", {"seconds": 6}, "task_completed", None),
+        ("ignore", None, "task_failed", "it did not end within 8 s, although it was asked to stop"),
+    ],
+)
+def test_a_running_task_that_is_cancelled_stops_or_says_how_it_ended(
+    isolated: Paceline, name: str, payload: Any, event: str, error: str | None
+) -> None:
+    user = f"stop-{name}"
+    path = isolated.submit(user, payload, name).headers["Location"]
+    isolated.submit(user, {"seconds": 0}, "sleep")
+    isolated.wait_for(lambda: _state(isolated, path) == "running", 20, "it runs")
+    if name.startswith("report"):
+        isolated.wait_for(lambda: isolated.request("GET", path).body["progress"], 20, "its progress is shown")
+    answer = isolated.request("DELETE", path)
+    assert (answer.status, answer.body["state"]) == (202, "running")
+    ended, following = isolated.wait_for_completions(2, user, timeout_seconds=30)
+    assert (ended["event"], ended.get("error"), ended["attempt"]) == (event, error, 1)
+    assert (following["event"], following["seq"]) == ("task_completed", 2)
+    isolated.wait_for(lambda: isolated.request("GET", path).body["completed_at"], 20, "its outcome is stored")
+    view = isolated.request("GET", path).body
+    assert view["started_at"] < view["cancel_requested_at"] <= view["completed_at"]
+    if name.startswith("report"):
+        assert view["started_at"] <= view["progress"]["at"] <= view["completed_at"]
+        assert ended["completed_at"] < view["cancel_requested_at"] + 20_000, "long before its time"
+
+
 def test_a_task_that_holds_the_interpreter_delays_nobody(isolated: Paceline) -> None:
     greedy, quick = [f"greedy-{n}" for n in range(4)], [f"quick-{n}" for n in range(6)]
-    for user in greedy:
-        isolated.submit(user, {}, "search")
-    for user in greedy:
-        isolated.wait_for(lambda user=user: _state(isolated, user) == "running", 20, "the search runs")
+    paths = [isolated.submit(user, {}, "search").headers["Location"] for user in greedy]
+    for path in paths:
+        isolated.wait_for(lambda path=path: _state(isolated, path) == "running", 20, "the search runs")
     for user in quick:
         isolated.submit(user, {"seconds": 0}, "sleep")
     ends = isolated.wait_for_completions(len(quick), *quick)
@@ -97,9 +127,8 @@ def test_a_process_ends_with_its_worker(isolated: Paceline, tmp_path: Path) -> N
     isolated.wait_for(lambda: _is_replaced(isolated, worker), 20, "the worker is replaced")
 
 
-def _state(paceline: Paceline, user: str) -> str:
-    [task] = paceline.request("GET", f"/api/v1/users/{user}/tasks").body["tasks"]
-    return str(task["state"])
+def _state(paceline: Paceline, path: str) -> str:
+    return str(paceline.request("GET", path).body["state"])
 
 
 def _is_replaced(paceline: Paceline, pid: int) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -41,6 +42,44 @@ def test_a_backlog_survives_a_stop_and_a_start_without_an_early_start(tmp_path: 
             assert {entry["attempt"] for entry in entries} == {1}
             for quota, window_ms in SHORT_LIMITS:
                 assert most_in_any_window([entry["started_at"] for entry in entries], window_ms) <= quota
+
+
+def test_a_stop_waits_for_running_tasks_and_says_so_and_a_second_one_ends_them(tmp_path: Path) -> None:
+    """STOP_WAIT, much shorter than the tasks, is for those who can't ask a second time."""
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", STOP_WAIT="1") as paceline:
+        short = start_report(paceline, "short", 20)
+        long = start_report(paceline, "long", 3600)
+        paceline.signal(signal.SIGINT)
+        paceline.wait_for(lambda: "Waiting for 2 running tasks: report of short (runs for" in paceline.output, 20, "it")
+        assert paceline.request("GET", long).body["state"] == "running", "the API answers meanwhile"
+        paceline.wait_for(lambda: paceline.request("GET", short).body["state"] == "succeeded", 60, "the short one ends")
+        paceline.signal(signal.SIGINT)
+        assert paceline.stop() == 0
+        assert "Ctrl-C again ends running tasks at once. Waiting for" in paceline.output
+        assert "Ended 1 running task, it takes another attempt if there is one left: report of long" in paceline.output
+        assert "Traceback" not in paceline.output
+
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", PORT=str(paceline.port)) as again:
+        again.wait_for(lambda: again.request("GET", long).body["attempts"] == 2, 60, "it takes another attempt")
+        assert again.request("DELETE", long).status == 202
+        [ended] = again.wait_for_completions(1, "long")
+        assert (ended["event"], ended["attempt"]) == ("task_cancelled", 2)
+        assert [entry["attempt"] for entry in again.completions("short")] == [1]
+
+
+def test_a_killed_runner_takes_its_running_tasks_along_after_a_time(tmp_path: Path) -> None:
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", STOP_WAIT="2") as paceline:
+        path = start_report(paceline, "orphan", 3600)
+        pids = [paceline.process(name).pid for name in ("emulator", "api-1", "api-2", "worker-1", "worker-2")]
+        assert paceline.stop(signal.SIGKILL) == -signal.SIGKILL
+        deadline = time.monotonic() + 40
+        while alive := [pid for pid in pids if _is_alive(pid)]:
+            assert time.monotonic() < deadline, alive
+            time.sleep(0.1)
+    with running(tmp_path, LIMITS=LIMITS, DEADLINE="1h", PORT=str(paceline.port)) as again:
+        again.wait_for(lambda: again.request("GET", path).body["attempts"] == 2, 60, "it takes another attempt")
+        again.request("DELETE", path)
+        again.wait_for_completions(1, "orphan")
 
 
 def test_a_killed_runner_leaves_nothing_and_the_next_start_has_everything(tmp_path: Path) -> None:
@@ -129,6 +168,13 @@ def test_an_endpoint_that_does_not_answer_is_named_in_one_line(tmp_path: Path) -
     assert paceline.run() == 1
     assert paceline.output.startswith("AWS_ENDPOINT_URL http://127.0.0.1:9 does not answer")
     assert len(paceline.output.splitlines()) == 1
+
+
+def start_report(paceline: Paceline, user: str, seconds: int) -> str:
+    """Submits a task that takes this time, and waits until it runs; returns its path."""
+    path = paceline.submit(user, {"seconds": seconds}, task="report").headers["Location"]
+    paceline.wait_for(lambda: paceline.request("GET", path).body["progress"], 20, "it reports")
+    return path
 
 
 def supervisor_pid(paceline: Paceline) -> int:

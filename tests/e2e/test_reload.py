@@ -7,6 +7,16 @@ from pathlib import Path
 
 from tests.e2e.running import ROOT, running
 
+REPORT = """
+import time
+from chalicelib.tasks import Context, task
+
+@task("report")
+def report(*, context: Context) -> str:
+    context.progress(0.5, "{word}")
+    time.sleep(3600 if context.attempt == 1 else 0)
+    return "{word}"
+"""
 GREET = """
 from chalicelib.tasks import task
 
@@ -73,3 +83,18 @@ def test_own_task_is_reloaded_and_a_fault_leaves_what_runs(tmp_path: Path) -> No
         paceline.submit("ann", {"name": "Ann"}, "greet")
         assert paceline.wait_for_completions(3, "ann")[2]["result"] == "Good evening, Ann"
         assert "restarted" not in paceline.output
+
+
+def test_a_reload_ends_a_task_that_runs_on_and_the_new_code_runs_it_again(tmp_path: Path) -> None:
+    project = copy_project(ROOT, tmp_path / "project")
+    module = project / "chalicelib" / "own_tasks" / "reports.py"
+    module.write_text(REPORT.format(word="old"))
+    with running(tmp_path, app=project, RELOAD="true", STOP_WAIT="4") as paceline:
+        path = paceline.submit("ann", {}, "report").headers["Location"]
+        paceline.wait_for(lambda: paceline.request("GET", path).body["progress"], 20, "it runs")
+        module.write_text(REPORT.format(word="new"))
+        paceline.wait_for(lambda: "reports.py changed: reloaded" in paceline.output, 90, "it is reloaded")
+        [ended] = paceline.wait_for_completions(1, "ann")
+        assert (ended["attempt"], ended["result"]) == (2, "new")
+        assert "restarts once its tasks have ended, in 4 s at the latest. Waiting for 1 running task" in paceline.output
+        assert "Ended 1 running task, it takes another attempt if there is one left: report of ann" in paceline.output

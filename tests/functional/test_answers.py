@@ -1,5 +1,6 @@
 """Answers while a task of the user runs, and between two attempts of one."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from chalice.test import HTTPResponse
 
 from chalicelib.core.errors import PermanentError
+from chalicelib.tasks import Context
 from chalicelib.worker.lease_renewal import RENEW_AFTER_MS
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
@@ -255,6 +257,42 @@ def test_running_task_is_asked_to_stop_and_its_view_says_so_also_after_its_end(s
     assert (late.status_code, late.json_body["title"]) == (409, "The task has started")
     assert late.json_body["detail"] == "It is succeeded. Only a task that has not ended can be cancelled."
     assert (view["state"], view["cancel_requested_at"]) == ("succeeded", NOW)
+
+
+def test_view_shows_the_progress_of_the_last_attempt_only(paceline: Paceline, user: str) -> None:
+    """The first attempt reports half; the second one nothing at first, then all just before its end."""
+    views: list[dict[str, Any]] = []
+
+    def view() -> dict[str, Any]:
+        body: dict[str, Any] = paceline.get(f"/api/v1/users/{user}/tasks/{task_id}").json_body
+        return body
+
+    def reports(*, context: Context) -> None:
+        if context.attempt == 1:
+            context.progress(0.5, "page 3")
+            deadline = time.monotonic() + 30
+            while view()["progress"] is None:
+                assert time.monotonic() < deadline, "it is not stored"
+                time.sleep(0.01)
+            views.append(view())
+            paceline.clock.advance(100)
+            raise ValueError("not this time")
+        views.append(view())
+        context.progress(1)
+
+    paceline.parts.registry.task("reports", attempts=2, backoff_seconds=5)(reports)
+    task_id = paceline.request("POST", "/api/v1/task", {"user_id": user, "task": "reports"}).json_body["task_id"]
+    [record] = paceline.receive(user)
+    paceline.work(record)
+    views.append(view())
+    paceline.clock.advance(6_000)
+    paceline.work(record)
+    views.append(view())
+    first = {"fraction": 0.5, "text": "page 3", "at": NOW}
+    last = {"fraction": 1.0, "text": "", "at": views[-1]["completed_at"]}
+    states = ["running", "queued", "running", "succeeded"]
+    assert [view["state"] for view in views] == states
+    assert [view["progress"] for view in views] == [first, None, None, last]
 
 
 def test_failed_for_good_task_blocks_nobody(stage: Stage) -> None:

@@ -1,10 +1,12 @@
 """The number and the order of the calls of AWS that a submit makes: each costs time and money."""
 
+import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from chalicelib.tasks import Context
 from tests.in_process import Paceline
 
 
@@ -56,3 +58,26 @@ def test_calls_of_a_submit_do_not_grow_with_the_backlog(paceline: Paceline, user
         counts.append(dict(calls))
         paceline.request("POST", "/api/v1/tasks", bulk(user, 40))
     assert counts == [{"UpdateItem": 2, "SendMessage": 1, "PutItem": 1}] * 2
+
+
+@pytest.mark.parametrize("reports", [0, 1, 5])
+def test_progress_within_a_second_takes_one_further_write_and_the_last_report_none(
+    paceline: Paceline, user: str, calls: Counter[str], reports: int
+) -> None:
+    def report(*, context: Context) -> None:
+        for page in range(reports):
+            context.progress(page / 10, f"page {page}")
+            deadline = time.monotonic() + 30
+            while page == 0 and not paceline.parts.tasks.get(user, context.task_id).progress:  # type: ignore[union-attr]
+                assert time.monotonic() < deadline, "the first report is not stored"
+
+    paceline.parts.registry.task("report")(report)
+    body = {"user_id": user, "task": "report"}
+    task_id = paceline.request("POST", "/api/v1/task", body).json_body["task_id"]
+    [record] = paceline.receive(user)
+    calls.clear()
+    paceline.work(record)
+    assert calls["UpdateItem"] == 2 + (reports > 0), "claim, first report, outcome"
+    stored = paceline.parts.tasks.get(user, task_id)
+    assert stored
+    assert (stored.progress.text if stored.progress else None) == (f"page {reports - 1}" if reports else None)

@@ -181,10 +181,10 @@ def test_units_beyond_those_claimed_count_from_a_start_that_was_claimed_ahead(po
     """Its claim did not know of them."""
     first = start_exactly(ports, user, 1)
     start_exactly(ports, user, 2, NOW + 150)
-    assert [ports.lanes.correct_units(first, 40, NOW + 100) for _ in range(2)] == [NOW + 150] * 2
+    assert [ports.lanes.correct_units(first, 40, NOW + 100) for _ in range(2)] == [NOW + 151] * 2
     lane = ports.lanes.get(user)
-    assert ((lane.slots or {})["t1"].used, lane.reported_at, lane.reports) == ((40, NOW + 150), NOW + 150, 1)
-    assert lane.real.extras == (NOW + 150, 39)
+    assert ((lane.slots or {})["t1"].used, lane.reported_at, lane.reports) == ((40, NOW + 151), NOW + 151, 1)
+    assert lane.real.extras == (NOW + 151, 39)
 
 
 def test_units_that_are_given_back_ask_for_no_order(ports: Ports, user: str) -> None:

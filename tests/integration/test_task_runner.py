@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chalicelib.tasks.cancel_request import LocalCancelRequest
-from chalicelib.tasks.registry import Context, Registry
+from chalicelib.tasks.registry import Context, Registry, ignore_progress
 from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, Returned, TaskRunner, Throttled
 from local.child_runner import MAX_IDLE, ChildRunner
 from local.children import ForkServerClient
@@ -22,6 +22,7 @@ from tests.integration.child_app.app import registered
 
 APP = Path(__file__).with_name("child_app")
 ROOT = Path(__file__).parents[2]
+Report = Callable[[float, str], object]
 #: Milliseconds: the longest that a test may take.
 LONG_MS = 30_000
 
@@ -44,7 +45,7 @@ class Children:
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
-    children = Children(tmp_path_factory.mktemp("run"), CHILD_MEMORY_MB="300")
+    children = Children(tmp_path_factory.mktemp("run"), CHILD_MEMORY_MB="350")
     yield children
     children.close()
 
@@ -54,9 +55,16 @@ def runner(request: pytest.FixtureRequest, children: Children) -> TaskRunner:
     return InProcess() if request.param == "in process" else children.runner
 
 
-def call(name: str, payload: Any, deadline_ms: int, token: str, request: LocalCancelRequest | None = None) -> Call:
-    request = request or LocalCancelRequest()
-    context = Context("ann", "0198-0001", name, 7, 2, 1_000, logging.getLogger("test"), cancel_request=request)
+def call(
+    name: str,
+    payload: Any,
+    deadline_ms: int,
+    token: str,
+    request: LocalCancelRequest | None = None,
+    report: Report = ignore_progress,
+) -> Call:
+    own = {"cancel_request": request or LocalCancelRequest(), "report_progress": report}
+    context = Context("ann", "0198-0001", name, 7, 2, 1_000, logging.getLogger("test"), **own)  # type: ignore[arg-type]
     return Call(known()[name], payload, context, token, deadline_ms)
 
 
@@ -74,10 +82,11 @@ def run(
     deadline_ms: int = LONG_MS,
     token: str = "token",
     request: LocalCancelRequest | None = None,
+    report: Report = ignore_progress,
 ) -> Ended:
     with runner.room(known()[name], deadline_ms) as room:
         assert room is not None
-        return room.run(call(name, payload, deadline_ms, token, request))
+        return room.run(call(name, payload, deadline_ms, token, request, report))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +161,57 @@ def test_a_request_after_the_function_s_end_reaches_nobody(runner: TaskRunner) -
     assert run(runner, "echo", 1, request=request) == Returned(1)
     request.make()
     assert run(runner, "echo", 2) == Returned(2)
+
+
+def reports_of(
+    runner: TaskRunner, name: str, payload: Any = None, deadline_ms: int = LONG_MS
+) -> tuple[Ended, list[Any]]:
+    reports: list[Any] = []
+    ended = run(runner, name, payload, deadline_ms, report=lambda *report: reports.append(report))
+    return ended, reports
+
+
+@pytest.mark.parametrize("name", ["report", "report-async", "report-in-threads", "report-often"])
+def test_reports_of_progress_reach_the_worker_and_the_last_one_always_does(runner: TaskRunner, name: str) -> None:
+    ended, reports = reports_of(runner, name)
+    last = {"report-in-threads": (1.0, "all"), "report-often": (0.5, "step 19999")}.get(name, (0.667, "page 2"))
+    assert reports[-1] == last
+    assert len({type(fraction) for fraction, _ in reports}) == 1
+    assert isinstance(ended, Returned)
+
+
+def test_a_child_that_reported_its_progress_gets_further_tasks(children: Children) -> None:
+    ended, _ = reports_of(children.runner, "report-often")
+    assert children.run("pid") == ended
+
+
+def test_reports_after_the_function_s_end_are_ignored_and_disturb_no_answer(children: Children) -> None:
+    """In this process the writer of progress ignores them."""
+    for _ in range(5):
+        ended, _ = reports_of(children.runner, "report-late")
+        assert isinstance(ended, Returned)
+        assert children.run("echo", 1) == Returned(1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [("die", "its process ended with exit status 3"), ("hang", "it did not end within 0.5 s")],
+)
+def test_a_report_before_a_crash_or_the_deadline_is_not_lost(children: Children, payload: str, error: str) -> None:
+    ended, reports = reports_of(children.runner, "report-and-fail", payload, 500 if payload == "hang" else LONG_MS)
+    assert isinstance(ended, Failed)
+    assert (ended.error, reports) == (error, [(0.25, "before it")])
+
+
+def test_a_process_that_the_function_forked_reports_nothing(children: Children) -> None:
+    assert reports_of(children.runner, "report-and-fail", "fork") == (Returned(0), [(0.25, "before it")])
+
+
+@pytest.mark.parametrize("payload", ["1.1", "-0.01", "nan", "inf"])
+def test_a_fraction_beyond_0_and_1_fails_its_attempt(runner: TaskRunner, payload: str) -> None:
+    ended, reports = reports_of(runner, "report-and-fail", payload)
+    assert ended == Failed(f"ValueError: a progress of {float(payload)!r}; allowed: a number from 0 to 1")
+    assert reports == [(0.25, "before it")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from chalicelib.container import Container
 from chalicelib.core.limits import parse_limits
-from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
 from tests.factories import NOW, make_settings, make_task, task_id_of
 from tests.integration.aws import Aws
 from tests.integration.ports import Ports
@@ -150,6 +150,39 @@ def test_cancel_request_changes_nothing_of_a_finished_task(ports: Ports, user: s
     before = ports.tasks.get(user, task.task_id)
     ports.tasks.request_cancel(task, NOW + 5_000)
     assert ports.tasks.get(user, task.task_id) == before
+
+
+def test_progress_is_stored_unless_a_later_one_is(ports: Ports, user: str) -> None:
+    task, later = make_task(1, user, payload=PAYLOAD), Progress(0.125, "Seite 3 \u2028 😀", NOW + 2_000)
+    ports.tasks.create_if_absent(task)
+    for progress in (Progress(0, "", NOW), later, Progress(0.1, "late", NOW + 1_999)):
+        assert ports.tasks.report_progress(task, progress)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, progress=later)
+    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert (record.attempts, record.progress) == (1, later)
+
+
+@pytest.mark.parametrize("with_last", [True, False], ids=["with the last report", "without a report"])
+def test_end_keeps_the_last_progress_and_no_later_one_changes_it(ports: Ports, user: str, with_last: bool) -> None:
+    task, stored, last = make_task(1, user), Progress(0.5, "half", NOW), Progress(1, "done", NOW + 9)
+    ports.tasks.create_if_absent(task)
+    ports.tasks.report_progress(task, stored)
+    ports.tasks.finish(task, succeeded(progress=last if with_last else None))
+    assert ports.tasks.report_progress(task, Progress(0.9, "too late", NOW + 10))
+    kept = last if with_last else stored
+    record = TaskRecord(task, TaskState.SUCCEEDED, succeeded(progress=kept), 1, progress=kept)
+    assert ports.tasks.get(user, task.task_id) == record
+
+
+def test_progress_of_a_task_that_is_not_stored_yet_stores_nothing(ports: Ports, user: str) -> None:
+    """It would keep the submit from storing the payload."""
+    task = make_task(1, user, payload=PAYLOAD)
+    assert not ports.tasks.report_progress(task, Progress(0.5, "", NOW))
+    assert ports.tasks.get(user, task.task_id) is None
+    ports.tasks.create_if_absent(task)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(task)
 
 
 def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) -> None:

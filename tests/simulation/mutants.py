@@ -41,6 +41,7 @@ from tests.simulation.schedule import (
     draw_shared,
     draw_units,
 )
+from tests.simulation.several import draw_beside
 from tests.simulation.world import Parts
 
 
@@ -445,6 +446,22 @@ class NoSlotCount(MemoryLaneStore):
         return super().try_fast_claim(start, LimitsAtOnce(tuple(limits), 100) if start.slot else limits)
 
 
+class NoReportCount(MemoryLaneStore):
+    """An exact claim does not notice units that were reported since it was decided."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        return super().claim(replace(seen, reports=self.get(seen.user_id).reports), start)
+
+
+class NoSlotCheck(MemoryLaneStore):
+    """An exact claim takes a lease for over although it was renewed since."""
+
+    def claim(self, seen: Lane, start: Start) -> Write:
+        now = self.get(seen.user_id).slots or {}
+        slots = {task_id: now.get(task_id, lease) for task_id, lease in (seen.slots or {}).items()}
+        return super().claim(replace(seen, slots=slots if seen.slots is not None else None), start)
+
+
 def no_order_beside(facts: Facts, task: Task, *rest: Any) -> Step:
     """A forwarded task does not wait for the one before it."""
     if facts.is_forwarded and facts.lane and facts.lane.started_seq < task.seq - 1:
@@ -543,6 +560,8 @@ MUTANTS: dict[str, Parts] = {
     "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
     "slots: no start before the one before it": Parts(decide=no_order_beside),
     "slots: forwarded once": Parts(queue=ForwardedTwice),
+    "slots: an expired lease was not renewed": Parts(lanes=NoSlotCheck),
+    "slots: each report of units known to a claim": Parts(lanes=NoReportCount),
     "answers: running task marked": Parts(lanes=NoRunningMark),
     "answers: mark cleared": Parts(lanes=NoEndOfLease),
     "answers: backoff ends before a planned start": Parts(lanes=NoBackoffCheck),
@@ -645,10 +664,12 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: not paused": draw_shared(12),
     "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),
-    "slots: released once": draw_several(3),
-    "slots: counted by the quick claim": draw_several(61),
+    "slots: released once": draw_several(12),
+    "slots: counted by the quick claim": draw_several(32),
     "slots: no start before the one before it": draw_several(0),
     "slots: forwarded once": draw_several(0),
+    "slots: an expired lease was not renewed": draw_several(47),
+    "slots: each report of units known to a claim": draw_beside("units", 3),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,
     "answers: backoff ends before a planned start": _after_a_failure(600, "5/second"),

@@ -25,8 +25,9 @@ GOES_ON_WITHIN_MS = 60_000
 #: How late a start may be where nothing goes wrong, ms: no change ends a wait below 3 s, and a gap lasts up to 2 s.
 LATEST_MS = 5_000
 #: How long a running task that was cancelled goes on where nothing goes wrong, ms: until its worker's next renewal, and
-#: until it looks.
+#: until it looks. A lease in a slot is renewed half as often.
 STOPPED_WITHIN_MS = 4_000
+STOPPED_IN_SLOT_WITHIN_MS = 7_500
 
 
 @dataclass(frozen=True)
@@ -678,7 +679,8 @@ class History:
         requested_at = known.stop_requested_at
         if not (self._is_calm and known.task.payload["stops"] and requested_at is not None):
             return
-        if now > requested_at + STOPPED_WITHIN_MS:
+        is_alone = not known.starts or known.starts[-1].is_alone
+        if now > requested_at + (STOPPED_WITHIN_MS if is_alone else STOPPED_IN_SLOT_WITHIN_MS):
             self.breaks("a cancelled task is asked to stop", f"{known.tag} ran on for {now - requested_at} ms")
 
     def handled(self, process: Process, outcome: str, now: int) -> None:

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
+from chalicelib.core.limits import parse_limits
 from chalicelib.worker.steps import GAP_GRACE_MS
 from completions.audit import LEASE_MS, audit
 from completions.reader import LogLine, read_completions
 from completions.report import Report
-from tests.simulation.schedule import ForgetLane, draw, draw_cancels, draw_units
+from tests.simulation.schedule import Behaviour, ForgetLane, Plan, Submit, draw, draw_cancels, draw_several, draw_units
+from tests.simulation.several import draw_beside
 from tests.simulation.world import World
 
 #: The simulation forgets lanes within minutes, where the real one takes weeks; the unit tests have that case.
@@ -52,6 +55,26 @@ def test_log_of_running_tasks_that_were_cancelled_is_clean(seeds: Sequence[int])
         world = World(draw_cancels(seed))
         report = audited(logged(world), world)
         assert report.clean, f"seed {seed}: {report.breaches[0]}"
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_log_of_several_tasks_at_once_is_clean(first: int) -> None:
+    most = 0
+    for seed in range(first, first + 20):
+        for plan in (draw_several(seed), draw_beside("units", seed), draw_beside("cancels", seed)):
+            world = World(plan)
+            report = audited(logged(world), world)
+            assert report.clean, f"{plan}: {report.breaches[0]}"
+            most = max(most, report.at_once.most if report.at_once else 0)
+    assert most >= 3
+
+
+def test_log_of_a_task_too_many_at_once_is_found() -> None:
+    world = World(Plan(0, "5/second; 3 at once", True, 8, (0,) * 10, (Submit(0, "ann", "t", (Behaviour(4_000),) * 6),)))
+    events = logged(world)
+    assert audited(events, world).clean
+    world.settings = replace(world.settings, limits=parse_limits("5/second; 2 at once"))
+    assert {breach.kind for breach in audited(events, world).breaches} == {"at once"}
 
 
 def units_world(seed: int) -> World | None:

@@ -1,9 +1,12 @@
 """Lanes whose limits let several tasks run at once: when they start, and what crashes and changed limits do to them."""
 
+from random import Random
+
 import pytest
 
 from tests.factories import NOW
 from tests.simulation.schedule import Behaviour, Fault, Kill, LoseMessages, Plan, SetLimits, Submit, Wrong, draw_several
+from tests.simulation.several import DRAWS, draw_beside, with_several
 from tests.simulation.world import World, run
 
 # `make test` runs these; `python -m tests.simulation --several` goes on.
@@ -16,6 +19,28 @@ def test_no_schedule_of_several_tasks_at_once_breaks_a_promise(seeds: range) -> 
         result = run(draw_several(seed))
         story = f"python -m tests.simulation --several --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_no_schedule_breaks_a_promise_with_several_tasks_at_once(kind: str) -> None:
+    for seed in range(25):
+        result = run(draw_beside(kind, seed))
+        assert not result.broken, f"{kind} {seed}: {result.broken[0]}; draw_beside({kind!r}, {seed})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("units", 297),  # two reports of units in one millisecond, one of them unknown to the next claim
+        ("units", 208),  # units that are given back while the next task waits for its start
+        ("cancels", 452),  # a resume while forwarded tasks wait
+        ("any", 39),  # two submits that arrive in the reverse order
+    ],
+)
+def test_schedules_that_broke_a_promise_before(kind: str, seed: int) -> None:
+    number = Random(seed).choice((2, 3, 5))
+    for plan in (with_several(DRAWS[kind](seed), number), with_several(DRAWS[kind](seed), 20)):
+        assert not run(plan).broken
 
 
 def plan(*actions, limits="1/second; 3 at once", is_lambda=True, workers=8, faults=(), seed=0) -> Plan:

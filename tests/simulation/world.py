@@ -226,8 +226,10 @@ class World:
                 self.timeline.at(NOW + end, self._outage_ends)
             # After a long outage later than each lane has to go on by itself: the end of the pauses restarts them.
             self._go_on(NOW + last + (2 * GOES_ON_WITHIN_MS if ends else 60_000))
-            self._heal()
-            self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
+            losses = sum(isinstance(action, schedule.LoseMessages) for action in self.plan.actions)
+            for _ in range(1 + losses):  # a worker may die after the first resume in a task whose message was lost
+                self._heal()
+                self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
@@ -298,7 +300,8 @@ class World:
     def _forget(self, user: str) -> None:
         lane = self.lanes.get(user)
         special = lane.limits or lane.paused_until is not None or lane.cancelled or lane.admitted > lane.started_seq
-        special = special or self._groups_of(user)  # no message lives as long as an unused lane
+        # Neither a message nor a task whose worker died and whose message was lost is left for as long as that.
+        special = special or self._groups_of(user) or lane.slots
         if not special and lane.starts and lane.starts[0] < self.timeline.now - 61_000:
             self.lanes.prepare(user, lambda lane: Lane(user))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chalicelib.core.limits import Limit, earliest_start, parse_limits
 from completions.audit import audit
 from completions.reader import LogLine, completions_folder, read_completions
-from completions.report import Breach, Lateness, Report
+from completions.report import AtOnce, Breach, Lateness, Report
 from completions.windows import Start, Used, busiest_windows, trailing_units, trailing_windows
 from tests.unit.command_line import call
 from tests.unit.completion_lines import NOW, STREAM, completion_text, write_stream
@@ -64,12 +64,15 @@ def units_by_brute_force(starts: Sequence[Start], last: int, window_ms: int) -> 
     """What the window that ends with a start holds, by the reports that were known then."""
     end, total = starts[last], 0
     for place, start in enumerate(starts):
-        used, known_at = start.used, max(start.at, start.used.at) if start.used else None
+        used, known_at, units = start.used, max(start.at, start.used.at) if start.used else None, start.units
+        if used and used.at <= start.at and [one.at for one in starts].count(start.at) > 1:
+            units = min(start.units, used.units)
         is_known = known_at is not None and (known_at, start.seq, place) < (end.at, end.seq, last)
-        counts = min(start.units, used.units) if used and is_known else start.units
+        is_known = is_known or bool(used and known_at == end.at > start.at and used.units < units)
+        counts = min(units, used.units) if used and is_known else units
         total += counts if place <= last and start.at > end.at - window_ms else 0
         if used and known_at is not None and is_known and known_at > end.at - window_ms:
-            total += max(0, used.units - start.units)
+            total += max(0, used.units - units)
     return total
 
 
@@ -85,6 +88,15 @@ def test_report_counts_from_when_it_was_known() -> None:
     starts = [Start(0, 1, (), 5, Used(2, 300)), Start(400, 2, (), 4, Used(9, 600)), Start(1_100, 3, (), 1)]
 
     assert list(trailing_units(starts, 1_000)) == [(0, 5), (0, 6), (400, 10)]
+
+
+def test_fewer_units_may_have_been_known_to_a_start_of_the_same_millisecond() -> None:
+    """Whichever task has the lower seq: they ran beside each other."""
+    for seq in (1, 3):
+        starts = [Start(0, 2, (), 6, Used(2, 5)), Start(5, seq, (), 6)]
+        assert list(trailing_units(starts, 1_000)) == [(0, 6), (0, 8)]
+    one_ms = [Start(5, 1, (), 6), Start(5, 2, (), 6, Used(2, 5))]
+    assert list(trailing_units(one_ms, 1_000)) == [(5, 6), (5, 8)]
 
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=40))
@@ -420,6 +432,42 @@ def test_task_cancelled_before_its_admission_has_no_seq_to_miss() -> None:
     scheduled = completion_text(0, None, event="task_cancelled", attempt=0, late_ms=None, result=None)
 
     assert audited(scheduled, completion_text(3, NOW), completion_text(5, NOW + 1000)).missing_ends == 1
+
+
+def runs(*starts: int, seconds: int = 5, **changed: object) -> list[str]:
+    """Tasks that start that many ms after NOW and run for some seconds."""
+    begun = [NOW + at for at in starts]
+    return [
+        completion_text(seq, at, completed_at=at + 1_000 * seconds, **changed) for seq, at in enumerate(begun, start=1)
+    ]
+
+
+def test_starts_beside_as_many_as_may_run_at_once_are_found() -> None:
+    three = runs(0, 1_000, 2_000)
+    assert audited(*three, limits="1/second; 3 at once").clean
+    report = audited(*three, limits="1/second; 2 at once")
+    what = "task task-3 started beside 2 that ran; 2 at once"
+    assert report.breaches == [Breach("at once", "user123", NOW + 2_000, what)]
+    assert kinds(audited(*three, limits="1/second")) == ["at once", "at once"]
+    assert report.at_once == AtOnce(3, "user123", NOW + 2_000)
+
+
+def test_each_start_is_held_against_its_own_number_at_once() -> None:
+    """Five ran when the number was lowered to 2: they go on, and the next start waits until one runs."""
+    five = runs(0, 1, 2, 3, 4, limits="20/second; 5 at once")
+    early, later = (
+        completion_text(6, NOW + at, completed_at=NOW + at + 9, limits="20/second; 2 at once") for at in (3_000, 5_000)
+    )
+    assert audited(*five, later).clean
+    assert kinds(audited(*five, early)) == ["at once"]
+
+
+def test_only_runs_that_are_sure_count_against_a_number_at_once() -> None:
+    limits = "1/second; 1 at once"
+    assert audited(*runs(0, 4_001), limits=limits).clean, "the clocks of two workers may differ by a second"
+    assert audited(*runs(0, 9_000, seconds=60), limits=limits).clean, "a worker that was cut off loses its lease"
+    died = completion_text(1, NOW, event="task_failed", completed_at=NOW + 60_000)
+    assert audited(died, completion_text(2, NOW + 11_000), limits=limits).clean, "given up long after its worker died"
 
 
 def test_cancelled_task_takes_no_start() -> None:

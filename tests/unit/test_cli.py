@@ -353,6 +353,15 @@ def test_cancel_of_a_running_task_says_since_when_it_is_asked_to_stop() -> None:
     assert "asked to stop" in lines
 
 
+@pytest.mark.parametrize(("text", "shown"), [("page 3", "40 %, page 3, at "), ("", "40 %, at ")])
+def test_status_shows_how_far_a_running_task_is(text: str, shown: str) -> None:
+    running = task("running", progress={"fraction": 0.4, "text": text, "at": NOW_MS - 2_000})
+    lines = run(answer(running), "status", "ann", "id-1").stdout.splitlines()
+    [line] = [line for line in lines if line.startswith("progress")]
+    assert line.split("  ")[-1].strip().startswith(shown)
+    assert line.endswith(" s ago)")
+
+
 def test_a_scheduled_task_is_shown_without_a_position() -> None:
     scheduled = task(seq=0, run_at=NOW_MS + 60_000, estimated_at=NOW_MS + 60_000, callback_url="https://hooks.test/e")
     lines = run(answer(scheduled), "status", "ann", "id-1").stdout.splitlines()

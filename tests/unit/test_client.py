@@ -27,6 +27,7 @@ from paceline_client import (
     Paceline,
     PacelineError,
     ProblemError,
+    Progress,
     Refused,
     TaskOrder,
     UnauthenticatedError,
@@ -733,6 +734,13 @@ def test_a_running_task_that_is_cancelled_still_runs() -> None:
     server = Server(answer(task("running", cancel_requested_at=NOW_MS), 202))
     asked = client(server).cancel("ann", "id-1")
     assert (asked.state, asked.cancel_requested_at, asked.has_ended) == ("running", NOW_MS, False)
+
+
+def test_the_progress_of_a_running_task_is_read() -> None:
+    progress = {"fraction": 0.4, "text": "page 3", "at": NOW_MS, "of a newer server": 1}
+    found = client(Server(answer(task("running", progress=progress)))).task("ann", "id-1")
+    assert found.progress == Progress(0.4, "page 3", NOW_MS)
+    assert client(Server(answer(task("running", progress=None)))).task("ann", "id-1").progress is None
 
 
 def test_a_cancel_that_comes_too_late_says_so() -> None:

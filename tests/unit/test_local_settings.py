@@ -17,6 +17,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert settings.log_dir == Path.cwd() / "logs"
     assert settings.endpoint_url is None
     assert settings.health_interval_seconds == 10
+    assert settings.stop_wait_seconds == 65
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -29,10 +30,11 @@ def test_a_port_out_of_range_is_refused(port: str) -> None:
         LocalSettings.from_env({"PORT": port})
 
 
+@pytest.mark.parametrize("name", ["HEALTH_INTERVAL", "STOP_WAIT"])
 @pytest.mark.parametrize("seconds", ["0", "-1", "often", "nan", "1e9"])
-def test_a_health_interval_out_of_range_is_refused(seconds: str) -> None:
-    with pytest.raises(SettingError, match=r"^HEALTH_INTERVAL"):
-        LocalSettings.from_env({"HEALTH_INTERVAL": seconds})
+def test_seconds_out_of_range_are_refused(name: str, seconds: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}"):
+        LocalSettings.from_env({name: seconds})
 
 
 def test_an_endpoint_without_a_scheme_is_refused() -> None:

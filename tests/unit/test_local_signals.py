@@ -19,7 +19,7 @@ signals = StopSignals()
 print("ready", flush=True)
 while not signals.wait(0.5):
     pass
-open(sys.argv[1], "w").write(str(signals.count))
+open(sys.argv[1], "w").write(f"{signals.count} {signals.is_terminal_closed}")
 """
 
 #: Leads a session on the terminal, and waits for its child without passing a SIGHUP on, as `make` does.
@@ -44,7 +44,7 @@ def test_closed_terminal_stops_a_run_whose_session_another_process_leads(tmp_pat
             read += os.read(screen, 100)
         os.close(screen)
         assert leader.wait(30) == 0
-        assert (tmp_path / "count").read_text() == "1"
+        assert (tmp_path / "count").read_text() == "1 True"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(leader.pid, signal.SIGKILL)  # its child too
@@ -59,7 +59,7 @@ def test_signal_stops_a_run(tmp_path: Path, number: signal.Signals) -> None:
         process.stdout.readline()
         process.send_signal(number)
         assert process.wait(30) == 0
-    assert (tmp_path / "count").read_text() == "1"
+    assert (tmp_path / "count").read_text() == f"1 {number == signal.SIGHUP}"
 
 
 def test_nohup_keeps_a_run_from_the_end_of_its_terminal(tmp_path: Path) -> None:

@@ -287,3 +287,16 @@ def test_users_share_a_limit_by_turns_and_all_wait_when_the_api_asks_one_to() ->
     times = [start.at for start in paceline.starts]
     assert len(times) == 5  # the attempt of the one that was asked to wait is given back
     assert [at for at in times if times[2] < at < times[2] + 20] == []
+
+
+def test_the_last_progress_of_a_task_can_be_asserted() -> None:
+    @task("pages")
+    def pages(payload: Any, context: Context) -> None:
+        for page in range(3):
+            context.progress(page / 4, f"page {page}")
+
+    paceline = MemoryPaceline()
+    submitted, silent = paceline.submit("ann", None, "pages"), paceline.submit("bob", {"cents": 1}, "charge")
+    paceline.run()
+    assert paceline.task(submitted).progress == (0.5, "page 2")
+    assert paceline.task(silent).progress is None

@@ -16,6 +16,7 @@ from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, TaskRunner
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.progress import ProgressWriter
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
@@ -109,12 +110,13 @@ class Workshop:
         """A worker of a new process: it remembers no lane and no pending outcome."""
         clock, settings = self.clock, self.settings
         self.renewer = LeaseRenewer(self.lanes, clock, in_background=False)
+        self.progress = ProgressWriter(self.tasks, clock, in_background=False)
         stores = (self.tasks, self.queue, self.log)
         self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
         self.shared = SharedClaims(self.shared_limits, self.lanes, self.queue, clock, settings)
         self.executor = TaskExecutor(
             self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process,
-            self.task_runner, self.shared,
+            self.task_runner, self.shared, progress=self.progress,
         )  # fmt: skip
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         runs = (self.executor, self.finalizer)

@@ -204,6 +204,7 @@ class MemoryPaceline:
             view.attempts,
             outcome.result if outcome else None,
             outcome.error if outcome else record.error,
+            (view.progress.fraction, view.progress.text) if view.progress else None,
         )
 
     def _seconds(self, at: int) -> float:

@@ -56,3 +56,5 @@ class Task:
     result: Any
     #: why it failed; None otherwise
     error: str | None
+    #: fraction and text that its function reported last; None without a report
+    progress: tuple[float, str] | None = None

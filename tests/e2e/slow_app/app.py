@@ -21,6 +21,30 @@ def sleep(payload: Any) -> Any:
     return payload
 
 
+@task("report")
+def report(seconds: int, *, context: Context) -> int:
+    """Reports its progress ten times a second, and stops when it is asked to."""
+    for step in range(10 * seconds):
+        if context.cancelled:
+            raise InterruptedError(f"stopped at step {step}")
+        context.progress(step / (10 * seconds), f"step {step}")
+        time.sleep(0.1)
+    return context.attempt
+
+
+@task("ignore", deadline_seconds=8)
+def ignore() -> Any:
+    """Does not look whether it was cancelled."""
+    time.sleep(600)
+
+
+@task("report-async")
+async def report_async(seconds: int, *, context: Context) -> int:
+    context.progress(0.5, "asleep")
+    await asyncio.sleep(seconds)
+    return context.attempt
+
+
 @task("die", attempts=2, backoff_seconds=0)
 def die(payload: Any) -> Any:
     """As the kernel ends one that takes too much memory."""

@@ -173,6 +173,74 @@ async def async_until_cancelled(payload: str) -> str:
     return "not stopped"
 
 
+@named("report")
+def report(context: Context) -> int:
+    for page in range(3):
+        context.progress(page / 3, f"page {page}")
+    return os.getpid()
+
+
+@named("report-async")
+async def report_async(context: Context) -> int:
+    for page in range(3):
+        context.progress(page / 3, f"page {page}")
+        await asyncio.sleep(0)
+    return os.getpid()
+
+
+@named("report-in-threads")
+def report_in_threads(context: Context) -> int:
+    def count(name: str) -> None:
+        for step in range(200):
+            context.progress(step / 200, f"{name} {step} " + "x" * 150)
+
+    threads = [threading.Thread(target=count, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    context.progress(1, "all")
+    return os.getpid()
+
+
+@named("report-often")
+def report_often(context: Context) -> int:
+    """More than the socket to the worker holds."""
+    for step in range(20_000):
+        context.progress(0.5, f"step {step}")
+    return os.getpid()
+
+
+@named("report-late")
+def report_late(context: Context) -> int:
+    """Leaves a thread that reports after the function's end."""
+
+    def go_on() -> None:
+        while True:
+            context.progress(0.5, str(time.monotonic()))
+
+    threading.Thread(target=go_on, daemon=True).start()
+    time.sleep(0.05)
+    return os.getpid()
+
+
+@named("report-and-fail")
+def report_and_fail(payload: str, context: Context) -> int:
+    context.progress(0.25, "before it")
+    if payload == "die":
+        os._exit(3)
+    if payload == "hang":
+        time.sleep(600)
+    if payload == "fork":
+        if os.fork() == 0:
+            context.progress(0.75, "of another process")
+            os._exit(0)
+        os.wait()
+        return 0
+    context.progress(float(payload))
+    return 0
+
+
 @named("pid")
 def pid() -> int:
     return os.getpid()

@@ -26,14 +26,14 @@ from chalicelib.core.ports import (
     Stale,
     Write,
     Written,
+    after_newest,
     corrected_at,
     own_admission,
     own_claim,
     own_correction,
-    started_ahead,
 )
 from chalicelib.core.scheduled import DueTask
-from chalicelib.core.task import Json, Outcome, Task, TaskRecord, TaskState
+from chalicelib.core.task import Json, Outcome, Progress, Task, TaskRecord, TaskState
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 14
@@ -256,7 +256,7 @@ class MemoryLaneStore:
 
         def is_open(lane: Lane) -> bool:
             found = _found(lane, lease)
-            is_ahead = bool(start.slot and more > 0 and lane.starts and lane.starts[0] > now_ms)
+            is_ahead = bool(start.slot and more > 0 and lane.starts and lane.starts[0] >= now_ms)
             return found is not None and found.token == lease.token and not found.is_corrected and not is_ahead
 
         def corrected(lane: Lane) -> Lane:
@@ -271,8 +271,8 @@ class MemoryLaneStore:
             return replace(lane, real=replace(real, unit_room=room), plans=plans)
 
         write = self._write(start.lane.user_id, is_open, corrected)
-        if ahead := started_ahead(own_correction(write, start), start, now_ms):
-            return self.correct_units(start, used_units, ahead)
+        if later := after_newest(own_correction(write, start), start, now_ms):
+            return self.correct_units(start, used_units, later)
         return corrected_at(write, start)
 
     def renew_lease(self, user_id: str, lease: Lease, until: int) -> Lease | None:
@@ -543,8 +543,18 @@ class MemoryTaskStore:
         return sorted(found, key=lambda record: record.task.seq)
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        outcome = replace(outcome, result=_as_json(outcome.result))
-        self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error))
+        known = self._records.get((task.user_id, task.task_id))
+        progress = outcome.progress or (known.progress if known else None)
+        outcome = replace(outcome, result=_as_json(outcome.result), progress=progress)
+        self._note(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error, None, progress))
+
+    def report_progress(self, task: Task, progress: Progress) -> bool:
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            known = self._records.get(key)
+            if known and known.outcome is None and (known.progress is None or known.progress.at <= progress.at):
+                self._records[key] = replace(known, progress=progress)
+            return known is not None
 
     def mark_admitted(self, task: Task) -> bool:
         return self._note_scheduled(TaskRecord(_stored(task)))
@@ -599,7 +609,8 @@ def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord
     """The record, with the cancel request that is known, and the payload if the task came without it."""
     if known is None:
         return record
-    record = replace(record, cancel_requested_at=known.cancel_requested_at)
+    progress = record.progress or known.progress
+    record = replace(record, cancel_requested_at=known.cancel_requested_at, progress=progress)
     if record.task.has_payload:
         return record
     task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
