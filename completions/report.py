@@ -7,7 +7,7 @@ from chalicelib.core.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
-class SharedAtOnce:
+class NumberAtOnce:
     """How many tasks of a shared limit may run at once."""
 
     quota: int
@@ -20,7 +20,7 @@ class SharedAtOnce:
 class LimitRow:
     """The fullest window of one limit, over all users. Without starts under the limit there is none."""
 
-    limit: Limit | SharedAtOnce
+    limit: Limit | NumberAtOnce
     #: Starts that were made under this limit.
     starts: int = 0
     #: The most starts in any one window of the limit, or units for a limit of units.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chalicelib.core.limits import Limits, most_at_once
 from completions.reader import Completion
-from completions.report import Breach, LimitRow, SharedAtOnce
+from completions.report import Breach, LimitRow, NumberAtOnce
 from completions.starts import shared_starts
 from completions.windows import Busiest, busiest_windows
 
@@ -66,12 +66,12 @@ def _at_once(name: str, ends: Sequence[Completion], setting: Limits) -> Iterator
     for most in sorted(one for one in counts if one is not None):
         beside = [(_running_at(at, runs), at) for at, _, allowed in runs if allowed == most]
         fullest, at = max(beside, default=(0, None))
-        row = LimitRow(SharedAtOnce(most), len(beside), fullest, None, at, at, name)
+        row = LimitRow(NumberAtOnce(most), len(beside), fullest, None, at, at, name)
         if fullest <= most or at is None:
             yield row, None
             continue
         over = sum(count > most for count, _ in beside)
-        what = f"{SharedAtOnce(most)}: {fullest} tasks ran at one time; {over} of {len(beside)} starts were too many"
+        what = f"{NumberAtOnce(most)}: {fullest} tasks ran at one time; {over} of {len(beside)} starts were too many"
         yield row, Breach("shared", "", at, what, name)
 
 

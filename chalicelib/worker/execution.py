@@ -61,8 +61,8 @@ class TaskExecutor:
         """end_process: called when a task in this process passed its deadline, since nothing else stops a function, or
         when another worker may soon run it beside this one.
 
-        runner: that of `make run`; None calls the functions in this process. shared: throttles shared limits. progress:
-        None for one with a thread.
+        runner: that of `make run`; None calls the functions in this process. shared: throttles shared limits.
+        progress: None for one with a thread.
         """
         self._lanes = lanes
         self._tasks = tasks

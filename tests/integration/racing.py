@@ -1,7 +1,6 @@
 """Real processes that race for starts of one shared limit, each for a lane of its own; the times that they took."""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +44,6 @@ def race(url: str, table: str, name: str, limits: str, processes: int, seconds: 
 
 
 def _race(url: str, table: str, name: str, limits: str, user: str, seconds: float, begin: Any, results: Any) -> None:
-    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="eu-central-1")
     dynamodb = client("dynamodb", url)
     lanes, clock = DynamoDBLaneStore(dynamodb, table), SystemClock()
     queue: Any = NoQueue()
