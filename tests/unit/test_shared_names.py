@@ -142,9 +142,9 @@ def test_task_with_an_unknown_shared_limit_is_not_deployed() -> None:
 
 def test_a_throttling_of_all_passes_between_processes() -> None:
     assert (RetryAfter(1).shared, RetryAfter(1, shared=True).shared) == (False, True)
-    message = FrameReader().feed(ended_frame(Throttled(5.0, "429", "RetryAfter: 429", is_shared=True), is_last=False))
-    assert message is not None
-    assert read_ended(message) == (Throttled(5.0, "429", "RetryAfter: 429", is_shared=True), False)
+    throttled = Throttled(5.0, "429", "RetryAfter: 429", is_shared=True)
+    [message] = FrameReader().feed(ended_frame(throttled, is_last=False))
+    assert read_ended(message) == (throttled, False)
 
 
 @pytest.fixture
