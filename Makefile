@@ -29,6 +29,7 @@ test-all: $(READY) ## run every test: the quick ones with more examples, emulato
 	@$(BIN)/python -m tests.simulation --due --schedules 1000
 	@$(BIN)/python -m tests.simulation --units --schedules 1000
 	@$(BIN)/python -m tests.simulation --cancels --schedules 1000
+	@$(BIN)/python -m tests.simulation --several --schedules 1000
 
 browser: $(READY) ## test the dashboard in Chromium, if it is installed
 	@$(BIN)/python -m pytest tests/browser
@@ -61,7 +62,7 @@ mutants: $(READY) ## turn off one guard after the other; prints how many schedul
 	@exec $(BIN)/python -m tests.simulation --mutants --schedules $(or $(N),5000)
 
 redrive: $(RUNS) ## submit failed tasks again, of USER_ID or of all users: of the system that runs here, else of STAGE
-	@exec $(PACELINE) redrive --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
+	@exec $(PACELINE) dead-letters --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
 chaos: $(READY) ## inject faults for MINUTES (10) under load; fails if a promise breaks
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -29,6 +29,7 @@ from chalicelib.container import (
 )
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
+from chalicelib.submit.submission import Submission
 from chalicelib.worker.worker import Deferred, Delivery
 
 if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
@@ -140,6 +141,34 @@ def submit_tasks() -> Response:
         return responses.submit_response(answer)
 
 
+@route("/api/v1/tasks", "GET", Access.ADMIN)
+def list_failed_tasks() -> Response:
+    return responses.failed_answer(*container().failed_tasks.newest(*requests.read_failed(_request.get())))
+
+
+@route("/api/v1/users/{user}/tasks/{task_id}/redrive", "POST")
+def redrive_task(user: str, task_id: str) -> Response:
+    outcome = container().redriver.redrive(user, requests.path_task_id(task_id), _wish())
+    return responses.redriven_answer(outcome)
+
+
+@route("/api/v1/users/{user}/redrive", "POST")
+def redrive_tasks_of_user(user: str) -> Response:
+    since, after = requests.read_user_redrive(_request.get())
+    return responses.redrive_answer(container().redriver.redrive_of_user(user, since, after, _wish()))
+
+
+@route("/api/v1/redrive", "POST", Access.ADMIN)
+def redrive_tasks() -> Response:
+    since, after = requests.read_redrive(_request.get())
+    return responses.redrive_answer(container().redriver.redrive_all(since, after, _wish()))
+
+
+def _wish() -> Submission:
+    parts = container()
+    return requests.read_wish(_request.get(), parts.settings, parts.clock.now_ms())
+
+
 @route("/api/v1/users/{user}/tasks/{task_id}", "GET")
 def get_task(user: str, task_id: str) -> Response:
     return responses.task_answer(container().control.task(user, requests.path_task_id(task_id)))
@@ -153,6 +182,18 @@ def cancel_task(user: str, task_id: str) -> Response:
 @route("/api/v1/users/{user}/tasks", "GET")
 def list_tasks(user: str) -> Response:
     return responses.tasks_answer(*container().control.tasks(user, *requests.read_listing(_request.get())))
+
+
+@route("/api/v1/users/{user}/tasks", "DELETE")
+def empty_lane(user: str) -> Response:
+    requests.check_emptying(_request.get())
+    cancelled = container().clearance.empty(user)
+    return responses.emptied_answer(container().control.lane(user), cancelled)
+
+
+@route("/api/v1/users/{user}", "DELETE", Access.ADMIN)
+def forget_user(user: str) -> Response:
+    return responses.forgotten_answer(user, container().clearance.forget(user))
 
 
 @route("/api/v1/users/{user}", "GET")

@@ -24,6 +24,7 @@ from chalicelib.aws.client import client
 from chalicelib.aws.dynamodb_callback_slots import DynamoDBCallbackSlots
 from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_due_tasks import DynamoDBDueTasks
+from chalicelib.aws.dynamodb_failed_tasks import DynamoDBFailedTasks
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
@@ -35,16 +36,19 @@ from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.core.errors import SettingError, UnavailableError
-from chalicelib.core.ports import CallbackSlots, CompletionLog, LaneDirectory, Presence, RequestStore
+from chalicelib.core.ports import CallbackSlots, CompletionLog, FailedTasks, LaneDirectory, Presence, RequestStore
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
 from chalicelib.lanes.shared import SharedControl
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDispatcher
 from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
+from chalicelib.submit.redriver import Redriver
 from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks import outside
@@ -167,6 +171,10 @@ class Container:
         return DynamoDBLaneDirectory(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
 
     @cached_property
+    def failed_tasks(self) -> FailedTasks:
+        return DynamoDBFailedTasks(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
     def queue(self) -> SQSTaskQueue:
         queue_url = self._required("QUEUE_URL", self.settings.queue_url)
         return SQSTaskQueue(self.sqs, queue_url, self._required("DEAD_LETTER_URL", self.settings.dead_letter_url))
@@ -205,6 +213,11 @@ class Container:
         return Idempotency(self.requests, self.clock, new_id)
 
     @cached_property
+    def redriver(self) -> Redriver:
+        stores, submits = (self.failed_tasks, self.tasks, self.lanes), (self.submitter, self.idempotency)
+        return Redriver(*stores, *submits, self.registry.__contains__, self.clock, self.settings)
+
+    @cached_property
     def control(self) -> Control:
         stores = (self.lanes, self.tasks, self.queue)
         queues = (self.scheduled_queue, self.shared_limits)
@@ -214,6 +227,11 @@ class Container:
     def shared_control(self) -> SharedControl:
         stores = (self.shared_limits, self.lanes, self.queue)
         return SharedControl(*stores, self.clock, self._retry, self.settings.shared_limits)
+
+    @cached_property
+    def clearance(self) -> Clearance:
+        stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings)
 
     @cached_property
     def canary(self) -> Canary:
@@ -315,10 +333,11 @@ class Container:
         send = CallbackSender(self.outbound.call, self.settings.webhook_key)
         send_callback = BoundedCallbackSender(send, self.callback_slots, self.clock, RANDOM.random)
         stores = (self.due_tasks, self.tasks, self.queue)
-        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token)
+        cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
+        admitter = DueAdmitter(*stores, self.submitter, self.clock, new_token, cancellations)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, send_callback, self.clock, late_up_to_ms)
+        return ScheduledDispatcher(*queues, admitter, cancellations, send_callback, self.clock, late_up_to_ms)
 
     def check_health(self) -> Iterable[tuple[str, str | None]]:
         """Each service with its error; None if it answers."""

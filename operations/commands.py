@@ -187,7 +187,7 @@ def first_hour(
     raise typer.Exit(code)
 
 
-def redrive(
+def dead_letters(
     user: OneUser = None,
     stage: Annotated[str | None, typer.Option(help="A stage on AWS.", show_default="the running one, else dev")] = None,
 ) -> None:

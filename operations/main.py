@@ -15,11 +15,20 @@ add(_SYSTEM, commands.deploy, "deploy --stage dev")
 add(_SYSTEM, commands.destroy, "destroy --stage dev")
 add(_SYSTEM, commands.package, "package --stage prod")
 add(_SYSTEM, commands.first_hour, "first-hour", "first-hour --yes --json first-hour.json")
-add(_SYSTEM, commands.redrive, "redrive --user ann")
+add(_SYSTEM, commands.dead_letters, "dead-letters --user ann")
 add(_SYSTEM, commands.token, "token ann", "token operator --admin")
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    app(prog_name="paceline", obj=World(default_url=local_url()))
+    app(prog_name="paceline", obj=World(default_url=local_url(), task_names=own_task_names))
+
+
+def own_task_names() -> list[str]:
+    """The names of this checkout's tasks."""
+    from chalicelib.container import load_own_tasks  # noqa: PLC0415 - most commands need no task
+    from chalicelib.tasks.registry import registry  # noqa: PLC0415
+
+    load_own_tasks()
+    return list(registry.names)

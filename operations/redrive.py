@@ -24,8 +24,9 @@ from chalicelib.container import Container, container
 from chalicelib.core.errors import MessageError, PacelineError
 from chalicelib.core.recovery import is_open
 from chalicelib.core.scheduled import Callback, from_message
-from chalicelib.core.task import Task, TaskState
-from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
+from chalicelib.core.task import Task, TaskRecord, TaskState
+from chalicelib.submit.redriver import Stays
+from chalicelib.submit.submission import Submission
 from infra.environment import aws_environment, environment
 from infra.stack import StackError, output_variables, stack_outputs
 from local.run_settings import LocalSettings
@@ -129,14 +130,9 @@ class _Redrive:
             return self._send_unfinished(task, message)
         if record.state is not TaskState.FAILED:
             return f"left out, since it is {record.state.value}"
-        if not task.has_payload and record:
-            task = record.task
-        if not task.has_payload:
-            return _Stays("its payload is no longer stored")
-        if task.name not in self._parts.registry:
-            return _Stays(f"there is no task {task.name!r} in this deployment")
-        # By its task, since one task may have several dead letters.
-        return self._submit(task, f"redrive:{task.task_id}")
+        if task.has_payload:
+            record = replace(record, task=replace(record.task, payload=task.payload, has_payload=True))
+        return self._submit(record)
 
     def _send_unfinished(self, task: Task, message: Any) -> str | _Stays:
         """Sends it under its own id, unless a worker wrote this letter, which is needed once that worker is done."""
@@ -146,15 +142,13 @@ class _Redrive:
         self._sent.add(task.task_id)
         return "sent again, since it is not finished"
 
-    def _submit(self, task: Task, key: str) -> str | _Stays:
-        units = task.units if task.units > 1 else None
-        url, shared = task.callback_url, task.shared or None
-        request = TaskRequest(task.name, task.payload, callback_url=url, units=units, shared=shared)
-        submission = Submission(task.user_id, [request], self._parts.clock.now_ms(), key=key)
-        answer = self._parts.idempotency.run(submission, self._parts.submitter.submit, _answer)
-        if "refused" in answer.body:
-            return _Stays(answer.body["refused"])
-        self._sent.add(answer.body["task_id"])
+    def _submit(self, failed: TaskRecord) -> str | _Stays:
+        """Once for its task, which may have several dead letters, and may be redriven through the API too."""
+        wish = Submission(failed.task.user_id, [], self._parts.clock.now_ms())
+        outcome = self._parts.redriver.redrive_record(failed, wish)
+        if isinstance(outcome, Stays):
+            return _Stays(outcome.reason)
+        self._sent.add(outcome.task.task_id)
         return "submitted again"
 
     def _resend(self, callback: Callback, lane: str) -> str | _Stays:
@@ -183,12 +177,6 @@ def _sent_as(body: str) -> str | None:
 
 def _callback_name(callback: Callback) -> str:
     return f"callback of {callback.task_id}"
-
-
-def _answer(_submission: Submission, outcome: Submitted | Refused) -> dict[str, Any]:
-    if isinstance(outcome, Refused):
-        return {"refused": outcome.reason}
-    return {"task_id": outcome.tasks[0].task_id}
 
 
 def _callback(body: str) -> Callback | None:

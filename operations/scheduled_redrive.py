@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib.container import Container
 from chalicelib.core.errors import MessageError
-from chalicelib.core.scheduled import Callback, ScheduledMessage, from_message
+from chalicelib.core.scheduled import Callback, EmptySchedule, ScheduledMessage, from_message
 
 #: Seconds for which a message is ours; those that stay come back into sight after it.
 HIDDEN_SECONDS = 60
@@ -71,7 +71,7 @@ class ScheduledRedrive:
 
 
 def _user_of(message: ScheduledMessage) -> str:
-    return message.user_id if isinstance(message, Callback) else message.task.user_id
+    return message.user_id if isinstance(message, Callback | EmptySchedule) else message.task.user_id
 
 
 def show_again(sqs: Any, url: str, receipts: Iterable[str]) -> None:

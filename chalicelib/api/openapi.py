@@ -13,15 +13,20 @@ from chalicelib.api.operations import BODY, COMMON, GUARDED, JSON, UNAVAILABLE, 
 from chalicelib.api.schema import (
     BulkAnswer,
     BulkRequest,
+    EmptiedAnswer,
+    ForgottenAnswer,
     HealthAnswer,
     LaneAnswer,
     LanesAnswer,
     LimitsRequest,
     PauseRequest,
     QuotaProblem,
+    RedriveAnswer,
+    RedriveRequest,
     SubmitRequest,
     TaskAnswer,
     TaskListAnswer,
+    UserRedriveRequest,
 )
 from chalicelib.api.shared_operations import SHARED_OPERATIONS
 from chalicelib.core.shared_names import NAME_PATTERN
@@ -102,6 +107,74 @@ OPERATIONS: tuple[Operation, ...] = (
         "List a user's tasks, newest first",
         COMMON | {200: ok(TaskListAnswer, "One page."), 422: Answer("A parameter is invalid.")},
         ("user", "state", "limit", "before"),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/tasks",
+        "listFailedTasks",
+        "List the failed tasks of all users, the newest failure first",
+        GUARDED
+        | UNAVAILABLE
+        | {
+            200: ok(TaskListAnswer, "One page."),
+            400: Answer("A parameter is given twice."),
+            422: Answer("A parameter is invalid."),
+        },
+        ("failed.state", "limit", "before"),
+    ),
+    Operation(
+        "POST",
+        "/api/v1/users/{user}/tasks/{task_id}/redrive",
+        "redriveTask",
+        "Submit a failed task again, once however often this is repeated",
+        COMMON
+        | NO_TASK
+        | {
+            202: ok(SubmittedTask, "The task is submitted again, by this request or an earlier one.", *SUBMIT_HEADERS),
+            409: Answer("The task has not failed, or can't be submitted again."),
+            429: Answer("Over the limit. `queued` says whether it is queued.", QuotaProblem, headers=SUBMIT_HEADERS),
+        },
+        ("user", "task_id", "Prefer"),
+    ),
+    Operation(
+        "POST",
+        "/api/v1/users/{user}/redrive",
+        "redriveTasksOfUser",
+        "Submit a user's failed tasks again, each once, up to 50 for each request",
+        COMMON | BODY | {200: ok(RedriveAnswer, "What was done; `next` if more follow."), 409: IDEMPOTENT[409]},
+        ("user", "Prefer"),
+        UserRedriveRequest,
+        False,
+    ),
+    Operation(
+        "POST",
+        "/api/v1/redrive",
+        "redriveTasks",
+        "Submit the tasks again that failed since a time, each once, up to 50 for each request",
+        GUARDED | UNAVAILABLE | BODY | {200: ok(RedriveAnswer, "What was done; `next` if more follow."), **IDEMPOTENT},
+        ("Prefer",),
+        RedriveRequest,
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/users/{user}/tasks",
+        "emptyLane",
+        "Cancel all waiting and scheduled tasks of a user, however many; running ones go on",
+        COMMON | {200: ok(EmptiedAnswer, "The lane, emptied."), 422: Answer("The parameter is invalid.")},
+        ("user", "emptied.state"),
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/users/{user}",
+        "forgetUser",
+        "Forget a user without work; its seqs and starts stay for its longest window and 14 days",
+        COMMON
+        | {
+            200: ok(ForgottenAnswer, "The user is forgotten."),
+            202: ok(ForgottenAnswer, "Records are left: repeat the request."),
+            409: Answer("The user has tasks that wait, are scheduled or run."),
+        },
+        ("user",),
     ),
     Operation("GET", "/api/v1/users/{user}", "getLane", "Get a user's lane", COMMON | LANE, ("user",)),
     Operation(
@@ -204,6 +277,18 @@ PARAMETERS: Mapping[str, Object] = {
         "in": "query",
         "description": "Only tasks in this state.",
         "schema": {"type": "string", "enum": [state.value for state in TaskState]},
+    },
+    "failed.state": {
+        "in": "query",
+        "required": True,
+        "description": "Only `failed` is listed over all users.",
+        "schema": {"type": "string", "enum": ["failed"]},
+    },
+    "emptied.state": {
+        "in": "query",
+        "required": True,
+        "description": "Only `queued`: waiting and scheduled tasks.",
+        "schema": {"type": "string", "enum": ["queued"]},
     },
     "limit": {
         "in": "query",

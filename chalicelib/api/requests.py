@@ -14,7 +14,14 @@ from chalice.app import Request
 from msgspec import UNSET, UnsetType
 
 from chalicelib.api.headers import preferred, values
-from chalicelib.api.schema import BulkRequest, LimitsRequest, PauseRequest, SubmitRequest
+from chalicelib.api.schema import (
+    BulkRequest,
+    LimitsRequest,
+    PauseRequest,
+    RedriveRequest,
+    SubmitRequest,
+    UserRedriveRequest,
+)
 from chalicelib.auth.caller import ADMIN_SCOPE, Caller
 from chalicelib.core.errors import (
     DestinationError,
@@ -123,6 +130,37 @@ def read_pause(request: Request, now_ms: int) -> int | None:
     if until is not None and until <= now_ms:
         raise InvalidError("The pause is over already", f"`until` has to be later than now, {now_ms}.", "/until")
     return until
+
+
+def read_wish(request: Request, settings: Settings, now_ms: int) -> Submission:
+    """The preferences of a request that submits tasks again, as a submission without user and tasks."""
+    return _submission(request, "", (), (), settings, now_ms, "", is_bulk=False)
+
+
+def read_redrive(request: Request) -> tuple[int, str | None]:
+    """From when on failed tasks are submitted again, epoch ms, and the cursor after which to go on."""
+    form = read_form(request, RedriveRequest, ENVELOPE_BYTES)
+    return form.since, form.before
+
+
+def read_user_redrive(request: Request) -> tuple[int, str | None]:
+    """As `read_redrive`; 0 for all of the user's failed tasks."""
+    form = read_form(request, UserRedriveRequest, ENVELOPE_BYTES)
+    return form.since or 0, form.before
+
+
+def check_emptying(request: Request) -> None:
+    """InvalidError unless the request says which tasks it cancels."""
+    if _query(request).get("state") != TaskState.QUEUED.value:
+        raise InvalidError("Invalid state", "Only `state=queued` can be cancelled as a whole.", "state")
+
+
+def read_failed(request: Request) -> tuple[int, str | None]:
+    """The most failed tasks on the page, and the cursor before which it begins."""
+    state, most, before = read_listing(request)
+    if state is not TaskState.FAILED:
+        raise InvalidError("Invalid state", "Over all users, only `state=failed` is listed.", "state")
+    return most, before
 
 
 def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:

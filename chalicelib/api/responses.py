@@ -5,17 +5,24 @@ from typing import Any
 
 import msgspec
 from chalice.app import Response
+from msgspec import structs
 
 from chalicelib.api.headers import preference_applied
 from chalicelib.api.problems import JSON, PROBLEM, Headers, problem
 from chalicelib.api.schema import (
+    AttemptAnswer,
     BulkAnswer,
     CompletionAnswer,
+    EmptiedAnswer,
+    ForgottenAnswer,
     HealthAnswer,
     LaneAnswer,
     LanesAnswer,
     LimitAnswer,
     ProgressAnswer,
+    RedriveAnswer,
+    RedrivenTask,
+    StayingTask,
     TaskAnswer,
     TaskListAnswer,
     TotalsAnswer,
@@ -37,10 +44,12 @@ from chalicelib.core.lane_changes import start_ahead
 from chalicelib.core.limits import Limit, Limits, at_once, format_limits
 from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
-from chalicelib.core.views import LaneView, TaskView
+from chalicelib.core.views import LaneView, TaskView, view_of_task
+from chalicelib.lanes.clearance import Forgotten
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
+from chalicelib.submit.redriver import Redriven, RedrivePage, Stays
 from chalicelib.submit.submission import (
     Refused,
     SharedUse,
@@ -51,6 +60,9 @@ from chalicelib.submit.submission import (
     task_ahead,
 )
 
+#: Bytes of a payload, as JSON, that a task's view shows, and that a list shows of each task.
+MAX_SHOWN_PAYLOAD = 16_384
+MAX_LISTED_PAYLOAD = 1_024
 OVER_LIMIT_TITLE = "Rate limit exceeded."
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
@@ -207,22 +219,71 @@ def _violated(limits: Limits, lane: Lane, now_ms: int, starts: int = 0, units: i
     ]
 
 
+def redriven_answer(outcome: Redriven | Stays) -> Response:
+    """As the answer to a submit; a repeat answers with the task as it is now."""
+    submission = outcome.submission
+    assert submission is not None, "a task that can't be submitted at all is an error"
+    if isinstance(outcome, Stays):
+        assert outcome.refused is not None, "its submit was refused"
+        response = _refused(submission, outcome.refused)
+    else:
+        response = _submitted(submission, outcome.submitted)
+        if outcome.is_repeat:
+            response.headers["Idempotency-Replayed"] = "true"
+    response.headers.update(_applied(submission, response.status_code))
+    return response
+
+
+def redrive_answer(page: RedrivePage) -> Response:
+    tasks = [_redriven_task(one) for one in page.outcomes if isinstance(one, Redriven)]
+    stays = [
+        StayingTask(one.failed.user_id, one.failed.task_id, one.reason)
+        for one in page.outcomes
+        if isinstance(one, Stays)
+    ]
+    return answer(RedriveAnswer(tasks, stays, page.next_cursor))
+
+
+def _redriven_task(one: Redriven) -> RedrivenTask:
+    return RedrivenTask(
+        user_id=one.failed.user_id,
+        task_id=one.failed.task_id,
+        redriven_as=one.task.task_id,
+        repeated=one.is_repeat,
+        seq=one.task.seq,
+        position=one.task.position,
+        planned_at=one.task.planned_at,
+        state=one.task.state,
+    )
+
+
 def task_answer(view: TaskView) -> Response:
-    return answer(_task_answer(view))
+    return answer(_task_answer(view, MAX_SHOWN_PAYLOAD))
 
 
 def cancel_answer(view: TaskView) -> Response:
     """200 for a cancelled task, 202 for a running one that is asked to stop."""
-    return answer(_task_answer(view), 200 if view.state is TaskState.CANCELLED else 202)
+    return answer(_task_answer(view, MAX_SHOWN_PAYLOAD), 200 if view.state is TaskState.CANCELLED else 202)
 
 
 def tasks_answer(views: Iterable[TaskView], next_cursor: str | None) -> Response:
-    return answer(TaskListAnswer([_task_answer(view) for view in views], next_cursor))
+    return answer(TaskListAnswer([_task_answer(view, MAX_LISTED_PAYLOAD) for view in views], next_cursor))
 
 
-def _task_answer(view: TaskView) -> TaskAnswer:
+def failed_answer(records: Iterable[TaskRecord], next_cursor: str | None) -> Response:
+    """A list of finished tasks, whose records hold the whole view."""
+    return tasks_answer((view_of_task(record, None, (), 0) for record in records), next_cursor)
+
+
+def _task_answer(view: TaskView, most_payload: int) -> TaskAnswer:
+    """most_payload: bytes of a payload that the answer shows, as JSON."""
     task, outcome = view.record.task, view.record.outcome
+    is_shown = task.has_payload and len(msgspec.json.encode(task.payload)) <= most_payload
     return TaskAnswer(
+        payload=task.payload if is_shown else None,
+        payload_omitted=not is_shown,
+        attempt_history=_attempts(view),
+        redriven_as=view.record.redriven_as,
         task_id=task.task_id,
         user_id=task.user_id,
         seq=task.seq,
@@ -251,8 +312,27 @@ def _progress_answer(progress: Progress | None) -> ProgressAnswer | None:
     return ProgressAnswer(progress.fraction, progress.text, progress.at) if progress else None
 
 
+def _attempts(view: TaskView) -> list[AttemptAnswer]:
+    """The failed attempts that the record has, then the last one or the one that runs."""
+    found = [AttemptAnswer(one.number, one.started_at, one.ended_at, one.error) for one in view.record.failed_attempts]
+    if view.started_at is None or any(one.attempt == view.attempts for one in found):
+        return found
+    outcome = view.record.outcome
+    ended_at, error = (outcome.completed_at, outcome.error) if outcome else (None, None)
+    return [*found, AttemptAnswer(view.attempts, view.started_at, ended_at, error)]
+
+
 def lane_answer(view: LaneView) -> Response:
     return answer(_lane_answer(view))
+
+
+def emptied_answer(view: LaneView, cancelled: int) -> Response:
+    return answer(EmptiedAnswer(**structs.asdict(_lane_answer(view)), cancelled=cancelled))
+
+
+def forgotten_answer(user_id: str, forgotten: Forgotten) -> Response:
+    """200 when nothing is left of the user but its seqs and starts; 202 while a repeat has to go on."""
+    return answer(ForgottenAnswer(user_id, forgotten.deleted, forgotten.is_done), 200 if forgotten.is_done else 202)
 
 
 def lanes_answer(page: LanePage) -> Response:

@@ -58,6 +58,36 @@ class PauseRequest(Struct, forbid_unknown_fields=True):
     until: Annotated[int, Meta(ge=0, le=253_370_764_800_000)] | None = None
 
 
+class RedriveRequest(Struct, forbid_unknown_fields=True):
+    """Which failed tasks are submitted again."""
+
+    since: Annotated[
+        int,
+        # A time in seconds would lie in 1970, and mean all of them.
+        Meta(ge=1_000_000_000_000, le=253_370_764_800_000, description="Those that failed at this time or later."),
+    ]
+    before: (
+        Annotated[str, Meta(pattern="^[0-9a-f-]{1,64}$", description="The cursor from `next` of the previous answer.")]
+        | None
+    ) = None
+
+
+class UserRedriveRequest(Struct, forbid_unknown_fields=True):
+    """Which of the user's failed tasks are submitted again: all without `since`."""
+
+    since: (
+        Annotated[
+            int,
+            Meta(ge=1_000_000_000_000, le=253_370_764_800_000, description="Those that failed at this time or later."),
+        ]
+        | None
+    ) = None
+    before: (
+        Annotated[str, Meta(pattern="^[0-9a-f-]{1,64}$", description="The cursor from `next` of the previous answer.")]
+        | None
+    ) = None
+
+
 class BulkAnswer(Struct):
     user_id: str
     queued: Annotated[bool, Meta(description="At least one task waits.")]
@@ -68,6 +98,15 @@ class ProgressAnswer(Struct):
     fraction: Annotated[float, Meta(ge=0, le=1)]
     text: str
     at: Annotated[int, Meta(description="When the function reported it, epoch milliseconds.")]
+
+
+class AttemptAnswer(Struct):
+    """An attempt of a task."""
+
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    started_at: int
+    ended_at: Annotated[int | None, Meta(description="null while it runs.")]
+    error: Annotated[str | None, Meta(description="Why it failed; at most 300 characters of earlier attempts.")]
 
 
 class TaskAnswer(Struct):
@@ -103,11 +142,54 @@ class TaskAnswer(Struct):
         ProgressAnswer | None,
         Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
     ]
+    payload: Annotated[
+        Any, Meta(description="As it was submitted; null if it is larger than 16 KB, in a list larger than 1 KB.")
+    ]
+    payload_omitted: Annotated[bool, Meta(description="The payload is not shown: it is too large, or expired.")]
+    attempt_history: Annotated[
+        list[AttemptAnswer],
+        Meta(description="Its newest attempts, oldest first, at most 11; without those whose worker died."),
+    ]
+    redriven_as: Annotated[str | None, Meta(description="Id of the task as which this failed one was submitted again.")]
 
 
 class TaskListAnswer(Struct):
     tasks: list[TaskAnswer]
     next: Annotated[str | None, Meta(description="Cursor of the next page, for `before`; null on the last page.")]
+
+
+class RedrivenTask(Struct):
+    """A failed task that is submitted again."""
+
+    user_id: str
+    task_id: Annotated[str, Meta(description="Of the failed task.")]
+    redriven_as: Annotated[str, Meta(description="Id of the new task.")]
+    repeated: Annotated[bool, Meta(description="It was submitted by an earlier request.")]
+    seq: int
+    position: Position
+    planned_at: int
+    state: State
+
+
+class StayingTask(Struct):
+    """A failed task that could not be submitted again."""
+
+    user_id: str
+    task_id: str
+    reason: str
+
+
+class RedriveAnswer(Struct):
+    tasks: Annotated[
+        list[RedrivenTask], Meta(description="Submitted again, each once, in the order of their failures.")
+    ]
+    stays: Annotated[
+        list[StayingTask],
+        Meta(description="Failed tasks that stay as they are, for a reason. Later ones of the same user stay too."),
+    ]
+    next: Annotated[
+        str | None, Meta(description="Cursor for `before` of the next request; null if no failed tasks follow.")
+    ]
 
 
 class LimitAnswer(Struct):
@@ -171,6 +253,22 @@ class LaneAnswer(Struct):
     waits_for: Annotated[
         WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
     ]
+
+
+class EmptiedAnswer(LaneAnswer):
+    """The emptied lane."""
+
+    cancelled: Annotated[
+        int, Meta(description="Waiting tasks that this request cancelled; scheduled ones are not counted.")
+    ]
+
+
+class ForgottenAnswer(Struct):
+    """A user without records, payloads and own limits."""
+
+    user_id: str
+    deleted: Annotated[int, Meta(description="Finished tasks that this request deleted.")]
+    done: Annotated[bool, Meta(description="False if records are left: repeat the request.")]
 
 
 class CompletionAnswer(Struct):

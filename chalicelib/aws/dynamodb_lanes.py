@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import (
     LANE_ITEM,
+    LISTED,
     Expression,
     Item,
     integer,
@@ -54,6 +55,9 @@ from chalicelib.core.ports import (
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
+#: Attributes of a lane that was emptied, or whose user was forgotten; each is a number.
+MARKS = ("emptied_seq", "emptied_from", "emptied_at", "forgotten_seq", "forgotten_at")
+
 #: The step that an error of a write names.
 _WRITING = "writing the lane"
 
@@ -93,6 +97,9 @@ class DynamoDBLaneStore:
 
     def change(self, seen: Lane, changed: Lane) -> Write:
         return self._update(seen.user_id, change_expression(seen, changed))
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        return self._update(seen.user_id, forget_expression(seen, changed, expires_at))
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         return self._update(seen.user_id, save_head_receipt_expression(seen, receipt))
@@ -368,12 +375,13 @@ def _outlive_start(update: Expression, start: Start, limits: Limits) -> None:
         update.set("expires_at", number(start.at // 1000 + kept_seconds(limits)))
 
 
-def change_expression(seen: Lane, changed: Lane) -> Expression:
+def change_expression(seen: Lane, changed: Lane, is_listed: bool = True) -> Expression:
     update = Expression()
     update.set("planned", numbers(changed.planned))
     update.set("started_seq", number(changed.started_seq))
     _set_new_plans(update, seen, changed)
-    update.list_lane(seen.user_id)
+    if is_listed:
+        update.list_lane(seen.user_id)
     update.set_or_remove("limits", {"S": format_limits(changed.limits)} if changed.limits else None)
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     update.set_or_remove("cancelled", _cancelled_value(changed))
@@ -398,8 +406,24 @@ def change_expression(seen: Lane, changed: Lane) -> Expression:
     add(update, WAITING_UNITS, changed.waiting_units - seen.waiting_units)
     if changed.limits or changed.paused_until is not None:
         update.remove("expires_at")  # only an administrator ends those
+    _set_marks(update, seen, changed)
     update.equals("admitted", seen.admitted)
     update.equals("revision", seen.revision)
+    return update
+
+
+def _set_marks(update: Expression, seen: Lane, changed: Lane) -> None:
+    for attribute in MARKS:
+        if getattr(changed, attribute) != getattr(seen, attribute):
+            update.set(attribute, number(getattr(changed, attribute)))
+
+
+def forget_expression(seen: Lane, changed: Lane, expires_at: int) -> Expression:
+    update = change_expression(seen, changed, is_listed=False)
+    update.remove(LISTED)
+    for attribute in ("head_receipt", "next_receipt", "parked", "took_ms"):
+        update.remove(attribute)
+    update.set("expires_at", number(expires_at))
     return update
 
 
@@ -645,6 +669,7 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         plans=history_of(item, PLANS),
         waiting_units=integer(item, WAITING_UNITS),
         turn=_turn_of(item["turn"]["M"]) if "turn" in item else None,
+        **{attribute: integer(item, attribute) for attribute in MARKS},
     )
 
 

@@ -34,14 +34,16 @@ class DynamoDBPayloads:
     def read(self, user_id: str, task_id: str) -> tuple[Json] | None:
         """Returns the payload in a tuple of one, since it may be None; None if it is not stored."""
         with unavailable("reading the payload"):
-            answer = self._client.get_item(TableName=self._table, Key=_key(user_id, task_id), ConsistentRead=True)
+            answer = self._client.get_item(
+                TableName=self._table, Key=payload_key(user_id, task_id), ConsistentRead=True
+            )
         return (json.loads(answer["Item"]["payload"]["S"]),) if "Item" in answer else None
 
     def put_if_missing(self, task: Task) -> None:
         """Stores the payload if its record may have been created without it: its submit died, and a worker did."""
         with unavailable("looking for the payload"):
             answer = self._client.get_item(
-                TableName=self._table, Key=_key(task.user_id, task.task_id), ProjectionExpression="user_id"
+                TableName=self._table, Key=payload_key(task.user_id, task.task_id), ProjectionExpression="user_id"
             )
         if "Item" not in answer:
             update = Expression()
@@ -51,7 +53,7 @@ class DynamoDBPayloads:
             update.absent("user_id")
             with conditional("storing the payload"):
                 self._client.update_item(
-                    TableName=self._table, Key=_key(task.user_id, task.task_id), **update.parameters()
+                    TableName=self._table, Key=payload_key(task.user_id, task.task_id), **update.parameters()
                 )
 
     def keep(self, user_id: str, now_ms: int) -> None:
@@ -65,7 +67,9 @@ class DynamoDBPayloads:
             update.set("expires_at", number(until))
             update.conditions.append("attribute_exists(user_id)")  # or it would come back without its payload
             with conditional("keeping a payload"):
-                self._client.update_item(TableName=self._table, Key=_key(user_id, task_id), **update.parameters())
+                self._client.update_item(
+                    TableName=self._table, Key=payload_key(user_id, task_id), **update.parameters()
+                )
 
     def _expiring(self, user_id: str, before: int) -> Iterator[str]:
         """The ids of the tasks whose payloads expire before that time, epoch seconds."""
@@ -126,11 +130,11 @@ def is_apart(task: Task, payload: str) -> bool:
 
 def payload_item(task: Task) -> Item:
     return {
-        **_key(task.user_id, task.task_id),
+        **payload_key(task.user_id, task.task_id),
         "payload": {"S": to_json(task.payload)},
         "expires_at": number(task.planned_at // 1000 + PAYLOAD_KEPT_SECONDS),
     }
 
 
-def _key(user_id: str, task_id: str) -> Item:
+def payload_key(user_id: str, task_id: str) -> Item:
     return key(user_id, f"{PAYLOAD_PREFIX}{task_id}")

@@ -7,10 +7,21 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.aws.client import NotRepeatedError, conditional, unavailable
-from chalicelib.aws.dynamodb_batch import BATCH_WRITE, put_batch
+from chalicelib.aws.dynamodb_batch import BATCH_WRITE, delete_batch, put_batch
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, integer, key, number
-from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item
-from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState, to_json
+from chalicelib.aws.dynamodb_failed_index import failed_keys
+from chalicelib.aws.dynamodb_payloads import DynamoDBPayloads, is_apart, payload_item, payload_key
+from chalicelib.core.task import (
+    ATTEMPT_ERROR,
+    ATTEMPTS_KEPT,
+    FailedAttempt,
+    Outcome,
+    Progress,
+    Task,
+    TaskRecord,
+    TaskState,
+    to_json,
+)
 
 #: Seconds after its outcome for which a record is kept: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
@@ -115,6 +126,36 @@ class DynamoDBTaskStore:
             left = left and left - answer["ScannedCount"]
         return sorted(found, key=lambda record: record.task.seq)
 
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        query: Item = {
+            "TableName": self._table,
+            "KeyConditionExpression": "user_id = :user AND #item < :last",
+            "FilterExpression": "#state <> :queued AND seq <= :seq",
+            "ExpressionAttributeNames": {"#item": "item", "#state": "state"},
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":last": {"S": AFTER_TASK_IDS},
+                ":queued": {"S": TaskState.QUEUED.value},
+                ":seq": number(up_to_seq),
+            },
+            "ConsistentRead": True,
+        }
+        deleted = 0
+        while deleted < most:
+            with unavailable("looking for finished tasks"):
+                answer = self._client.query(**query, Limit=LISTED_AT_ONCE)
+            found = answer["Items"][: most - deleted]
+            self._delete([key for item in found for key in _keys_of(item)])
+            deleted += len(found)
+            if len(found) == len(answer["Items"]) and "LastEvaluatedKey" not in answer:
+                return deleted, False
+            query["ExclusiveStartKey"] = answer.get("LastEvaluatedKey", {})
+        return deleted, True
+
+    def _delete(self, keys: Sequence[Item]) -> None:
+        for start in range(0, len(keys), BATCH_WRITE):
+            delete_batch(self._client, self._table, keys[start : start + BATCH_WRITE], "deleting finished tasks")
+
     def finish(self, task: Task, outcome: Outcome) -> None:
         update = self._noted(task)
         update.set("state", {"S": outcome.state.value})
@@ -129,6 +170,9 @@ class DynamoDBTaskStore:
             update.set("used_units", number(outcome.used_units))
         if outcome.progress is not None:
             update.set("progress", _progress_item(outcome.progress))
+        if outcome.state is TaskState.FAILED:
+            for attribute, text in failed_keys(task.task_id, outcome.completed_at).items():
+                update.set(attribute, {"S": text})
         # An earlier attempt may have left its error, which is not the end's.
         update.set_or_remove("error", {"S": outcome.error} if outcome.error is not None else None)
         self._update(task, update)
@@ -162,6 +206,8 @@ class DynamoDBTaskStore:
         update.set("completed_at", number(outcome.completed_at))
         update.set("attempts", number(outcome.attempts))
         update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
+        if outcome.error is not None:
+            update.set("error", {"S": outcome.error})
         return self._update(task, update)
 
     def _scheduled(self, task: Task) -> Expression:
@@ -177,14 +223,15 @@ class DynamoDBTaskStore:
         update.sets.append(f"{mark} = if_not_exists({mark}, {update.value(number(now_ms))})")
         self._update(task, update)
 
-    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
+    def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
         self._store_payload(task)
         update = self._noted(task)
         update.sets.append(
             f"{update.name('state')} = if_not_exists({update.name('state')}, {update.value({'S': 'queued'})})"
         )
-        update.set("attempts", number(attempts))
-        update.set("error", {"S": error})
+        update.set("attempts", number(attempt.number))
+        update.set("error", {"S": attempt.error})
+        update.set(_attempt_attribute(attempt.number), _attempt_value(attempt))
         self._update(task, update)
 
     def _store_payload(self, task: Task) -> None:
@@ -228,6 +275,12 @@ def task_item(task: Task) -> Item:
     }
 
 
+def _keys_of(item: Item) -> list[Item]:
+    """The keys of a record's items, its payload's first, so that none is left behind."""
+    user_id, task_id = item["user_id"]["S"], item["item"]["S"]
+    return [*([] if "payload" in item else [payload_key(user_id, task_id)]), key(user_id, task_id)]
+
+
 def queued_items(task: Task) -> list[Item]:
     """The items of a new task: the payload first if it has one of its own, so that a record never lacks it."""
     record = task_item(task) | {
@@ -257,8 +310,37 @@ def record_of(item: Item) -> TaskRecord:
     )
     error = item["error"]["S"] if "error" in item else None
     outcome = _ended_of(item, state) if state.is_final else None
-    cancel_requested_at = integer(item, "cancel_requested_at") or None
-    return TaskRecord(task, state, outcome, integer(item, "attempts"), error, cancel_requested_at, _progress_of(item))
+    return TaskRecord(
+        task,
+        state,
+        outcome,
+        integer(item, "attempts"),
+        error,
+        cancel_requested_at=integer(item, "cancel_requested_at") or None,
+        progress=_progress_of(item),
+        failed_attempts=_failed_attempts(item),
+        redriven_as=item["redriven_as"]["S"] if "redriven_as" in item else None,
+    )
+
+
+def _attempt_attribute(number: int) -> str:
+    """One of ATTEMPTS_KEPT attributes: a later attempt overwrites the oldest, and a repeat its own."""
+    return f"attempt_{number % ATTEMPTS_KEPT}"
+
+
+def _attempt_value(attempt: FailedAttempt) -> Item:
+    times = [number(attempt.number), number(attempt.started_at), number(attempt.ended_at)]
+    return {"L": [*times, {"S": attempt.error[:ATTEMPT_ERROR]}]}
+
+
+def _failed_attempts(item: Item) -> tuple[FailedAttempt, ...]:
+    found = []
+    for slot in range(ATTEMPTS_KEPT):
+        if (name := _attempt_attribute(slot)) in item:
+            attempt, started_at, ended_at, error = item[name]["L"]
+            times = int(started_at["N"]), int(ended_at["N"])
+            found.append(FailedAttempt(int(attempt["N"]), *times, error["S"]))
+    return tuple(sorted(found, key=lambda attempt: attempt.number))
 
 
 def _ended_of(item: Item, state: TaskState) -> Outcome:

@@ -121,14 +121,16 @@ def gap_before(lane: Lane, seq: int) -> Gap | None:
     if lane.running and 0 < lane.running.filled_seq < seq:
         return Gap(lane.running.filled_seq, seq - 1)
     if lane.retrying and 0 < lane.started_seq < seq:
-        return Gap(lane.started_seq, seq - 1)
+        # After an emptying that left it running, `started_seq` is the last one of those that were cancelled.
+        first = lane.emptied_from if lane.started_seq == lane.emptied_seq else lane.started_seq
+        return Gap(max(1, first), seq - 1)
     first = first_open_seq(lane)
     return Gap(first, seq - 1) if first < seq else None
 
 
 def first_open_seq(lane: Lane) -> int:
     """The lowest seq that has not started, or was cancelled between two attempts and is not logged yet."""
-    return min((lane.started_seq + 1, *lane.cancelled.values()))
+    return min((lane.started_seq + 1, *(seq for seq in lane.cancelled.values() if seq > lane.emptied_seq)))
 
 
 def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: int, token: str) -> Decision:
@@ -315,4 +317,7 @@ def passed_over(lane: Lane, task_id: str, seq: int, units: int, now_ms: int) -> 
 def _cancelled_after(lane: Lane, task_id: str, seq: int) -> Mapping[str, int]:
     """The lane's other cancelled tasks whose messages may still arrive."""
     oldest = seq - CANCELLED_KEPT_SEQS
+    # Tasks that were submitted after an emptying overtake those that it cancelled, one for each of these at most.
+    is_draining = oldest <= 2 * lane.emptied_seq - lane.emptied_from
+    oldest = min(oldest, lane.emptied_from - CANCELLED_KEPT_SEQS) if is_draining else oldest
     return {other: at for other, at in lane.cancelled.items() if at > oldest and other != task_id}

@@ -158,6 +158,15 @@ class Lane(Struct, frozen=True):
     reports: int = 0
     #: grows whenever a slot is freed, so that no task begins to wait for one that was freed meanwhile
     freed: int = 0
+    #: tasks after `emptied_from` up to this seq were cancelled, all at once, unless they had started; 0 if none were
+    emptied_seq: int = 0
+    emptied_from: int = 0
+    #: scheduled tasks that were submitted at this time or before are cancelled, epoch ms; 0 if none are
+    emptied_at: int = 0
+    #: tasks up to this seq are finished and logged, also if they have no record: their user was forgotten
+    forgotten_seq: int = 0
+    #: scheduled tasks without a record that were submitted at this time or before are finished, epoch ms
+    forgotten_at: int = 0
 
     @property
     def counted(self) -> tuple[int, ...]:
@@ -195,6 +204,17 @@ class Lane(Struct, frozen=True):
         if self.running and self.running.task_id == task_id:
             return self.running
         return self.slots.get(task_id) if self.slots else None
+
+    def is_emptied(self, task_id: str, seq: int) -> bool:
+        """True if the task was cancelled when the lane was emptied, unless its record says that it had finished.
+
+        A started task has a lease until it is finished.
+        """
+        return 0 < seq <= self.emptied_seq and task_id not in self.cancelled and self.lease_of(task_id) is None
+
+    def is_emptied_schedule(self, submitted_at: int) -> bool:
+        """True if a scheduled task that was submitted then, and not admitted, was cancelled by an emptying."""
+        return submitted_at <= self.emptied_at
 
     def in_use(self, now_ms: int) -> list[Lease]:
         """The leases of tasks that run, or may run, at that time.

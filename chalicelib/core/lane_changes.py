@@ -13,6 +13,9 @@ from chalicelib.core.history import NO_HISTORY, History, updated, without_future
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Lease, Phase
 from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed, smallest_units_quota
 
+#: Milliseconds after an emptying within which messages of its tasks may still come: as long as SQS keeps one.
+EMPTIED_KEPT_MS = 14 * 86_400_000
+
 
 def with_limits(lane: Lane, own: Limits | None, default: Limits, now_ms: int) -> Lane:
     """The lane under limits of its own, or under the default again; its backlog is planned anew."""
@@ -137,6 +140,43 @@ def without_cancelled_run(lane: Lane, lease: Lease, default: Limits, now_ms: int
     else:
         lane = replace(lane, running=over)
     return replanned(lane, lane.limits_or(default), now_ms)
+
+
+def emptied(lane: Lane, retrying: Mapping[str, int], default: Limits, at: int, now_ms: int) -> Lane:
+    """The lane with each waiting task cancelled; those that have started go on, except between two attempts.
+
+    retrying: id and seq of the tasks between two attempts. at: epoch ms; scheduled tasks submitted up to then are
+    cancelled too. Workers log the cancellations as the messages come.
+    """
+    running = lane.running
+    if running and running.task_id in retrying:
+        running = replace(running, phase=Phase.STARTED, until=now_ms)
+    is_drained_long_ago = at > lane.emptied_at + EMPTIED_KEPT_MS
+    after = replace(
+        lane,
+        running=running,
+        cancelled={**lane.cancelled, **retrying},
+        started_seq=max(lane.started_seq, lane.admitted),
+        emptied_seq=lane.admitted,
+        emptied_from=lane.started_seq if is_drained_long_ago else lane.emptied_from,
+        emptied_at=at,
+        waiting_units=0,
+    )
+    return replanned(after, lane.limits_or(default), now_ms)
+
+
+def forgotten(lane: Lane, default: Limits, now_ms: int) -> Lane:
+    """The lane of a user without work who is forgotten: its seqs and starts alone."""
+    after = replace(
+        lane,
+        limits=None,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        forgotten_seq=lane.admitted,
+        forgotten_at=now_ms,
+    )
+    return replanned(after, default, now_ms)
 
 
 def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:

@@ -13,7 +13,7 @@ from chalicelib.core.lane import Lane, Lease, Turn
 from chalicelib.core.limits import Limits
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
-from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import FailedAttempt, Outcome, Progress, Task, TaskRecord, TaskState
 
 
 class Written(Struct, frozen=True):
@@ -123,6 +123,10 @@ class LaneStore(Protocol):
 
         Leaves the lease as it is, except that of a task between two attempts, which no worker holds.
         """
+        ...
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        """As `change`; the lane expires at that time, epoch seconds, and is listed no more until its next submit."""
         ...
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
@@ -370,8 +374,15 @@ class TaskStore(Protocol):
         """Stores that the task was cancelled while it ran; the first time stays, and a final task stays unchanged."""
         ...
 
-    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
-        """Stores a failed attempt of a task that will be retried."""
+    def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
+        """Stores a failed attempt of a task that will be retried; a repeat changes nothing."""
+        ...
+
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        """Deletes finished tasks and their payloads: those with seqs up to that one, and scheduled ones without a seq.
+
+        Returns the number of deleted tasks, at most `most`, and whether there may be more. A repeat goes on.
+        """
         ...
 
     def keep_payloads(self, user_id: str, now_ms: int) -> None:
@@ -379,6 +390,42 @@ class TaskStore(Protocol):
 
         Call it every hour: one call keeps a bounded number of payloads.
         """
+        ...
+
+
+class FailedTasks(Protocol):
+    """Lists failed tasks, and reserves the ids under which they are submitted again.
+
+    Lists over all users are eventually consistent. Methods raise UnavailableError if the store fails.
+    """
+
+    def newest(self, most: int, before: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Returns one page of all users' failed tasks, the newest failure first, and the next cursor; None at the end.
+
+        A page may hold fewer than `most` tasks although more pages follow.
+        """
+        ...
+
+    def oldest(self, since: int, most: int, after: str | None) -> tuple[list[TaskRecord], str | None]:
+        """As `newest`, of the tasks that failed at `since`, epoch ms, or later, the oldest failure first."""
+        ...
+
+    def of_user(self, user_id: str, since: int, most: int, after: str | None) -> tuple[list[TaskRecord], str | None]:
+        """Returns one page of the user's tasks that failed since then, by id, and the next cursor; None at the end.
+
+        Reads a bounded number of items per call, so a page may be empty although more pages follow.
+        """
+        ...
+
+    def reserve_redrive(self, task: Task, new_id: str) -> str | None:
+        """Stores the id under which the failed task is submitted again, unless an earlier call stored one.
+
+        Returns the stored id; None if the task is not stored as failed.
+        """
+        ...
+
+    def release_redrive(self, task: Task, new_id: str) -> None:
+        """Removes that id, since nothing was submitted under it; does nothing if another id is stored."""
         ...
 
 

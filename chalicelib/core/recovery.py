@@ -19,8 +19,12 @@ def tasks_to_send_again(lane: Lane, tasks: TaskStore, now_ms: int) -> list[Task]
 
 
 def is_open(record: TaskRecord, lane: Lane) -> bool:
-    """True until the task's outcome is logged: a cancelled one's is stored before."""
-    return record.outcome is None or record.task.task_id in lane.cancelled
+    """True until the task's outcome is logged: a cancelled one's is stored before.
+
+    A task that was cancelled by an emptying of its lane delays no other, so it does not count as open.
+    """
+    task = record.task
+    return task.task_id in lane.cancelled or (record.outcome is None and not lane.is_emptied(task.task_id, task.seq))
 
 
 def _without_worker(lane: Lane, tasks: TaskStore, now_ms: int) -> Iterator[TaskRecord]:

@@ -15,6 +15,8 @@ from chalicelib.core.task import Task, to_ascii_json
 #: Version of the form that `to_message` writes. Each change of the form and each new kind of message increases it; the
 #: versions before it are still read.
 SCHEDULED_VERSION = 2
+#: That of `EmptySchedule`, which functions of earlier versions leave in the queue.
+NEWEST_VERSION = 3
 #: Version 1 named the kind in the field `errand`. A queue keeps a message for 14 days: version 1 can go 14 days after
 #: the deployment that brought version 2.
 VERSION_1_KINDS = {"admit": "scheduled_task", "withdraw": "cancel_scheduled", "callback": "callback"}
@@ -38,6 +40,15 @@ class CancelScheduled(Struct, frozen=True):
     """A task that was cancelled before it entered its lane: its outcome is still to be logged."""
 
     task: Task
+    due_at: int = 0
+
+
+class EmptySchedule(Struct, frozen=True):
+    """A user's scheduled tasks that were submitted up to a time are cancelled: they are still to be logged."""
+
+    user_id: str
+    #: epoch ms
+    emptied_at: int
     due_at: int = 0
 
 
@@ -65,7 +76,7 @@ class DueTask(Struct, frozen=True, order=True):
     task_id: str
 
 
-ScheduledMessage = ScheduledTask | CancelScheduled | Callback
+ScheduledMessage = ScheduledTask | CancelScheduled | EmptySchedule | Callback
 
 
 def delay_seconds(due_at: int, now_ms: int) -> int:
@@ -87,6 +98,9 @@ def to_message(message: ScheduledMessage) -> str:
         }
         # A task's result may hold what only `json.dumps` takes, such as None as a key.
         return json.dumps(fields, separators=(",", ":"))
+    if isinstance(message, EmptySchedule):
+        emptied = {"user_id": message.user_id, "emptied_at": message.emptied_at}
+        return to_ascii_json({"v": NEWEST_VERSION, "kind": "empty_schedule", **emptied})
     kind = "scheduled_task" if isinstance(message, ScheduledTask) else "cancel_scheduled"
     return to_ascii_json({"v": SCHEDULED_VERSION, "kind": kind, "task": message.task.fields()})
 
@@ -107,10 +121,10 @@ def _kind(fields: Mapping[str, Any]) -> str:
     version = fields["v"]
     if version == 1:
         return VERSION_1_KINDS[fields["errand"]]
-    if version == SCHEDULED_VERSION:
+    if version in (SCHEDULED_VERSION, NEWEST_VERSION):
         return str(fields["kind"])
-    error = NewerMessageError if isinstance(version, int) and version > SCHEDULED_VERSION else MessageError
-    raise error(f"message version {version!r}, this function reads 1 to {SCHEDULED_VERSION}")
+    error = NewerMessageError if isinstance(version, int) and version > NEWEST_VERSION else MessageError
+    raise error(f"message version {version!r}, this function reads 1 to {NEWEST_VERSION}")
 
 
 def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
@@ -120,6 +134,8 @@ def _read(kind: str, fields: Mapping[str, Any]) -> ScheduledMessage:
         return CancelScheduled(Task.from_fields(fields["task"]))
     if kind == "callback":
         return _callback(fields)
+    if kind == "empty_schedule" and isinstance(fields["user_id"], str):
+        return EmptySchedule(fields["user_id"], int(fields["emptied_at"]))
     raise MessageError(f"unknown kind of message {kind!r}")
 
 

@@ -17,6 +17,9 @@ Json = Any
 
 #: The task that a submit without a name runs.
 DEFAULT_TASK = "log"
+#: Failed attempts that a record keeps, the newest ones, and the characters of each one's error.
+ATTEMPTS_KEPT = 10
+ATTEMPT_ERROR = 300
 #: Versions of the message's form: 1 has the payload, 2 leaves it in the store, 3 has `units` or `shared`. A message is
 #: written in the lowest one that holds it. A new version must still read all older ones, since messages wait for up to
 #: 14 days. A worker defers messages of a newer version and dead-letters malformed ones.
@@ -211,6 +214,26 @@ def cancelled_outcome(lease: Lease | None, now_ms: int) -> Outcome:
     return Outcome(TaskState.CANCELLED, lease.starts[-1] if lease else None, now_ms, lease.attempt if lease else 0)
 
 
+#: The error of a task that was cancelled by an emptying of its lane.
+EMPTIED = "its lane was emptied"
+
+
+def emptied_outcome(at: int, attempts: int = 0) -> Outcome:
+    """Of a task that waited, or was scheduled, when its lane was emptied at that time, epoch ms."""
+    return Outcome(TaskState.CANCELLED, None, at, attempts, error=EMPTIED)
+
+
+class FailedAttempt(Struct, frozen=True):
+    """An attempt after which the task was to be run again. Times are epoch milliseconds."""
+
+    #: 1 for the first
+    number: int
+    started_at: int
+    ended_at: int
+    #: at most ATTEMPT_ERROR characters
+    error: str
+
+
 class TaskRecord(Struct, frozen=True):
     """A task's item in the table: the view that the API returns."""
 
@@ -225,6 +248,20 @@ class TaskRecord(Struct, frozen=True):
     cancel_requested_at: int | None = None
     #: the function's last report, maybe of an earlier attempt; None if it made none
     progress: Progress | None = None
+    #: the newest failed attempts before the last one, oldest first, at most ATTEMPTS_KEPT
+    failed_attempts: tuple[FailedAttempt, ...] = ()
+    #: id of the task as which this failed one is submitted again; None if it was not
+    redriven_as: str | None = None
+
+
+def failure_cursor(record: TaskRecord) -> str:
+    """Orders failed tasks by the time of their failure, and names this one as the end of a page."""
+    assert record.outcome is not None, "the task has failed"
+    return failure_key(record.task.task_id, record.outcome.completed_at)
+
+
+def failure_key(task_id: str, failed_at: int) -> str:
+    return f"{failed_at:015d}-{task_id}"
 
 
 def describe(error: BaseException) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.estimates import estimated_start, estimated_starts, position_of, retry_at
 from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import up_to_date
 from chalicelib.core.limits import Limits
-from chalicelib.core.task import Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import Progress, Task, TaskRecord, TaskState, emptied_outcome
 
 #: Starts of waiting tasks in a lane's view, and how far ahead they may lie, in milliseconds.
 MAX_NEXT_STARTS = 60
@@ -64,6 +65,8 @@ def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms:
     task = record.task
     if record.outcome or lane is None:
         return _finished(record)
+    if lane.is_emptied(task.task_id, task.seq) or (not task.seq and lane.is_emptied_schedule(task.submitted_at)):
+        return _emptied(record, lane)
     lane = up_to_date(lane, lane.limits_or(default), now_ms)
     if not task.seq:
         return TaskView(record, TaskState.QUEUED, estimated_at=task.run_at)
@@ -79,6 +82,12 @@ def _finished(record: TaskRecord) -> TaskView:
     if record.outcome is None:
         return TaskView(record, record.state)
     return TaskView(record, record.state, started_at=record.outcome.started_at, attempts=record.outcome.attempts)
+
+
+def _emptied(record: TaskRecord, lane: Lane) -> TaskView:
+    """As the record will be once a worker has logged the cancellation."""
+    outcome = emptied_outcome(lane.emptied_at, record.attempts)
+    return _finished(replace(record, state=TaskState.CANCELLED, outcome=outcome))
 
 
 def _waiting(record: TaskRecord, lane: Lane, limits: Limits, now_ms: int) -> TaskView:

@@ -69,9 +69,12 @@ class Control:
 
         before: the cursor. A page may hold fewer than `limit` tasks and still not be the last.
         """
-        stored = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None
+        stored, lane = {TaskState.RUNNING: TaskState.QUEUED}.get(state, state) if state else None, None
+        if state is TaskState.CANCELLED and (lane := self._lanes.get(user_id)).emptied_at:
+            stored = None  # those that an emptying cancelled are stored as queued until that is logged
         records, next_cursor = self._tasks.newest(user_id, stored, limit, before)
-        lane = self._lanes.get(user_id) if any(not record.outcome for record in records) else None
+        if lane is None and any(not record.outcome for record in records):
+            lane = self._lanes.get(user_id)
         if lane:  # once for all of them, since new plans are computed from the whole backlog
             lane = up_to_date(lane, lane.limits_or(self._settings.limits), self._clock.now_ms())
         shared = self._shared()
@@ -87,7 +90,10 @@ class Control:
         A running task is asked to stop, and takes no further attempt; the view then says running, or how it stopped.
         NotFoundError if the user has no such task, ConflictError if it is finished.
         """
-        record = self._cancel_scheduled(self._record(user_id, task_id))
+        record = self._record(user_id, task_id)
+        if not record.task.seq and self._lanes.get(user_id).is_emptied_schedule(record.task.submitted_at):
+            return self._view(record, self._lanes.get(user_id))
+        record = self._cancel_scheduled(record)
         task = record.task
         if record.outcome and not task.seq:
             return self._view(record, None)
@@ -95,6 +101,8 @@ class Control:
         for tries in self._retry.tries():
             self._retry.pause(tries)
             record = self._record(user_id, task_id)
+            if record.outcome is None and lane.is_emptied(task_id, task.seq):
+                return self._view(record, lane)  # a worker will log and store it
             if lease := _running_lease(lane, record):
                 if lease.cancel_requested_at or self._lanes.request_cancel(user_id, lease, self._clock.now_ms()):
                     return self._requested_cancel(task)

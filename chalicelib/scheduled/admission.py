@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from chalicelib.core.ports import Clock, DueTasks, TaskQueue, TaskStore
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Task, TaskRecord, TaskState
+from chalicelib.scheduled.cancellations import ScheduledCancellations, is_emptied_schedule
 from chalicelib.submit.submission import Refused
 from chalicelib.submit.submitter import Submitter
 
@@ -46,6 +47,7 @@ class DueAdmitter:
         submitter: Submitter,
         clock: Clock,
         new_token: Callable[[], str],
+        cancellations: ScheduledCancellations,
     ) -> None:
         self._due_tasks = due_tasks
         self._tasks = tasks
@@ -53,6 +55,7 @@ class DueAdmitter:
         self._submitter = submitter
         self._clock = clock
         self._new_token = new_token
+        self._cancellations = cancellations
 
     def admit(self, task: Task) -> AdmittedByAnother | Postponed | None:
         """Admits the user's tasks that are due, this one too; None when this one is admitted or finished."""
@@ -74,7 +77,7 @@ class DueAdmitter:
         return outcome
 
     def _admit_alone(self, task: Task, record: TaskRecord | None, listed: Sequence[DueTask]) -> Postponed | None:
-        postponed = self._admit_record(record) if record else self._reserve_and_send(task)
+        postponed = self._admit_record(record, bool(listed)) if record else self._reserve_and_send(task)
         if postponed is None:
             self._due_tasks.remove(task.user_id, listed)
         return postponed
@@ -109,9 +112,12 @@ class DueAdmitter:
     def _admit_listed(self, user_id: str, listed: DueTask) -> Postponed | None:
         """A record is stored before its task is listed; one that is missing was kept for longer than any message."""
         record = self._tasks.get(user_id, listed.task_id)
-        return self._admit_record(record) if record else None
+        return self._admit_record(record, is_listed=True) if record else None
 
-    def _admit_record(self, record: TaskRecord) -> Postponed | None:
+    def _admit_record(self, record: TaskRecord, is_listed: bool = False) -> Postponed | None:
+        if is_listed and is_emptied_schedule(record):
+            # It stays listed until its cancellation is logged: whoever was to do that may have died.
+            self._cancellations.cancel_emptied(record.task, self._clock.now_ms())
         if record.task.seq:
             self._send_again(record)
         if record.task.seq or record.outcome:
@@ -128,7 +134,13 @@ class DueAdmitter:
         reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms, task.units)
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
-        seq, planned_at = reserved
+        if reserved.lane.is_emptied_schedule(task.submitted_at):
+            # Before its message came. The reserved seq stays without a task, and workers pass it over.
+            self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)
+            return None
+        if task.submitted_at <= reserved.lane.forgotten_at:
+            return None  # it is finished, and its record was deleted with its user
+        seq, planned_at = reserved.first_seq, reserved.planned[0]
         # From now on it counts as submitted: a task waits for those admitted before it as long as for other submits.
         admitted = replace(task, seq=seq, planned_at=planned_at, submitted_at=now_ms, is_repeat=True)
         if self._tasks.mark_admitted(admitted):

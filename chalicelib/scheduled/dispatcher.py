@@ -17,16 +17,17 @@ from chalicelib.core.scheduled import (
     MAX_SQS_DELAY_SECONDS,
     Callback,
     CancelScheduled,
+    EmptySchedule,
     ScheduledMessage,
     ScheduledTask,
     from_message,
     to_message,
 )
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.scheduled.admission import AdmittedByAnother, DueAdmitter, Postponed
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
-from chalicelib.worker.finalizer import Finalizer
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 
 #: SQS hides a message for 12 hours at most, counted from its receive.
 MAX_HIDDEN_SECONDS = 43_000
@@ -64,7 +65,7 @@ class ScheduledDispatcher:
         tasks: TaskStore,
         queue: TaskQueue,
         admitter: DueAdmitter,
-        finalizer: Finalizer,
+        cancellations: ScheduledCancellations,
         send_callback: Callable[[Callback], DeliveryFailure | Busy | None],
         clock: Clock,
         late_up_to_ms: int = 0,
@@ -75,7 +76,7 @@ class ScheduledDispatcher:
         self._tasks = tasks
         self._queue = queue
         self._admitter = admitter
-        self._finalizer = finalizer
+        self._cancellations = cancellations
         self._send_callback = send_callback
         self._clock = clock
 
@@ -100,6 +101,8 @@ class ScheduledDispatcher:
         if isinstance(message, CancelScheduled):
             self._cancel(message.task)
             return True
+        if isinstance(message, EmptySchedule):
+            return self._empty(message, delivery)
         return self._call_back(message, delivery)
 
     def _is_early(self, delivery: ScheduledDelivery, due_at: int) -> bool:
@@ -135,15 +138,18 @@ class ScheduledDispatcher:
             self._tasks.keep_payloads(scheduled.task.user_id, self._clock.now_ms())
         return True
 
+    def _empty(self, message: EmptySchedule, delivery: ScheduledDelivery) -> bool:
+        if self._cancellations.cancel_all(message.user_id, message.emptied_at):
+            return True
+        self._scheduled_queue.defer(delivery.receipt, BUSY_SECONDS)  # a new message for the rest could be one of many
+        return False
+
     def _cancel(self, task: Task) -> None:
         """Finishes and logs a cancelled task, unless it was admitted before its cancellation.
 
         Each message of one cancellation logs the same line: two requests may cancel at once, and SQS may deliver twice.
         """
-        self._tasks.cancel_scheduled(task, Outcome(TaskState.CANCELLED, None, self._clock.now_ms(), 0))
-        record = self._tasks.get(task.user_id, task.task_id)
-        if record and record.outcome and not record.task.seq:
-            self._finalizer.cancel(task, record.outcome)
+        self._cancellations.cancel(task, self._clock.now_ms())
 
     def _call_back(self, callback: Callback, delivery: ScheduledDelivery) -> bool:
         failure = self._send_callback(callback)

@@ -117,17 +117,14 @@ class Submitter:
             self._send(tasks)
         return self._submitted(admission.lane, tasks, now_ms, shared)
 
-    def reserve(self, user_id: str, task_id: str, now_ms: int, units: int = 1) -> tuple[int, int] | Refused:
-        """Admits a scheduled task whose time has come: its seq and its planned start, epoch ms.
+    def reserve(self, user_id: str, task_id: str, now_ms: int, units: int = 1) -> Admission | Refused:
+        """Admits a scheduled task whose time has come.
 
         The caller stores and sends the task. It waits over the limit, whatever OVER_LIMIT is.
         """
         with self._lock(user_id):
             write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, task_id, False, units)
-            admission = self._admit(write, [task_id], [units], now_ms, OverLimit.QUEUE)
-        if isinstance(admission, Refused):
-            return admission
-        return admission.first_seq, admission.planned[0]
+            return self._admit(write, [task_id], [units], now_ms, OverLimit.QUEUE)
 
     def _schedule(self, submission: Submission, ids: Sequence[str], is_repeat: bool) -> Submitted | Refused:
         """As for a task that starts now, the message is sent first and the record stored second.

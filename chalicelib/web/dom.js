@@ -57,6 +57,8 @@ const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric",
 
 export const timeOf = (at) => clock.format(at);
 export const dayOf = (at) => day.format(at);
+/** ISO 8601 in UTC, and epoch milliseconds: for a tooltip. */
+export const stampOf = (at) => `${new Date(at).toISOString()} (${at})`;
 export const numberOf = (value) => value.toLocaleString();
 
 /** Formats milliseconds: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`. */

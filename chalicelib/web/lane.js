@@ -1,7 +1,7 @@
 // The page of one lane: pace, actions, tasks.
 
 import { api, Problem, token } from "./api.js";
-import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
+import { announce, dayOf, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
 import { animate, clock, drawAxis, drawBand, drawTrack, Line } from "./lines.js";
 import { describe, isBarred, isFull, legend, nextStart, pill, stateOf } from "./overview.js";
 
@@ -17,6 +17,7 @@ export function lanePage(user, frame) {
   const state = el("p", { class: "state" });
   const pause = el("button", { type: "button", text: "Pause" });
   const resume = el("button", { type: "button", text: "Resume", hidden: true });
+  const empty = el("button", { type: "button", text: "Empty" });
   const laneStatus = el("p", { class: "status", role: "status" });
   const picture = el("div", { class: "picture", role: "img", "aria-label": `Lane of ${user}` });
   const axis = el("canvas", { class: "axis" });
@@ -37,6 +38,10 @@ export function lanePage(user, frame) {
 
   pause.addEventListener("click", () => act(() => api.pause(user, null), "Paused"));
   resume.addEventListener("click", () => act(() => api.resume(user), "Resumed"));
+  empty.addEventListener("click", () => {
+    if (!confirm(`Cancel all waiting and scheduled tasks of ${user}? A running one goes on.`)) return;
+    void act(() => api.empty(user), (answer) => `${numberOf(answer.cancelled)} waiting tasks cancelled`);
+  });
 
   async function act(work, done) {
     const answer = await frame.ask(work, laneStatus, done);
@@ -57,7 +62,7 @@ export function lanePage(user, frame) {
       "div",
       { class: "title" },
       el("div", {}, el("a", { href: "#/", class: "back", text: "All lanes" }), el("h1", { text: user }), state),
-      el("div", { class: "actions" }, ...control),
+      el("div", { class: "actions" }, ...control, empty),
       laneStatus,
     ),
     facts,
@@ -262,7 +267,7 @@ function taskList(user, frame, learn) {
     older.disabled = next === null;
     first.parentElement.hidden = first.disabled && older.disabled;
     changes.clear();
-    keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel, changed));
+    keyed(body, answer.tasks, (task) => task.task_id, () => taskRow(cancel, redrive, changed));
     if (changes.size) announce([...changes].map(describeChange).join(", "));
     empty.hidden = answer.tasks.length > 0;
   }
@@ -279,6 +284,11 @@ function taskList(user, frame, learn) {
   async function cancel(task) {
     const done = (answer) => `${nameOf(task, "Task")} ${answer.state === "cancelled" ? "cancelled" : "asked to stop"}`;
     if (await frame.ask(() => api.cancel(user, task.task_id), status, done)) await refreshNow();
+  }
+
+  async function redrive(task) {
+    const done = (answer) => `${nameOf(task, "Task")} submitted again as number ${answer.seq}`;
+    if (await frame.ask(() => api.redrive(user, task.task_id), status, done)) await refreshNow();
   }
 
   // Explicit roles: the narrow layout displays rows as grids, which hides the table from screen readers.
@@ -321,12 +331,13 @@ const nameOf = (task, word) => (task.seq ? `${word} ${task.seq}` : `${word} for 
 const whenOf = (at) => (Math.abs(at - clock.now()) < 43_200_000 ? timeOf(at) : dayOf(at));
 
 /** `changed` is called with a task whose state differs from the one shown. */
-function taskRow(cancel, changed) {
+function taskRow(cancel, redrive, changed) {
   const cell = (kind) => el("td", { class: kind, role: "cell" });
   const [seq, name, state, start] = [cell("number seq"), cell("id"), cell("state"), cell("number start")];
   const [took, outcome, actions] = [cell("number took"), cell("outcome"), cell("act")];
   const button = el("button", { type: "button", class: "quiet", text: "Cancel", on: { click: () => cancel(task) } });
   const bar = el("progress", { max: "1" });
+  const again = el("button", { type: "button", class: "quiet", text: "Redrive", on: { click: () => redrive(task) } });
   let task;
   let shownOutcome = "";
   let stated = "";
@@ -349,15 +360,20 @@ function taskRow(cancel, changed) {
       const text = task.error ?? (task.result === null ? "" : JSON.stringify(task.result));
       const isAsked = task.cancel_requested_at !== null && task.state !== "cancelled";
       const asked = isAsked && `asked to stop at ${whenOf(task.cancel_requested_at)}`;
-      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task)].filter(Boolean).join(", ");
+      const isRedriven = Boolean(task.redriven_as);
+      const attempts = [task.attempts > 1 && `attempt ${task.attempts}`, asked, progressOf(task), isRedriven && "submitted again"].filter(Boolean).join(", ");
       if (shownOutcome !== text + attempts) outcome.replaceChildren(...outcomeNodes(text, attempts, Boolean(task.error)));
       shownOutcome = text + attempts;
       showProgress(bar, outcome, task.state === "running" && task.progress);
       setAttribute(button, "aria-label", `Cancel ${nameOf(task, "task")}`);
       const canCancel = task.state === "queued" || (task.state === "running" && !isAsked);
-      if (canCancel === actions.contains(button)) return;
-      const hadFocus = document.activeElement === button;
-      actions.replaceChildren(...(canCancel ? [button] : []));
+      setAttribute(again, "aria-label", `Redrive ${nameOf(task, "task")}`);
+      setAttribute(start, "title", task.started_at === null ? null : stampOf(task.started_at));
+      setAttribute(outcome, "title", detailsOf(task));
+      const offered = canCancel ? button : task.state === "failed" && !isRedriven ? again : null;
+      if (offered ? actions.contains(offered) : !actions.firstChild) return;
+      const hadFocus = actions.contains(document.activeElement);
+      actions.replaceChildren(...(offered ? [offered] : []));
       if (hadFocus) row.focus(); // keeps the keyboard position when the button disappears
     },
     draw(now, isBusy) {
@@ -378,6 +394,16 @@ function showProgress(bar, cell, progress) {
   bar.value = progress.fraction;
   setAttribute(bar, "aria-label", progress.text || "progress");
   if (cell.firstChild !== bar) cell.prepend(bar);
+}
+
+/** Payload and attempts, for a tooltip. */
+function detailsOf(task) {
+  const payload = task.payload_omitted ? "Payload too large to be shown, or expired" : `Payload ${JSON.stringify(task.payload)}`;
+  const attempts = (task.attempt_history ?? []).map(
+    ({ attempt, started_at, ended_at, error }) =>
+      `Attempt ${attempt}: ${stampOf(started_at)}${ended_at === null ? "" : `, took ${shortSpanOf(ended_at - started_at)}`}${error ? `, ${error}` : ""}`,
+  );
+  return [payload, ...attempts].join("\n");
 }
 
 /** The units of a task that has more than one or reported some; null for others. */

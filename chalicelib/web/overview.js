@@ -1,7 +1,8 @@
 // The page of all lanes: totals, one moving line per lane, newest completions.
 
 import { api } from "./api.js";
-import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, timeOf } from "./dom.js";
+import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
+import { failedList } from "./failed.js";
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 import { sharedLimits } from "./shared.js";
 
@@ -21,8 +22,12 @@ export const linkTo = (user) => `#/lane/${encodeURIComponent(user)}`;
 
 export function overviewPage(frame) {
   const totals = Object.fromEntries(
-    ["Waiting", "Running", "Starts a second", "Lateness", "Lanes"].map((name) => [name, total(name)]),
+    ["Waiting", "Running", "Starts a second", "Lateness", "Failed", "Lanes"].map((name) => [name, total(name)]),
   );
+  const failed = failedList(frame, (count, note) => {
+    setText(totals.Failed.value, count);
+    setText(totals.Failed.note, note);
+  });
   const search = el("input", { type: "search", id: "search", placeholder: "User id…", autocomplete: "off", spellcheck: "false", maxlength: "128" });
   const order = el("select", { id: "order" }, el("option", { value: "active", text: "Busiest first" }), el("option", { value: "user_id", text: "By user id" }));
   const range = el("p", { class: "range", role: "status" });
@@ -62,6 +67,7 @@ export function overviewPage(frame) {
       idleSection,
       empty,
     ),
+    failed.node,
     el(
       "section",
       { class: "card", "aria-labelledby": "feed-title" },
@@ -106,24 +112,38 @@ export function overviewPage(frame) {
     typing = setTimeout(() => turn([""]), 200);
   });
 
+  const isSharedDue = () => sinceShared >= (shared.isEmpty() ? NO_SHARED_EVERY : SHARED_EVERY);
+
+  /** The part of the page whose turn it is. */
+  function due() {
+    if (shared.isStale()) return refreshShared;
+    if (!hasLanes || wantsLanes) return refreshLanes;
+    if (isSharedDue()) return refreshShared;
+    return failed.isDue() ? refreshFailed : refreshLanes;
+  }
+
   /** One request at a time, one a second. */
   async function refresh(signal) {
-    const isSharedDue = sinceShared >= (shared.isEmpty() ? NO_SHARED_EVERY : SHARED_EVERY);
-    if (shared.isStale() || (hasLanes && isSharedDue && !wantsLanes)) {
-      await shared.refresh(signal);
-      sinceShared = 1;
-      node.classList.remove("loading"); // both appear together, so that nothing moves
-      return 1000;
-    }
-    wantsLanes = false;
-    const pause = await refreshLanes(signal);
-    const isFirst = !hasLanes;
-    hasLanes = true;
-    sinceShared += 1;
-    return isFirst ? 0 : pause;
+    const pause = await due()(signal);
+    if (!node.classList.contains("loading")) return pause;
+    if (!hasLanes || isSharedDue() || failed.isDue()) return 0;
+    node.classList.remove("loading"); // all parts appear together, so that nothing moves
+    return pause;
+  }
+
+  async function refreshShared(signal) {
+    await shared.refresh(signal);
+    sinceShared = 1;
+    return 1000;
+  }
+
+  async function refreshFailed(signal) {
+    await failed.refresh(signal);
+    return 1000;
   }
 
   async function refreshLanes(signal) {
+    wantsLanes = false;
     const wanted = search.value.trim();
     const answer = await api.lanes({ search: wanted, order: order.value, before: cursors.at(-1), limit: PER_PAGE }, signal);
     clock.set(answer.now);
@@ -132,6 +152,8 @@ export function overviewPage(frame) {
     showLanes(answer.lanes);
     showRange(answer, wanted);
     showFeed(answer.completions);
+    hasLanes = true;
+    sinceShared += 1;
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
     // The more lanes the server has read, the longer it is left alone.
     return Math.max(moves ? 1000 : 2000, answer.totals.lanes * MS_PER_LANE);
@@ -328,7 +350,7 @@ function completionRow(one) {
   const node = el(
     "tr",
     {},
-    el("td", { class: "number", text: timeOf(one.completed_at) }),
+    el("td", { class: "number", text: timeOf(one.completed_at), title: stampOf(one.completed_at) }),
     el("td", { class: "id" }, link),
     el("td", { text: one.task }),
     el("td", { class: "number", text: String(one.seq) }),

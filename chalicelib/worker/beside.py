@@ -8,7 +8,7 @@ a slot, since a claim counts the leases in use. A task between two attempts wait
 from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
 from chalicelib.core.estimates import estimated_starts
 from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lane
-from chalicelib.core.limits import Limits, at_once, smallest_units_quota
+from chalicelib.core.limits import Limits, at_once
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import again_seconds
@@ -121,8 +121,8 @@ def _is_far_behind(facts: Facts, lane: Lane, limits: Limits, ahead: int, now_ms:
 
     One that does not start may have its message behind this one.
     """
-    if now_ms >= facts.received_at + LOOK_FOR_MS or smallest_units_quota(limits):
-        return False  # a guess at their units could be too high
+    if now_ms >= facts.received_at + LOOK_FOR_MS:
+        return False
     return estimated_starts(lane, limits, now_ms, [now_ms] * (ahead + 1))[-1] > now_ms + FORWARD_AHEAD_MS
 
 

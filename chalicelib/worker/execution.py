@@ -12,7 +12,7 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lane, Lease
 from chalicelib.core.lane_changes import with_run_time
 from chalicelib.core.ports import Clock, LaneStore, TaskStore
-from chalicelib.core.task import Outcome, Progress, Task, TaskState, cancelled_outcome
+from chalicelib.core.task import FailedAttempt, Outcome, Progress, Task, TaskState, cancelled_outcome
 from chalicelib.settings import Settings
 from chalicelib.tasks.cancel_request import LocalCancelRequest
 from chalicelib.tasks.registry import Context, Registry
@@ -146,7 +146,7 @@ class TaskExecutor:
             correct()
         retry_at = now_ms + self._backoff_ms(task, start.attempt)
         released = self._lanes.release_lease(task.user_id, lease, retry_at)
-        self._tasks.attempt_failed(task, start.attempt, ended.error)
+        self._tasks.attempt_failed(task, FailedAttempt(start.attempt, start.at, now_ms, ended.error))
         # Cancelled since the last renewal: it takes no further attempt, so nothing is to be waited for.
         return Retry(now_ms if released and released.cancel_requested_at else retry_at)
 

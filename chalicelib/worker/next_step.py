@@ -10,6 +10,7 @@ from chalicelib.core.limits import smallest_units_quota
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.worker.beside import is_beside, step_beside
+from chalicelib.worker.emptied import step_of_emptied
 from chalicelib.worker.steps import (
     GAP_GRACE_MS,
     GAP_POLL_MS,
@@ -49,6 +50,8 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
     6000
     """
     lane = facts.lane
+    if step := step_of_emptied(facts, task, now_ms, rules):
+        return step
     if is_beside(facts, rules):
         return step_beside(facts, task, now_ms, rules, token)
     if task.is_repeat and not facts.is_lane_fresh:

@@ -42,6 +42,8 @@ class Facts(Struct, frozen=True):
     shared_start: SharedStart | None = None
     #: when its message was sent to the group that it is in, epoch ms
     sent_at: int = 0
+    #: the lane's next task, submitted after the emptying that cancelled this one, has had its chance to start
+    gave_way: bool = False
 
 
 class ReadLane(Struct, frozen=True):
@@ -105,6 +107,18 @@ class DropCancelled(Struct, frozen=True):
     last: Start | None = None
 
 
+class DropEmptied(Struct, frozen=True):
+    """Log that the task was cancelled by an emptying of its lane at that time, epoch ms."""
+
+    at: int
+
+
+class ForwardNext(Struct, frozen=True):
+    """Send this task's message, which is behind this one, to a group of its own. Then go on with the task in hand."""
+
+    following: Task
+
+
 class GiveUp(Struct, frozen=True):
     """Fail the task: each of its attempts lost its worker. `start` would be one attempt too many."""
 
@@ -131,6 +145,8 @@ Step = (
     | Claim
     | Skip
     | DropCancelled
+    | DropEmptied
+    | ForwardNext
     | GiveUp
     | FailTooLarge
 )

@@ -24,7 +24,7 @@ from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
 from chalicelib.core.recovery import tasks_to_send_again
-from chalicelib.core.task import Task
+from chalicelib.core.task import Task, emptied_outcome
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
@@ -36,9 +36,11 @@ from chalicelib.worker.steps import (
     LEAD_MS,
     Claim,
     DropCancelled,
+    DropEmptied,
     Facts,
     FailTooLarge,
     Forward,
+    ForwardNext,
     GiveUp,
     ReadLane,
     ReadPredecessors,
@@ -134,6 +136,8 @@ class _Job(Struct):
     receipt: str
     out_of_order: bool = False
     is_payload_read: bool = False
+    #: the message is of a task that was cancelled by an emptying, which does not wait for this one
+    goes_ahead: bool = False
 
 
 class Worker:
@@ -192,12 +196,14 @@ class Worker:
         while jobs:
             job = jobs[-1]
             outcome = self._take_step(job, jobs)
+            if isinstance(outcome, Deferred) and job.goes_ahead:
+                outcome = Done()
             if isinstance(outcome, Deferred) and self._hide(delivery, outcome, job):
                 return outcome
             if isinstance(outcome, Done):
                 jobs.pop()
                 if jobs:  # the job that was just done changed the lane
-                    jobs[-1].facts = self._remembered_facts(jobs[-1].task)
+                    jobs[-1].facts = replace(self._remembered_facts(jobs[-1].task), gave_way=job.goes_ahead)
         return Done()
 
     def _job(self, task: Task, receipt: str, out_of_order: bool = False) -> _Job:
@@ -225,9 +231,10 @@ class Worker:
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
             case RunFirst(predecessors):
-                jobs += [
-                    self._job(predecessor, job.receipt, out_of_order=True) for predecessor in reversed(predecessors)
-                ]
+                first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]
+                for one in first:
+                    one.goes_ahead = _is_emptied(job.facts.lane, task)
+                jobs += reversed(first)
             case WaitUntil():
                 return self._wait(step, job)
             case Claim() if self._may_be_known_soon(task):
@@ -235,8 +242,8 @@ class Worker:
             case Claim() if not (task.has_payload or job.is_payload_read):
                 self._read_payload(job)
             case Claim():
-                first = self._run_in_room(step, job)
-                return self._execute(first, job, jobs) if isinstance(first, Step) else first
+                outcome = self._run_in_room(step, job)
+                return self._execute(outcome, job, jobs) if isinstance(outcome, Step) else outcome
             case _:
                 return self._end_message(step, job)
         return None
@@ -252,6 +259,13 @@ class Worker:
                 return Done()
             case Skip():
                 return self._end_retry(job)
+            case ForwardNext(following):
+                self._queue.forward(following, self._clock.now_ms())
+                job.facts = replace(job.facts, gave_way=True)
+                return None
+            case DropEmptied(at):
+                self._finalizer.cancel(job.task, emptied_outcome(at))
+                return Done()
             case DropCancelled() | FailTooLarge():
                 return self._end_without_start(step, job)
             case GiveUp(start):
@@ -493,6 +507,10 @@ class Worker:
         if len(self._remembered) > LANES_REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)), None)
         return lane
+
+
+def _is_emptied(lane: Lane | None, task: Task) -> bool:
+    return lane is not None and lane.is_emptied(task.task_id, task.seq)
 
 
 def _task_of(delivery: Delivery) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import httpx
@@ -26,6 +27,8 @@ class World:
     clock: Clock = field(default_factory=SystemClock)
     #: for commands without --url
     default_url: str = DEFAULT_URL
+    #: names of tasks that are known without a request, for completion in the shell
+    task_names: Callable[[], Iterable[str]] = tuple
 
 
 def world_of(context: typer.Context) -> World:

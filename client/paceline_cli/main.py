@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from paceline_cli import lane_commands, new_project, shared_commands, task_commands
+from paceline_cli import clearing_commands, lane_commands, list_commands, new_project, shared_commands, task_commands
 from paceline_cli.failures import NotReachableError, exit_code, line
-from paceline_client import PacelineError
+from paceline_client import PacelineError, __version__
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 failed or broken, 2 wrong usage, 3 not reachable, 4 refused (over the limit, not allowed, "
@@ -46,8 +46,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"paceline {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def paceline() -> None:
+def paceline(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """A task queue that keeps every user to a pace."""
 
 
@@ -73,6 +83,17 @@ add(
 )
 add(_TASKS, task_commands.status, "status ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3 --wait")
 add(_TASKS, task_commands.cancel, "cancel ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3")
+add(_TASKS, list_commands.tasks, "tasks ann", "tasks ann --state failed --limit 500 --json | jq -r .task_id")
+add(_TASKS, list_commands.failed, "failed", "failed --json | jq -r '[.user_id, .error] | @tsv'")
+add(
+    _TASKS,
+    clearing_commands.redrive,
+    "redrive 01a201c6-2ed8-78ae-98d6-419040bdc8e3",
+    "redrive ann 01a201c6-2ed8-78ae-98d6-419040bdc8e3",
+    "redrive ann",
+    "redrive --since 2h",
+)
+add(_LANES, list_commands.lanes, "lanes", "lanes customer- --json | jq .backlog")
 add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
 app.add_typer(
     shared_commands.limits,
@@ -81,6 +102,8 @@ app.add_typer(
 )
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
+add(_LANES, clearing_commands.empty, "empty ann")
+add(_LANES, clearing_commands.forget, "forget ann")
 
 add("Your own tasks", new_project.init, "init shop")
 

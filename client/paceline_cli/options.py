@@ -88,3 +88,4 @@ Token = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="List so many at most; pages are fetched as needed.")]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from paceline_client import Lane, Limit, SharedLimit, SubmittedTask, Task
+from paceline_client import Attempt, Lane, Limit, Redriven, SharedLimit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
@@ -57,6 +57,11 @@ def clock_time(at_ms: int) -> str:
     return f"{moment:%H:%M:%S}" if is_today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
+def iso(at_ms: int) -> str:
+    """`2026-11-22T05:20:29.123Z`: the time in UTC, to the millisecond."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03}Z"
+
+
 def moment(at_ms: int, now_ms: int) -> str:
     """`06:58:12 (in 4.2 s)`, `06:58:12 (3.1 s ago)` or `now`."""
     if abs(at_ms - now_ms) < 50:
@@ -98,7 +103,7 @@ def task_line(task: Task) -> Text:
 
 def task_lines(task: Task, now_ms: int) -> list[Text]:
     def at(time_ms: int | None) -> str:
-        return "" if time_ms is None else moment(time_ms, now_ms)
+        return "" if time_ms is None else f"{iso(time_ms)}  {time_ms}  {moment(time_ms, now_ms)}"
 
     is_waiting = task.state == "queued"
     in_line = f"position {task.position} in line" if task.position else "may start now"
@@ -119,8 +124,11 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("asked to stop", at(task.cancel_requested_at)),
             ("ended", at(task.completed_at)),
             ("attempts", str(task.attempts)),
+            *((f"attempt {one.attempt}", _attempt(one)) for one in task.attempt_history),
             ("units", _units(task)),
             ("counts for", task.shared or ""),
+            ("payload", _payload(task)),
+            ("redriven as", task.redriven_as or ""),
             ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
             ("error", Text(task.error or "", "red")),
             ("callback", task.callback_url or ""),
@@ -134,6 +142,49 @@ def _progress(task: Task, now_ms: int) -> str:
         return ""
     said = f", {task.progress.text}" if task.progress.text else ""
     return f"{task.progress.fraction * 100:g} %{said}, at {moment(task.progress.at, now_ms)}"
+
+
+def _attempt(attempt: Attempt) -> str:
+    end = "runs" if attempt.ended_at is None else f"took {duration(attempt.ended_at - attempt.started_at)}"
+    return f"{iso(attempt.started_at)}  {end}{f'  {attempt.error}' if attempt.error else ''}"
+
+
+def _payload(task: Task) -> str:
+    if task.payload_omitted:
+        return "too large to be shown, or expired"
+    return "" if task.payload is None else json.dumps(task.payload, ensure_ascii=False)
+
+
+def listed_task_line(task: Task) -> Text:
+    """Formats a task of a list as one line: its id, its state, when it was submitted or ended, and why it failed."""
+    at = task.completed_at or task.started_at or task.submitted_at
+    seq = f"seq {task.seq}" if task.seq else "scheduled"
+    why = f"  {task.error}" if task.error else ""
+    again = f"  redriven as {task.redriven_as}" if task.redriven_as else ""
+    return Text.assemble(
+        (task.task_id, "bold"), f"  {seq}  ", state_text(task.state), f"  {iso(at)}  {task.task}{why}{again}"
+    )
+
+
+def failed_line(task: Task) -> Text:
+    """As `listed_task_line`, with the user first."""
+    return Text.assemble((task.user_id, "bold"), "  ", listed_task_line(task))
+
+
+def lane_line(lane: Lane) -> Text:
+    """Formats a lane of a list as one line."""
+    state = "paused" if lane.paused else "throttled" if lane.throttled_until else "running" if lane.running else ""
+    waiting, last = count(lane.backlog, "task"), f"last start {iso(lane.starts[0])}" if lane.starts else "no start"
+    return Text.assemble(
+        (lane.user_id, "bold"), f"  {waiting} waiting  {last}  {lane.limits}", f"  {state}" if state else ""
+    )
+
+
+def redriven_line(redriven: Redriven) -> Text:
+    """Formats a failed task that was submitted again, or was not, as one line."""
+    new = f"  submitted again as {redriven.redriven_as}{' before' if redriven.repeated else ''}"
+    stays = f"  stays: {redriven.reason}"
+    return Text.assemble((redriven.user_id, "bold"), f"  {redriven.task_id}", new if redriven.redriven_as else stays)
 
 
 def _units(task: Task) -> str:

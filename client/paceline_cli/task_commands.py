@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Annotated
 
+import httpx
 import typer
 
 from paceline_cli.connection import connect, world_of
-from paceline_cli.failures import FAILED
+from paceline_cli.failures import FAILED, NotReachableError
 from paceline_cli.options import Json, TaskId, Token, Url, User, length_ms, moment_ms, read_payload
 from paceline_cli.rendering import console, count, duration, show, show_json, submitted_line, task_line, task_lines
 from paceline_cli.watching import Watching
-from paceline_client import Paceline, SubmittedTask, Task, TaskOrder
+from paceline_client import Paceline, PacelineError, SubmittedTask, Task, TaskOrder
 
 #: Number of tasks that a terminal lists; above it, only the sum is shown.
 MAX_LINES = 10
+#: Newest tasks of a user whose names complete in the shell: one page.
+NAMES_FROM = 100
 
 
 def _key(text: str | None) -> str | None:
@@ -24,10 +29,22 @@ def _key(text: str | None) -> str | None:
     return text
 
 
+def task_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes the name of a task, in the shell: those that are built in or known here, and the user's newest ones."""
+    names, options = {"log", "http", *world_of(context).task_names()}, context.params
+    if user := options.get("user") or next(iter(context.args), None):
+        with (
+            suppress(PacelineError, NotReachableError, typer.TyperException, httpx.HTTPError),
+            connect(context, options.get("url"), options.get("token")) as paceline,
+        ):
+            names |= {one.task for one in islice(paceline.tasks(user), NAMES_FROM)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def submit(
     context: typer.Context,
     user: User,
-    task: Annotated[str, typer.Option(help="The name of the task.")] = "log",
+    task: Annotated[str, typer.Option(help="The name of the task.", autocompletion=task_names)] = "log",
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE|-", help="JSON, a file of it, or - for standard input.")
     ] = None,

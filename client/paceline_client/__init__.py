@@ -16,10 +16,12 @@ from paceline_client.errors import (
     WaitTimeoutError,
 )
 from paceline_client.values import (
+    Attempt,
     Health,
     Lane,
     Limit,
     Progress,
+    Redriven,
     SharedLimit,
     State,
     SubmittedTask,
@@ -35,6 +37,7 @@ __all__ = [
     "AsyncClock",
     "AsyncPaceline",
     "AsyncToken",
+    "Attempt",
     "Clock",
     "ConflictError",
     "ForbiddenError",
@@ -48,6 +51,7 @@ __all__ = [
     "Progress",
     "SubmittedTask",
     "ProblemError",
+    "Redriven",
     "Refused",
     "SharedLimit",
     "State",

@@ -17,7 +17,7 @@ from paceline_client.client import CONNECT_SECONDS, HEADERS, TOTAL_SECONDS, TRY_
 from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run_async, transport_error
-from paceline_client.values import Health, Lane, SharedLimit, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, SharedLimit, State, SubmittedTask, Task, TaskOrder
 
 AsyncToken = str | Callable[[], str | Awaitable[str]] | None
 
@@ -113,6 +113,38 @@ class AsyncPaceline:
     def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> AsyncIterator[Task]:
         """As Paceline.tasks, for `async for`."""
         return self._pages(self._rules.tasks(user_id, state, page_size))
+
+    def failed(self, *, page_size: int = 100) -> AsyncIterator[Task]:
+        """As Paceline.failed, for `async for`."""
+        return self._pages(self._rules.failed(page_size))
+
+    def lanes(self, search: str = "", *, page_size: int = 100) -> AsyncIterator[Lane]:
+        """As Paceline.lanes, for `async for`."""
+        return self._pages(self._rules.lanes(search, page_size))
+
+    async def redrive(self, user_id: str, task_id: str, *, strict: bool = False) -> SubmittedTask:
+        """As Paceline.redrive."""
+        return await run_async(self._rules.redrive(user_id, task_id, strict), self._perform)
+
+    async def redrive_many(
+        self, *, user_id: str | None = None, since: int | datetime | None = None, strict: bool = False
+    ) -> AsyncIterator[Redriven]:
+        """As Paceline.redrive_many, for `async for`."""
+        before: str | None = None
+        while True:
+            page, before = await run_async(self._rules.redrive_page(user_id, since, strict, before), self._perform)
+            for one in page:
+                yield one
+            if before is None:
+                return
+
+    async def empty(self, user_id: str) -> int:
+        """As Paceline.empty."""
+        return await run_async(self._rules.empty(user_id), self._perform)
+
+    async def forget(self, user_id: str) -> int:
+        """As Paceline.forget."""
+        return await run_async(self._rules.forget(user_id), self._perform)
 
     async def wait(self, which: Which, timeout: float | None = None) -> Task:
         """As Paceline.wait."""

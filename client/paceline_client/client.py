@@ -15,7 +15,7 @@ import httpx
 from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run, transport_error
-from paceline_client.values import Health, Lane, SharedLimit, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, SharedLimit, State, SubmittedTask, Task, TaskOrder
 from paceline_client.version import __version__
 
 Token = str | Callable[[], str] | None
@@ -150,6 +150,48 @@ class Paceline:
     def tasks(self, user_id: str, *, state: State | None = None, page_size: int = 100) -> Iterator[Task]:
         """The user's tasks, newest first; pages are fetched as they are needed."""
         return self._pages(self._rules.tasks(user_id, state, page_size))
+
+    def failed(self, *, page_size: int = 100) -> Iterator[Task]:
+        """The failed tasks of all users, the newest failure first; pages are fetched as they are needed."""
+        return self._pages(self._rules.failed(page_size))
+
+    def lanes(self, search: str = "", *, page_size: int = 100) -> Iterator[Lane]:
+        """The lanes of the users whose ids begin with `search`, by id; pages are fetched as they are needed."""
+        return self._pages(self._rules.lanes(search, page_size))
+
+    def redrive(self, user_id: str, task_id: str, *, strict: bool = False) -> SubmittedTask:
+        """Submits a failed task again, at the end of its lane. A repeat returns the same new task.
+
+        ConflictError if it has not failed. strict: as for `submit`.
+        """
+        return run(self._rules.redrive(user_id, task_id, strict), self._perform)
+
+    def redrive_many(
+        self, *, user_id: str | None = None, since: int | datetime | None = None, strict: bool = False
+    ) -> Iterator[Redriven]:
+        """Submits failed tasks again: those of a user, or those of all users that failed since a time.
+
+        Each is submitted once, however often this is repeated. It goes on as the result is read, page by page.
+        since: epoch milliseconds, or a datetime with a time zone; needed without a user.
+        """
+        before: str | None = None
+        while True:
+            page, before = run(self._rules.redrive_page(user_id, since, strict, before), self._perform)
+            yield from page
+            if before is None:
+                return
+
+    def empty(self, user_id: str) -> int:
+        """Cancels all waiting and scheduled tasks of a user; running ones go on. Returns how many waited."""
+        return run(self._rules.empty(user_id), self._perform)
+
+    def forget(self, user_id: str) -> int:
+        """Deletes a user's finished tasks, payloads and own limits; returns how many tasks were deleted.
+
+        ConflictError while it has tasks that wait, are scheduled or run. Its seqs and starts stay for its longest
+        window and 14 days.
+        """
+        return run(self._rules.forget(user_id), self._perform)
 
     def wait(self, which: Which, timeout: float | None = None) -> Task:
         """Returns the finished task; its `state` is succeeded, failed or cancelled.

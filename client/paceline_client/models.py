@@ -49,6 +49,19 @@ class ProgressAnswer:
 
 
 @dataclass(frozen=True)
+class AttemptAnswer:
+    """An attempt of a task."""
+
+    #: 1 for the first.
+    attempt: int
+    started_at: int
+    #: null while it runs.
+    ended_at: int | None
+    #: Why it failed; at most 300 characters of earlier attempts.
+    error: str | None
+
+
+@dataclass(frozen=True)
 class TaskAnswer:
     task_id: str
     user_id: str
@@ -89,6 +102,14 @@ class TaskAnswer:
     shared: str | None
     #: The last report of the running attempt, or of the last one; null if it reported nothing.
     progress: ProgressAnswer | None
+    #: As it was submitted; null if it is larger than 16 KB, in a list larger than 1 KB.
+    payload: Any
+    #: The payload is not shown: it is too large, or expired.
+    payload_omitted: bool
+    #: Its newest attempts, oldest first, at most 11; without those whose worker died.
+    attempt_history: tuple[AttemptAnswer, ...]
+    #: Id of the task as which this failed one was submitted again.
+    redriven_as: str | None
 
 
 @dataclass(frozen=True)

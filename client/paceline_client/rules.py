@@ -23,7 +23,7 @@ from paceline_client.calls import (
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.exchange import Exchange, Retries
 from paceline_client.steps import Steps, Times, Value
-from paceline_client.values import Health, Lane, SharedLimit, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import Health, Lane, Redriven, SharedLimit, State, SubmittedTask, Task, TaskOrder
 from paceline_client.waiting import Waiting
 
 #: Longest key for one task, and for many, which get a part number appended; in characters.
@@ -46,6 +46,10 @@ class Listing(Generic[Value]):
     params: Mapping[str, str]
     #: the field of an answer that holds the values
     name: str
+
+
+def _preference(strict: bool) -> Mapping[str, str]:
+    return {"Prefer": "handling=strict"} if strict else {}
 
 
 class Rules:
@@ -90,6 +94,41 @@ class Rules:
     def tasks(self, user_id: str, state: State | None, page_size: int) -> Listing[Task]:
         params = {"limit": str(page_size)} | ({"state": state} if state else {})
         return Listing(Task, user_path(user_id, "/tasks"), params, "tasks")
+
+    def failed(self, page_size: int) -> Listing[Task]:
+        return Listing(Task, "/api/v1/tasks", {"state": "failed", "limit": str(page_size)}, "tasks")
+
+    def lanes(self, search: str, page_size: int) -> Listing[Lane]:
+        return Listing(Lane, "/api/v1/lanes", {"search": search, "limit": str(page_size)}, "lanes")
+
+    def redrive(self, user_id: str, task_id: str, strict: bool) -> Steps[SubmittedTask]:
+        call = json_call("POST", f"{task_path(user_id, task_id)}/redrive", {}, _preference(strict))
+        return read_answer(SubmittedTask, (yield from self._submitted(self._exchange(), call)))
+
+    def redrive_page(
+        self, user_id: str | None, since: int | datetime | None, strict: bool, before: str | None
+    ) -> Steps[tuple[list[Redriven], str | None]]:
+        """Submits the failed tasks of one page again; the cursor of the next page, None after the last."""
+        if user_id is None and since is None:
+            raise ValueError("redrive_many needs `user_id` or `since`")
+        path = "/api/v1/redrive" if user_id is None else user_path(user_id, "/redrive")
+        given = {"since": None if since is None else epoch_ms(since, "since"), "before": before}
+        body = {name: value for name, value in given.items() if value is not None}
+        page = yield from self._exchange().body(json_call("POST", path, body, _preference(strict)))
+        outcomes = [read_answer(Redriven, one) for name in ("tasks", "stays") for one in read_list(page, name)]
+        return outcomes, str(page["next"]) if page.get("next") else None
+
+    def empty(self, user_id: str) -> Steps[int]:
+        call = Call("DELETE", user_path(user_id, "/tasks"), params={"state": "queued"})
+        return int((yield from self._exchange().body(call))["cancelled"])
+
+    def forget(self, user_id: str) -> Steps[int]:
+        deleted = 0
+        while True:
+            body = yield from self._exchange().body(Call("DELETE", user_path(user_id)))
+            deleted += int(body["deleted"])
+            if body["done"]:
+                return deleted
 
     def page(self, listing: Listing[Value], before: str | None) -> Steps[tuple[list[Value], str | None]]:
         """One page of the list, and the cursor of the next page; None after the last. before: None for the first."""

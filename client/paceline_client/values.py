@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from paceline_client import models
+from paceline_client.models import AttemptAnswer as Attempt
 from paceline_client.models import LimitAnswer as Limit
 from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
@@ -17,10 +18,12 @@ from paceline_client.models import WaiterAnswer as Waiter
 from paceline_client.models import WaitsForAnswer as WaitsFor
 
 __all__ = [
+    "Attempt",
     "Health",
     "Lane",
     "Limit",
     "Progress",
+    "Redriven",
     "SharedLimit",
     "State",
     "SubmittedTask",
@@ -74,6 +77,21 @@ class Task(models.TaskAnswer):
     def is_scheduled(self) -> bool:
         """True before its `run_at`: it has not joined its lane."""
         return self.seq == 0 and not self.has_ended
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """A failed task, and the task as which it is submitted again."""
+
+    user_id: str
+    #: of the failed task
+    task_id: str
+    #: of the new one; None if it was not submitted
+    redriven_as: str | None = None
+    #: it was submitted by an earlier request; None if it was not submitted
+    repeated: bool | None = None
+    #: why it was not submitted; None if it was
+    reason: str | None = None
 
 
 class Lane(models.LaneAnswer):

@@ -108,7 +108,7 @@ def test_redrive_brings_the_running_systems_dead_letters_back_in_order(poisoned:
     there.write_text("at last")
     # The tests' app has tasks of its own, so it is loaded first.
     program = "import app; from operations.main import main; main()"
-    command = [sys.executable, "-c", program, "redrive", "--user", "back"]
+    command = [sys.executable, "-c", program, "dead-letters", "--user", "back"]
     done = subprocess.run(command, cwd=APP, env=poisoned.env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0].startswith("The dead letters are those of stage dev at http://127.0.0.1:")
     ends = poisoned.wait_for_completions(6, "back")

@@ -7,6 +7,7 @@ from chalicelib.container import Container
 from chalicelib.core.ports import (
     CallbackSlots,
     DueTasks,
+    FailedTasks,
     LaneDirectory,
     LaneStore,
     RequestStore,
@@ -18,6 +19,7 @@ from chalicelib.core.ports import (
 from tests.factories import VirtualClock, make_settings
 from tests.integration.aws import Aws
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.failed_tasks import MemoryFailedTasks
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
@@ -39,6 +41,7 @@ class Ports(Protocol):
     due_tasks: DueTasks
     requests: RequestStore
     directory: LaneDirectory
+    failed_tasks: FailedTasks
     shared_limits: SharedLimitStore
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
@@ -66,7 +69,9 @@ class MemoryPorts:
         self._memory_queue = MemoryTaskQueue(self._clock.now_ms)
         self.lanes: LaneStore = MemoryLaneStore()
         self.queue: TaskQueue = self._memory_queue
-        self.tasks: TaskStore = MemoryTaskStore()
+        memory_tasks = MemoryTaskStore()
+        self.tasks: TaskStore = memory_tasks
+        self.failed_tasks: FailedTasks = MemoryFailedTasks(memory_tasks)
         self.scheduled_counts: ScheduledCounts = MemoryScheduledCounts()
         self.callback_slots: CallbackSlots = MemoryCallbackSlots()
         self.due_tasks: DueTasks = MemoryDueTasks()
@@ -101,6 +106,7 @@ class AwsPorts:
         self.due_tasks: DueTasks = parts.due_tasks
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
+        self.failed_tasks: FailedTasks = parts.failed_tasks
         self.shared_limits: SharedLimitStore = parts.shared_limits
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Stale, Written
-from chalicelib.core.task import Outcome, TaskRecord, TaskState
+from chalicelib.core.task import FailedAttempt, Outcome, TaskRecord, TaskState
 from tests.factories import NOW, make_task
 from tests.integration.aws import boto3_client, make_resources
 
@@ -90,7 +90,7 @@ def test_a_record_that_holds_a_large_payload_is_read_and_finished(table: tuple[A
     dynamodb.put_item(TableName=name, Item=record)
     assert tasks.get("ann", task.task_id) == TaskRecord(task)
     assert tasks.between("ann", 1, 1, 1) == [TaskRecord(task)]
-    tasks.attempt_failed(task, 1, "no")
+    tasks.attempt_failed(task, FailedAttempt(1, NOW, NOW, "no"))
     outcome = Outcome(TaskState.SUCCEEDED, NOW, NOW + 9, 2)
     tasks.finish(task, outcome)
     assert tasks.get("ann", task.task_id) == TaskRecord(task, TaskState.SUCCEEDED, outcome, 2)

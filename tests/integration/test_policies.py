@@ -180,6 +180,7 @@ def play_api(system: Enforcing, client: Client, user: str) -> None:
     listed = played(http.get(f"/api/v1/users/{user}/tasks"), 200)
     assert len(listed["tasks"]) == 4
     played(http.get(f"/api/v1/lanes?search={user}"), 200)
+    played(http.get("/api/v1/tasks?state=failed"), 200)
     # A refused submit leaves its key free.
     refused = {"Idempotency-Key": "again", "Prefer": "handling=strict"}
     played(post(client, "/api/v1/task", {"user_id": user}, **refused), 429)

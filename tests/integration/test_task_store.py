@@ -6,11 +6,16 @@ from msgspec.structs import replace
 
 from chalicelib.container import Container
 from chalicelib.core.limits import parse_limits
-from chalicelib.core.task import Outcome, Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import FailedAttempt, Outcome, Progress, Task, TaskRecord, TaskState
 from tests.factories import NOW, make_settings, make_task, task_id_of
 from tests.integration.aws import Aws
 from tests.integration.ports import Ports
 from tests.receiver import Got, NoReplyError, Receiver, Reply
+
+
+def failed_attempt(number: int, error: str) -> FailedAttempt:
+    return FailedAttempt(number, NOW + 1_000 * number, NOW + 1_000 * number + 500, error)
+
 
 PAYLOAD = {
     "text": "Grüße \u2028\n\x00 😀",
@@ -116,7 +121,7 @@ def test_late_note_does_not_undo_the_end(ports: Ports, user: str) -> None:
     task = make_task(1, user)
     ports.tasks.finish(task, succeeded())
     ports.tasks.create_if_absent(task)
-    ports.tasks.attempt_failed(task, 1, "too late")
+    ports.tasks.attempt_failed(task, failed_attempt(1, "too late"))
     ports.tasks.finish(task, FAILED)
     record = ports.tasks.get(user, task.task_id)
     assert record
@@ -128,8 +133,23 @@ def test_failed_attempt_leaves_the_task_queued_with_its_error(ports: Ports, user
     task = make_task(1, user)
     if stored:
         ports.tasks.create_if_absent(task)
-    ports.tasks.attempt_failed(task, 2, "ValueError: no")
-    assert ports.tasks.get(user, task.task_id) == TaskRecord(task, TaskState.QUEUED, None, 2, "ValueError: no")
+    failed = failed_attempt(2, "ValueError: no")
+    ports.tasks.attempt_failed(task, failed)
+    assert ports.tasks.get(user, task.task_id) == TaskRecord(
+        task, TaskState.QUEUED, None, 2, "ValueError: no", failed_attempts=(failed,)
+    )
+
+
+def test_record_has_the_newest_ten_failed_attempts_once_each(ports: Ports, user: str) -> None:
+    task = make_task(1, user)
+    attempts = [failed_attempt(number, f"no {number} {'x' * 400}") for number in range(1, 14)]
+    for attempt in attempts:
+        ports.tasks.attempt_failed(task, attempt)
+    ports.tasks.attempt_failed(task, attempts[-1])
+    ports.tasks.finish(task, succeeded(attempts=14))
+    record = ports.tasks.get(user, task.task_id)
+    assert record
+    assert record.failed_attempts == tuple(replace(one, error=one.error[:300]) for one in attempts[3:])
 
 
 def test_cancel_request_is_stored_once_and_stays_whatever_follows(ports: Ports, user: str) -> None:
@@ -137,7 +157,7 @@ def test_cancel_request_is_stored_once_and_stays_whatever_follows(ports: Ports, 
     ports.tasks.create_if_absent(task)
     for at in (NOW + 5_000, NOW + 6_000):
         ports.tasks.request_cancel(task, at)
-    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    ports.tasks.attempt_failed(task, failed_attempt(1, "ValueError: no"))
     ports.tasks.finish(task, succeeded(attempts=2))
     record = ports.tasks.get(user, task.task_id)
     assert record
@@ -158,7 +178,7 @@ def test_progress_is_stored_unless_a_later_one_is(ports: Ports, user: str) -> No
     for progress in (Progress(0, "", NOW), later, Progress(0.1, "late", NOW + 1_999)):
         assert ports.tasks.report_progress(task, progress)
     assert ports.tasks.get(user, task.task_id) == TaskRecord(task, progress=later)
-    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    ports.tasks.attempt_failed(task, failed_attempt(1, "ValueError: no"))
     record = ports.tasks.get(user, task.task_id)
     assert record
     assert (record.attempts, record.progress) == (1, later)
@@ -187,10 +207,11 @@ def test_progress_of_a_task_that_is_not_stored_yet_stores_nothing(ports: Ports, 
 
 def test_success_after_a_failed_attempt_has_no_error(ports: Ports, user: str) -> None:
     task = make_task(1, user)
-    ports.tasks.attempt_failed(task, 1, "ValueError: no")
+    failed = failed_attempt(1, "ValueError: no")
+    ports.tasks.attempt_failed(task, failed)
     ports.tasks.finish(task, succeeded(attempts=2))
     assert ports.tasks.get(user, task.task_id) == TaskRecord(
-        task, TaskState.SUCCEEDED, succeeded(attempts=2), attempts=2, error=None
+        task, TaskState.SUCCEEDED, succeeded(attempts=2), attempts=2, error=None, failed_attempts=(failed,)
     )
 
 
@@ -276,17 +297,18 @@ def test_large_payload_of_a_task_that_will_still_run_is_kept(ports: Ports, user:
     tried, scheduled = make_task(1, user, payload=LARGE), make_task(0, user, payload=LARGE, run_at=NOW)
     if is_stored:
         ports.tasks.create_many([tried, scheduled])
-    ports.tasks.attempt_failed(tried, 1, "no")
+    failed = failed_attempt(1, "no")
+    ports.tasks.attempt_failed(tried, failed)
     admitted = replace(scheduled, seq=2)
     assert ports.tasks.mark_admitted(admitted)
-    assert ports.tasks.get(user, tried.task_id) == TaskRecord(tried, attempts=1, error="no")
+    assert ports.tasks.get(user, tried.task_id) == TaskRecord(tried, attempts=1, error="no", failed_attempts=(failed,))
     assert ports.tasks.get(user, scheduled.task_id) == TaskRecord(admitted)
 
 
 def test_task_that_came_without_its_payload_leaves_the_stored_one(ports: Ports, user: str) -> None:
     task = make_task(1, user, payload=LARGE)
     ports.tasks.create_if_absent(task)
-    ports.tasks.attempt_failed(replace(task, payload=None, has_payload=False), 1, "no")
+    ports.tasks.attempt_failed(replace(task, payload=None, has_payload=False), failed_attempt(1, "no"))
     ports.tasks.finish(replace(task, payload=None, has_payload=False), succeeded(attempts=2))
     record = ports.tasks.get(user, task.task_id)
     assert record

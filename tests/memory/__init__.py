@@ -8,6 +8,7 @@ expose_sdk()  # for programs that pytest does not start
 
 from paceline.testing.memory import (  # noqa: E402
     directory,
+    failed_tasks,
     requests,
     scheduled_queue,
     shared_limits,
@@ -15,5 +16,5 @@ from paceline.testing.memory import (  # noqa: E402
     task_queue,
 )
 
-for _module in (directory, requests, scheduled_queue, shared_limits, stores, task_queue):
+for _module in (directory, failed_tasks, requests, scheduled_queue, shared_limits, stores, task_queue):
     sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module

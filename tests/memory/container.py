@@ -7,6 +7,7 @@ from chalicelib.container import Container
 from chalicelib.settings import Settings
 from tests.in_process import Record, make_record
 from tests.memory.directory import MemoryLaneDirectory
+from tests.memory.failed_tasks import MemoryFailedTasks
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
@@ -35,6 +36,7 @@ class Memory:
         self.shared_limits = MemorySharedLimitStore()
         self.due_tasks = MemoryDueTasks()
         self.directory = MemoryLaneDirectory(self.lanes, self.tasks)
+        self.failed_tasks = MemoryFailedTasks(self.tasks)
 
     def receive(self, most: int = 10) -> list[Record]:
         return [
@@ -59,7 +61,7 @@ class Memory:
 
 PORTS = (
     *("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "due_tasks", "callback_slots", "requests"),
-    *("directory", "shared_limits"),
+    *("directory", "failed_tasks", "shared_limits"),
 )
 
 

@@ -37,6 +37,7 @@ from tests.simulation.schedule import (
     Wrong,
     draw_cancels,
     draw_due,
+    draw_emptyings,
     draw_several,
     draw_shared,
     draw_units,
@@ -469,6 +470,25 @@ def no_order_beside(facts: Facts, task: Task, *rest: Any) -> Step:
     return next_step(facts, task, *rest)
 
 
+def no_mark_of_emptying(facts: Facts, *rest: Any) -> Step:
+    """A worker ignores that the lane was emptied."""
+    return next_step(replace(facts, lane=facts.lane and replace(facts.lane, emptied_seq=0)), *rest)
+
+
+class EmptiesTooMuch(MemoryLaneStore):
+    """The next task, which is submitted after the emptying, is cancelled too."""
+
+    def change(self, seen: Lane, changed: Lane) -> Write:
+        more = changed.emptied_seq + (changed.emptied_at != seen.emptied_at)
+        return super().change(seen, replace(changed, emptied_seq=more))
+
+
+class LogsEmptiedTwice(Finalizer):
+    def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
+        super().cancel(task, outcome, last)
+        super().cancel(task, outcome, last)
+
+
 class ForwardedTwice(MemoryTaskQueue):
     def forward(self, task: Task, now_ms: int) -> None:
         for again in range(2):
@@ -548,6 +568,9 @@ MUTANTS: dict[str, Parts] = {
     "units: more are counted": Parts(lanes=NoCorrection),
     "cancel: the lease says so": Parts(lanes=NoCancelMark),
     "cancel: no further attempt": Parts(decide=no_cancel_check),
+    "emptying: workers honour the mark": Parts(decide=no_mark_of_emptying),
+    "emptying: later tasks are not cancelled": Parts(lanes=EmptiesTooMuch),
+    "emptying: logged once": Parts(finalizer=LogsEmptiedTwice),
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
     "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
@@ -656,6 +679,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "units: more are counted": draw_units(0),
     "cancel: the lease says so": draw_cancels(0),
     "cancel: no further attempt": draw_cancels(7),
+    "emptying: workers honour the mark": draw_emptyings(0),
+    "emptying: later tasks are not cancelled": draw_emptyings(0),
+    "emptying: logged once": draw_emptyings(1),
     "shared: no start without a claim": draw_shared(1),
     "shared: room for a late turn": _late_turn(),
     "shared: one turn to a lane": draw_shared(1),

@@ -94,6 +94,8 @@ class Known:
     logged: list[dict[str, Any]] = field(default_factory=list)
     cancel_begun: bool = False
     cancel_answered: bool = False
+    #: it was cancelled by an emptying of its lane
+    is_emptied: bool = False
     #: true time at which its lane had the first request to stop it while it runs; None without one
     stop_requested_at: int | None = None
     #: such a request was answered
@@ -215,6 +217,8 @@ class History:
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
         self._paused: dict[str, Paused] = {}
+        #: the users' lanes as they were emptied last
+        self._emptied: dict[str, Lane] = {}
         #: time and units of each start under a shared limit, by name
         self._shared_starts: dict[str, list[tuple[int, int]]] = {}
         self._shared_closed: dict[str, Closed] = {}
@@ -253,6 +257,12 @@ class History:
         if known is None:
             begun = self._begun.get(tag.split("/")[0], now)
             known = self.known[task.task_id] = Known(task, tag, begun, seen_at=now, is_scheduled=not task.seq)
+        emptied = self._emptied.get(task.user_id)
+        if emptied and (
+            emptied.is_emptied(task.task_id, task.seq)
+            or (not task.seq and emptied.is_emptied_schedule(task.submitted_at))
+        ):
+            known.cancel_begun = True  # it was admitted before, and is sent now
         if task.seq:
             known.seqs.add(task.seq)
             known.task = task if known.is_scheduled else known.task
@@ -318,6 +328,29 @@ class History:
         is_running = known.starts and not known.starts[-1].has_raised
         if is_running and known.stop_requested_at is None:
             self.breaks("a cancelled task takes no start", f"{task_id} was running before its cancel was answered")
+
+    def emptying_begun(self, user: str) -> None:
+        """Its scheduled tasks may be cancelled from now on, before the lane's write."""
+        for known in self.known.values():
+            if known.task.user_id == user and not known.task.seq:
+                known.cancel_begun = True
+
+    def emptied(self, lane: Lane) -> None:
+        """The lane's write has cancelled all that waited, and nothing of it starts any more."""
+        self._emptied[lane.user_id] = lane
+        for task_id, known in self.known.items():
+            seqs = known.seqs or {known.task.seq}
+            is_waiting = lane.is_emptied(task_id, max(seqs)) or task_id in lane.cancelled
+            if known.task.user_id != lane.user_id or known.outcome:
+                continue
+            if max(seqs) == 0 and lane.is_emptied_schedule(known.task.submitted_at):
+                known.cancel_begun = True
+            elif is_waiting and max(seqs) > 0:
+                known.cancel_begun = True
+                # A request that was served twice may have the task once more, behind those that were cancelled.
+                known.is_emptied = len(seqs) == 1 and known.answered_at is not None
+                known.cancel_answered = known.cancel_answered or known.is_emptied
+                self.figures["tasks cancelled by an emptying"] += known.is_emptied
 
     def stop_requested(self, task_id: str, now: int) -> None:
         known = self.known[task_id]
@@ -762,6 +795,8 @@ class History:
         if len(words) > 1:
             self.figures["ends logged more than once"] += 1
             is_cancelled_again = set(words) == {"task_cancelled"} and not (known.starts and self._is_calm)
+            if known.is_emptied and self._is_calm:
+                self.breaks("every end is logged once", f"{known.tag} was cancelled with its lane: {words}")
             if not hurt and not is_cancelled_again and (known.starts or self._is_calm):
                 self.breaks("every end is logged once", f"{known.tag}: {words}, and no worker died or gave up in it")
         if state is TaskState.CANCELLED and not known.cancel_begun:

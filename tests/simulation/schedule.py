@@ -119,6 +119,14 @@ class LoseMessages:
 
 
 @dataclass(frozen=True)
+class Empty:
+    """Cancels all that waits or is scheduled."""
+
+    at: int
+    user: str
+
+
+@dataclass(frozen=True)
 class ChangeShared:
     """Sets the limits of the shared limit at run time ("": those of the setting), pauses it or resumes it."""
 
@@ -130,7 +138,18 @@ class ChangeShared:
 
 
 Action: TypeAlias = (
-    ChangeShared | Submit | Cancel | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
+    ChangeShared
+    | Submit
+    | Cancel
+    | Empty
+    | SetLimits
+    | Pause
+    | Resume
+    | StepClock
+    | Kill
+    | Poison
+    | ForgetLane
+    | LoseMessages
 )
 
 
@@ -498,6 +517,71 @@ def draw_several(seed: int) -> Plan:
         # A lane with one task at a time forgets a task that lost both its worker and its message.
         actions = tuple(action for action in actions if not isinstance(action, LoseMessages))
     return Plan(seed, limits, is_lambda, workers, offsets, actions, faults, outages, attempts, is_apart)
+
+
+EMPTY_CALLS = (
+    *("lanes.change",) * 4,
+    *("log.write",) * 3,
+    *("tasks.finish",) * 3,
+    *("lanes.claim",) * 2,
+    "lanes.try_fast_claim",
+    "lanes.try_fast_admit",
+    "lanes.get",
+    "tasks.get",
+    "tasks.between",
+    "tasks.newest",
+    "queue.send",
+    "queue.defer",
+    "queue.forward",
+    "scheduled_queue.send",
+    "due_tasks.due",
+    "due_tasks.remove",
+    "tasks.cancel_scheduled",
+)
+
+
+def draw_emptyings(seed: int) -> Plan:
+    """Returns that seed's plan of lanes that are emptied while tasks wait, run, are scheduled and are submitted."""
+    random = Random(f"emptyings {seed}")
+    users, workers, is_lambda = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 3), random.random() < 0.6
+    is_skewed = random.random() < 0.3
+    offsets = tuple(random.randint(-20, 20) if is_skewed else 0 for _ in range(2 + workers))
+    faults = tuple(_empty_fault(random) for _ in range(random.choice((0, 0, 0, 1, 2, 4))))
+    outages = (_outage(random, workers),) if faults and random.random() < 0.3 else ()
+    actions = tuple(sorted(_empty_actions(random, users, workers, is_lambda), key=lambda action: action.at))
+    limits = random.choice((*LIMITS, *LIMITS, *SEVERAL))
+    return Plan(seed, limits, is_lambda, workers, offsets, actions, faults, outages, random.choice((1, 2, 3)))
+
+
+def _empty_actions(random: Random, users: list[str], workers: int, is_lambda: bool) -> Iterator[Action]:
+    at = 0
+    for number in range(random.randint(2, 9)):
+        at += random.choice((0, 1, 15, 150, 600, 1_100, 4_000, 12_000))
+        user, dice = random.choice(users), random.random()
+        if number == 0 or dice < 0.45:
+            many = random.choice((1, 3, 8, 14))
+            delay_ms = random.choice((None, None, None, 900, 5_000))
+            key = f"key-{number}" if random.random() < 0.2 else None
+            behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
+            yield Submit(at, user, f"t{number}", behaviours, key, delay_ms=delay_ms)
+        elif dice < 0.80:
+            yield Empty(at, user)
+            if random.random() < 0.5:
+                later = at + random.choice((1, 60, 200, 900))
+                yield Submit(later, user, f"l{number}", (_behaviour(random, is_lambda),))
+        elif dice < 0.86:
+            yield Cancel(at, user, random.randint(0, 5))
+        elif dice < 0.92:
+            yield random.choice((Pause(at, user, random.choice((None, 3_000))), Resume(at, user)))
+        elif dice < 0.96:
+            yield SetLimits(at, user, random.choice((None, *LIMITS[:2], *SEVERAL[:2])))
+        else:
+            yield Kill(at, random.randrange(workers))
+
+
+def _empty_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(EMPTY_CALLS), random.randint(1, 8), wrong, random.choice((5, 50, 700, 5_000)))
 
 
 def _several_actions(

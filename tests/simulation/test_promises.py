@@ -18,6 +18,7 @@ from tests.simulation.schedule import (
     draw,
     draw_cancels,
     draw_due,
+    draw_emptyings,
     draw_units,
 )
 from tests.simulation.world import run
@@ -54,6 +55,14 @@ def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds)
     for seed in seeds:
         result = run(draw_cancels(seed))
         story = f"python -m tests.simulation --cancels --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_lanes_that_are_emptied_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_emptyings(seed))
+        story = f"python -m tests.simulation --emptyings --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 

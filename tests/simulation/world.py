@@ -22,10 +22,12 @@ from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
 from chalicelib.core.ports import Presence, Written
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.shared_names import parse_shared
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.shared import SharedControl, SharedView
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.settings import OverLimit
 from chalicelib.submit.daily_cap import DailyCap
@@ -311,6 +313,8 @@ class World:
                 self._submit(api, action)
             elif isinstance(action, schedule.Cancel):
                 self._cancel(api, action)
+            elif isinstance(action, schedule.Empty):
+                self._empty(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
             elif isinstance(action, schedule.ChangeShared):
@@ -367,6 +371,12 @@ class World:
             else:
                 self.tell(f"{self.history.known[task_id].tag} is answered to be asked to stop")
                 self.history.stop_answered(task_id)
+
+    def _empty(self, api: "ApiMachine", user: str) -> None:
+        self.tell(f"the lane of {user} is to be emptied")
+        self.history.emptying_begun(user)
+        cancelled = api.clearance.empty(user)
+        self.tell(f"the lane of {user} is emptied of {cancelled} tasks")
 
     def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
         change = self.history.shared_change_begins(action.name)
@@ -562,6 +572,9 @@ class World:
             self.history.throttled(user, lease.task_id, until)
         if name == "lanes.change" and lane.retrying and lane.retrying != before.retrying:
             self.history.released(lane.retrying.task_id, lane.retrying.until)
+        if (lane.emptied_at, lane.emptied_seq) != (before.emptied_at, before.emptied_seq):
+            self.tell(f"the lane of {user} is emptied up to {lane.emptied_seq}")
+            self.history.emptied(replace(lane, emptied_seq=min(lane.emptied_seq, before.admitted)))
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
@@ -670,6 +683,8 @@ class ApiMachine(Machine):
         known = world.settings.shared_limits
         self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known)
         self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
+        queues = (queue, scheduled_queue)
+        self.clearance = Clearance(lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings)
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:
         timeline = self.world.timeline
@@ -772,9 +787,10 @@ class WorkerMachine(Machine):
             **self.scheduling(),
         )
         due = (self.remote("due_tasks"), tasks, queue)
-        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}")
+        cancellations = ScheduledCancellations(due[0], tasks, finalizer, self.clock)
+        admitter = DueAdmitter(*due, submitter, self.clock, lambda: f"{life}.{next(tokens)}", cancellations)
         self._scheduled_messages = ScheduledDispatcher(
-            self.remote("scheduled_queue"), tasks, queue, admitter, finalizer, self._tell, self.clock
+            self.remote("scheduled_queue"), tasks, queue, admitter, cancellations, self._tell, self.clock
         )
         self._is_up = True
         if hasattr(world, "source"):

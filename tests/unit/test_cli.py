@@ -454,7 +454,8 @@ def test_logs_and_audit_read_the_log_that_is_named(tmp_path: Path, capfd: pytest
 def test_help_names_every_command_and_an_example() -> None:
     commands = ("run", "submit", "status", "lane", "limits", "pause", "resume", "cancel", "logs", "audit", "demo")
     shown = run(REFUSED, "--help").stdout
-    for command in (*commands, "deploy", "destroy", "redrive", "token"):
+    commands += ("tasks", "lanes", "failed", "redrive", "empty", "forget", "dead-letters")
+    for command in (*commands, "deploy", "destroy", "token"):
         assert f" {command} " in shown
         assert f"paceline {command}" in run(REFUSED, command, "--help").stdout
 
@@ -474,3 +475,108 @@ def test_help_names_every_command_and_an_example() -> None:
 )
 def test_durations_are_as_long_as_they_need_to_be(milliseconds: int, text: str) -> None:
     assert duration(milliseconds) == text
+
+
+# Lists, redrive, emptying, forgetting.
+
+
+def page(name: str, *values: Any, following: str | None = None) -> httpx.Response:
+    return answer({name: list(values), "next": following})
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "path"),
+    [
+        (("tasks", "ann"), "tasks", "/api/v1/users/ann/tasks"),
+        (("failed",), "tasks", "/api/v1/tasks"),
+        (("lanes",), "lanes", "/api/v1/lanes"),
+    ],
+)
+def test_every_list_fetches_its_pages_as_it_needs_them(words: tuple[str, ...], name: str, path: str) -> None:
+    values = [lane(user_id=f"u-{n}") if name == "lanes" else task(task_id=f"id-{n}") for n in range(5)]
+    server = Server(page(name, *values[:2], following="c1"), page(name, *values[2:4], following="c2"))
+    result = run(server, *words, "--limit", "3", "--json")
+    assert result.exit_code == 0
+    key = "user_id" if name == "lanes" else "task_id"
+    assert [json.loads(line)[key] for line in result.stdout.splitlines()] == [one[key] for one in values[:3]]
+    assert [request.url.path for request in server.requests] == [path] * 2
+    assert [request.url.params.get("before") for request in server.requests] == [None, "c1"]
+    server = Server(page(name, *values))
+    assert len(run(server, *words).stdout.splitlines()) == 5
+
+
+def test_failed_tasks_are_listed_with_user_time_and_reason() -> None:
+    failed = task("failed", completed_at=NOW_MS + 7, error="ValueError: no", redriven_as="id-9")
+    line = run(page("tasks", failed), "failed").stdout
+    assert line == "ann  id-1  seq 1  failed  2027-01-15T08:00:00.007Z  log  ValueError: no  redriven as id-9\n"
+
+
+def test_tasks_are_listed_by_state() -> None:
+    server = Server(page("tasks"))
+    assert run(server, "tasks", "ann", "--state", "failed").stdout == ""
+    assert server.requests[0].url.params["state"] == "failed"
+    assert run(server, "tasks", "ann", "--state", "no").exit_code == 2
+
+
+def test_a_task_is_shown_with_payload_attempts_and_times_in_two_forms() -> None:
+    attempt = {"attempt": 1, "started_at": NOW_MS, "ended_at": NOW_MS + 1_500, "error": "ValueError: no"}
+    shown = run(answer(task("failed", payload={"n": 1}, attempt_history=[attempt])), "status", "ann", "id-1").stdout
+    assert "2027-01-15T08:00:00.000Z  1800000000000  " in shown
+    assert '{"n": 1}' in shown
+    assert "2027-01-15T08:00:00.000Z  took 1.5 s  ValueError: no" in shown
+
+
+ID = "01a201c6-2ed8-78ae-98d6-419040bdc8e3"
+
+
+def test_a_failed_task_is_redriven_by_user_and_id_or_by_id_alone() -> None:
+    server = Server(answer(submitted(7), 202))
+    assert run(server, "redrive", "bob", ID).stdout.startswith("id-7  seq 7")
+    assert server.requests[0].url.path == f"/api/v1/users/bob/tasks/{ID}/redrive"
+    server = Server(page("tasks", task(task_id="other"), task(task_id=ID, user_id="bob")), answer(submitted(7), 202))
+    assert run(server, "redrive", ID, "--json").exit_code == 0
+    assert server.requests[1].url.path == f"/api/v1/users/bob/tasks/{ID}/redrive"
+
+
+def test_all_of_a_user_or_since_a_time_are_redriven_page_by_page() -> None:
+    redriven = {"user_id": "ann", "task_id": "id-1", "redriven_as": "id-2", "repeated": False}
+    stays = {"user_id": "ann", "task_id": "id-3", "reason": "no room"}
+    first = answer({"tasks": [redriven], "stays": [], "next": "c1"})
+    server = Server(first, answer({"tasks": [], "stays": [stays], "next": None}))
+    result = run(server, "redrive", "ann")
+    assert (result.exit_code, result.stdout) == (
+        4,
+        "ann  id-1  submitted again as id-2\nann  id-3  stays: no room\n",
+    )
+    assert server.bodies == [{}, {"before": "c1"}]
+    server = Server(answer({"tasks": [redriven], "stays": [], "next": None}))
+    assert run(server, "redrive", "--since", "2h").exit_code == 0
+    assert (server.requests[0].url.path, server.bodies) == ("/api/v1/redrive", [{"since": NOW_MS - 7_200_000}])
+    for words in (("redrive",), ("redrive", "ann", ID, "--since", "1h"), ("redrive", "--since", "soon")):
+        assert run(server, *words).exit_code == 2
+
+
+def test_a_lane_is_emptied_and_a_user_forgotten() -> None:
+    server = Server(answer(lane() | {"cancelled": 3_000}))
+    assert run(server, "empty", "ann").stdout == "3,000 waiting tasks of ann cancelled, and all that were scheduled\n"
+    assert str(server.requests[0].url).endswith("/api/v1/users/ann/tasks?state=queued")
+    parts = [answer({"user_id": "ann", "deleted": n, "done": n == 5}, status) for n, status in ((1_000, 202), (5, 200))]
+    server = Server(*parts)
+    assert run(server, "forget", "ann", "--json").stdout == '{"user_id": "ann", "deleted": 1005}\n'
+    assert [request.method for request in server.requests] == ["DELETE"] * 2
+    assert run(problem(409), "forget", "ann").exit_code == 4
+
+
+def test_version_is_printed() -> None:
+    assert run(REFUSED, "--version").stdout == "paceline 1.0.0\n"
+
+
+def test_task_names_complete_in_the_shell() -> None:
+    server = Server(page("tasks", task(task="llm-chat"), task(task="mail")))
+    world = World(httpx.MockTransport(server), server.clock, local_url(), lambda: ["local-one"])
+    env = {"_PACELINE_COMPLETE": "complete_bash", "COMP_WORDS": "paceline submit ann --task l", "COMP_CWORD": "4"}
+    result = CliRunner().invoke(app, [], obj=world, prog_name="paceline", env=env)
+    assert set(result.stdout.split()) == {"llm-chat", "local-one", "log"}
+    env["COMP_WORDS"] = "paceline submit ann --task h"
+    world = World(httpx.MockTransport(Server(REFUSED)), server.clock, local_url())
+    assert CliRunner().invoke(app, [], obj=world, prog_name="paceline", env=env).stdout.split() == ["http"]

@@ -156,6 +156,7 @@ def task(state: str = "queued", estimated_at: int | None = None, **changes: Any)
     body = {"task_id": "id-1", "user_id": "ann", "seq": 1, "task": "log", "state": state, "position": 0}
     times = {"planned_at": NOW_MS, "estimated_at": estimated_at, "submitted_at": NOW_MS, "started_at": None}
     options = {"run_at": None, "callback_url": None, "units": 1}
+    options |= {"payload": None, "payload_omitted": False, "attempt_history": [], "redriven_as": None}
     return body | times | options | {"completed_at": None, "attempts": 0, "result": None, "error": None} | changes
 
 

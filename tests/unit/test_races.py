@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from chalicelib.core.admission import Admission
 from chalicelib.core.contention import PerUserLock, RetryWithJitter
 from chalicelib.submit.submitter import Submitter
 from tests.factories import NOW
@@ -43,7 +44,9 @@ def test_parked_task_that_is_due_gets_its_place_in_its_users_turn() -> None:
 
     races = RetryWithJitter(shop.clock, lambda: 0.5)
     submitter = Submitter(shop.lanes, shop.tasks, shop.queue, races, shop.settings, turn)
-    assert submitter.reserve("ann", "t1", NOW) == (1, NOW)
+    reserved = submitter.reserve("ann", "t1", NOW)
+    assert isinstance(reserved, Admission)
+    assert (reserved.first_seq, reserved.planned) == (1, (NOW,))
     assert admitted == [("ann", 0), ("ann", 1)]
 
 

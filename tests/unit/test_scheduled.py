@@ -24,6 +24,7 @@ from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import NEWER_SECONDS, SHORT_SLEEP_MS, again_seconds
 from chalicelib.scheduled.admission import ADMITTING_MS, PAGE, DueAdmitter
 from chalicelib.scheduled.callbacks import Busy, DeliveryFailure
+from chalicelib.scheduled.cancellations import ScheduledCancellations
 from chalicelib.scheduled.dispatcher import TRIED_FOR_MS, ScheduledDelivery, ScheduledDispatcher
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
 from chalicelib.worker.finalizer import FINALIZE_TRIES
@@ -54,10 +55,12 @@ class SchedulingShop(Workshop):
 
     def runner_with(self, submitter: Any) -> ScheduledDispatcher:
         stores = (self.due_tasks, self.tasks, self.queue)
-        admitter = DueAdmitter(*stores, submitter, self.clock, lambda: f"dispatcher-{next(self._tokens)}")
+        cancellations = ScheduledCancellations(self.due_tasks, self.tasks, self.finalizer, self.clock)
+        new_token = lambda: f"dispatcher-{next(self._tokens)}"  # noqa: E731
+        admitter = DueAdmitter(*stores, submitter, self.clock, new_token, cancellations)
         queues = (self.scheduled_queue, self.tasks, self.queue)
         late_up_to_ms = self.settings.late_up_to_ms
-        return ScheduledDispatcher(*queues, admitter, self.finalizer, self._tell, self.clock, late_up_to_ms)
+        return ScheduledDispatcher(*queues, admitter, cancellations, self._tell, self.clock, late_up_to_ms)
 
     def schedule(self, delay_ms: int, user_id: str = "ann", payload: Any = None, **options: Any) -> Task:
         outcome = self.try_submit_many(user_id, TaskRequest("log", payload, delay_seconds=delay_ms / 1000, **options))

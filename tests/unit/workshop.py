@@ -41,9 +41,11 @@ class Failing:
         self._failures: dict[str, int] = {}
         self._after = False
 
-    def fail(self, *calls: str, times: int = 1, after: bool = False) -> None:
+    def fail(self, *calls: str, times: int = 1, after: bool = False, skip: int = 0) -> None:
+        """skip: so many calls succeed before."""
         self._failures = dict.fromkeys(calls, times)
         self._after = after
+        self._skip = skip
 
     def __len__(self) -> int:
         return len(self._port)
@@ -53,6 +55,9 @@ class Failing:
 
         def call(*arguments: Any) -> Any:
             if not self._failures.get(name):
+                return real(*arguments)
+            if self._skip:
+                self._skip -= 1
                 return real(*arguments)
             self._failures[name] -= 1
             if self._after:

@@ -17,6 +17,7 @@ from chalicelib.tasks.registry import registry as registered
 from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from paceline.testing.memory.directory import MemoryLaneDirectory
+from paceline.testing.memory.failed_tasks import MemoryFailedTasks
 from paceline.testing.memory.requests import MemoryRequestStore
 from paceline.testing.memory.scheduled_queue import MemoryScheduledQueue
 from paceline.testing.memory.shared_limits import MemorySharedLimitStore
@@ -95,6 +96,7 @@ class MemoryContainer(Container):
             "callback_slots": MemoryCallbackSlots(),
             "requests": MemoryRequestStore(),
             "directory": MemoryLaneDirectory(lanes, tasks),
+            "failed_tasks": MemoryFailedTasks(tasks),
             "shared_limits": MemorySharedLimitStore(),
         }
         for name, port in ports.items():

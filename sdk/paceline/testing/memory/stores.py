@@ -33,7 +33,17 @@ from chalicelib.core.ports import (
     own_correction,
 )
 from chalicelib.core.scheduled import DueTask
-from chalicelib.core.task import Json, Outcome, Progress, Task, TaskRecord, TaskState
+from chalicelib.core.task import (
+    ATTEMPT_ERROR,
+    ATTEMPTS_KEPT,
+    FailedAttempt,
+    Json,
+    Outcome,
+    Progress,
+    Task,
+    TaskRecord,
+    TaskState,
+)
 
 #: Lists of starts grow by one with each quick write and are cut back once they are so much longer than needed.
 TRIM_SLACK = 14
@@ -46,11 +56,14 @@ OLDER_SEARCHED = 300
 class MemoryLaneStore:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
+        #: epoch seconds, of the lanes of forgotten users
+        self.expires_at: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
     def user_ids(self) -> Sequence[str]:
-        return list(self._lanes)
+        """Those whose lane is listed."""
+        return [user_id for user_id, lane in self._lanes.items() if not _is_forgotten(lane)]
 
     def get(self, user_id: str) -> Lane:
         return self._lanes.get(user_id, Lane(user_id))
@@ -165,6 +178,15 @@ class MemoryLaneStore:
             return replace(changed, running=running, real=real, **kept)
 
         return self._write(seen.user_id, unmoved, whole)
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        write = self.change(seen, changed)
+        if isinstance(write, Written):
+            gone = {"head_receipt": "", "next_receipt": "", "took_ms": 0}
+            lane = self.prepare(seen.user_id, lambda lane: replace(lane, **gone))
+            self.expires_at[seen.user_id] = expires_at
+            return Written(lane)
+        return write
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
@@ -325,6 +347,10 @@ def _lease(lane: Lane) -> tuple[str, int, bool] | None:
 
 def _reported(lane: Lane) -> tuple[History, int]:
     return lane.real, lane.reported_at
+
+
+def _is_forgotten(lane: Lane) -> bool:
+    return lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
 
 
 def _moving(lane: Lane) -> tuple[int, ...]:
@@ -560,7 +586,7 @@ class MemoryTaskStore:
         return self._note_scheduled(TaskRecord(_stored(task)))
 
     def cancel_scheduled(self, task: Task, outcome: Outcome) -> bool:
-        return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts))
+        return self._note_scheduled(TaskRecord(_stored(task), outcome.state, outcome, outcome.attempts, outcome.error))
 
     def _note_scheduled(self, record: TaskRecord) -> bool:
         key = (record.task.user_id, record.task.task_id)
@@ -578,8 +604,30 @@ class MemoryTaskStore:
             if known.outcome is None:
                 self._records[key] = replace(known, cancel_requested_at=known.cancel_requested_at or now_ms)
 
-    def attempt_failed(self, task: Task, attempts: int, error: str) -> None:
-        self._note(TaskRecord(_stored(task), TaskState.QUEUED, None, attempts, error))
+    def attempt_failed(self, task: Task, attempt: FailedAttempt) -> None:
+        record = TaskRecord(_stored(task), TaskState.QUEUED, None, attempt.number, attempt.error)
+        kept = replace(attempt, error=attempt.error[:ATTEMPT_ERROR])
+        self._note(replace(record, failed_attempts=(kept,)))
+
+    def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
+        with self._lock:
+            mine = [key for key, record in self._records.items() if key[0] == user_id and record.outcome]
+            found = [key for key in mine if self._records[key].task.seq <= up_to_seq]
+            for key in found[:most]:
+                del self._records[key]
+        return len(found[:most]), len(found) >= most
+
+    def records(self) -> list[TaskRecord]:
+        with self._lock:
+            return list(self._records.values())
+
+    def change_record(self, task: Task, how: Callable[[TaskRecord], TaskRecord]) -> TaskRecord | None:
+        """Changes a stored record, atomically; None if there is none."""
+        key = (task.user_id, task.task_id)
+        with self._lock:
+            if key in self._records:
+                self._records[key] = how(self._records[key])
+            return self._records.get(key)
 
     def _note(self, record: TaskRecord) -> None:
         key = (record.task.user_id, record.task.task_id)
@@ -609,8 +657,10 @@ def _with_payload_of(known: TaskRecord | None, record: TaskRecord) -> TaskRecord
     """The record, with the cancel request that is known, and the payload if the task came without it."""
     if known is None:
         return record
-    progress = record.progress or known.progress
-    record = replace(record, cancel_requested_at=known.cancel_requested_at, progress=progress)
+    others = {one.number: one for one in (*known.failed_attempts, *record.failed_attempts)}
+    attempts = tuple(others[number] for number in sorted(others))[-ATTEMPTS_KEPT:]
+    kept = {"progress": record.progress or known.progress, "failed_attempts": attempts}
+    record = replace(record, cancel_requested_at=known.cancel_requested_at, **kept)
     if record.task.has_payload:
         return record
     task = replace(record.task, payload=known.task.payload, has_payload=known.task.has_payload)
