@@ -15,7 +15,7 @@ from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Req
 
 from chalicelib.api import dashboard as dashboard_files
 from chalicelib.api import function_url as function_urls
-from chalicelib.api import headers, origins, problems, requests, responses
+from chalicelib.api import headers, origins, problems, requests, responses, shared_limits
 from chalicelib.auth.caller import Caller
 from chalicelib.aws.client import time_budget
 from chalicelib.container import (
@@ -232,7 +232,8 @@ def list_schedules(user: str) -> Response:
 @route("/api/v1/users/{user}/schedules/{name}", "PUT")
 def put_schedule(user: str, name: str) -> Response:
     parts, known = container(), requests.path_schedule_name(name)
-    values = requests.read_schedule(_request.get(), parts.settings, parts.registry, parts.clock.now_ms())
+    given = _caller.get(), parts.settings, parts.registry, parts.clock.now_ms()
+    values = requests.read_schedule(_request.get(), *given)
     return responses.schedule_answer(*parts.schedule_control.put(user, known, *values))
 
 
@@ -249,6 +250,40 @@ def delete_schedule(user: str, name: str) -> Response:
 @route("/api/v1/lanes", "GET", Access.ADMIN)
 def list_lanes() -> Response:
     return responses.lanes_answer(container().overview.page(*requests.read_lanes(_request.get())))
+
+
+@route("/api/v1/limits", "GET", Access.ADMIN)
+def list_shared_limits() -> Response:
+    parts = container()
+    return shared_limits.shared_list_answer(parts.shared_control.all(), parts.clock.now_ms())
+
+
+@route("/api/v1/limits/{name}", "GET", Access.ADMIN)
+def get_shared_limit(name: str) -> Response:
+    return shared_limits.shared_answer(container().shared_control.one(shared_limits.path_name(name)))
+
+
+@route("/api/v1/limits/{name}", "PUT", Access.ADMIN)
+def put_shared_limit(name: str) -> Response:
+    name, limits = shared_limits.path_name(name), shared_limits.read_shared_limits(_request.get())
+    return shared_limits.shared_answer(container().shared_control.set_limits(name, limits))
+
+
+@route("/api/v1/limits/{name}", "DELETE", Access.ADMIN)
+def delete_shared_limit(name: str) -> Response:
+    return shared_limits.shared_answer(container().shared_control.delete(shared_limits.path_name(name)))
+
+
+@route("/api/v1/limits/{name}/pause", "POST", Access.ADMIN)
+def pause_shared_limit(name: str) -> Response:
+    parts, name = container(), shared_limits.path_name(name)
+    until = requests.read_pause(_request.get(), parts.clock.now_ms())
+    return shared_limits.shared_answer(parts.shared_control.pause(name, until))
+
+
+@route("/api/v1/limits/{name}/resume", "POST", Access.ADMIN)
+def resume_shared_limit(name: str) -> Response:
+    return shared_limits.shared_answer(container().shared_control.resume(shared_limits.path_name(name)))
 
 
 @route("/", "GET", Access.PUBLIC)

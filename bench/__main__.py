@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.figures import BUILD, Figure, Results
 
-NAMES = ("whole", "handler", "calls", "at_once", "flat", "prompt", "cold", "children", "lanes", "scale")
+NAMES = ("whole", "handler", "calls", "at_once", "flat", "prompt", "cold", "children", "lanes", "shared", "scale")
 
 
 def main() -> int:

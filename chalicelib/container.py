@@ -30,7 +30,9 @@ from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_requests import DynamoDBRequestStore
 from chalicelib.aws.dynamodb_scheduled_counts import DynamoDBScheduledCounts
 from chalicelib.aws.dynamodb_schedules import DynamoDBScheduleStore
+from chalicelib.aws.dynamodb_shared_limits import DynamoDBSharedLimitStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.aws.server_time import ServerTime
 from chalicelib.aws.sqs_scheduled import SQSScheduledQueue
 from chalicelib.aws.sqs_tasks import SQSTaskQueue
 from chalicelib.canary import Canary
@@ -48,6 +50,7 @@ from chalicelib.core.ports import (
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.overview import Overview
+from chalicelib.lanes.shared import SharedControl
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import BoundedCallbackSender, CallbackSender
 from chalicelib.scheduled.cancellations import ScheduledCancellations
@@ -59,6 +62,7 @@ from chalicelib.settings import Auth, Settings, auth_of
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.idempotency import Idempotency
 from chalicelib.submit.redriver import Redriver
+from chalicelib.submit.shared_limits import SharedLimitReader
 from chalicelib.submit.submitter import Submitter
 from chalicelib.tasks import outside
 from chalicelib.tasks.http_task import HttpTask
@@ -71,6 +75,7 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.progress import ProgressWriter
+from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -138,6 +143,10 @@ class Container:
         return client("dynamodb", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
     @cached_property
+    def server_time(self) -> ServerTime:
+        return ServerTime(self.clock.now_ms)
+
+    @cached_property
     def sqs(self) -> object:
         return client("sqs", self.settings.endpoint_url, is_boto3=self.settings.is_boto3)
 
@@ -148,6 +157,11 @@ class Container:
     @cached_property
     def tasks(self) -> DynamoDBTaskStore:
         return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+
+    @cached_property
+    def shared_limits(self) -> DynamoDBSharedLimitStore:
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return DynamoDBSharedLimitStore(self.dynamodb, table_name, self.server_time)
 
     @cached_property
     def scheduled_counts(self) -> DynamoDBScheduledCounts:
@@ -208,6 +222,7 @@ class Container:
             self.scheduled_queue,
             DailyCap(self.scheduled_counts, self.settings.max_scheduled),
             self.due_tasks,
+            SharedLimitReader(self.shared_limits, self.settings.shared_limits),
         )
 
     @cached_property
@@ -221,7 +236,14 @@ class Container:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.lanes, self.tasks, self.queue, self.clock, self._retry, self.settings, self.scheduled_queue)
+        stores = (self.lanes, self.tasks, self.queue)
+        queues = (self.scheduled_queue, self.shared_limits)
+        return Control(*stores, self.clock, self._retry, self.settings, *queues)
+
+    @cached_property
+    def shared_control(self) -> SharedControl:
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedControl(*stores, self.clock, self._retry, self.settings.shared_limits)
 
     @cached_property
     def ringer(self) -> Ringer:
@@ -251,7 +273,7 @@ class Container:
 
     @cached_property
     def overview(self) -> Overview:
-        return Overview(self.directory, self.clock, self.settings)
+        return Overview(self.directory, self.clock, self.settings, self.shared_limits)
 
     @property
     def _retry(self) -> RetryWithJitter:
@@ -268,12 +290,14 @@ class Container:
 
     @cached_property
     def registry(self) -> Registry:
-        """The tasks built in and the project's own."""
+        """The tasks built in and the project's own. SettingError if one names an unknown shared limit."""
         load_own_tasks(self.settings.tasks_dir)
         registry, settings = Registry(registered), self.settings
         limits = (settings.http_allowed_hosts, settings.deadline_ms)
-        http = HttpTask(self._call_out, settings.webhook_key, *limits)
-        registry.task("http", check=http.check, is_built_in=True)(http.__call__)
+        http = HttpTask(self._call_out, settings.webhook_key, *limits, shared_hosts=settings.http_shared)
+        registry.task("http", check=http.check, shared=http.shared_of, is_built_in=True)(http.__call__)
+        if wrong := registry.unknown_shared(settings.shared_limits):
+            raise SettingError("SHARED_LIMITS", wrong)
         return registry
 
     @cached_property
@@ -321,14 +345,21 @@ class Container:
             self.finalizer,
             self.end_process,
             self._runner,
+            self.shared_claims,
             self.observer,
             self.progress_writer,
         )
 
     @cached_property
+    def shared_claims(self) -> SharedClaims:
+        stores = (self.shared_limits, self.lanes, self.queue)
+        return SharedClaims(*stores, self.clock, self.settings, self.server_time.is_off)
+
+    @cached_property
     def worker(self) -> Worker:
         stores, runs = (self.lanes, self.tasks, self.queue), (self.executor, self.finalizer)
-        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence)
+        shared = self.shared_claims
+        return Worker(*stores, *runs, self.clock, new_token, self.settings, self._presence, shared=shared)
 
     @cached_property
     def dispatcher(self) -> ScheduledDispatcher:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.core.errors import LimitsError, SettingError
 from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.shared_names import SharedHost, parse_shared, parse_shared_hosts
 from chalicelib.outbound.signing import secret_bytes
 
 Value = TypeVar("Value")
@@ -71,6 +72,8 @@ class JwtSettings:
 @dataclass(frozen=True)
 class Settings:
     limits: Limits
+    #: limits that tasks of many users count against, by name
+    shared_limits: Mapping[str, Limits]
     over_limit: OverLimit
     #: longest wait of a submitted task, in milliseconds; a submit that would wait longer is refused
     max_delay_ms: int
@@ -94,6 +97,8 @@ class Settings:
     http_allowed_hosts: tuple[str, ...]
     #: let the task `http` call private, loopback and link-local addresses: for one machine and tests
     http_allow_private: bool
+    #: the shared limits of tasks `http`, by the hosts of their URLs
+    http_shared: tuple[SharedHost, ...]
     #: key that signs calls of the task `http`; None disables signing
     webhook_key: bytes | None = field(repr=False)
     allow_kill: bool
@@ -123,8 +128,10 @@ class Settings:
         read = _Reader(env)
         if read("STAGE", _stage, "dev") == PRODUCTION and read("HTTP_ALLOW_PRIVATE", _boolean, "false"):
             raise SettingError("HTTP_ALLOW_PRIVATE", f"true is not allowed in stage {PRODUCTION}; allowed: false")
+        shared_limits = read("SHARED_LIMITS", parse_shared, "")
         return cls(
             limits=read("LIMITS", parse_limits, DEFAULT_LIMITS),
+            shared_limits=shared_limits,
             over_limit=read("OVER_LIMIT", _over_limit, OverLimit.QUEUE.value),
             max_delay_ms=read("MAX_DELAY", _duration(0, 12 * _UNIT_MS["d"]), "1h"),
             max_scheduled=read("MAX_SCHEDULED", _integer(1, 100_000), "1000"),
@@ -136,6 +143,7 @@ class Settings:
             deadline_ms=read("DEADLINE", _duration(1000, MAX_DEADLINE_MS), "50s"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
+            http_shared=read("HTTP_SHARED", lambda text: parse_shared_hosts(text, shared_limits), ""),
             http_allow_private=read("HTTP_ALLOW_PRIVATE", _boolean, "false"),
             webhook_key=read("WEBHOOK_SECRET", _webhook_key, ""),
             allow_kill=read("ALLOW_KILL", _boolean, "false"),

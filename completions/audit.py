@@ -6,18 +6,21 @@ the store or the worker: what it shares with them is only what a limit is.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from chalicelib.core.limits import Limit, Limits, parse_limits
+from chalicelib.core.shared_names import parse_shared
 from chalicelib.settings import DEFAULT_LIMITS
 from completions.audit_table import as_json, as_table
 from completions.beside import most_at_once, too_many
 from completions.reader import Completion, Foreign, folder_lines, read_completions
 from completions.report import Breach, Lateness, LimitRow, Report
-from completions.windows import Busiest, Start, busiest_windows
+from completions.shared_audit import audit_shared
+from completions.starts import own_starts
+from completions.windows import Busiest, busiest_windows
 
 #: Milliseconds from a start for which no other worker gives its task up: 10 s, less one by which clocks may differ.
 LEASE_MS = 9_000
@@ -33,10 +36,12 @@ class _Pace:
     by_limit: dict[Limit, Busiest]
 
 
-def audit(entries: Iterable[Completion | Foreign], default_limits: Limits) -> Report:
-    """Judge every user in the log, each start by the limits that were in force for it.
+def audit(
+    entries: Iterable[Completion | Foreign], default_limits: Limits, shared_limits: Mapping[str, Limits] | None = None
+) -> Report:
+    """Judge every user in the log, and every shared limit, each start by the limits that were in force for it.
 
-    default_limits: the limits of a start whose line names none.
+    default_limits: the limits of a start whose line names none. shared_limits: the same of shared limits, by name.
     """
     skipped: Counter[str] = Counter()
     by_user: defaultdict[str, list[Completion]] = defaultdict(list)
@@ -45,20 +50,27 @@ def audit(entries: Iterable[Completion | Foreign], default_limits: Limits) -> Re
             by_user[entry.user_id].append(entry)
         else:
             skipped["torn" if entry.torn else entry.reason] += 1
-    paces = [_Pace(user, busiest_windows(_starts(ends, default_limits))) for user, ends in by_user.items()]
-    return _report(list(by_user.values()), paces, default_limits, skipped)
+    paces = [_Pace(user, busiest_windows(own_starts(ends, default_limits))) for user, ends in by_user.items()]
+    return _report(list(by_user.values()), paces, default_limits, shared_limits or {}, skipped)
 
 
-def _report(users: Sequence[list[Completion]], paces: list[_Pace], limits: Limits, skipped: Counter[str]) -> Report:
+def _report(
+    users: Sequence[list[Completion]],
+    paces: list[_Pace],
+    limits: Limits,
+    shared_limits: Mapping[str, Limits],
+    skipped: Counter[str],
+) -> Report:
     ends = [end for user in users for end in user]
-    breaches = [*_too_fast(paces), *(breach for user in users for breach in _broken_tasks(user))]
+    shared = audit_shared(ends, shared_limits)
+    breaches = [*_too_fast(paces), *shared.breaches, *(breach for user in users for breach in _broken_tasks(user))]
     breaches += [breach for user in users for breach in too_many(user, limits)]
     most = [found for user in users if (found := most_at_once(user[0].user_id, user))]
     return Report(
         users=len(users),
         events=dict(Counter(end.word for end in ends)),
-        starts=sum(len(list(_starts(user, limits))) for user in users),
-        limits=_limit_rows(paces, limits),
+        starts=sum(len(own_starts(user, limits)) for user in users),
+        limits=[*_limit_rows(paces, limits), *shared.rows],
         # A second attempt waits its backoff, which is not lateness.
         lateness=_lateness([end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]),
         breaches=sorted(breaches, key=lambda breach: (breach.at, breach.user_id)),
@@ -67,21 +79,9 @@ def _report(users: Sequence[list[Completion]], paces: list[_Pace], limits: Limit
         throttled_starts=sum(max(0, len(end.starts) - end.attempt) for end in ends),
         repeated_ends=sum(len(user) - len({end.task_id for end in user}) for user in users),
         missing_ends=sum(_missing_ends(lane) for user in users for lane in _lanes(user)),
+        unknown_shared=shared.unknown,
         skipped=dict(skipped),
     )
-
-
-def _starts(ends: Iterable[Completion], default_limits: Limits) -> Iterable[Start]:
-    """Every start of one user: a task that was logged twice did not start twice."""
-    found: dict[tuple[str, int, int], Start] = {}
-    for end in ends:
-        facts = zip(end.starts, (*end.earlier_limits, end.limits), end.used, strict=False)
-        for place, (at, own, used) in enumerate(facts):
-            key = (end.task_id, at, end.starts[:place].count(at))
-            # Of two lines, the one without a report was written by a worker that did not know of it.
-            known = used or (found[key].used if key in found else None)
-            found[key] = Start(at, end.seq, default_limits if own is None else own, end.units, known)
-    return found.values()
 
 
 def _limit_rows(paces: list[_Pace], default_limits: Limits) -> list[LimitRow]:
@@ -219,9 +219,16 @@ def default_limits(text: str | None) -> Limits:
     return parse_limits(text or DEFAULT_LIMITS)
 
 
-def print_audit(folder: Path, user_id: str | None, limits: Limits, is_json: bool) -> bool:
+def default_shared_limits(text: str | None) -> Mapping[str, Limits]:
+    """The shared limits in the text, by name. Raises LimitsError or ValueError."""
+    return parse_shared(text or "")
+
+
+def print_audit(
+    folder: Path, user_id: str | None, limits: Limits, is_json: bool, shared_limits: Mapping[str, Limits] | None = None
+) -> bool:
     """Audits the log in the folder, of one user or of all, and prints the report; True if it is clean or empty."""
-    report = audit(only_user(read_completions(folder_lines(folder)), user_id), limits)
+    report = audit(only_user(read_completions(folder_lines(folder)), user_id), limits, shared_limits)
     print(json.dumps(as_json(report), indent=2) if is_json else as_table(report, str(folder)))
     return report.clean
 

@@ -41,7 +41,9 @@ def _rows(rows: Sequence[LimitRow]) -> Iterator[tuple[str, ...]]:
     yield "limit", "starts", "most in a window", "user", "from", "to"
     for row in rows:
         most = f"{row.most} of {row.limit.quota}{'' if row.most <= row.limit.quota else '  BROKEN'}"
-        yield str(row.limit), str(row.starts), most, row.user_id or "-", _moment(row.first_at), _moment(row.last_at)
+        limit = f"{row.shared}: {row.limit}" if row.shared else str(row.limit)
+        users = "all" if row.shared else row.user_id or "-"
+        yield limit, str(row.starts), most, users, _moment(row.first_at), _moment(row.last_at)
 
 
 def _columns(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
@@ -66,6 +68,8 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"logged again: {_count(report.repeated_ends, 'outcome')}, not stored the first time"
     if report.missing_ends:
         yield f"not in the log: {_count(report.missing_ends, 'end')} between others of the same user"
+    for name, count in sorted(report.unknown_shared.items()):
+        yield f"not judged: {_count(count, 'start')} under the shared limit {name}, which SHARED_LIMITS does not have"
     yield from _skipped(report.skipped)
 
 
@@ -83,7 +87,8 @@ def _verdict(report: Report) -> Iterator[str]:
 
 
 def _breach(breach: Breach) -> str:
-    return f"broken: {breach.kind}: user {breach.user_id} at {_moment(breach.at)} ({breach.at}): {breach.what}"
+    whose = f"the shared limit {breach.shared}" if breach.shared else f"user {breach.user_id}"
+    return f"broken: {breach.kind}: {whose} at {_moment(breach.at)} ({breach.at}): {breach.what}"
 
 
 def _moment(at_ms: int | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from chalicelib.core.limits import Limits, parse_limits
+from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
 from completions.windows import Used
 
 #: The events of the log, each with the word that `make logs` says for it.
@@ -66,6 +66,12 @@ class Completion:
     last_used: Used | None = None
     #: The reports of `earlier_starts`.
     earlier_used: tuple[Used | None, ...] = ()
+    #: The shared limit that it counted against; empty for none.
+    shared: str = ""
+    #: The shared limit's limits at the last start: None where those of the setting were in force, empty for none.
+    shared_limits: Limits | None = None
+    #: The same for each of `earlier_starts`.
+    earlier_shared_limits: tuple[Limits | None, ...] = ()
 
     @property
     def word(self) -> str:
@@ -76,6 +82,16 @@ class Completion:
     def starts(self) -> tuple[int, ...]:
         """Every known start, in the order of the attempts."""
         return self.earlier_starts if self.started_at is None else (*self.earlier_starts, self.started_at)
+
+    @property
+    def all_limits(self) -> tuple[Limits | None, ...]:
+        """The user's own limits at each of `starts`."""
+        return (*self.earlier_limits, self.limits)
+
+    @property
+    def all_shared_limits(self) -> tuple[Limits | None, ...]:
+        """The shared limit's limits at each of `starts`."""
+        return (*self.earlier_shared_limits, self.shared_limits)
 
     @property
     def used(self) -> tuple[Used | None, ...]:
@@ -187,6 +203,9 @@ def _completion(stream: str, fields: dict[str, Any]) -> Completion:
         units=_at_least(fields, "units", 1) if "units" in fields else 1,
         last_used=_last_used(fields),
         earlier_used=_earlier_used(fields),
+        shared=sys.intern(_text(fields, "shared")) if fields.get("shared") is not None else "",
+        shared_limits=_shared_limits(fields.get("shared_limits"), "shared_limits"),
+        earlier_shared_limits=_earlier_shared_limits(fields),
     )
 
 
@@ -203,6 +222,24 @@ def _earlier_limits(fields: dict[str, Any]) -> tuple[Limits | None, ...]:
     if not isinstance(named, list) or len(named) != count:
         raise ValueError(f"starts_limits is {named!r:.40}, not one text or null for each of {count} starts")
     return tuple(_limits({"starts_limits": one}, "starts_limits") for one in named)
+
+
+def _shared_limits(value: Any, name: str) -> Limits | None:
+    """Empty for a shared limit that had been deleted."""
+    if value is None or value == "":
+        return None if value is None else ()
+    return parse_shared_limits(_text({name: value}, name))
+
+
+def _earlier_shared_limits(fields: dict[str, Any]) -> tuple[Limits | None, ...]:
+    """Those of the last start, unless the line names others."""
+    count = len(fields.get("starts") or ())
+    named = fields.get("starts_shared_limits")
+    if named is None:
+        return (_shared_limits(fields.get("shared_limits"), "shared_limits"),) * count
+    if not isinstance(named, list) or len(named) != count:
+        raise ValueError(f"starts_shared_limits is {named!r:.40}, not one text or null for each of {count} starts")
+    return tuple(_shared_limits(one, "starts_shared_limits") for one in named)
 
 
 def _last_used(fields: dict[str, Any]) -> Used | None:

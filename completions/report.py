@@ -7,10 +7,20 @@ from chalicelib.core.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
+class NumberAtOnce:
+    """How many tasks of a shared limit may run at once."""
+
+    quota: int
+
+    def __str__(self) -> str:
+        return f"{self.quota} at once"
+
+
+@dataclass(frozen=True, slots=True)
 class LimitRow:
     """The fullest window of one limit, over all users. Without starts under the limit there is none."""
 
-    limit: Limit
+    limit: Limit | NumberAtOnce
     #: Starts that were made under this limit.
     starts: int = 0
     #: The most starts in any one window of the limit, or units for a limit of units.
@@ -20,6 +30,8 @@ class LimitRow:
     #: The first and the last start in that window, epoch ms.
     first_at: int | None = None
     last_at: int | None = None
+    #: The shared limit that it is part of, whose starts are all users'; empty for a limit of each user.
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +48,15 @@ class AtOnce:
 class Breach:
     """One broken promise."""
 
-    #: `pace`, `order`, `at once`, `ended`, `early` or `attempts`.
+    #: `pace`, `shared`, `order`, `at once`, `ended`, `early` or `attempts`.
     kind: str
     user_id: str
     #: When it happened, epoch ms.
     at: int
     #: The breach, in words.
     what: str
+    #: The shared limit that was broken; empty for a promise to one user.
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,8 @@ class Report:
     repeated_ends: int = 0
     #: Seqs without a logged outcome: refused submits, or outcomes in a log that is gone.
     missing_ends: int = 0
+    #: Starts under a shared limit that neither the log nor the settings know, by its name. The audit can't judge them.
+    unknown_shared: Mapping[str, int] = field(default_factory=dict)
     #: Lines that were no completions, by reason.
     skipped: Mapping[str, int] = field(default_factory=dict)
 

@@ -11,15 +11,16 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.ports import Backlog
+from chalicelib.core.ports import Backlog, SharedBacklog
 from chalicelib.core.task import Task
 from chalicelib.worker.observer import UnobservedAttempt
+from local.shared_metrics import SharedGauges
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -46,11 +47,13 @@ class ProcessMetrics:
         stage: str,
         backlog: Callable[[], Backlog],
         seconds: Callable[[], float] = time.monotonic,
+        shared: Callable[[], Sequence[SharedBacklog]] = tuple,
     ) -> None:
         """folder: of all processes of one run. process_name: no other process that lives has it. seconds: a clock."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._stage = folder, stage
         self._backlog = Kept(backlog, BACKLOG_SECONDS, seconds)
+        self._shared = Kept(shared, BACKLOG_SECONDS, seconds)
         _delete_damaged(folder, process_name)
         _count_in_files(folder, process_name)
         from prometheus_client import Counter, Histogram  # noqa: PLC0415 - reads the folder from the environment
@@ -99,21 +102,25 @@ class ProcessMetrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._folder))
         registry.register(_Gauges(self._backlog.get(), self._stage))
+        registry.register(SharedGauges(self._shared.get(), self._stage))
         try:
             return str(generate_latest(registry), "utf-8")
         except (*DAMAGES, OSError) as error:
             raise UnavailableError(f"reading the metrics in {self._folder}: {error}") from error
 
 
-class Kept:
+Sums = TypeVar("Sums")
+
+
+class Kept(Generic[Sums]):
     """Remembers the sums for a while, so that frequent scrapes read the lanes once. Thread-safe."""
 
-    def __init__(self, read: Callable[[], Backlog], kept_seconds: float, seconds: Callable[[], float]) -> None:
+    def __init__(self, read: Callable[[], Sums], kept_seconds: float, seconds: Callable[[], float]) -> None:
         self._read, self._kept_seconds, self._seconds = read, kept_seconds, seconds
         self._lock = threading.Lock()
-        self._last: tuple[float, Backlog] | None = None
+        self._last: tuple[float, Sums] | None = None
 
-    def get(self) -> Backlog:
+    def get(self) -> Sums:
         with self._lock:
             if self._last is None or self._seconds() >= self._last[0] + self._kept_seconds:
                 self._last = self._seconds(), self._read()

@@ -2,11 +2,12 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from chalicelib.container import Container, SystemClock, container, use
-from chalicelib.core.ports import Backlog
+from chalicelib.core.ports import Backlog, SharedBacklog
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import TaskRunner
 from local.file_log import FileLog
@@ -21,8 +22,12 @@ def make_container(runner: TaskRunner | None = None) -> Container:
     process_name = os.environ.get("PROCESS_NAME") or "process"
     log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), SystemClock().now_ms)
     folder = Path(os.environ["STATE_DIR"]) / "metrics"
-    metrics = ProcessMetrics(folder, process_name, settings.stage, _backlog)
+    metrics = ProcessMetrics(folder, process_name, settings.stage, _backlog, shared=_shared)
     return Container(settings, log, MachinePresence(run_dir / "serving"), runner, metrics)
+
+
+def _shared() -> Sequence[SharedBacklog]:
+    return container().shared_control.backlogs()
 
 
 def _backlog() -> Backlog:
@@ -36,5 +41,5 @@ def warm_up(runner: TaskRunner | None = None) -> None:
     """
     use(partial(make_container, runner))
     parts = container()
-    _ = (parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
+    _ = (parts.registry, parts.submitter, parts.idempotency, parts.worker, parts.dispatcher, parts.authenticator)
     list(parts.check_health())

@@ -13,7 +13,7 @@ from chalicelib.api.openapi import document
 
 PATH = Path(__file__).parents[1] / "client" / "paceline_client" / "models.py"
 #: The schemas of answers that the client returns.
-ANSWERS = ("SubmittedTask", "TaskAnswer", "ScheduleAnswer", "LaneAnswer", "HealthAnswer")
+ANSWERS = ("SubmittedTask", "TaskAnswer", "ScheduleAnswer", "LaneAnswer", "SharedLimitAnswer", "HealthAnswer")
 HEAD = '''"""The fields of answers, as the OpenAPI document has them. `make client-models` writes this file.
 
 Times are epoch milliseconds.

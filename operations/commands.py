@@ -90,22 +90,29 @@ def audit(
     limits: Annotated[
         str | None, typer.Option(help="Limits of users without limits of their own.", show_default="LIMITS")
     ] = None,
+    shared_limits: Annotated[
+        str | None, typer.Option(help="Shared limits that no one has changed.", show_default="SHARED_LIMITS")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
     log_dir: LogDir = None,
     stage: LogStage = None,
 ) -> None:
-    """Prove from the completion log that the pace was kept.
+    """Prove from the completion log that the pace was kept, by each user and under each shared limit.
 
     Exit code: 0 if it is clean, 1 if a promise was broken.
     """
     from chalicelib.core.errors import LimitsError  # noqa: PLC0415
-    from completions.audit import default_limits, print_audit  # noqa: PLC0415
+    from completions.audit import default_limits, default_shared_limits, print_audit  # noqa: PLC0415
 
     try:
         parsed = default_limits(limits or environment().get("LIMITS"))
     except LimitsError as error:
         raise typer.BadParameter(str(error), param_hint="--limits") from error
-    raise typer.Exit(0 if print_audit(_log_folder(log_dir, stage), user, parsed, as_json) else 1)
+    try:
+        shared = default_shared_limits(shared_limits or environment().get("SHARED_LIMITS"))
+    except (LimitsError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--shared-limits") from error
+    raise typer.Exit(0 if print_audit(_log_folder(log_dir, stage), user, parsed, as_json, shared) else 1)
 
 
 def demo(

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from chalicelib.api.operations import BODY, COMMON, GUARDED, JSON, UNAVAILABLE, Answer, Operation, ok, text
 from chalicelib.api.schema import (
     BulkAnswer,
     BulkRequest,
@@ -19,7 +20,6 @@ from chalicelib.api.schema import (
     LanesAnswer,
     LimitsRequest,
     PauseRequest,
-    Problem,
     QuotaProblem,
     RedriveAnswer,
     RedriveRequest,
@@ -31,64 +31,18 @@ from chalicelib.api.schema import (
     TaskListAnswer,
     UserRedriveRequest,
 )
-from chalicelib.core.schedule import NAME_PATTERN
+from chalicelib.api.shared_operations import SHARED_OPERATIONS
+from chalicelib.core.schedule import NAME_PATTERN as SCHEDULE_NAME_PATTERN
+from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import USER_PATTERN
 from chalicelib.submit.submission import SubmittedTask
 
 VERSION = "1.0.0"
-JSON = "application/json"
-PROBLEM = "application/problem+json"
 
 Object = dict[str, Any]
 
-
-class Answer(msgspec.Struct, frozen=True):
-    """One status of an operation. form: type of the JSON body; None for any other body."""
-
-    description: str
-    form: type | None = Problem
-    media_type: str = PROBLEM
-    headers: tuple[str, ...] = ()
-
-
-class Operation(msgspec.Struct, frozen=True):
-    method: str
-    path: str
-    #: the OpenAPI operationId
-    name: str
-    summary: str
-    answers: Mapping[int, Answer]
-    parameters: tuple[str, ...] = ()
-    request: type | None = None
-    request_required: bool = True
-    #: needs no token, even with AUTH=jwt
-    is_public: bool = False
-
-
-def ok(form: type, description: str, *headers: str) -> Answer:
-    return Answer(description, form, JSON, headers)
-
-
-def text(description: str, media_type: str = "text/plain") -> Answer:
-    return Answer(description, None, media_type)
-
-
 PACE_HEADERS = ("RateLimit-Policy", "RateLimit", "Retry-After")
-UNAVAILABLE = {503: Answer("AWS is unavailable. Retry.", headers=("Retry-After",))}
-GUARDED = {
-    401: Answer("With AUTH=jwt: the token is missing or invalid.", headers=("WWW-Authenticate",)),
-    403: Answer("With AUTH=jwt: the token does not grant this.", headers=("WWW-Authenticate",)),
-}
-#: Error statuses of every operation on one user.
-COMMON = GUARDED | UNAVAILABLE | {400: Answer("The user id is invalid.")}
-#: Error statuses of every operation with a body.
-BODY = {
-    400: Answer("The request is malformed or has no user id."),
-    413: Answer("The body or the payload is too large."),
-    415: Answer("The body is not JSON, or is compressed.", headers=("Accept-Encoding",)),
-    422: Answer("A value is invalid."),
-}
 IDEMPOTENT = {409: Answer("The first request with this Idempotency-Key is still running.")}
 SUBMIT_PARAMETERS = ("userId", "Prefer", "Idempotency-Key")
 NO_TASK = {404: Answer("The user has no task with this id.")}
@@ -310,6 +264,7 @@ OPERATIONS: tuple[Operation, ...] = (
         },
         ("search", "lanes.limit", "lanes.before", "lanes.order"),
     ),
+    *SHARED_OPERATIONS,
     Operation("GET", "/health-check", "healthCheck", "Check the API process", {200: text("`OK`")}, is_public=True),
     Operation(
         "GET",
@@ -351,6 +306,12 @@ PARAMETERS: Mapping[str, Object] = {
         "description": "The user id, percent-encoded.",
         "schema": {"type": "string", "pattern": USER_PATTERN},
     },
+    "limits.name": {
+        "in": "path",
+        "required": True,
+        "description": "The shared limit's name.",
+        "schema": {"type": "string", "pattern": NAME_PATTERN},
+    },
     "task_id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "userId": {
         "in": "query",
@@ -388,7 +349,7 @@ PARAMETERS: Mapping[str, Object] = {
         "in": "path",
         "required": True,
         "description": "Name of the schedule, unique for its user.",
-        "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+        "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME_PATTERN}$"},
     },
     "schedules.limit": {
         "in": "query",
@@ -398,7 +359,7 @@ PARAMETERS: Mapping[str, Object] = {
     "schedules.before": {
         "in": "query",
         "description": "The cursor from `next` of the previous page.",
-        "schema": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+        "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME_PATTERN}$"},
     },
     "search": {
         "in": "query",

@@ -23,9 +23,10 @@ from chalicelib.api.schema import (
     SubmitRequest,
     UserRedriveRequest,
 )
-from chalicelib.auth.caller import Caller
+from chalicelib.auth.caller import ADMIN_SCOPE, Caller
 from chalicelib.core.errors import (
     DestinationError,
+    ForbiddenError,
     InvalidError,
     LimitsError,
     MalformedError,
@@ -38,6 +39,7 @@ from chalicelib.core.errors import (
 from chalicelib.core.limits import Limits, parse_limits
 from chalicelib.core.schedule import Order, is_schedule_name
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.ticks import UTC_NAME, Timing, TimingError, check_timing
 from chalicelib.core.users import from_path, is_user_id
@@ -70,27 +72,29 @@ def read_submit(
     request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
 ) -> Submission:
     """A submit of one task, checked; the caller may act for its user."""
-    form = _form(request, SubmitRequest, _body_bytes(settings))
+    form = read_form(request, SubmitRequest, _body_bytes(settings))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    units = [_check_task(form, "", settings, registry, now_ms)]
-    return _submission(request, user_id, (form,), units, settings, now_ms, traceparent, is_bulk=False)
+    checked = [_check_task(form, "", settings, registry, now_ms, caller)]
+    return _submission(request, user_id, (form,), checked, settings, now_ms, traceparent, is_bulk=False)
 
 
 def read_bulk(
     request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int, traceparent: str = ""
 ) -> Submission:
     """A submit of several tasks, checked; the caller may act for their user."""
-    form = _form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
+    form = read_form(request, BulkRequest, min(BULK_BYTES, MAX_TASKS * _body_bytes(settings)))
     user_id = _user_to_act_for(request, form.user_id, caller)
-    units = [_check_task(task, f"/tasks/{n}", settings, registry, now_ms) for n, task in enumerate(form.tasks)]
-    return _submission(request, user_id, form.tasks, units, settings, now_ms, traceparent, is_bulk=True)
+    checked = [
+        _check_task(task, f"/tasks/{n}", settings, registry, now_ms, caller) for n, task in enumerate(form.tasks)
+    ]
+    return _submission(request, user_id, form.tasks, checked, settings, now_ms, traceparent, is_bulk=True)
 
 
 def _submission(
     request: Request,
     user_id: str,
     tasks: Sequence[TaskRequest],
-    units: Sequence[int],
+    checked: Sequence[tuple[int, str]],
     settings: Settings,
     now_ms: int,
     traceparent: str,
@@ -106,7 +110,8 @@ def _submission(
         key=read_idempotency_key(request),
         is_bulk=is_bulk,
         base_path=_base_path(request),
-        units=units,
+        units=[units for units, _ in checked],
+        shared=[shared for _, shared in checked],
         traceparent=traceparent,
     )
 
@@ -118,7 +123,7 @@ def _base_path(request: Request) -> str:
 
 
 def read_limits(request: Request) -> Limits:
-    text = _form(request, LimitsRequest, ENVELOPE_BYTES).limits
+    text = read_form(request, LimitsRequest, ENVELOPE_BYTES).limits
     try:
         return parse_limits(text)
     except LimitsError as error:
@@ -127,23 +132,26 @@ def read_limits(request: Request) -> Limits:
 
 def read_pause(request: Request, now_ms: int) -> int | None:
     """The end of the pause, epoch ms; None for a pause without an end."""
-    until = _form(request, PauseRequest, ENVELOPE_BYTES).until
+    until = read_form(request, PauseRequest, ENVELOPE_BYTES).until
     if until is not None and until <= now_ms:
         raise InvalidError("The pause is over already", f"`until` has to be later than now, {now_ms}.", "/until")
     return until
 
 
-def read_schedule(request: Request, settings: Settings, registry: Registry, now_ms: int) -> tuple[Order, Timing, bool]:
+def read_schedule(
+    request: Request, caller: Caller, settings: Settings, registry: Registry, now_ms: int
+) -> tuple[Order, Timing, bool]:
     """The task that the schedule submits, its timing, and whether it is paused."""
-    form = _form(request, ScheduleRequest, _body_bytes(settings))
-    task = TaskRequest(form.task, form.payload, callback_url=form.callback_url, units=form.units)
-    counted_units = _check_task(task, "", settings, registry, now_ms)
+    form = read_form(request, ScheduleRequest, _body_bytes(settings))
+    task = TaskRequest(form.task, form.payload, callback_url=form.callback_url, units=form.units, shared=form.shared)
+    counted_units, counted_shared = _check_task(task, "", settings, registry, now_ms, caller)
     timing = Timing(form.cron, form.timezone or (UTC_NAME if form.cron else None), form.every_seconds)
     try:
         check_timing(timing, now_ms)
     except TimingError as error:
         raise InvalidError("Invalid schedule", str(error), f"/{error.field}") from error
-    return Order(form.task, form.payload, form.units, form.callback_url, counted_units), timing, form.paused
+    order = Order(form.task, form.payload, form.units, form.callback_url, counted_units, form.shared, counted_shared)
+    return order, timing, form.paused
 
 
 def read_schedules(request: Request) -> tuple[str, int]:
@@ -173,13 +181,13 @@ def read_wish(request: Request, settings: Settings, now_ms: int) -> Submission:
 
 def read_redrive(request: Request) -> tuple[int, str | None]:
     """From when on failed tasks are submitted again, epoch ms, and the cursor after which to go on."""
-    form = _form(request, RedriveRequest, ENVELOPE_BYTES)
+    form = read_form(request, RedriveRequest, ENVELOPE_BYTES)
     return form.since, form.before
 
 
 def read_user_redrive(request: Request) -> tuple[int, str | None]:
     """As `read_redrive`; 0 for all of the user's failed tasks."""
-    form = _form(request, UserRedriveRequest, ENVELOPE_BYTES)
+    form = read_form(request, UserRedriveRequest, ENVELOPE_BYTES)
     return form.since or 0, form.before
 
 
@@ -279,7 +287,8 @@ def _body_bytes(settings: Settings) -> int:
     return 2 * settings.max_payload + ENVELOPE_BYTES
 
 
-def _form(request: Request, form: type[Form], most_bytes: int) -> Form:
+def read_form(request: Request, form: type[Form], most_bytes: int) -> Form:
+    """The JSON body as this form, an empty one if there is none. InvalidError names the field at fault."""
     body = _json_object(request, most_bytes)
     if body.get("user_id") in ("", None):  # the same as an absent one
         body.pop("user_id", None)
@@ -387,8 +396,10 @@ def _named_user(request: Request, named: str | UnsetType) -> str | None:
     return body or query
 
 
-def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int) -> int:
-    """Checks that the deployment has the task and accepts its values; returns its units.
+def _check_task(
+    task: TaskRequest, pointer: str, settings: Settings, registry: Registry, now_ms: int, caller: Caller
+) -> tuple[int, str]:
+    """Checks that the deployment has the task and accepts its values; returns its units and its shared limit.
 
     pointer: JSON pointer of the task.
     """
@@ -413,14 +424,18 @@ def _check_task(task: TaskRequest, pointer: str, settings: Settings, registry: R
         )
     _check_time(task, pointer, now_ms)
     _check_callback(task, pointer, settings)
-    return _units(task, pointer, registry[task.task])
+    return _counted(task, pointer, registry[task.task], caller)
 
 
-def _units(task: TaskRequest, pointer: str, definition: TaskDefinition) -> int:
-    """Checks the payload against the definition; returns the units of the request, else those of the definition."""
+def _counted(task: TaskRequest, pointer: str, definition: TaskDefinition, caller: Caller) -> tuple[int, str]:
+    """Checks the payload against the definition; returns what limits count.
+
+    These are the units and the shared limit of the request, else those of the definition.
+    """
     try:
         arguments = definition.arguments(task.payload)
-        return task.units or definition.units_of(arguments)
+        shared = _shared(task, pointer, definition.shared_of(arguments), caller)
+        return task.units or definition.units_of(arguments), shared
     except PayloadError as error:
         title = f"The payload does not fit the task {task.task!r}"
         raise InvalidError(title, str(error), f"{pointer}/payload{error.pointer}") from error
@@ -428,6 +443,23 @@ def _units(task: TaskRequest, pointer: str, definition: TaskDefinition) -> int:
         title = f"The units of the task {task.task!r} can't be computed"
         detail = f"The task {task.task!r} has no units for this payload: {error}."
         raise InvalidError(title, detail, f"{pointer}/payload") from error
+
+
+def _shared(task: TaskRequest, pointer: str, defined: str, caller: Caller) -> str:
+    """The task's shared limit, empty for none. ForbiddenError if only an admin may name the requested one.
+
+    defined: that of the definition. That the requested one exists is checked where its state is read.
+    """
+    if task.shared is None or (task.shared and task.shared == defined):
+        return defined
+    if not is_shared_name(task.shared):
+        detail = f"{task.shared!r} is not a name of a shared limit, which is {NAME_RULE}."
+        raise InvalidError("Invalid shared limit", detail, f"{pointer}/shared")
+    if not caller.is_admin:
+        counts = f"counts against {defined!r}" if defined else "counts against none"
+        detail = f"The task {task.task!r} {counts}; another shared limit requires the scope `{ADMIN_SCOPE}`."
+        raise ForbiddenError("This shared limit is not allowed", detail, f"{pointer}/shared")
+    return task.shared
 
 
 def _check_time(task: TaskRequest, pointer: str, now_ms: int) -> None:

@@ -1,7 +1,6 @@
 """Writes HTTP responses: turns the use cases' results into statuses, headers and bodies."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +28,17 @@ from chalicelib.api.schema import (
     TaskAnswer,
     TaskListAnswer,
     TotalsAnswer,
+    WaitsForAnswer,
+)
+from chalicelib.api.shared_headers import (
+    policy_item,
+    seconds,
+    shared_policies,
+    shared_ready_at,
+    state_item,
+    stop_of_uses,
+    violated_by,
+    waits_for,
 )
 from chalicelib.core.estimates import open_at, started_units, usage
 from chalicelib.core.lane import FOREVER_MS, Lane
@@ -43,7 +53,15 @@ from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
 from chalicelib.submit.redriver import Redriven, RedrivePage, Stays
-from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, stop_of, task_ahead
+from chalicelib.submit.submission import (
+    Refused,
+    SharedUse,
+    Submission,
+    Submitted,
+    SubmittedTask,
+    stop_of,
+    task_ahead,
+)
 
 #: Bytes of a payload, as JSON, that a task's view shows, and that a list shows of each task.
 MAX_SHOWN_PAYLOAD = 16_384
@@ -98,15 +116,17 @@ def _submitted(submission: Submission, outcome: Submitted) -> Response:
 def _queued_over_limit(is_bulk: bool, outcome: Submitted, body: dict[str, Any], headers: Headers) -> Response:
     last = outcome.last_admitted
     assert last is not None, "a scheduled task is not over the limit"
-    reason = stop_of(outcome.lane, outcome.now_ms) or OVER_LIMIT_TITLE
+    reason = stop_of(outcome.lane, outcome.now_ms) or stop_of_uses(outcome.shared, outcome.now_ms) or OVER_LIMIT_TITLE
     title = f"{reason} {'Tasks have' if is_bulk else 'Task has'} been queued."
     violated = _violated(outcome.limits, outcome.lane, outcome.now_ms)
+    violated += violated_by(outcome.shared, outcome.now_ms)
     return _quota_problem(title, _waiting_detail(is_bulk, outcome, last), violated, body, headers)
 
 
 def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> str:
     ahead = task_ahead(outcome.lane, outcome.limits, outcome.now_ms)
-    start = f"starts in {'at least' if ahead else 'about'} {last.delay_ms} ms."
+    is_least = ahead or last.lower_bound is True
+    start = f"starts in {'at least' if is_least else 'about'} {last.delay_ms} ms."
     detail = f"The last of them {start}" if is_bulk else f"It is number {last.position} in line and {start}"
     if outcome.is_pause_endless:
         return "The lane is paused: it goes on when it is resumed."
@@ -114,22 +134,24 @@ def _waiting_detail(is_bulk: bool, outcome: Submitted, last: SubmittedTask) -> s
         return f"The lane is paused for a time. {detail}"
     if ahead and at_once(outcome.limits) == 1:
         ahead += ", and a lane runs one task at a time"
-    return f"{ahead}. {detail}" if ahead else detail
+    return f"{ahead}. {detail}" if ahead else f"{waits_for(outcome.shared, outcome.now_ms)}{detail}"
 
 
 def _submit_headers(outcome: Submitted) -> Headers:
     """`t` counts to the time at which the policy lets the last task start, so Retry-After is never before it."""
     last, limits, lane, now_ms = outcome.last_admitted, outcome.limits, outcome.lane, outcome.now_ms
     if last and outcome.is_over_limit:
-        headers = rate_limit_headers(limits, lane, now_ms, last.planned_at)
+        headers = rate_limit_headers(limits, lane, now_ms, last.planned_at, outcome.shared)
+        starts_at = max(now_ms + last.delay_ms, last.estimated_at or 0)
         # At least 1: the end of a pause without one is unknown, and may come within the next second.
-        return headers | {"Retry-After": str(max(1, _seconds(last.delay_ms)))}
-    ready_at = max(open_at(lane, limits, now_ms), outcome.ready_at)
-    return rate_limit_headers(limits, lane, now_ms) | {"Retry-After": str(_seconds(ready_at - now_ms))}
+        return headers | {"Retry-After": str(max(1, seconds(starts_at - now_ms)))}
+    ready_at = max(open_at(lane, limits, now_ms), outcome.ready_at, shared_ready_at(outcome.shared, now_ms))
+    headers = rate_limit_headers(limits, lane, now_ms, shared=outcome.shared)
+    return headers | {"Retry-After": str(seconds(ready_at - now_ms))}
 
 
 def _refused(submission: Submission, refused: Refused) -> Response:
-    retry_after = str(_seconds(max(1, refused.retry_at - refused.now_ms)))
+    retry_after = str(seconds(max(1, refused.retry_at - refused.now_ms)))
     if refused.is_unsure:
         detail = (
             f"This try was refused: {refused.reason} An earlier one got no answer and may have been queued. "
@@ -138,11 +160,16 @@ def _refused(submission: Submission, refused: Refused) -> Response:
         return problem(503, "Not known whether it is queued", detail, Retry_After=retry_after)
     if refused.too_large is not None:
         return problem(422, "Too many units", refused.reason, _units_pointer(submission, refused.too_large))
-    headers = rate_limit_headers(refused.limits, refused.lane, refused.now_ms)
+    if refused.unknown_shared is not None:
+        field = f"/tasks/{refused.unknown_shared}/shared" if submission.is_bulk else "/shared"
+        return problem(422, "Unknown shared limit", f"{refused.reason}; GET /api/v1/limits lists them.", field)
+    headers = rate_limit_headers(refused.limits, refused.lane, refused.now_ms, shared=refused.shared)
     headers["Retry-After"] = retry_after
     starts, units = refused.starts, refused.units
     violated = _violated(refused.limits, refused.lane, refused.now_ms, starts, units) if starts else []
+    violated += violated_by(refused.shared, refused.now_ms)
     stop = stop_of(refused.lane, refused.now_ms) if refused.is_planned_late else ""
+    stop = stop or stop_of_uses(refused.shared, refused.now_ms)
     title = f"{stop or OVER_LIMIT_TITLE} Nothing has been queued."
     return _quota_problem(title, refused.reason, violated, {"user_id": refused.user_id, "queued": False}, headers)
 
@@ -158,23 +185,22 @@ def _quota_problem(title: str, detail: str, violated: list[str], body: dict[str,
     return answer(problem | body, 429, {**headers, "Content-Type": PROBLEM})
 
 
-def rate_limit_headers(limits: Limits, lane: Lane, now_ms: int, last_at: int | None = None) -> Headers:
+def rate_limit_headers(
+    limits: Limits, lane: Lane, now_ms: int, last_at: int | None = None, shared: Sequence[SharedUse] = ()
+) -> Headers:
     """The RateLimit fields of draft-ietf-httpapi-ratelimit-headers-10.
 
     last_at: the planned start of the lane's last task, if that one waits; `t` then counts to the time at which the
-    policy lets it start.
+    policy lets it start. shared: the shared limits that the submit's tasks want.
     """
-    policies = [f'"{limit.name}";q={limit.quota}{_quota_unit(limit)};w={limit.window_seconds}' for limit in limits]
+    policies = [policy_item(limit, limit.name) for limit in limits]
     states = [
         f'"{limit.name}";r={_remaining(limit, lane, now_ms)};t={_reset_seconds(limit, lane, now_ms, last_at)}'
         for limit in limits
     ]
+    policies += [policy_item(limit, name) for _, limit, name in shared_policies(shared)]
+    states += [state_item(use, limit, name, now_ms) for use, limit, name in shared_policies(shared)]
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
-
-
-def _quota_unit(limit: Limit) -> str:
-    """Without it, a quota is one of requests."""
-    return ';qu="units"' if limit.counts_units else ""
 
 
 def _remaining(limit: Limit, lane: Lane, now_ms: int) -> int:
@@ -184,7 +210,7 @@ def _remaining(limit: Limit, lane: Lane, now_ms: int) -> int:
 def _reset_seconds(limit: Limit, lane: Lane, now_ms: int, last_at: int | None = None) -> int:
     """Whole seconds until the policy allows more, rounded up."""
     resets_at = usage(lane, limit, now_ms).resets_at
-    return _seconds((resets_at if last_at is None else min(resets_at, last_at)) - now_ms)
+    return seconds((resets_at if last_at is None else min(resets_at, last_at)) - now_ms)
 
 
 def _violated(limits: Limits, lane: Lane, now_ms: int, starts: int = 0, units: int = 0) -> list[str]:
@@ -194,10 +220,6 @@ def _violated(limits: Limits, lane: Lane, now_ms: int, starts: int = 0, units: i
         for limit in limits
         if usage(lane, limit, now_ms).used + (units if limit.counts_units else starts) > limit.quota
     ]
-
-
-def _seconds(milliseconds: int) -> int:
-    return max(0, math.ceil(milliseconds / 1000))
 
 
 def redriven_answer(outcome: Redriven | Stays) -> Response:
@@ -285,6 +307,7 @@ def _task_answer(view: TaskView, most_payload: int) -> TaskAnswer:
         used_units=outcome.used_units if outcome else None,
         cancel_requested_at=view.record.cancel_requested_at,
         schedule=task.schedule or None,
+        shared=task.shared or None,
         progress=_progress_answer(view.progress),
     )
 
@@ -305,6 +328,7 @@ def _schedule_answer(schedule: Schedule) -> ScheduleAnswer:
         task=order.task,
         payload=order.payload,
         units=order.units,
+        shared=order.shared,
         callback_url=order.callback_url,
         cron=timing.cron,
         timezone=timing.timezone,
@@ -373,6 +397,7 @@ def _completion_answer(record: TaskRecord, late_ms: int | None) -> CompletionAns
 def _lane_answer(view: LaneView) -> LaneAnswer:
     lane, now_ms = view.lane, view.now_ms
     is_paused, is_endless = lane.is_paused(now_ms), lane.paused_until == FOREVER_MS
+    waits = view.waits_for
     return LaneAnswer(
         user_id=lane.user_id,
         limits=format_limits(view.limits),
@@ -394,6 +419,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         admitted=lane.admitted,
         started=lane.started,
         now=now_ms,
+        waits_for=WaitsForAnswer(waits.name, waits.before, waits.start_at) if waits else None,
     )
 
 

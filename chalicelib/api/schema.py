@@ -16,6 +16,7 @@ from chalicelib.submit.submission import (
     CallbackUrl,
     Payload,
     Position,
+    SharedName,
     State,
     SubmittedTask,
     TaskName,
@@ -77,6 +78,7 @@ class ScheduleRequest(Struct, frozen=True, forbid_unknown_fields=True):
     payload: Payload = None
     callback_url: CallbackUrl | None = None
     units: Units | None = None
+    shared: SharedName | None = None
     cron: (
         Annotated[
             str,
@@ -195,6 +197,7 @@ class TaskAnswer(Struct):
         Meta(description="When a client cancelled the task while it ran, so that it should stop; else null."),
     ]
     schedule: Annotated[str | None, Meta(description="Name of the schedule that submitted it; null for none.")]
+    shared: Annotated[str | None, Meta(description="The shared limit that the task counts against; null for none.")]
     progress: Annotated[
         ProgressAnswer | None,
         Meta(description="The last report of the running attempt, or of the last one; null if it reported nothing."),
@@ -262,6 +265,17 @@ class LimitAnswer(Struct):
     reset_seconds: Annotated[int, Meta(description="Seconds until `remaining` grows.")]
 
 
+class WaitsForAnswer(Struct):
+    """The shared limit whose turn a lane waits for."""
+
+    name: str
+    before: Annotated[int, Meta(description="Turns before the lane's, about: some of them may be lost.")]
+    start_at: Annotated[
+        int | None,
+        Meta(description="About when its turn comes; null in a pause without an end, or if that depends on a task."),
+    ]
+
+
 class LaneAnswer(Struct):
     user_id: str
     limits: Annotated[str, Meta(description="As text, such as `1/second; 20/minute`.")]
@@ -296,6 +310,9 @@ class LaneAnswer(Struct):
     admitted: Annotated[int, Meta(description="Number of tasks ever admitted.")]
     started: Annotated[int, Meta(description="Number of starts ever claimed, retries included.")]
     now: Annotated[int, Meta(description="The server's time.")]
+    waits_for: Annotated[
+        WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
+    ]
 
 
 class ScheduleAnswer(Struct):
@@ -304,6 +321,7 @@ class ScheduleAnswer(Struct):
     task: str
     payload: Any
     units: Annotated[int | None, Meta(description="As requested; null for what the task's definition says.")]
+    shared: Annotated[str | None, Meta(description="As requested; null for what the task's definition says.")]
     callback_url: str | None
     cron: str | None
     timezone: Annotated[str | None, Meta(description="The time zone of `cron`; null with `every_seconds`.")]
@@ -419,4 +437,7 @@ class QuotaProblem(Struct):
     planned_at: int | UnsetType = UNSET
     delay_ms: int | UnsetType = UNSET
     state: State | UnsetType = UNSET
+    shared: str | UnsetType = UNSET
+    lower_bound: bool | UnsetType = UNSET
+    estimated_at: int | UnsetType | None = UNSET
     tasks: Sequence[SubmittedTask] | UnsetType = UNSET

@@ -51,6 +51,11 @@ class Expression:
         self._names[known] = task_id
         return f"{self.name('slots')}.{known}"
 
+    def entry(self, attribute: str, entry: str) -> str:
+        """The path of an entry of a map; its name may hold any character. For one entry in an expression."""
+        self._names["#entry"] = entry
+        return f"{self.name(attribute)}.#entry"
+
     def lease_path(self, lease: Lease) -> str:
         return self.slot(lease.task_id) if lease.in_slot else self.name("running")
 
@@ -96,7 +101,7 @@ class Expression:
             path = self.name(attribute)
             self.conditions.append(f"(attribute_not_exists({path}) OR {path} = {self.value(number(0))})")
 
-    def within(self, listed: str, counted: str, limits: Limits, at: int) -> None:
+    def within(self, listed: str, counted: str, limits: Limits, at: int, slack: int = TRIM_SLACK) -> None:
         """One more start at `at` breaks no small limit, given the starts in `listed`; `counted` is the total.
 
         With fewer starts than a quota in all, that quota is not reached. Otherwise the list has to show that the
@@ -108,7 +113,7 @@ class Expression:
             oldest, quota = self.value(number(at - limit.window_ms)), self.value(number(limit.quota))
             shown = f"{path}[{limit.quota - 1}] <= {oldest}"
             self.conditions.append(f"(attribute_not_exists({total}) OR {total} < {quota} OR {shown})")
-        self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + TRIM_SLACK}])")
+        self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + slack}])")
 
     def parameters(self) -> Item:
         clauses = [("SET", self.sets), ("ADD", self.adds), ("REMOVE", self.removes)]

@@ -31,7 +31,7 @@ from chalicelib.aws.dynamodb_histories import (
 )
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase, Turn
 from chalicelib.core.limits import (
     Limits,
     at_once,
@@ -103,6 +103,9 @@ class DynamoDBLaneStore:
 
     def save_head_receipt(self, seen: Lane, receipt: str) -> Write:
         return self._update(seen.user_id, save_head_receipt_expression(seen, receipt))
+
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        return self._update(seen.user_id, save_turn_expression(seen, turn))
 
     def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
         return self._update(seen.user_id, save_next_receipt_expression(seen, receipt))
@@ -220,6 +223,8 @@ def _set_new_plans(update: Expression, seen: Lane, changed: Lane) -> None:
     update.set("revision", number(changed.revision))
     if changed.retries != seen.retries:
         update.set_or_remove("retries", numbers(changed.retries) if changed.retries else None)
+    if changed.turn != seen.turn:
+        update.set_or_remove("turn", _turn_value(changed.turn) if changed.turn else None)
     update.equals("started", seen.started)
     update.equals("started_seq", seen.started_seq)
 
@@ -234,6 +239,8 @@ def fast_claim_expression(start: Start, limits: Limits) -> Expression:
         update.set("running", lease_value(lane.running))
         _remove_head_receipt(update)
     _outlive_start(update, start, limits)
+    if start.shared:
+        update.remove("turn")
     update.increment("started")
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
@@ -270,6 +277,8 @@ def claim_expression(seen: Lane, start: Start) -> Expression:
         _remove_head_receipt(update)
         _leave_slots(update, seen)
     _outlive_start(update, start, start.limits)
+    if start.shared:
+        update.remove("turn")
     if lane.took_ms:
         update.set("took_ms", number(lane.took_ms))
     if lane.retries != seen.retries:
@@ -452,6 +461,17 @@ def save_head_receipt_expression(seen: Lane, receipt: str) -> Expression:
     return update
 
 
+def save_turn_expression(seen: Lane, turn: Turn) -> Expression:
+    update = Expression()
+    update.set("turn", _turn_value(turn))
+    update.equals("revision", seen.revision)
+    return update
+
+
+def _turn_value(turn: Turn) -> Item:
+    return {"M": {"name": {"S": turn.name}, "number": number(turn.number), "revision": number(turn.revision)}}
+
+
 def save_next_receipt_expression(seen: Lane, receipt: str) -> Expression:
     update = Expression()
     update.set("next_receipt", {"S": receipt})
@@ -603,6 +623,8 @@ def lease_value(lease: Lease | None) -> Item:
             **({"earlier_used": numbers(lease.earlier_used)} if lease.earlier_used else {}),
             **({"start_limits": {"L": [{"S": text} for text in lease.start_limits]}} if lease.start_limits else {}),
             **({"cancel_requested_at": number(lease.cancel_requested_at)} if lease.cancel_requested_at else {}),
+            **({"shared_limits": {"L": [{"S": text} for text in lease.shared_limits]}} if lease.shared_limits else {}),
+            **({"allowed_at": number(lease.allowed_at)} if lease.allowed_at else {}),
         }
     }
 
@@ -646,8 +668,13 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         real=history_of(item, STARTS),
         plans=history_of(item, PLANS),
         waiting_units=integer(item, WAITING_UNITS),
+        turn=_turn_of(item["turn"]["M"]) if "turn" in item else None,
         **{attribute: integer(item, attribute) for attribute in MARKS},
     )
+
+
+def _turn_of(fields: Item) -> Turn:
+    return Turn(fields["name"]["S"], integer(fields, "number"), integer(fields, "revision"))
 
 
 def _slots_of(fields: Item) -> dict[str, Lease]:
@@ -670,4 +697,6 @@ def _lease_of(fields: Item) -> Lease:
         integer(fields, "cancel_requested_at"),
         fields.get("receipt", {}).get("S", ""),
         integer(fields, "visible_at"),
+        shared_limits=tuple(text["S"] for text in fields.get("shared_limits", {}).get("L", ())),
+        allowed_at=integer(fields, "allowed_at"),
     )

@@ -8,21 +8,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated
 from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.limits import (
-    Limit,
-    Limits,
-    at_once,
-    earliest_start,
-    fingerprint,
-    format_limits,
-    large_limits,
-    memory_needed,
-    small_limits,
-    smallest_units_quota,
-)
-from chalicelib.core.tally import counted, free_at
+from chalicelib.core.limits import Limit, Limits, at_once, format_limits, memory_needed, smallest_units_quota
+from chalicelib.core.past_starts import next_start, with_start
 
 #: Milliseconds after which a task looks again for a slot that one at the door is to take first.
 DOOR_MS = 1_000
@@ -34,6 +22,25 @@ MAX_SLOTS = 200
 SLOT_KEPT_MS = 14 * 24 * 3_600_000
 #: Seqs after which a lane forgets a cancelled task whose message never arrived.
 CANCELLED_KEPT_SEQS = 300
+#: Stands for the limits of a shared limit that was deleted.
+NO_SHARED_LIMITS = "none"
+
+
+class SharedStart(Struct, frozen=True):
+    """A start that the task has taken of its shared limit: it is lost unless the task starts in its lane at that time.
+
+    So is one that comes of a shared limit which was deleted, and takes nothing.
+    """
+
+    name: str
+    #: epoch ms
+    at: int
+    #: the limits in force, as text; "" for those of the setting, NO_SHARED_LIMITS if there are none any more
+    limits: str = ""
+    #: when the shared limit and the lane's turn allowed it, epoch ms; 0 if it waited for neither
+    allowed_at: int = 0
+    #: the task is listed among those that run at once
+    is_listed: bool = False
 
 
 class Candidate(Struct, frozen=True):
@@ -50,6 +57,8 @@ class Candidate(Struct, frozen=True):
     units: int = 1
     #: it runs beside others: its lease takes one of the lane's slots
     in_slot: bool = False
+    #: None for a task without a shared limit, or before it is taken
+    shared: SharedStart | None = None
 
 
 class Start(Struct, frozen=True):
@@ -67,6 +76,7 @@ class Start(Struct, frozen=True):
     limits: Limits = ()
     #: the task's id if its lease is in a slot of the lane; empty if it is the lane's newest
     slot: str = ""
+    shared: SharedStart | None = None
 
     @property
     def lease(self) -> Lease | None:
@@ -145,7 +155,7 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     lease = lane.lease_of(task.task_id)
     if lease and lease.until > now_ms:
         return Wait(lease.until)
-    if limit := _too_small(limits, task.units):
+    if limit := smallest_exceeded(limits, task.units):
         return TooLarge(limit)
     if task.in_slot and (free_at := slot_free_at(lane, task.task_id, at_once(limits), now_ms)) > now_ms:
         return Wait(free_at, is_for_slot=True)
@@ -153,7 +163,8 @@ def claim(lane: Lane, task: Candidate, limits: Limits, now_ms: int, lease_ms: in
     if lane.is_replanned(task.seq, limits):
         planned_at = next_start(lane, limits, lane.replanned_at, task.units)
     # Units that were given back let a task start before its planned start.
-    begin = max(now_ms, _corrected_at(lane)) if smallest_units_quota(limits) else max(now_ms, planned_at)
+    begin = task.shared.at if task.shared else now_ms
+    begin = max(begin, _corrected_at(lane) if smallest_units_quota(limits) else planned_at)
     at = next_start(lane, limits, begin, task.units)
     return _start(lane, task, limits, at, planned_at, lease_ms, token)
 
@@ -180,7 +191,8 @@ def slot_free_at(lane: Lane, task_id: str, at_most: int, now_ms: int) -> int:
     return now_ms if ahead < at_most and len(lane.slots or {}) < MAX_SLOTS else now_ms + DOOR_MS
 
 
-def _too_small(limits: Limits, units: int) -> Limit | None:
+def smallest_exceeded(limits: Limits, units: int) -> Limit | None:
+    """A limit that never allows so many units; None if all may allow them."""
     if units == 1:
         return None
     return next((limit for limit in limits if limit.counts_units and limit.quota < units), None)
@@ -190,16 +202,6 @@ def _corrected_at(lane: Lane) -> int:
     """From when on the units of the lane's newest start are known, epoch ms: another worker's clock may be ahead."""
     newest = lane.running.used[1] if lane.running and lane.running.used else 0
     return max(newest, lane.reported_at)
-
-
-def next_start(lane: Lane, limits: Limits, now_ms: int, units: int = 1) -> int:
-    """The earliest time at or after now_ms at which the real starts allow one more, epoch ms."""
-    if not large_limits(limits) and not lane.real.tallies:
-        return earliest_start(lane.starts, limits, now_ms, lane.has_forgotten_starts)
-    listed = listed_for(lane.real, lane.starts, lane.started, limits)
-    at = earliest_start(listed, small_limits(limits), now_ms, lane.started > len(listed))
-    tallies = tallies_of(lane.real, lane.starts, lane.started, limits)
-    return max([at, *(free_at(tally, limit, limit.taken_by(units)) for limit, tally in tallies.items())])
 
 
 def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int, lease_ms: int, token: str) -> Start:
@@ -218,8 +220,10 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         start_limits=start_limits,
         earlier_used=_earlier_used(earlier),
         in_slot=task.in_slot,
+        shared_limits=_shared_limits(earlier, task.shared),
+        allowed_at=_allowed_at(earlier, task.shared),
     )
-    listed, real = _starts_with(lane, limits, at, task.units)
+    listed, real = with_start(lane, limits, at, task.units)
     after = replace(
         lane,
         admitted=max(lane.admitted, task.seq),
@@ -231,11 +235,12 @@ def _start(lane: Lane, task: Candidate, limits: Limits, at: int, planned_at: int
         retries=(at, *lane.retries)[: memory_needed(limits)] if earlier else lane.retries,
         cancelled=_cancelled_after(lane, task.task_id, task.seq),
         next_receipt="" if task.seq > lane.started_seq else lane.next_receipt,
+        turn=None if task.shared else lane.turn,
     )
     after = _with_slot(after, lease) if task.in_slot else _without_slots(after, lease)
     # A replanned task is planned after its own first start when it is retried.
     slot = task.task_id if task.in_slot else ""
-    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits, slot)
+    return Start(at, attempt, min(planned_at, starts[0]), after, task.units, limits, slot, task.shared)
 
 
 def _with_slot(lane: Lane, lease: Lease) -> Lane:
@@ -254,21 +259,6 @@ def _without_slots(lane: Lane, lease: Lease) -> Lane:
     return replace(lane, running=lease, head_receipt="", slots=lane.slots or None)
 
 
-def _starts_with(lane: Lane, limits: Limits, at: int, units: int) -> tuple[tuple[int, ...], History]:
-    """The lane's list of starts and their history, with one more start."""
-    if units == 1 and lane.real is NO_HISTORY and not large_limits(limits):
-        return (at, *lane.starts)[: memory_needed(limits)], NO_HISTORY
-    earlier = listed_for(lane.real, lane.starts, lane.started, limits)
-    listed = (at, *earlier)[: memory_needed(limits)]
-    tallies = {
-        limit: counted(tally, limit, [(at, limit.taken_by(units))])
-        for limit, tally in tallies_of(lane.real, lane.starts, lane.started, limits).items()
-    }
-    extras = (at, units - 1, *lane.real.extras) if units != 1 else lane.real.extras
-    history = replace(lane.real, extras=extras, extra_units=lane.real.extra_units + units - 1)
-    return listed, updated(history, listed, lane.started + 1, tallies, fingerprint(limits))
-
-
 def _waiting_units_after(lane: Lane, seq: int, units: int) -> int:
     """The units of the waiting tasks when the one with that seq waits no more."""
     return lane.waiting_units - (units - 1 if seq > lane.started_seq else 0)
@@ -279,6 +269,17 @@ def _start_limits(earlier: Lease | None, own: Limits | None) -> tuple[str, ...]:
     before = (earlier.start_limits or ("",) * len(earlier.starts)) if earlier else ()
     texts = (*before, format_limits(own) if own else "")
     return texts if any(texts) else ()
+
+
+def _shared_limits(earlier: Lease | None, shared: SharedStart | None) -> tuple[str, ...]:
+    """The same for the shared limit of the task."""
+    before = (earlier.shared_limits or ("",) * len(earlier.starts)) if earlier else ()
+    texts = (*before, shared.limits if shared else "")
+    return texts if any(texts) else ()
+
+
+def _allowed_at(earlier: Lease | None, shared: SharedStart | None) -> int:
+    return earlier.allowed_at if earlier else shared.allowed_at if shared else 0
 
 
 def _earlier_used(earlier: Lease | None) -> tuple[int, ...]:
@@ -294,6 +295,7 @@ def without_cancelled(lane: Lane, task_id: str, seq: int, units: int = 1) -> Lan
         waiting_units=_waiting_units_after(lane, seq, units),
         cancelled=_cancelled_after(lane, task_id, seq),
         revision=lane.revision + 1,
+        turn=lane.kept_turn,
         slots=without_slot(lane, task_id),
     )
 

@@ -125,13 +125,16 @@ class UnitsError(PacelineError):
 class RetryAfter(Exception):  # noqa: N818 - a request to wait, named after the HTTP header, rather than an error
     """A task's function raises it when an API throttles it: the lane waits, and the attempt is given back.
 
-    seconds: 0 to 43,200, from now. reason: shown in the lane's view.
+    seconds: 0 to 43,200, from now. reason: shown in the view of the lane or the shared limit.
+    shared: every task that counts against the same shared limit waits, whoever's it is; only the lane if the task has
+    no shared limit.
     """
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
+    def __init__(self, seconds: float, reason: str = "", *, shared: bool = False) -> None:
         super().__init__(reason or f"throttled for {seconds} s")
         self.seconds = min(max(0.0, float(seconds)), 43_200.0)
         self.reason = reason
+        self.shared = shared
 
 
 class PermanentError(Exception):

@@ -65,6 +65,10 @@ class Lease(Struct, frozen=True):
     visible_at: int = 0
     #: it is in one of the lane's slots
     in_slot: bool = False
+    #: the limits of the shared limit at each of the starts, as text, "" for those of the setting; empty if all had them
+    shared_limits: tuple[str, ...] = ()
+    #: when the shared limit and the lane's turn allowed the first start, epoch ms; 0 if it waited for neither
+    allowed_at: int = 0
 
     @property
     def is_corrected(self) -> bool:
@@ -82,6 +86,17 @@ class Lease(Struct, frozen=True):
     def last_token(self) -> str:
         """Its token once its attempt is over, so that no renewal finds it."""
         return f"{self.token}-over"
+
+
+class Turn(Struct, frozen=True):
+    """The lane's place in the order in which lanes use a shared limit: whichever of its tasks starts next uses it."""
+
+    #: the shared limit
+    name: str
+    #: counted by the shared limit, from 1 on
+    number: int
+    #: of the lane when it was stored: a lane that was paused, throttled or emptied since has lost it
+    revision: int
 
 
 class Lane(Struct, frozen=True):
@@ -130,6 +145,8 @@ class Lane(Struct, frozen=True):
     plans: History = NO_HISTORY
     #: units of the waiting tasks beyond one for each
     waiting_units: int = 0
+    #: None while the lane waits for no shared limit
+    turn: Turn | None = None
     #: leases of tasks that may run beside each other, and of those between two attempts, by task id; None in a lane
     #: that never had several at once, or whose last such task is over
     slots: Mapping[str, Lease] | None = None
@@ -170,6 +187,17 @@ class Lane(Struct, frozen=True):
     def units_each(self) -> int:
         """The units of a waiting task: their average, rounded up."""
         return 1 - (-self.waiting_units // self.waiting) if self.waiting and self.waiting_units > 0 else 1
+
+    def turn_for(self, shared: str) -> int:
+        """The number of the lane's turn for that shared limit; 0 if it has none, or lost it."""
+        turn = self.turn
+        return turn.number if turn and (turn.name, turn.revision) == (shared, self.revision) else 0
+
+    @property
+    def kept_turn(self) -> Turn | None:
+        """The lane's turn as a change that does not lose it stores it, with the next revision."""
+        turn = self.turn
+        return Turn(turn.name, turn.number, self.revision + 1) if turn and turn.revision == self.revision else None
 
     def lease_of(self, task_id: str) -> Lease | None:
         """The task's lease, if it is the lane's newest or in a slot; it may be over."""

@@ -53,7 +53,7 @@ def _has_plans_to_count_anew(lane: Lane, limits: Limits) -> bool:
 
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
     """The lane, paused until that time, epoch ms; FOREVER_MS for no end."""
-    return replanned(replace(lane, paused_until=until), lane.limits_or(default), now_ms)
+    return replanned(replace(lane, paused_until=until, turn=None), lane.limits_or(default), now_ms)
 
 
 def resumed(lane: Lane, default: Limits, now_ms: int) -> Lane:
@@ -115,8 +115,12 @@ def start_ahead(lane: Lane, now_ms: int) -> int | None:
 
 
 def without(lane: Lane, cancelled: Mapping[str, int]) -> Lane:
-    """The lane with these waiting tasks, id and seq, cancelled; those behind them keep their planned starts."""
-    return replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
+    """The lane with these waiting tasks, id and seq, cancelled; those behind them keep their planned starts.
+
+    An empty lane loses its turn.
+    """
+    after = replace(lane, cancelled={**lane.cancelled, **cancelled}, revision=lane.revision + 1)
+    return replace(after, turn=lane.kept_turn if after.waiting or lane.retrying else None)
 
 
 def without_retrying(lane: Lane, lease: Lease, seq: int, default: Limits, now_ms: int) -> Lane:
@@ -188,6 +192,7 @@ def replanned(lane: Lane, limits: Limits, now_ms: int) -> Lane:
         replanned_seq=lane.admitted,
         replanned_at=opens_at(lane, now_ms),
         revision=lane.revision + 1,
+        turn=lane.kept_turn,
     )
 
 

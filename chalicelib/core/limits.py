@@ -107,6 +107,10 @@ class LimitsAtOnce(tuple[Limit, ...]):
     def __reduce__(self) -> tuple[type["LimitsAtOnce"], tuple[Limits, int]]:
         return LimitsAtOnce, (tuple(self), self.at_once)
 
+    def __bool__(self) -> bool:
+        """True also without a rate: the number at once is a limit."""
+        return True
+
 
 def at_once(limits: Limits) -> int:
     """How many tasks of one user may run at once; 1 unless the limits say a number.
@@ -117,6 +121,15 @@ def at_once(limits: Limits) -> int:
     return limits.at_once if isinstance(limits, LimitsAtOnce) else 1
 
 
+def most_at_once(limits: Limits) -> int | None:
+    """How many tasks of all users may run at once under a shared limit; None for any number.
+
+    >>> [most_at_once(parse_limits(text)) for text in ("1/second", "1/second; 5 at once")]
+    [None, 5]
+    """
+    return limits.at_once if isinstance(limits, LimitsAtOnce) else None
+
+
 @lru_cache(maxsize=1024)
 def parse_limits(text: str) -> Limits:
     """Parses a text such as `1/second; 20/minute; 5 at once`; returns the limits, shortest window first.
@@ -125,9 +138,23 @@ def parse_limits(text: str) -> Limits:
     equals `20 per 5 minutes`. Raises LimitsError for any other text, for a quota over MAX_QUOTA, for two limits of
     starts, or two of units, with the same window, and for `5 at once` alone.
     """
+    return _parse(text, is_rate_needed=True)
+
+
+@lru_cache(maxsize=1024)
+def parse_shared_limits(text: str) -> Limits:
+    """Parses the limits of a shared limit; `10 at once` may stand alone, since calls to a database need no rate.
+
+    >>> most_at_once(parse_shared_limits("10 at once"))
+    10
+    """
+    return _parse(text, is_rate_needed=False)
+
+
+def _parse(text: str, is_rate_needed: bool) -> Limits:
     found = [part.strip() for part in re.split(r"[;,\n]", text.lower()) if part.strip()]
     parts = [part for part in found if not _AT_ONCE.fullmatch(part)]
-    if not parts or len(parts) > MAX_LIMITS:
+    if not (parts if is_rate_needed else found) or len(parts) > MAX_LIMITS:
         raise LimitsError(f"{len(parts)} limits found in {text[:200]!r}; {_ALLOWED}")
     limits = tuple(sorted((_parse_limit(part) for part in parts), key=_kind))
     if len(set(map(_kind, limits))) < len(limits):

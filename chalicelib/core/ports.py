@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.lane import Lane, Lease, Turn
 from chalicelib.core.limits import Limits
 from chalicelib.core.schedule import Schedule
 from chalicelib.core.scheduled import DueTask, ScheduledMessage
+from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
 from chalicelib.core.task import FailedAttempt, Outcome, Progress, Task, TaskRecord, TaskState
 
 
@@ -136,6 +137,13 @@ class LaneStore(Protocol):
         """
         ...
 
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        """Stores the lane's turn for a shared limit. Stale if the lane changed.
+
+        A claim of a task with a shared limit takes the turn out of the lane.
+        """
+        ...
+
     def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
         """The same for the hidden message of the next task, which was forwarded. Stale also if a task started."""
         ...
@@ -200,6 +208,110 @@ class LaneStore(Protocol):
 
         A renewal that arrives after it changes nothing. False when it was released or another worker has it.
         """
+        ...
+
+
+class SharedWritten(Struct, frozen=True):
+    """The write succeeded, possibly in an attempt whose answer was lost; `shared` is its new state."""
+
+    shared: SharedLimit
+
+
+class SharedStale(Struct, frozen=True):
+    """The write's condition failed, so nothing was written; `shared` is its current state."""
+
+    shared: SharedLimit
+
+
+SharedWrite = SharedWritten | SharedStale
+
+
+class SharedClaim(Struct, frozen=True):
+    """A start under a shared limit, for the write that needs no knowledge of its starts."""
+
+    name: str
+    user_id: str
+    task_id: str
+    #: epoch ms
+    at: int
+    #: names this one claim, so that a claim whose answer was lost is recognised as done
+    token: str
+    #: in force
+    limits: Limits
+    #: set at run time, None for those of the deployment's setting
+    own: Limits | None = None
+    units: int = 1
+    #: the lane's; 0 for none: then nobody else may wait
+    turn: int = 0
+    #: the turn is newer than all that were used
+    is_newest_turn: bool = False
+
+
+def own_shared_claim(write: SharedWrite, token: str) -> SharedWrite:
+    """The write as SharedWritten if the newest claim shows that it succeeded in an earlier call."""
+    return SharedWritten(write.shared) if write.shared.newest == token else write
+
+
+class SharedLimitStore(Protocol):
+    """Stores shared limits. Each write is one atomic write. Methods raise UnavailableError if the store fails.
+
+    A claim has twins, as with lanes: a fast one, whose condition decides by itself on an ordinary shared limit, and an
+    exact one, for any that was read (`seen`). A shared limit is ordinary if it is neither paused nor throttled, has the
+    limits that the claim was computed from, and shows by a list of starts, neither too short nor too long, and by the
+    room in the large limits, that it allows the start.
+    """
+
+    def get(self, name: str) -> SharedLimit:
+        """Returns the shared limit by a strongly consistent read; an empty one if nothing is stored."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Returns the names of those that were changed at run time, in order."""
+        ...
+
+    def try_claim(self, claim: SharedClaim) -> SharedWrite:
+        """Takes the start at claim.at, on an ordinary shared limit that allows it; lists the task if it counts at once.
+
+        Without a turn stale while others wait. With the newest turn, all up to it count as used.
+        """
+        ...
+
+    def claim(self, seen: SharedLimit, taken: Taken) -> SharedWrite:
+        """Takes the start. Stale if the shared limit changed, or another start was taken."""
+        ...
+
+    def trim(self, name: str, kept: int, listed: int) -> None:
+        """Drops the starts in the list from number `kept` to `listed`, counted from the newest, which is number 0.
+
+        A start that was taken meanwhile makes that older ones stay. Only for a shared limit without large limits.
+        """
+        ...
+
+    def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
+        """Writes limits, pause, throttling and starts. Stale if they changed, or if `changed` has other starts."""
+        ...
+
+    def ask(self, name: str) -> SharedLimit:
+        """Gives the next turn: `asked` of the answer. A turn of a lost answer is passed over."""
+        ...
+
+    def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
+        """Lets nothing start until `until`, epoch ms, unless it is throttled for longer already."""
+        ...
+
+    def release(self, name: str, task_id: str, at: int) -> SharedLimit:
+        """Takes a task off those that run at once, if it is listed with that start, epoch ms. A repeat changes nothing.
+
+        Returns the shared limit, whose turns say whether somebody waits.
+        """
+        ...
+
+    def add_waiter(self, name: str, waiter: Waiter, until: int) -> None:
+        """Lists a lane that waits for its turn, about until that time, epoch ms."""
+        ...
+
+    def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
+        """Returns the first `most` listed lanes with a turn greater than `after_turn`, in order of their turns."""
         ...
 
 
@@ -551,6 +663,18 @@ class Backlog(Struct, frozen=True):
     running: int
     paused: int
     throttled: int
+
+
+class SharedBacklog(Struct, frozen=True):
+    """How far a shared limit is used."""
+
+    name: str
+    #: lanes that wait for their turn, about
+    waiting: int
+    #: tasks that run; counted only with a number at once
+    running: int
+    #: starts, or units, that count now, and the quota, by the names of its limits
+    used: Mapping[str, tuple[int, int]]
 
 
 class Presence(Protocol):

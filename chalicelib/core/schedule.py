@@ -34,6 +34,10 @@ class Order(Struct, frozen=True):
     callback_url: str | None = None
     #: the task's units when the schedule was stored
     counted_units: int = 1
+    #: as requested; None for the shared limit of the task's definition
+    shared: str | None = None
+    #: the task's shared limit when the schedule was stored; empty for none
+    counted_shared: str = ""
 
 
 class Pending(Struct, frozen=True):

@@ -34,6 +34,16 @@ class TaskView(Struct, frozen=True):
         return progress if progress and self.started_at is not None and progress.at >= self.started_at else None
 
 
+class WaitsFor(Struct, frozen=True):
+    """The shared limit whose turn a lane waits for."""
+
+    name: str
+    #: turns before the lane's, about: some of them may be lost
+    before: int
+    #: about when its turn comes; None if a pause has no end, or as many tasks run as may run at once
+    start_at: int | None
+
+
 class LaneView(Struct, frozen=True):
     lane: Lane
     limits: Limits
@@ -46,6 +56,8 @@ class LaneView(Struct, frozen=True):
     slots_in_use: int
     #: when the waiting tasks will start, soonest first, one between two attempts included: within NEXT_STARTS_MS
     next_starts: Sequence[int] = ()
+    #: the shared limit whose turn the lane waits for; None for none
+    waits_for: WaitsFor | None = None
 
 
 def view_of_task(record: TaskRecord, lane: Lane | None, default: Limits, now_ms: int) -> TaskView:

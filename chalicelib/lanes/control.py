@@ -10,11 +10,20 @@ from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableErro
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease, Phase
 from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
 from chalicelib.core.limits import Limits, at_once
-from chalicelib.core.ports import Clock, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Written
+from chalicelib.core.ports import (
+    Clock,
+    LaneStore,
+    ScheduledQueue,
+    SharedLimitStore,
+    TaskQueue,
+    TaskStore,
+    Written,
+)
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
+from chalicelib.lanes.shared import SharedStates
 from chalicelib.settings import Settings
 
 #: Cancelled tasks that workers still have to skip; their ids make each write of the lane's item dearer.
@@ -33,9 +42,14 @@ class Control:
         retry: RetryWithJitter,
         settings: Settings,
         scheduled_queue: ScheduledQueue | None = None,
+        shared_limits: SharedLimitStore | None = None,
     ) -> None:
-        """scheduled_queue: where tasks are scheduled for their time; None in a deployment that schedules none."""
+        """scheduled_queue: where tasks are scheduled for their time; None in a deployment that schedules none.
+
+        shared_limits: None in a deployment without any.
+        """
         self._scheduled_queue = scheduled_queue
+        self._shared_limits = shared_limits
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -63,7 +77,8 @@ class Control:
             lane = self._lanes.get(user_id)
         if lane:  # once for all of them, since new plans are computed from the whole backlog
             lane = up_to_date(lane, lane.limits_or(self._settings.limits), self._clock.now_ms())
-        views = [self._view(record, lane) for record in records]
+        shared = self._shared()
+        views = [self._view(record, lane, shared) for record in records]
         return [view for view in views if state in (None, view.state)], next_cursor
 
     def lane(self, user_id: str) -> LaneView:
@@ -215,15 +230,22 @@ class Control:
             raise NotFoundError("No such task", f"This user has no task {task_id[:128]!r}.", "task_id")
         return record
 
-    def _view(self, record: TaskRecord, lane: Lane | None) -> TaskView:
-        return view_of_task(record, lane, self._settings.limits, self._clock.now_ms())
+    def _view(self, record: TaskRecord, lane: Lane | None, shared: SharedStates | None = None) -> TaskView:
+        now_ms, shared = self._clock.now_ms(), shared or self._shared()
+        view = view_of_task(record, lane, self._settings.limits, now_ms)
+        return shared.view(view, lane, now_ms) if shared else view
+
+    def _shared(self) -> SharedStates | None:
+        return SharedStates(self._shared_limits, self._settings.shared_limits) if self._shared_limits else None
 
     def _lane_view(self, lane: Lane) -> LaneView:
         now_ms = self._clock.now_ms()
         newest = (
             self._tasks.get(lane.user_id, lane.running.task_id) if lane.is_leased(now_ms) and lane.running else None
         )
-        return view_of_lane(lane, self._settings.limits, now_ms, newest)
+        shared = self._shared()
+        view = view_of_lane(lane, self._settings.limits, now_ms, newest)
+        return replace(view, waits_for=shared.waits_for(lane, now_ms)) if shared and lane.turn else view
 
 
 def _running_lease(lane: Lane, record: TaskRecord) -> Lease | None:

@@ -6,11 +6,13 @@ Only reads: at most MAX_RANKED lanes, the newest task of MAX_TASKS of them, and 
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.core.lane import Lane
-from chalicelib.core.ports import Backlog, Clock, LaneDirectory
+from chalicelib.core.ports import Backlog, Clock, LaneDirectory, SharedLimitStore
 from chalicelib.core.task import TaskRecord, TaskState
 from chalicelib.core.views import LaneView, slots_in_use, view_of_lane
+from chalicelib.lanes.shared import SharedStates
 from chalicelib.settings import Settings
 
 #: Lanes that a request for the busiest ones reads: the first of them by user id.
@@ -68,7 +70,15 @@ class LanePage(Struct, frozen=True):
 
 
 class Overview:
-    def __init__(self, directory: LaneDirectory, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        directory: LaneDirectory,
+        clock: Clock,
+        settings: Settings,
+        shared_limits: SharedLimitStore | None = None,
+    ) -> None:
+        """shared_limits: None in a deployment without any."""
+        self._shared_limits = shared_limits
         self._directory = directory
         self._clock = clock
         self._settings = settings
@@ -89,9 +99,10 @@ class Overview:
         moving = [lane for lane in lanes if _moved_at(lane) > now_ms - RECENT_MS or lane.in_use(now_ms)]
         records = self._records(moving[:MAX_TASKS])
         completions = _newest(self._finished(lanes, records))
+        shared = SharedStates(self._shared_limits, self._settings.shared_limits) if self._shared_limits else None
         complete = not after and not has_more and len(moving) <= MAX_TASKS
         return LanePage(
-            lanes=[self._view(lane, records, now_ms) for lane in lanes[:limit]],
+            lanes=[self._view(lane, records, now_ms, shared) for lane in lanes[:limit]],
             totals=_totals(lanes, records, completions, now_ms, complete),
             completions=completions,
             next_cursor=user_ids[wanted - 1] if has_more and not is_ranked else None,
@@ -137,8 +148,9 @@ class Overview:
                 found |= {(lane.user_id, record.task.task_id): (lane, record) for record in tasks}
         return [Completion(record, _late_ms(lane, record)) for lane, record in found.values() if record.outcome]
 
-    def _view(self, lane: Lane, records: dict[str, TaskRecord], now_ms: int) -> LaneView:
-        return view_of_lane(lane, self._settings.limits, now_ms, _newest_record(lane, records))
+    def _view(self, lane: Lane, records: dict[str, TaskRecord], now_ms: int, shared: SharedStates | None) -> LaneView:
+        view = view_of_lane(lane, self._settings.limits, now_ms, _newest_record(lane, records))
+        return replace(view, waits_for=shared.waits_for(lane, now_ms)) if shared and lane.turn else view
 
 
 def _by_activity(lane: Lane) -> tuple[int, int, str]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from chalicelib.core.errors import DestinationError
+from chalicelib.core.shared_names import SharedHost
 
 MAX_URL_LENGTH = 2_048
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -44,6 +45,19 @@ def destination(url: str, allowed_hosts: Sequence[str]) -> Destination:
         authority = f"{found.host}:{found.port}"
         raise DestinationError(f"the host {authority!r} is not in HTTP_ALLOWED_HOSTS")
     return found
+
+
+def shared_limit_of(url: str, hosts: Sequence[SharedHost]) -> str:
+    """The name of the first host that fits the URL; empty if none does, or if the URL may not be called at all.
+
+    >>> shared_limit_of("https://API.stripe.com/v1", [SharedHost("*.stripe.com", "stripe")])
+    'stripe'
+    """
+    try:
+        found = _parse(url)
+    except DestinationError:
+        return ""
+    return next((one.name for one in hosts if _matches(found, one.host)), "")
 
 
 def _parse(url: str) -> Destination:

@@ -130,6 +130,7 @@ class Ticker:
             self._clock.now_ms(),
             self._over_limit,
             units=(order.counted_units,),
+            shared=(order.counted_shared,),
             schedule=mine.name,
         )
 

@@ -115,7 +115,7 @@ def fingerprint(submission: Submission) -> str:
 def _content(task: TaskRequest) -> list[Any]:
     """An option that is not used is left out, so a new option does not change the hash of older requests."""
     times = {"run_at": task.run_at, "delay_ms": task.delay_ms}
-    options = {**times, "callback_url": task.callback_url, "units": task.units}
+    options = {**times, "callback_url": task.callback_url, "units": task.units, "shared": task.shared}
     used = {name: value for name, value in options.items() if value is not None}
     return [task.task, task.payload, used] if used else [task.task, task.payload]
 

@@ -155,7 +155,8 @@ class Redriver:
 
     def _submission(self, failed: Task, wish: Submission) -> Submission:
         units = failed.units if failed.units > 1 else None
-        request = TaskRequest(failed.name, failed.payload, callback_url=failed.callback_url, units=units)
+        url, shared = failed.callback_url, failed.shared or None
+        request = TaskRequest(failed.name, failed.payload, callback_url=url, units=units, shared=shared)
         key, now_ms = f"redrive:{failed.task_id}", self._clock.now_ms()
         return replace(wish, user_id=failed.user_id, tasks=[request], key=key, now_ms=now_ms)
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import MAX_QUOTA, Limits, at_once
 from chalicelib.core.scheduled import MAX_AHEAD_MS
+from chalicelib.core.shared_estimates import Expected, SharedState
+from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import DEFAULT_TASK, Task
 from chalicelib.outbound.destinations import MAX_URL_LENGTH
 from chalicelib.settings import OverLimit
@@ -57,11 +60,23 @@ Units = Annotated[
         "422 if a limit of the user has a lower quota.",
     ),
 ]
+SharedName = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        examples=["stripe"],
+        description="The shared limit that the task counts against; by default as its definition says, for the task "
+        "`http` by the host of its URL. Another one needs the scope `admin`.",
+        # Only described: the error for an unknown name lists the shared limits.
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
 Position = Annotated[
     int,
     Meta(
         description="0: the limits allow the task's start now, or it has started, or it is scheduled. "
-        "Otherwise 1 + the tasks ahead of it, a running one and one between two attempts included."
+        "Otherwise 1 + the tasks ahead of it, a running one and one between two attempts included. "
+        "For a task with a shared limit a lower bound."
     ),
 ]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -76,6 +91,7 @@ class TaskRequest(Struct, frozen=True, forbid_unknown_fields=True):
     delay_seconds: DelaySeconds | None = None
     callback_url: CallbackUrl | None = None
     units: Units | None = None
+    shared: SharedName | None = None
 
     @property
     def delay_ms(self) -> int | None:
@@ -105,6 +121,8 @@ class Submission(Struct, frozen=True):
     is_preferred: bool = False
     #: one number for each task, which limits of units count; empty: as each task requests, else 1
     units: Sequence[int] = ()
+    #: the shared limit of each task, empty for none; empty: as each task requests
+    shared: Sequence[str] = ()
     #: by which the trace of the request goes on; empty for none
     traceparent: str = ""
     #: name of the schedule whose tick submits it; empty for none
@@ -112,6 +130,13 @@ class Submission(Struct, frozen=True):
 
     def units_of(self, index: int) -> int:
         return self.units[index] if self.units else self.tasks[index].units or 1
+
+    def shared_of(self, index: int) -> str:
+        return self.shared[index] if self.shared else self.tasks[index].shared or ""
+
+    @property
+    def has_shared(self) -> bool:
+        return any(self.shared) or any(task.shared for task in self.tasks)
 
     @property
     def most_units(self) -> int:
@@ -132,13 +157,30 @@ class SubmittedTask(Struct, frozen=True):
     ]
     queued: Annotated[bool, Meta(description="It waits, for its limits or for its time.")]
     state: State
+    shared: Annotated[str | UnsetType, Meta(description="The shared limit that it counts against.")] = UNSET
+    lower_bound: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="`position` and `delay_ms` are lower bounds, since tasks of other users take turns with it at "
+            "its shared limit. Absent without one, and while the task is scheduled."
+        ),
+    ] = UNSET
+    estimated_at: Annotated[
+        int | UnsetType | None,
+        Meta(
+            description="With `lower_bound`: about when it starts, if those that wait at the shared limit now go "
+            "first; null while that is paused without an end."
+        ),
+    ] = UNSET
 
     @classmethod
-    def of(cls, task: Task, lane: Lane, limits: Limits, now_ms: int) -> "SubmittedTask":
-        """lane: as the admission left it."""
+    def of(
+        cls, task: Task, lane: Lane, limits: Limits, now_ms: int, expected: Expected | None = None
+    ) -> "SubmittedTask":
+        """lane: as the admission left it. expected: what its shared limit says; None for a task without one."""
         position = position_of(lane, limits, task.seq, task.planned_at, now_ms) if task.seq else 0
         wait_ms = busy_ms(lane, limits, task.seq, now_ms) if task.seq else 0
-        return cls(
+        submitted = cls(
             task_id=task.task_id,
             user_id=task.user_id,
             seq=task.seq,
@@ -147,7 +189,25 @@ class SubmittedTask(Struct, frozen=True):
             delay_ms=max(wait_ms, task.planned_at - now_ms, 0),
             queued=position > 0 or not task.seq,
             state="queued",
+            shared=task.shared or UNSET,
         )
+        return submitted if expected is None else submitted._behind(expected, now_ms)
+
+    def _behind(self, expected: Expected, now_ms: int) -> "SubmittedTask":
+        """The task with the wait that its shared limit adds."""
+        position = 0 if self.position == 0 and expected.is_now(now_ms) else max(1, self.position) + expected.before
+        delay_ms = max(self.delay_ms, expected.earliest_at - now_ms)
+        about_at = None if expected.estimated_at is None else max(now_ms + delay_ms, expected.estimated_at)
+        later = {"position": position, "delay_ms": delay_ms, "queued": position > 0}
+        return replace(self, **later, lower_bound=True, estimated_at=about_at)
+
+
+class SharedUse(Struct, frozen=True):
+    """A shared limit as a submit read it, and the starts and units that the submit's tasks want of it."""
+
+    state: SharedState
+    starts: int
+    units: int
 
 
 class Submitted(Struct, frozen=True):
@@ -159,6 +219,8 @@ class Submitted(Struct, frozen=True):
     #: in force for the lane
     limits: Limits
     now_ms: int
+    #: those of its tasks that do not wait for their time
+    shared: tuple[SharedUse, ...] = ()
 
     @property
     def queued(self) -> bool:
@@ -206,6 +268,10 @@ class Refused(Struct, frozen=True):
     too_large: int | None = None
     #: an earlier try of the same request got no answer, and may have queued the tasks
     is_unsure: bool = False
+    #: the shared limits that kept the tasks from being queued, with what they want of them
+    shared: tuple[SharedUse, ...] = ()
+    #: the index of a task that names a shared limit that does not exist
+    unknown_shared: int | None = None
 
 
 def stop_of(lane: Lane, now_ms: int) -> str:

@@ -16,6 +16,7 @@ from chalicelib.core.scheduled import DueTask, ScheduledTask, delay_seconds
 from chalicelib.core.task import Task
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.daily_cap import DailyCap, days_of, room_at
+from chalicelib.submit.shared_limits import SharedLimitReader, SharedLimitsOf, UnknownShared
 from chalicelib.submit.submission import Refused, Submission, Submitted, SubmittedTask, reason_to_wait
 
 
@@ -42,10 +43,11 @@ class Submitter:
         scheduled_queue: ScheduledQueue | None = None,
         daily_cap: DailyCap | None = None,
         due_tasks: DueTasks | None = None,
+        shared_limits: SharedLimitReader | None = None,
     ) -> None:
         """lock: serialises this process's submits of one user, to save lost races; correctness does not rest on it.
 
-        scheduled_queue, daily_cap, due_tasks: None where no task is scheduled.
+        scheduled_queue, daily_cap, due_tasks: None where no task is scheduled. shared_limits: None without any.
         """
         self._lanes = lanes
         self._tasks = tasks
@@ -56,12 +58,16 @@ class Submitter:
         self._scheduled_queue = scheduled_queue
         self._daily_cap = daily_cap
         self._due_tasks = due_tasks
+        self._shared_limits = shared_limits
         #: the most units of a task that the deployment's limits allow
         self._default_units = smallest_units_quota(settings.limits) or MAX_QUOTA
 
     def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
         """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled."""
         user_id, now_ms = submission.user_id, submission.now_ms
+        shared = self._read_shared(submission) if submission.has_shared else None
+        if isinstance(shared, Refused):
+            return shared
         if submission.tasks[0].due_at(now_ms) is not None:
             return self._schedule(submission, ids, is_repeat)
         with self._lock(user_id):
@@ -77,7 +83,7 @@ class Submitter:
             [task] = _tasks(submission, ids, admission, is_repeat)
             self._queue.send(task)
         self._tasks.create_if_absent(task)
-        return self._submitted(admission.lane, [task], now_ms)
+        return self._submitted(admission.lane, [task], now_ms, shared)
 
     def submit_bulk(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
         """Queues or schedules all tasks in their order, or refuses all.
@@ -85,6 +91,9 @@ class Submitter:
         After a UnavailableError or a crash, a repeat under the same ids completes the bulk.
         """
         now_ms = submission.now_ms
+        shared = self._read_shared(submission) if submission.has_shared else None
+        if isinstance(shared, Refused):
+            return shared
         due = [task.due_at(now_ms) for task in submission.tasks]
         ids_now = [task_id for task_id, at in zip(ids, due, strict=True) if at is None]
         units_now = [submission.units_of(index) for index, at in enumerate(due) if at is None]
@@ -106,7 +115,7 @@ class Submitter:
             self._create(tasks, is_repeat)
             self._list_due(tasks, number)
             self._send(tasks)
-        return self._submitted(admission.lane, tasks, now_ms)
+        return self._submitted(admission.lane, tasks, now_ms, shared)
 
     def reserve(self, user_id: str, task_id: str, now_ms: int, units: int = 1) -> Admission | Refused:
         """Admits a scheduled task whose time has come.
@@ -204,9 +213,47 @@ class Submitter:
             assert self._due_tasks is not None, "this deployment schedules no tasks"
             self._due_tasks.add(tasks[0].user_id, due)
 
-    def _submitted(self, lane: Lane, tasks: Sequence[Task], now_ms: int) -> Submitted:
+    def _submitted(
+        self, lane: Lane, tasks: Sequence[Task], now_ms: int, shared: SharedLimitsOf | None = None
+    ) -> Submitted:
         limits = lane.limits_or(self._settings.limits)
-        return Submitted(tuple(SubmittedTask.of(task, lane, limits, now_ms) for task in tasks), lane, limits, now_ms)
+        expected = shared.expected if shared else [None] * len(tasks)
+        answers = (SubmittedTask.of(task, lane, limits, now_ms, one) for task, one in zip(tasks, expected, strict=True))
+        return Submitted(tuple(answers), lane, limits, now_ms, shared.uses if shared else ())
+
+    def _read_shared(self, submission: Submission) -> SharedLimitsOf | Refused | None:
+        """Reads the shared limits of the tasks; refuses all if one of them does not take a task."""
+        if self._shared_limits is None:
+            return None
+        try:
+            shared = self._shared_limits.read(submission)
+        except UnknownShared as error:
+            empty, now_ms = Lane(submission.user_id), submission.now_ms
+            reason = f"There is no shared limit {submission.shared_of(error.index)!r}"
+            return replace(self._refused(empty, reason, now_ms, now_ms), unknown_shared=error.index)
+        return self._refused_by_shared(submission, shared) or shared
+
+    def _refused_by_shared(self, submission: Submission, shared: SharedLimitsOf) -> Refused | None:
+        now_ms, longest_ms = submission.now_ms, self._settings.max_delay_ms
+        if too_large := shared.too_large():
+            index, why = too_large
+            reason = f"The task {submission.tasks[index].task!r} counts for {why}."
+            lane = self._lanes.get(submission.user_id)
+            return replace(self._refused(lane, reason, now_ms, now_ms), too_large=index)
+        waits = [one for one in shared.expected if one and not one.is_now(now_ms)]
+        if not waits:
+            return None
+        last_at = max(now_ms + 1_000 if one.estimated_at is None else one.estimated_at for one in waits)
+        if submission.over_limit is OverLimit.REJECT:
+            names = " and ".join(use.state.name for use in shared.uses)
+            reason, retry_at = f"The shared limit {names} is reached, and waiting was not wanted.", last_at
+        elif last_at - now_ms > longest_ms:
+            reason = f"The task would wait {last_at - now_ms} ms, longer than the {longest_ms} ms allowed."
+            retry_at = last_at - longest_ms
+        else:
+            return None
+        lane = self._lanes.get(submission.user_id)
+        return replace(self._refused(lane, reason, max(retry_at, now_ms + 1), now_ms), shared=shared.uses)
 
     def _take_room(self, submission: Submission, due_at: Sequence[int], is_repeat: bool) -> int | Refused:
         """Counts scheduled tasks, unless the first try has counted them; Refused when a day has no room for them.
@@ -285,6 +332,7 @@ def _tasks(submission: Submission, ids: Sequence[str], admission: Admission, is_
             run_at=due_at,
             callback_url=request.callback_url,
             units=submission.units_of(index),
+            shared=submission.shared_of(index),
             traceparent=submission.traceparent,
             schedule=submission.schedule,
         )

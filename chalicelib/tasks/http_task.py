@@ -1,7 +1,7 @@
 """The task `http`: makes a signed HTTP call for a user and maps the response's status to the task's outcome.
 
-2xx succeeds. 429 and 503 with Retry-After throttle the user's lane. 408, 425, 429 and 5xx are retried. Any other status
-fails the task at once.
+2xx succeeds. 429 and 503 with Retry-After throttle the task's shared limit; if it has none, the user's lane. 408, 425,
+429 and 5xx are retried. Any other status fails the task at once.
 """
 
 import base64
@@ -15,13 +15,14 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct, json
 
 from chalicelib.core.errors import DestinationError, PayloadError, PermanentError, RetryAfter
-from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination
+from chalicelib.core.shared_names import SharedHost
+from chalicelib.outbound.destinations import MAX_URL_LENGTH, destination, shared_limit_of
 from chalicelib.outbound.signing import signed_headers
 from chalicelib.tasks.registry import MAX_DEADLINE_SECONDS, Context
 
 #: Statuses that are retried.
 RETRIED_STATUSES = {408, 425, 429}
-#: Statuses whose Retry-After throttles the lane.
+#: Statuses whose Retry-After throttles the shared limit or the lane.
 THROTTLING_STATUSES = {429, 503}
 #: Longest time-out of a call in seconds where the deadline is short.
 LEAST_MAX_TIMEOUT_SECONDS = 30
@@ -60,7 +61,7 @@ class HttpTask(Struct, frozen=True):
     """call: raises PermanentError if the call is not allowed, any other exception if the server did not answer.
 
     key: signs each call; None disables signing. allowed_hosts: the hosts that `call` allows. deadline_ms: of the task.
-    now: epoch seconds.
+    now: epoch seconds. shared_hosts: those whose calls count against a shared limit.
     """
 
     call: Call
@@ -68,6 +69,11 @@ class HttpTask(Struct, frozen=True):
     allowed_hosts: Sequence[str] = ("*",)
     deadline_ms: int = 0
     now: Callable[[], float] = time.time
+    shared_hosts: Sequence[SharedHost] = ()
+
+    def shared_of(self, payload: Mapping[str, Any]) -> str:
+        """The shared limit that a call of the payload's URL counts against; empty for none."""
+        return shared_limit_of(payload["url"], self.shared_hosts)
 
     def check(self, payload: Mapping[str, Any]) -> None:
         """Rejects at submit a payload that could only fail at its run. Raises PayloadError."""
@@ -126,7 +132,8 @@ class HttpTask(Struct, frozen=True):
             and retry_after is not None
             and (seconds := self._seconds(retry_after)) is not None
         ):
-            raise RetryAfter(seconds, f"HTTP {answer.status} with Retry-After {retry_after[:40]}")
+            # The API refuses everybody who uses the same account, not this user.
+            raise RetryAfter(seconds, f"HTTP {answer.status} with Retry-After {retry_after[:40]}", shared=True)
         reason = f"HTTP {answer.status}: {answer.body[:200].decode(errors='replace')}"
         if answer.status in RETRIED_STATUSES or answer.status >= 500:
             raise RuntimeError(reason)

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import typing
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import msgspec
 
 from chalicelib.core.errors import PayloadError, UnitsError
 from chalicelib.core.limits import MAX_QUOTA
+from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.task import DEFAULT_TASK, Json, printable, with_integers
 from chalicelib.tasks.cancel_request import CancelRequest, LocalCancelRequest
 
@@ -131,6 +132,8 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     is_built_in: bool = False
     #: the task's units, or a function of its payload that returns them
     units: int | Callable[[Any], int] = 1
+    #: the shared limit that it counts against, empty for none; or a function of its arguments that names it
+    shared: str | Callable[[Mapping[str, Any]], str] = ""
 
     def arguments(self, payload: Json) -> Mapping[str, Any]:
         """Returns the payload as keyword arguments. Raises PayloadError if it does not match the function's types."""
@@ -166,6 +169,10 @@ class TaskDefinition(msgspec.Struct, frozen=True):
             returned = str(units)[:40] if type(units) is int else type(units).__name__
             raise UnitsError(f"its function `units` returned {returned}; allowed: an integer from 1 to {MAX_UNITS}")
         return units
+
+    def shared_of(self, arguments: Mapping[str, Any]) -> str:
+        """The shared limit of a task with these arguments, which `arguments` returned; empty for none."""
+        return self.shared(arguments) if callable(self.shared) else self.shared
 
     def _converted(self, payload: Json) -> Any:
         try:
@@ -213,6 +220,7 @@ class Registry:
         backoff_seconds: float | None = None,
         deadline_seconds: float | None = None,
         units: int | Callable[[Any], int] = 1,
+        shared: str | Callable[[Mapping[str, Any]], str] = "",
         check: Callable[[Mapping[str, Any]], None] | None = None,
         is_built_in: bool = False,
     ) -> Callable[[Function], Function]:
@@ -227,6 +235,8 @@ class Registry:
         units: what a task counts for in limits of units if its submit does not say; a number or a function of the
         payload. That function gets the payload as the task's function does: whole, or a dict with the parameters' types
         and defaults. It runs in the API at each submit, so it must be quick.
+        shared: the shared limit, one of SHARED_LIMITS, that its tasks count against. A function of the arguments is for
+        Paceline's own tasks.
         check: validates what types cannot express; it gets the arguments at submit and before each run, and raises
         PayloadError. is_built_in: for Paceline's own tasks.
         Raises ValueError for a name that is taken or is not 1 to 64 letters, digits, `.`, `_` and `-`,
@@ -236,6 +246,7 @@ class Registry:
             raise ValueError(f"invalid task name {name!r}; allowed: 1 to 64 letters, digits, '.', '_' and '-'")
         _check_options(name, attempts, backoff_seconds, deadline_seconds)
         _check_units(name, units)
+        _check_shared(name, shared)
 
         def register(function: Function) -> Function:
             if name in self._definitions:
@@ -253,6 +264,7 @@ class Registry:
                 check,
                 is_built_in,
                 units,
+                shared,
             )
             return function
 
@@ -270,6 +282,15 @@ class Registry:
     @property
     def names(self) -> list[str]:
         return sorted(self._definitions)
+
+    def unknown_shared(self, known: Collection[str]) -> str | None:
+        """Says which task counts against a shared limit that is not among the known ones; None if none does."""
+        for name in self.names:
+            shared = self._definitions[name].shared
+            if isinstance(shared, str) and shared and shared not in known:
+                allowed = ", ".join(known) or "none, it is empty"
+                return f"it has no limit {shared!r}, which the task {name!r} counts against; allowed: {allowed}"
+        return None
 
     def forget(self, names: Iterable[str]) -> None:
         """Removes the tasks with these names."""
@@ -301,6 +322,11 @@ def _check_units(name: str, units: int | Callable[[Any], int]) -> None:
         return
     if type(units) is not int or not 1 <= units <= MAX_UNITS:
         raise ValueError(f"the task {name!r} has units of {units!r}; allowed: 1 to {MAX_UNITS}, or a plain function")
+
+
+def _check_shared(name: str, shared: str | Callable[[Mapping[str, Any]], str]) -> None:
+    if not callable(shared) and shared != "" and not is_shared_name(shared):
+        raise ValueError(f"the task {name!r} has a shared limit {shared!r:.80}; allowed: {NAME_RULE}")
 
 
 def _payload_type(name: str, function: Callable[..., Json]) -> tuple[Any, bool, bool]:

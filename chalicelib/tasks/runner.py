@@ -46,6 +46,8 @@ class Throttled(Struct, frozen=True):
     error: str
     #: as in Returned
     used_units: int | None = None
+    #: all tasks of the task's shared limit are to wait
+    is_shared: bool = False
 
 
 Ended = Returned | Failed | Throttled
@@ -119,7 +121,8 @@ def overdue(deadline_ms: int, is_cancelled: bool = False) -> str:
 def _ended_by(error: BaseException) -> Throttled | Failed:
     try:
         if isinstance(error, RetryAfter):
-            return Throttled(error.seconds, printable(str(error.reason or "")[:200]), describe(error))
+            reason, is_shared = printable(str(error.reason or "")[:200]), bool(error.shared)
+            return Throttled(error.seconds, reason, describe(error), is_shared=is_shared)
         return Failed(describe(error), is_permanent=isinstance(error, PayloadError | PermanentError))
     except BaseException:  # noqa: BLE001 - the exception's own methods are the task's code too
         return Failed(f"{type(error).__name__}, whose text can't be read")

@@ -76,4 +76,7 @@ export const api = {
   resume: (user) => call("POST", `${lane(user)}/resume`, {}),
   setLimits: (user, limits) => call("PUT", `${lane(user)}/limits`, { limits }),
   resetLimits: (user) => call("DELETE", `${lane(user)}/limits`),
+  sharedLimits: (signal) => call("GET", "api/v1/limits", undefined, signal),
+  pauseShared: (name) => call("POST", `api/v1/limits/${encodeURIComponent(name)}/pause`, {}),
+  resumeShared: (name) => call("POST", `api/v1/limits/${encodeURIComponent(name)}/resume`, {}),
 };

@@ -38,7 +38,6 @@ export function failedList(frame, showCount) {
   older.addEventListener("click", () => go(next));
 
   async function refresh(signal) {
-    if (Date.now() < asked + REFRESH_MS) return;
     asked = Date.now();
     const first = await api.failed({ limit: COUNTED }, signal);
     const failed = first.tasks.filter((task) => task.completed_at > clock.now() - DAY_MS && !task.redriven_as).length;
@@ -71,7 +70,7 @@ export function failedList(frame, showCount) {
     if (await frame.ask(() => api.redrive(task.user_id, task.task_id), status, done)) await now();
   }
 
-  return { node, refresh };
+  return { node, refresh, isDue: () => Date.now() >= asked + REFRESH_MS };
 }
 
 /** As the API makes it. */

@@ -4,6 +4,7 @@ import { api } from "./api.js";
 import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
 import { failedList } from "./failed.js";
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
+import { sharedLimits } from "./shared.js";
 
 const PER_PAGE = 25;
 const FEED = 20;
@@ -11,6 +12,9 @@ const OLDER_FAILURES = 10;
 const FEED_SHOWS = `The ${FEED} tasks that finished last, and ${OLDER_FAILURES} that failed before them, of the lanes that were active last`;
 /** A lane without work folds once its newest start is older than any picture shows, ms. */
 const FOLDS_AFTER_MS = 75_000;
+/** One request in so many is for the shared limits: with some, and without any. */
+const SHARED_EVERY = 3;
+const NO_SHARED_EVERY = 20;
 /** Milliseconds between two answers for each lane that the server read. */
 const MS_PER_LANE = 10;
 
@@ -36,6 +40,7 @@ export function overviewPage(frame) {
   const idleSection = el("div", { hidden: true }, idleTitle, idle);
   const empty = el("div", { class: "empty", hidden: true });
   const pictures = el("div", {}, legend(), el("div", { class: "row head", "aria-hidden": "true" }, el("span"), axis, el("span")), list);
+  const shared = sharedLimits(frame);
   const feed = el("tbody");
   const noFeed = el("p", { class: "hint", text: "No completions yet." });
   const node = el(
@@ -43,6 +48,7 @@ export function overviewPage(frame) {
     { class: "page loading" },
     el("h1", { class: "unseen", text: "All lanes" }),
     el("dl", { class: "totals", "aria-label": "Totals" }, ...Object.values(totals).map((one) => one.node)),
+    shared.node,
     el(
       "section",
       { class: "card", "aria-labelledby": "lanes-title" },
@@ -89,9 +95,13 @@ export function overviewPage(frame) {
   let cursors = [""];
   let next = null;
   let typing;
+  let hasLanes = false;
+  let wantsLanes = false;
+  let sinceShared = NO_SHARED_EVERY;
 
   const turn = (to) => {
     cursors = to;
+    wantsLanes = true;
     frame.refresh();
   };
   newer.addEventListener("click", () => cursors.length > 1 && turn(cursors.slice(0, -1)));
@@ -102,7 +112,38 @@ export function overviewPage(frame) {
     typing = setTimeout(() => turn([""]), 200);
   });
 
+  const isSharedDue = () => sinceShared >= (shared.isEmpty() ? NO_SHARED_EVERY : SHARED_EVERY);
+
+  /** The part of the page whose turn it is. */
+  function due() {
+    if (shared.isStale()) return refreshShared;
+    if (!hasLanes || wantsLanes) return refreshLanes;
+    if (isSharedDue()) return refreshShared;
+    return failed.isDue() ? refreshFailed : refreshLanes;
+  }
+
+  /** One request at a time, one a second. */
   async function refresh(signal) {
+    const pause = await due()(signal);
+    if (!node.classList.contains("loading")) return pause;
+    if (!hasLanes || isSharedDue() || failed.isDue()) return 0;
+    node.classList.remove("loading"); // all parts appear together, so that nothing moves
+    return pause;
+  }
+
+  async function refreshShared(signal) {
+    await shared.refresh(signal);
+    sinceShared = 1;
+    return 1000;
+  }
+
+  async function refreshFailed(signal) {
+    await failed.refresh(signal);
+    return 1000;
+  }
+
+  async function refreshLanes(signal) {
+    wantsLanes = false;
     const wanted = search.value.trim();
     const answer = await api.lanes({ search: wanted, order: order.value, before: cursors.at(-1), limit: PER_PAGE }, signal);
     clock.set(answer.now);
@@ -111,8 +152,8 @@ export function overviewPage(frame) {
     showLanes(answer.lanes);
     showRange(answer, wanted);
     showFeed(answer.completions);
-    await failed.refresh(signal);
-    node.classList.remove("loading");
+    hasLanes = true;
+    sinceShared += 1;
     const moves = answer.lanes.some((lane) => lane.backlog || lane.running || answer.now - (lane.starts[0] ?? 0) < 10_000);
     // The more lanes the server has read, the longer it is left alone.
     return Math.max(moves ? 1000 : 2000, answer.totals.lanes * MS_PER_LANE);
@@ -166,6 +207,7 @@ export function overviewPage(frame) {
     drawAxis(axis);
     const now = clock.now();
     for (const row of rows) if (row.node.inSight) row.draw(now);
+    shared.draw(now);
   });
 
   return { node, refresh, isOverview: true, leave: () => (clearTimeout(typing), sight.disconnect(), stop()) };
@@ -271,6 +313,7 @@ export function stateOf(lane, now) {
   if (lane.paused) return lane.paused_until ? `paused for ${spanOf(lane.paused_until - now)} more` : "paused";
   if (lane.throttled_until) return `throttled for ${spanOf(lane.throttled_until - now)} more`;
   if (lane.backlog) {
+    if (lane.waits_for) return `waits for ${lane.waits_for.name}${lane.waits_for.before ? `, about ${numberOf(lane.waits_for.before)} before it` : ""}`;
     const next = nextStart(lane, now);
     if (next > now) return `waiting, next in ${spanOf(next - now)}`;
     if (!isFull(lane)) return "waiting, next now";

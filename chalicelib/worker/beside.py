@@ -177,7 +177,9 @@ def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rul
 
 def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, token: str) -> Decision:
     failed = facts.record.attempts if facts.record else 0
-    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True)
+    candidate = Candidate(
+        task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True, shared=facts.shared_start
+    )
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     is_run_here = facts.is_served and task.task_id not in lane.cancelled
     if isinstance(decision, Start) and facts.served_beside:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chalicelib.core.claim import Start
+from chalicelib.core.claim import NO_SHARED_LIMITS, Start
 from chalicelib.core.lane import Lease
 from chalicelib.core.task import Outcome, Task, TaskState
 
@@ -31,15 +31,17 @@ def completion_event(task: Task, outcome: Outcome, start: Start | None) -> dict[
         "planned_at": planned_at,
         "started_at": outcome.started_at,
         "completed_at": outcome.completed_at,
-        "late_ms": None if first is None or outcome.started_at is None else first - planned_at,
+        "late_ms": None if first is None or outcome.started_at is None else first - _allowed_at(planned_at, lease),
         "attempt": outcome.attempts,
         "units": task.units,
+        "shared": task.shared or None,
         **_running_beside(start),
         **({"schedule": task.schedule} if task.schedule else {}),
         **_used(lease, outcome, len(starts)),
         **_result_or_error(outcome),
         **({"starts": list(starts[:-1])} if starts[:-1] else {}),
         **_own_limits(lease, len(starts)),
+        **(_shared_limits(lease, len(starts)) if task.shared else {}),
     }
 
 
@@ -83,6 +85,24 @@ def _used(lease: Lease | None, outcome: Outcome, count: int) -> dict[str, Any]:
     if outcome.used_units is None and reports and reports[-1]:  # its attempt ended before this outcome
         used = {"used_units": reports[-1][0], "used_at": reports[-1][1]}
     return {**used, "starts_used": earlier} if any(earlier) else used
+
+
+def _allowed_at(planned_at: int, lease: Lease | None) -> int:
+    """When the task could start at first, epoch ms: its user's limits and the shared limit allowed it."""
+    return max(planned_at, lease.allowed_at) if lease else planned_at
+
+
+def _shared_limits(lease: Lease | None, count: int) -> dict[str, Any]:
+    """The limits of its shared limit at the last start, "" for none, where they are not those of the setting.
+
+    Those at each earlier start too where one was made under others.
+    """
+    if lease is None or not any(lease.shared_limits[:count]):
+        return {}
+    texts = [None if not text else "" if text == NO_SHARED_LIMITS else text for text in lease.shared_limits[:count]]
+    *earlier, last = texts
+    own = {"shared_limits": last} if last is not None else {}
+    return own if all(one == last for one in earlier) else {**own, "starts_shared_limits": earlier}
 
 
 def _own_limits(lease: Lease | None, count: int) -> dict[str, Any]:

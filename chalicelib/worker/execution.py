@@ -21,6 +21,7 @@ from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.observer import Observer, Observers
 from chalicelib.worker.progress import ProgressWriter, Reports
+from chalicelib.worker.shared_claims import SharedClaims
 
 MAX_BACKOFF_MS = 3_600_000
 #: Most throttlings of one task: each uses no attempt, but at least one of the 1,000 receives that SQS allows.
@@ -53,13 +54,15 @@ class TaskExecutor:
         finalizer: Finalizer,
         end_process: Callable[[], None],
         runner: TaskRunner | None = None,
+        shared: SharedClaims | None = None,
         observer: Observer | None = None,
         progress: ProgressWriter | None = None,
     ) -> None:
         """end_process: called when a task in this process passed its deadline, since nothing else stops a function, or
         when another worker may soon run it beside this one.
 
-        runner: that of `make run`; None calls the functions in this process. progress: None for one with a thread.
+        runner: that of `make run`; None calls the functions in this process. shared: throttles shared limits.
+        progress: None for one with a thread.
         """
         self._lanes = lanes
         self._tasks = tasks
@@ -70,6 +73,7 @@ class TaskExecutor:
         self._finalizer = finalizer
         self._end_process = end_process
         self._here = InProcess()
+        self._shared = shared
         self._runner = runner or self._here
         self._observer = observer or Observers()
         self._progress = progress or ProgressWriter(tasks, clock)
@@ -179,10 +183,16 @@ class TaskExecutor:
     def _throttle(
         self, task: Task, lease: Lease, asked: Throttled, now_ms: int, correct: Callable[[], int | None] | None
     ) -> Retry:
-        """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks."""
+        """Throttles the whole lane: a server that answers one task with "slow down" means all of its user's tasks.
+
+        Or all tasks of all users that count against the same shared limit.
+        """
         if correct:
             correct()
         until = now_ms + min(round(asked.seconds * 1000), self._settings.max_throttle_ms)
+        if self._shared and asked.is_shared and self._shared.is_limited(task.shared):
+            self._shared.throttle(task.shared, until, asked.reason)
+            until = now_ms  # its lane is open, for tasks that do not count against the shared limit too
         return _retry(self._lanes.throttle(task.user_id, lease, until, asked.reason), until, now_ms)
 
     def _call(self, task: Task, context: Context, lease: Lease, room: Room) -> Ended:

@@ -45,7 +45,7 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
     >>> next_step(Facts(), second, 5_200, rules)
     ReadLane()
     >>> next_step(Facts(lane, True), second, 5_200, rules)
-    WaitUntil(until=6000, wake_at=5850, is_for_slot=False)
+    WaitUntil(until=6000, wake_at=5850, is_for_slot=False, is_for_shared=False)
     >>> next_step(Facts(lane, True), second, 5_900, rules).start.at
     6000
     """
@@ -97,7 +97,9 @@ def _may_be_finished(lane: Lane, task: Task) -> bool:
 def _claim_or_wait(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str, out_of_order: bool) -> Step:
     lane = facts.lane or Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
     failed = facts.record.attempts if facts.record else 0
-    candidate = Candidate(task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units)
+    candidate = Candidate(
+        task.task_id, task.seq, task.planned_at, failed, out_of_order, task.units, shared=facts.shared_start
+    )
     limits = lane.limits_or(rules.default_limits)
     decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
     if isinstance(decision, Cancelled) and task.task_id in lane.cancelled:

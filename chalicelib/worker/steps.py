@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from chalicelib.core.claim import Gap, Start
+from chalicelib.core.claim import Gap, SharedStart, Start
 from chalicelib.core.lane import Lane
 from chalicelib.core.limits import Limit, Limits
 from chalicelib.core.task import Task, TaskRecord
@@ -40,6 +40,8 @@ class Facts(Struct, frozen=True):
     #: how often SQS delivered its message, this time included, and when it did now, epoch ms
     receives: int = 1
     received_at: int = 0
+    #: the start that the task has taken of its shared limit, not yet in its lane
+    shared_start: SharedStart | None = None
     #: when its message was sent to the group that it is in, epoch ms
     sent_at: int = 0
     #: the lane's next task, submitted after the emptying that cancelled this one, has had its chance to start
@@ -74,6 +76,8 @@ class WaitUntil(Struct, frozen=True):
     wake_at: int
     #: it waits for a slot of its lane
     is_for_slot: bool = False
+    #: it waits for its shared limit to open, or for a task that runs under it to end
+    is_for_shared: bool = False
 
 
 class Forward(Struct, frozen=True):

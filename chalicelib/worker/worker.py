@@ -17,9 +17,9 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.claim import passed_over, without_cancelled
+from chalicelib.core.claim import SharedStart, passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
-from chalicelib.core.lane import Lane, Phase
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
@@ -31,6 +31,7 @@ from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Ran, Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.next_step import next_step
+from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import (
     LEAD_MS,
     Claim,
@@ -100,6 +101,8 @@ class Deferred(Struct, frozen=True):
     lane: Lane | None = None
     #: the wait is for a slot of the lane
     is_for_slot: bool = False
+    #: the wait for a shared limit may be over at any time, since it is for a task to end, or for it to open
+    is_for_shared: bool = False
 
 
 Handled = Done | Deferred
@@ -152,8 +155,12 @@ class Worker:
         settings: Settings,
         presence: Presence | None = None,
         decide: Decide = next_step,
+        shared: SharedClaims | None = None,
     ) -> None:
-        """presence: tells a live worker that cannot renew its lease from a dead one; None on Lambda."""
+        """presence: tells a live worker that cannot renew its lease from a dead one; None on Lambda.
+
+        shared: takes starts of shared limits; None where tasks have none.
+        """
         self._lanes = lanes
         self._tasks = tasks
         self._queue = queue
@@ -164,6 +171,7 @@ class Worker:
         self._settings = settings
         self._presence = presence or NoPresence()
         self._decide = decide
+        self._shared = shared
         self._remembered: dict[str, Lane] = {}
 
     def handle(self, delivery: Delivery) -> Handled:
@@ -209,7 +217,10 @@ class Worker:
             self._drop_from_lane(job)
             self._pass_over(job)
             return self._free_slot(job)
-        step = self._next_step(job)
+        return self._execute(self._next_step(job), job, jobs)
+
+    def _execute(self, step: Step, job: _Job, jobs: list[_Job]) -> Handled | None:
+        task = job.task
         match step:
             case ReadLane():
                 self._read_lane(job)
@@ -231,7 +242,8 @@ class Worker:
             case Claim() if not (task.has_payload or job.is_payload_read):
                 self._read_payload(job)
             case Claim():
-                return self._run_in_room(step, job)
+                outcome = self._run_in_room(step, job)
+                return self._execute(outcome, job, jobs) if isinstance(outcome, Step) else outcome
             case _:
                 return self._end_message(step, job)
         return None
@@ -292,20 +304,26 @@ class Worker:
         return not self._executor.knows(task) and self._clock.now_ms() < wanted_at + UNKNOWN_FOR_MS
 
     def _next_step(self, job: _Job) -> Step:
-        rules = Rules(self._settings.limits, self._executor.max_attempts(job.task))
-        return self._decide(job.facts, job.task, self._clock.now_ms(), rules, job.token, job.out_of_order)
+        now_ms, rules = self._clock.now_ms(), Rules(self._settings.limits, self._executor.max_attempts(job.task))
+        step = self._decide(job.facts, job.task, now_ms, rules, job.token, job.out_of_order)
+        if job.facts.shared_start is None or not _loses_shared_start(step, job.facts.shared_start, now_ms):
+            return step
+        if self._shared:
+            self._shared.release(job.task, job.facts.shared_start)
+        job.facts = replace(job.facts, shared_start=None)
+        return self._decide(job.facts, job.task, now_ms, rules, job.token, job.out_of_order)
 
     def _wait(self, step: WaitUntil, job: _Job) -> Deferred | None:
         """Sleeps if the wait is short and no stop interrupts it; otherwise the message is to be deferred."""
         wait_ms = max(0, step.wake_at - self._clock.now_ms())
         longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
         if wait_ms > longest_ms or self._clock.sleep(wait_ms):
-            return Deferred(step.until, job.facts.lane, step.is_for_slot)
+            return Deferred(step.until, job.facts.lane, step.is_for_slot, step.is_for_shared)
         if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
             self._read_lane(job)
         return None
 
-    def _run_in_room(self, claim: Claim, job: _Job) -> Handled | None:
+    def _run_in_room(self, claim: Claim, job: _Job) -> Handled | Step | None:
         """Reserves the room that the run needs, then claims the start; without room the start is not claimed."""
         decided_ms = self._clock.now_ms()
         with self._executor.room(job.task) as room:
@@ -313,6 +331,14 @@ class Worker:
                 return Deferred(self._clock.now_ms() + NO_ROOM_MS)
             # A start can't be dated back, so a decision that had to wait for room is made again.
             step = claim if self._clock.now_ms() == decided_ms else self._next_step(job)
+            if isinstance(step, Claim) and self._shared and job.task.shared and not job.facts.shared_start:
+                taken, job.facts = self._shared.take(job.task, step.start, job.facts, job.token)
+                if not isinstance(taken, SharedStart):
+                    return taken
+                job.facts = replace(job.facts, shared_start=taken)
+                step = self._next_step(job)
+                if not job.facts.shared_start:
+                    return None  # it came too late
             return self._claim_and_run(step, job, room) if isinstance(step, Claim) else None
 
     def _claim_and_run(self, step: Claim, job: _Job, room: Room) -> Handled | None:
@@ -323,8 +349,11 @@ class Worker:
             job.facts = self._with_lane(job, write.lane)
             if not isinstance(write, Written):
                 return None
+            job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
+        if self._shared:
+            self._shared.release(task, start.shared)
         if start.slot:
             after = ended.lane if isinstance(ended, Ran) else None
             lane = self._remember(after or self._lanes.get(task.user_id))
@@ -368,9 +397,13 @@ class Worker:
         if write is None:
             return True
         job.facts = self._with_lane(job, write.lane)
-        if isinstance(write, Written):
-            self._outlive(delivery, write.lane)
-        return isinstance(write, Written)
+        if not isinstance(write, Written):
+            return False
+        if deferred.is_for_shared and self._shared and self._shared.is_open(job.task):
+            # Whoever opened it may have looked for the receipt before it was stored, or wakes the message now.
+            self._queue.defer(delivery.receipt, 0)
+        self._outlive(delivery, write.lane)
+        return True
 
     def _save_receipt(self, deferred: Deferred, delivery: Delivery, job: _Job) -> Write | None:
         """None if no change of the lane is to wake the message."""
@@ -449,7 +482,8 @@ class Worker:
         """The facts about the job's message, with this lane, just read."""
         facts = job.facts
         times = {"receives": facts.receives, "received_at": facts.received_at, "sent_at": facts.sent_at}
-        return replace(self._fresh_facts(job.task, lane), is_forwarded=facts.is_forwarded, **times)
+        others = {"is_forwarded": facts.is_forwarded, "shared_start": facts.shared_start}
+        return replace(self._fresh_facts(job.task, lane), **others, **times)
 
     def _read_payload(self, job: _Job) -> None:
         """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""
@@ -496,6 +530,16 @@ def _task_of(delivery: Delivery) -> Task:
     if delivery.user_id not in (task.user_id, task.own_group):
         raise MessageError(f"the message names user {task.user_id!r} in the lane of {delivery.user_id!r}")
     return task
+
+
+def _loses_shared_start(step: Step, taken: SharedStart, now_ms: int) -> bool:
+    """True if the task can't start in its lane at the time of the start that it took, or not soon enough.
+
+    A start that was delayed for longer may come after the answer to a pause or lower limits.
+    """
+    if isinstance(step, ReadLane | ReadRecord | ReadPredecessors):
+        return False
+    return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS
 
 
 def _hidden_seconds(until: int, now_ms: int) -> int:

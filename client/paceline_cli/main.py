@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from paceline_cli import (
     list_commands,
     new_project,
     schedule_commands,
+    shared_commands,
     task_commands,
 )
 from paceline_cli.failures import NotReachableError, exit_code, line
@@ -77,10 +78,10 @@ def paceline(
 
 def add(panel: str, command: Callable[..., None], *examples: str) -> None:
     """Adds a command to `app`. panel: its heading in the help."""
-    app.command(rich_help_panel=panel, epilog=_examples(examples))(command)
+    app.command(rich_help_panel=panel, epilog=_examples(*examples))(command)
 
 
-def _examples(examples: Sequence[str]) -> str:
+def _examples(*examples: str) -> str:
     return "\n\n".join(["Examples:", *(f"  [cyan]paceline {example}[/]" for example in examples)])
 
 
@@ -112,7 +113,11 @@ add(
 )
 add(_LANES, list_commands.lanes, "lanes", "lanes customer- --json | jq .backlog")
 add(_LANES, lane_commands.lane, "lane ann", "lane ann --json | jq .backlog")
-add(_LANES, lane_commands.limits, "limits ann", "limits ann '5/second; 100/minute'", "limits ann --clear")
+app.add_typer(
+    shared_commands.limits,
+    rich_help_panel=_LANES,
+    epilog=_examples("limits ann '5/second; 100/minute'", "limits ann --clear", "limits set stripe '25/second'"),
+)
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
 add(_LANES, clearing_commands.empty, "empty ann")
@@ -123,7 +128,7 @@ add("Your own tasks", new_project.init, "init shop")
 
 def add_to_schedules(name: str, command: Callable[..., None], *examples: str) -> None:
     """Adds a command to `schedules`."""
-    schedules.command(name, epilog=_examples(examples))(command)
+    schedules.command(name, epilog=_examples(*examples))(command)
 
 
 add_to_schedules("list", schedule_commands.list_schedules, "schedules list ann", "schedules ann --json")

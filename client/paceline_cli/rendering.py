@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from paceline_client import Attempt, Lane, Limit, Redriven, Schedule, SubmittedTask, Task
+from paceline_client import Attempt, Lane, Limit, Redriven, Schedule, SharedLimit, SubmittedTask, Task
 
 #: Cells of the bar that shows a window.
 BAR_WIDTH = 20
@@ -89,7 +89,8 @@ def submitted_line(submitted: SubmittedTask) -> Text:
     task_id, delay = Text(submitted.task_id, "bold"), duration(submitted.delay_ms)
     if submitted.is_scheduled:
         return Text.assemble(task_id, f"  scheduled, joins its lane in {delay}")
-    where = f"position {submitted.position}, starts in {delay}" if submitted.queued else "may start now"
+    least = "at least " if submitted.lower_bound else ""
+    where = f"position {least}{submitted.position}, starts in {least}{delay}" if submitted.queued else "may start now"
     return Text.assemble(task_id, f"  seq {submitted.seq}  {where}")
 
 
@@ -126,6 +127,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("attempts", str(task.attempts)),
             *((f"attempt {one.attempt}", _attempt(one)) for one in task.attempt_history),
             ("units", _units(task)),
+            ("counts for", task.shared or ""),
             ("payload", _payload(task)),
             ("redriven as", task.redriven_as or ""),
             ("result", "" if task.result is None else json.dumps(task.result, ensure_ascii=False)),
@@ -204,6 +206,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
             ("waiting", count(lane.backlog, "task")),
             ("running", _running(lane)),
             ("next start", _next_start(lane)),
+            ("waits for", _waits_for(lane)),
             ("paused", _paused(lane)),
             ("throttled", _throttled(lane)),
             ("admitted", f"{count(lane.admitted, 'task')} in all"),
@@ -257,22 +260,56 @@ def _next_start(lane: Lane) -> str:
     return "when the lane is resumed" if lane.backlog else "nothing waits"
 
 
+def _waits_for(lane: Lane) -> str:
+    if lane.waits_for is None:
+        return ""
+    before = f"about {lane.waits_for.before} before it" if lane.waits_for.before else "its turn is next"
+    return f"{lane.waits_for.name}, {before}"
+
+
 def _running(lane: Lane) -> str:
     if lane.at_once > 1:
         return f"{lane.slots_in_use} of {lane.at_once} at once"
     return lane.running or "nothing"
 
 
-def _paused(lane: Lane) -> Text:
-    if not lane.paused:
+def _paused(one: Lane | SharedLimit) -> Text:
+    if not one.paused:
         return Text("no")
-    until = "until it is resumed" if lane.paused_until is None else f"until {moment(lane.paused_until, lane.now)}"
+    until = "until it is resumed" if one.paused_until is None else f"until {moment(one.paused_until, one.now)}"
     return Text(f"yes, {until}", "yellow")
 
 
-def _throttled(lane: Lane) -> Text | str:
-    if lane.throttled_until is None:
+def _throttled(one: Lane | SharedLimit) -> Text | str:
+    if one.throttled_until is None:
         return ""
     return Text(
-        f"until {moment(lane.throttled_until, lane.now)}: {lane.throttled_reason or 'asked to slow down'}", "yellow"
+        f"until {moment(one.throttled_until, one.now)}: {one.throttled_reason or 'asked to slow down'}", "yellow"
+    )
+
+
+def shared_line(shared: SharedLimit) -> Text:
+    """Formats a shared limit as one line, beginning with its name."""
+    waiting = f"  {count(shared.waiting, 'lane')} waiting" if shared.waiting else ""
+    stop = "  paused" if shared.paused else "  throttled" if shared.throttled_until is not None else ""
+    return Text.assemble((shared.name, "bold"), f"  {shared.limits or 'deleted'}{waiting}", (stop, "yellow"))
+
+
+def shared_lines(shared: SharedLimit, with_bars: bool) -> list[Text]:
+    """Formats a shared limit, one field a line: what each limit has left, who waits, the next start."""
+    origin = "as SHARED_LIMITS has it" if shared.limits == shared.setting else "set at run time"
+    at_once = "" if shared.at_once is None else f"{shared.running} of {shared.at_once} tasks run"
+    return _fields(
+        [
+            ("shared limit", Text(shared.name, "bold")),
+            ("limits", f"{shared.limits} ({origin})" if shared.limits else "none: it was deleted"),
+            *((f"per {limit.name}", _left(limit, with_bars)) for limit in shared.policies),
+            ("at once", at_once),
+            ("waiting", count(shared.waiting, "lane")),
+            *(("" if n else "next", waiter.user_id) for n, waiter in enumerate(shared.waiters)),
+            ("next start", "not known" if shared.next_start_at is None else moment(shared.next_start_at, shared.now)),
+            ("paused", _paused(shared)),
+            ("throttled", _throttled(shared)),
+            ("started", f"{count(shared.started, 'task')} in all"),
+        ]
     )

@@ -68,6 +68,10 @@ def submit(
         int | None,
         typer.Option(min=1, max=1_000_000, help="What a task counts for in limits of units.", show_default=False),
     ] = None,
+    shared: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The shared limit that it counts against.", show_default=False),
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(callback=_key, help="Idempotency key: a repeat with the same key makes no second task."),
@@ -87,7 +91,7 @@ def submit(
         raise typer.BadParameter("either --delay or --at, not both")
     delay_seconds = None if delay is None else length_ms(delay, "--delay") / 1000
     run_at = None if at is None else moment_ms(at, "--at")
-    order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url, units)
+    order = TaskOrder(read_payload(payload), task, run_at, delay_seconds, callback_url, units, shared)
     with connect(context, url, token) as paceline:
         submitted_tasks = _submitted(paceline, user, order, number, key, strict)
         if not watch:
@@ -111,6 +115,7 @@ def _submitted(
             delay_seconds=order.delay_seconds,
             callback_url=order.callback_url,
             units=order.units,
+            shared=order.shared,
             idempotency_key=key,
             strict=strict,
         )

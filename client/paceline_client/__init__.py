@@ -23,10 +23,13 @@ from paceline_client.values import (
     Progress,
     Redriven,
     Schedule,
+    SharedLimit,
     State,
     SubmittedTask,
     Task,
     TaskOrder,
+    Waiter,
+    WaitsFor,
 )
 from paceline_client.version import __version__
 
@@ -52,6 +55,7 @@ __all__ = [
     "Redriven",
     "Refused",
     "Schedule",
+    "SharedLimit",
     "State",
     "Task",
     "TaskOrder",
@@ -59,5 +63,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "WaitTimeoutError",
+    "Waiter",
+    "WaitsFor",
     "__version__",
 ]

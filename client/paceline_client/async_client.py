@@ -17,7 +17,17 @@ from paceline_client.client import CONNECT_SECONDS, HEADERS, TOTAL_SECONDS, TRY_
 from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run_async, transport_error
-from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import (
+    Health,
+    Lane,
+    Redriven,
+    Schedule,
+    SharedLimit,
+    State,
+    SubmittedTask,
+    Task,
+    TaskOrder,
+)
 
 AsyncToken = str | Callable[[], str | Awaitable[str]] | None
 
@@ -85,11 +95,12 @@ class AsyncPaceline:
         delay_seconds: float | None = None,
         callback_url: str | None = None,
         units: int | None = None,
+        shared: str | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
     ) -> SubmittedTask:
         """As Paceline.submit."""
-        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units)
+        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units, shared)
         return await run_async(self._rules.submit(user_id, order, idempotency_key, strict), self._perform)
 
     async def submit_many(
@@ -194,9 +205,10 @@ class AsyncPaceline:
         paused: bool = False,
         units: int | None = None,
         callback_url: str | None = None,
+        shared: str | None = None,
     ) -> Schedule:
         """As Paceline.put_schedule."""
-        order = TaskOrder(payload, task, callback_url=callback_url, units=units)
+        order = TaskOrder(payload, task, callback_url=callback_url, units=units, shared=shared)
         ticks = Ticks(cron, timezone, every_seconds)
         return await run_async(self._rules.put_schedule(user_id, name, order, ticks, paused), self._perform)
 
@@ -207,6 +219,30 @@ class AsyncPaceline:
     async def delete_schedule(self, user_id: str, name: str) -> Schedule:
         """As Paceline.delete_schedule."""
         return await run_async(self._rules.delete_schedule(user_id, name), self._perform)
+
+    async def shared_limits(self) -> list[SharedLimit]:
+        """As Paceline.shared_limits."""
+        return await run_async(self._rules.shared_limits(), self._perform)
+
+    async def shared_limit(self, name: str) -> SharedLimit:
+        """As Paceline.shared_limit."""
+        return await run_async(self._rules.shared_limit(name), self._perform)
+
+    async def set_shared_limit(self, name: str, limits: str) -> SharedLimit:
+        """As Paceline.set_shared_limit."""
+        return await run_async(self._rules.set_shared_limit(name, limits), self._perform)
+
+    async def delete_shared_limit(self, name: str) -> SharedLimit:
+        """As Paceline.delete_shared_limit."""
+        return await run_async(self._rules.delete_shared_limit(name), self._perform)
+
+    async def pause_shared_limit(self, name: str, until: int | datetime | None = None) -> SharedLimit:
+        """As Paceline.pause_shared_limit."""
+        return await run_async(self._rules.pause_shared_limit(name, until), self._perform)
+
+    async def resume_shared_limit(self, name: str) -> SharedLimit:
+        """As Paceline.resume_shared_limit."""
+        return await run_async(self._rules.resume_shared_limit(name), self._perform)
 
     async def health(self) -> Health:
         """As Paceline.health."""

@@ -46,7 +46,7 @@ def order_body(order: TaskOrder) -> dict[str, Any]:
     """Omits unused fields, so that older servers accept the order."""
     run_at = None if order.run_at is None else epoch_ms(order.run_at, "run_at")
     times = {"run_at": run_at, "delay_seconds": order.delay_seconds}
-    options = {**times, "callback_url": order.callback_url, "units": order.units}
+    options = {**times, "callback_url": order.callback_url, "units": order.units, "shared": order.shared}
     given = {name: value for name, value in options.items() if value is not None}
     return {"task": order.task, "payload": order.payload, **given}
 
@@ -83,6 +83,10 @@ def task_path(user_id: str, task_id: str) -> str:
 
 def schedule_path(user_id: str, name: str) -> str:
     return user_path(user_id, f"/schedules/{quote(name, safe='')}")
+
+
+def shared_path(name: str, rest: str = "") -> str:
+    return f"/api/v1/limits/{quote(name, safe='')}{rest}"
 
 
 def epoch_ms(at: int | datetime, name: str) -> int:

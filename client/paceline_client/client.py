@@ -15,7 +15,17 @@ import httpx
 from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run, transport_error
-from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import (
+    Health,
+    Lane,
+    Redriven,
+    Schedule,
+    SharedLimit,
+    State,
+    SubmittedTask,
+    Task,
+    TaskOrder,
+)
 from paceline_client.version import __version__
 
 Token = str | Callable[[], str] | None
@@ -108,6 +118,7 @@ class Paceline:
         delay_seconds: float | None = None,
         callback_url: str | None = None,
         units: int | None = None,
+        shared: str | None = None,
         idempotency_key: str | None = None,
         strict: bool = False,
     ) -> SubmittedTask:
@@ -116,11 +127,12 @@ class Paceline:
         run_at, delay_seconds: when it joins its lane, as in TaskOrder; until then it `is_scheduled`.
         callback_url: gets a signed POST when the task has ended.
         units: what it counts for in limits of units; None for what its definition says.
+        shared: the shared limit that it counts against; None for what its definition says.
         idempotency_key: the same submit with the same key is the same task, for days. None makes a new one.
         strict: over the limit queue nothing, and raise Refused. Refused is raised without it, too, where the
         deployment wants it so or the lane's backlog would take too long.
         """
-        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units)
+        order = TaskOrder(payload, task, run_at, delay_seconds, callback_url, units, shared)
         return run(self._rules.submit(user_id, order, idempotency_key, strict), self._perform)
 
     def submit_many(
@@ -252,6 +264,7 @@ class Paceline:
         paused: bool = False,
         units: int | None = None,
         callback_url: str | None = None,
+        shared: str | None = None,
     ) -> Schedule:
         """Submits the task at each tick, from now on and in place of the schedule of this name, if there is one.
 
@@ -259,7 +272,7 @@ class Paceline:
         every_seconds: the other way; the first tick comes as long after this call.
         paused: no ticks until it is put again without; then none of the missed ones.
         """
-        order = TaskOrder(payload, task, callback_url=callback_url, units=units)
+        order = TaskOrder(payload, task, callback_url=callback_url, units=units, shared=shared)
         ticks = Ticks(cron, timezone, every_seconds)
         return run(self._rules.put_schedule(user_id, name, order, ticks, paused), self._perform)
 
@@ -270,6 +283,30 @@ class Paceline:
     def delete_schedule(self, user_id: str, name: str) -> Schedule:
         """Deletes the schedule and returns it; tasks that it submitted stay. NotFoundError if there is none."""
         return run(self._rules.delete_schedule(user_id, name), self._perform)
+
+    def shared_limits(self) -> list[SharedLimit]:
+        """Returns all shared limits, by name, each with who waits. Needs an admin, as all that follow."""
+        return run(self._rules.shared_limits(), self._perform)
+
+    def shared_limit(self, name: str) -> SharedLimit:
+        """Returns the shared limit and who waits. NotFoundError if there is none of that name."""
+        return run(self._rules.shared_limit(name), self._perform)
+
+    def set_shared_limit(self, name: str, limits: str) -> SharedLimit:
+        """Sets limits such as `25/second; 10 at once`, in force from the next start on, whatever SHARED_LIMITS says."""
+        return run(self._rules.set_shared_limit(name, limits), self._perform)
+
+    def delete_shared_limit(self, name: str) -> SharedLimit:
+        """Takes back what was set: the setting's limits hold again, or none; `waiting` says how many lanes waited."""
+        return run(self._rules.delete_shared_limit(name), self._perform)
+
+    def pause_shared_limit(self, name: str, until: int | datetime | None = None) -> SharedLimit:
+        """Pauses it until that time, None for no end. Once this returns, no task that counts against it starts."""
+        return run(self._rules.pause_shared_limit(name, until), self._perform)
+
+    def resume_shared_limit(self, name: str) -> SharedLimit:
+        """Ends its pause and its throttling, if there are any."""
+        return run(self._rules.resume_shared_limit(name), self._perform)
 
     def health(self) -> Health:
         """Returns the state of the services behind the API. Tries once; UnavailableError without an answer."""

@@ -21,7 +21,7 @@ class SubmittedTask:
     #: Its number in its lane; 0 while it is scheduled.
     seq: int
     #: 0: the limits allow the task's start now, or it has started, or it is scheduled. Otherwise 1 + the tasks ahead of
-    #: it, a running one and one between two attempts included.
+    #: it, a running one and one between two attempts included. For a task with a shared limit a lower bound.
     position: int
     #: The earliest start; while scheduled, the time to join the lane.
     planned_at: int
@@ -30,6 +30,14 @@ class SubmittedTask:
     #: It waits, for its limits or for its time.
     queued: bool
     state: State
+    #: The shared limit that it counts against.
+    shared: str | None = None
+    #: `position` and `delay_ms` are lower bounds, since tasks of other users take turns with it at its shared limit.
+    #: Absent without one, and while the task is scheduled.
+    lower_bound: bool | None = None
+    #: With `lower_bound`: about when it starts, if those that wait at the shared limit now go first; null while that is
+    #: paused without an end.
+    estimated_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class TaskAnswer:
     task: str
     state: State
     #: 0: the limits allow the task's start now, or it has started, or it is scheduled. Otherwise 1 + the tasks ahead of
-    #: it, a running one and one between two attempts included.
+    #: it, a running one and one between two attempts included. For a task with a shared limit a lower bound.
     position: int
     #: The earliest start that the limits allowed when it was submitted.
     planned_at: int
@@ -92,6 +100,8 @@ class TaskAnswer:
     cancel_requested_at: int | None
     #: Name of the schedule that submitted it; null for none.
     schedule: str | None
+    #: The shared limit that the task counts against; null for none.
+    shared: str | None
     #: The last report of the running attempt, or of the last one; null if it reported nothing.
     progress: ProgressAnswer | None
     #: As it was submitted; null if it is larger than 16 KB, in a list larger than 1 KB.
@@ -112,6 +122,8 @@ class ScheduleAnswer:
     payload: Any
     #: As requested; null for what the task's definition says.
     units: int | None
+    #: As requested; null for what the task's definition says.
+    shared: str | None
     callback_url: str | None
     cron: str | None
     #: The time zone of `cron`; null with `every_seconds`.
@@ -145,6 +157,17 @@ class LimitAnswer:
     remaining: int
     #: Seconds until `remaining` grows.
     reset_seconds: int
+
+
+@dataclass(frozen=True)
+class WaitsForAnswer:
+    """The shared limit whose turn a lane waits for."""
+
+    name: str
+    #: Turns before the lane's, about: some of them may be lost.
+    before: int
+    #: About when its turn comes; null in a pause without an end, or if that depends on a task.
+    start_at: int | None
 
 
 @dataclass(frozen=True)
@@ -186,6 +209,49 @@ class LaneAnswer:
     #: Number of starts ever claimed, retries included.
     started: int
     #: The server's time.
+    now: int
+    #: The shared limit that the lane's next task waits for; null for none.
+    waits_for: WaitsForAnswer | None
+
+
+@dataclass(frozen=True)
+class WaiterAnswer:
+    """A lane that waits for a shared limit, as far as it said so: those that wait for seconds do."""
+
+    user_id: str
+    task_id: str
+    #: Lower turns start first.
+    turn: int
+
+
+@dataclass(frozen=True)
+class SharedLimitAnswer:
+    name: str
+    #: In force; empty if the shared limit was deleted.
+    limits: str
+    #: As SHARED_LIMITS has it; null if it does not.
+    setting: str | None
+    policies: tuple[LimitAnswer, ...]
+    #: How many tasks may run at once; null for any number.
+    at_once: int | None
+    #: Tasks that run; counted only with a number at once.
+    running: int
+    #: Lanes that wait for their turn, about.
+    waiting: int
+    #: Up to 20 of them, in order of turns.
+    waiters: tuple[WaiterAnswer, ...]
+    #: When it allows the next start; null if it is paused without an end, or full at once.
+    next_start_at: int | None
+    paused: bool
+    #: End of the pause; null if not paused, or until a resume.
+    paused_until: int | None
+    #: End of the throttling: an API answered a task with 429 or 503.
+    throttled_until: int | None
+    throttled_reason: str | None
+    #: Times of the newest starts, newest first.
+    starts: tuple[int, ...]
+    #: Number of starts ever taken.
+    started: int
     now: int
 
 

@@ -16,6 +16,7 @@ from paceline_client.calls import (
     order_body,
     parts,
     schedule_path,
+    shared_path,
     submit_call,
     task_path,
     user_path,
@@ -23,7 +24,17 @@ from paceline_client.calls import (
 from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.exchange import Exchange, Retries
 from paceline_client.steps import Steps, Times, Value
-from paceline_client.values import Health, Lane, Redriven, Schedule, State, SubmittedTask, Task, TaskOrder
+from paceline_client.values import (
+    Health,
+    Lane,
+    Redriven,
+    Schedule,
+    SharedLimit,
+    State,
+    SubmittedTask,
+    Task,
+    TaskOrder,
+)
 from paceline_client.waiting import Waiting
 
 #: Longest key for one task, and for many, which get a part number appended; in characters.
@@ -184,12 +195,32 @@ class Rules:
 
     def pause_schedule(self, user_id: str, name: str, paused: bool) -> Steps[Schedule]:
         one = yield from self.schedule(user_id, name)
-        order = TaskOrder(one.payload, one.task, callback_url=one.callback_url, units=one.units)
+        order = TaskOrder(one.payload, one.task, callback_url=one.callback_url, units=one.units, shared=one.shared)
         ticks = Ticks(one.cron, one.timezone, one.every_seconds)
         return (yield from self.put_schedule(user_id, name, order, ticks, paused))
 
     def delete_schedule(self, user_id: str, name: str) -> Steps[Schedule]:
         return self._read(Schedule, Call("DELETE", schedule_path(user_id, name)))
+
+    def shared_limits(self) -> Steps[list[SharedLimit]]:
+        body = yield from self._exchange().body(Call("GET", "/api/v1/limits"))
+        return [read_answer(SharedLimit, one) for one in read_list(body, "limits")]
+
+    def shared_limit(self, name: str) -> Steps[SharedLimit]:
+        return self._read(SharedLimit, Call("GET", shared_path(name)))
+
+    def set_shared_limit(self, name: str, limits: str) -> Steps[SharedLimit]:
+        return self._read(SharedLimit, json_call("PUT", shared_path(name), {"limits": limits}))
+
+    def delete_shared_limit(self, name: str) -> Steps[SharedLimit]:
+        return self._read(SharedLimit, Call("DELETE", shared_path(name)))
+
+    def pause_shared_limit(self, name: str, until: int | datetime | None) -> Steps[SharedLimit]:
+        body = {} if until is None else {"until": epoch_ms(until, "until")}
+        return self._read(SharedLimit, json_call("POST", shared_path(name, "/pause"), body))
+
+    def resume_shared_limit(self, name: str) -> Steps[SharedLimit]:
+        return self._read(SharedLimit, json_call("POST", shared_path(name, "/resume"), {}))
 
     def health(self) -> Steps[Health]:
         exchange = self._exchange()

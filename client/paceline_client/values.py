@@ -14,6 +14,8 @@ from paceline_client.models import AttemptAnswer as Attempt
 from paceline_client.models import LimitAnswer as Limit
 from paceline_client.models import ProgressAnswer as Progress
 from paceline_client.models import State
+from paceline_client.models import WaiterAnswer as Waiter
+from paceline_client.models import WaitsForAnswer as WaitsFor
 
 __all__ = [
     "Attempt",
@@ -23,10 +25,13 @@ __all__ = [
     "Progress",
     "Redriven",
     "Schedule",
+    "SharedLimit",
     "State",
     "SubmittedTask",
     "Task",
     "TaskOrder",
+    "Waiter",
+    "WaitsFor",
 ]
 
 #: The states that a task never leaves.
@@ -49,6 +54,8 @@ class TaskOrder:
     callback_url: str | None = None
     #: what it counts for in limits of units; None for what its definition says, else 1
     units: int | None = None
+    #: the shared limit that it counts against; None for what its definition says. Another one needs an admin
+    shared: str | None = None
 
 
 class SubmittedTask(models.SubmittedTask):
@@ -94,6 +101,10 @@ class Redriven:
 
 class Lane(models.LaneAnswer):
     """A user's lane."""
+
+
+class SharedLimit(models.SharedLimitAnswer):
+    """A limit that tasks of many users count against."""
 
 
 class Health(models.HealthAnswer):

@@ -23,7 +23,7 @@ from infra.deploy.package import package
 from infra.deploy.readiness import check_readiness
 from infra.deploy.secrets import SecretStore, references, stored_by_deploy
 from infra.deploy.stages import Stage, function_settings, read_stage, validate
-from infra.deploy.timeouts import deadlines, own_tasks, worker_timeout
+from infra.deploy.timeouts import deadlines, own_tasks, require_shared_limits, worker_timeout
 from infra.environment import aws_environment, environment
 from infra.stack import DEPLOYED, StackError, delete_stack, deploy_stack, stack_name, stack_resources, stack_state
 from infra.tasks_folder import TasksFolder
@@ -67,6 +67,7 @@ def write_package(stage_name: str, out: Path) -> None:
 def _checked(stage: Stage, env: Mapping[str, str]) -> tuple[Stage, dict[str, str]]:
     """Returns the stage with the time-out that its tasks need, and its functions' settings. DeployError if invalid."""
     settings, registered = function_settings(env, stage), own_tasks(env.get("TASKS_DIR") or "")
+    require_shared_limits(settings, registered)
     return replace(stage, worker_timeout=worker_timeout(stage, deadlines(settings, registered))), settings
 
 

@@ -22,6 +22,7 @@ API = "api_handler"
 
 #: Settings that functions get from the environment; others (LOG_DIR, PORT, ...) apply to this machine only.
 PASSED_ON = (
+    *("SHARED_LIMITS", "HTTP_SHARED"),
     *("LIMITS", "OVER_LIMIT", "MAX_DELAY", "MAX_ATTEMPTS", "BACKOFF", "DEADLINE", "MAX_PAYLOAD", "ALLOW_KILL"),
     *("MAX_THROTTLE", "LATE_UP_TO", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"),
     "AWS_CLIENT",

@@ -48,6 +48,13 @@ def own_tasks(tasks_dir: str = "") -> Registry:
     return registry
 
 
+def require_shared_limits(settings: Mapping[str, str], tasks: Registry) -> None:
+    """DeployError if a task counts against a shared limit that SHARED_LIMITS does not have."""
+    known = Settings.from_env({"SHARED_LIMITS": settings.get("SHARED_LIMITS", "")}).shared_limits
+    if wrong := tasks.unknown_shared(known):
+        raise DeployError(f"SHARED_LIMITS: {wrong}", "add it in the environment or in .env")
+
+
 def deadlines(settings: Mapping[str, str], tasks: Registry) -> dict[str, int]:
     """Returns the deadlines, in milliseconds, of the setting and of each task that has one of its own."""
     of_all = Settings.from_env({"DEADLINE": settings.get("DEADLINE", "")}).deadline_ms

@@ -64,6 +64,7 @@ def test_a_schedule_is_stored_listed_and_deleted(paceline: Paceline, user: str) 
         "task": "log",
         "payload": {"a": 1},
         "units": None,
+        "shared": None,
         "callback_url": None,
         "cron": None,
         "timezone": None,
@@ -104,6 +105,14 @@ def test_the_completion_log_names_the_schedule(busy: Paceline, user: str) -> Non
     for record in busy.receive(user):
         assert busy.work(record) == []
     assert [event.get("schedule") for event in busy.events] == ["report", None]
+
+
+def test_ticks_count_against_the_shared_limit_of_their_task(deploy: Deploy, user: str) -> None:
+    paceline = deploy(LIMITS="1000/second", MAX_DELAY="1h", SHARED_LIMITS="stripe: 1/minute")
+    put(paceline, user, shared="stripe", every_seconds=1)
+    run_until(paceline, NOW + 2_500)
+    assert [task["shared"] for task in tasks(paceline, user)] == ["stripe", "stripe"]
+    assert get(paceline, user)["shared"] == "stripe"
 
 
 def test_cron_ticks_across_the_change_to_summer_time_and_back(busy: Paceline, user: str) -> None:

@@ -13,6 +13,7 @@ from chalicelib.core.ports import (
     RequestStore,
     ScheduledCounts,
     ScheduleStore,
+    SharedLimitStore,
     TaskQueue,
     TaskStore,
 )
@@ -22,6 +23,7 @@ from tests.memory.directory import MemoryLaneDirectory
 from tests.memory.failed_tasks import MemoryFailedTasks
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.schedules import MemoryScheduleStore
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -43,6 +45,7 @@ class Ports(Protocol):
     requests: RequestStore
     directory: LaneDirectory
     failed_tasks: FailedTasks
+    shared_limits: SharedLimitStore
     #: moto takes a message again that it was sent before
     forgets_duplicates: bool
 
@@ -77,6 +80,7 @@ class MemoryPorts:
         self.due_tasks: DueTasks = MemoryDueTasks()
         self.schedules: ScheduleStore = MemoryScheduleStore()
         self.requests: RequestStore = MemoryRequestStore()
+        self.shared_limits: SharedLimitStore = MemorySharedLimitStore()
         self.directory: LaneDirectory = MemoryLaneDirectory(self.lanes, self.tasks)
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
@@ -108,6 +112,7 @@ class AwsPorts:
         self.requests: RequestStore = parts.requests
         self.directory: LaneDirectory = parts.directory
         self.failed_tasks: FailedTasks = parts.failed_tasks
+        self.shared_limits: SharedLimitStore = parts.shared_limits
 
     def receive(self, user_id: str) -> list[tuple[str, str]]:
         mine = []

@@ -79,6 +79,19 @@ def test_task_that_runs_again_counts_for_as_many_units(failing: Paceline, user: 
     assert [event["units"] for event in failing.events if event["user_id"] == user] == [40, 40]
 
 
+def test_task_that_runs_again_counts_against_the_same_shared_limit(deploy: Deploy, user: str) -> None:
+    failing = deploy(LIMITS="50/second", SHARED_LIMITS="stripe: 50/second")
+    OUT_OF_ORDER.append(True)
+    body = {"user_id": user, "task": "broken", "payload": 1, "shared": "stripe"}
+    assert failing.request("POST", "/api/v1/task", body).status_code == 202
+    work(failing, user)
+    OUT_OF_ORDER.clear()
+    assert len(list(redrive(container(), None))) == 1
+    failing.clock.advance(60_000)
+    work(failing, user)
+    assert [event["shared"] for event in failing.events if event["user_id"] == user] == ["stripe", "stripe"]
+
+
 def test_only_the_named_users_dead_letters_come_back_and_the_others_stay_in_sight(failing: Paceline, user: str) -> None:
     fail(failing, user, 1)
     fail(failing, f"{user}-other", 2)

@@ -12,9 +12,10 @@ from paceline.testing.memory import (  # noqa: E402
     requests,
     scheduled_queue,
     schedules,
+    shared_limits,
     stores,
     task_queue,
 )
 
-for _module in (directory, failed_tasks, requests, scheduled_queue, schedules, stores, task_queue):
+for _module in (directory, failed_tasks, requests, scheduled_queue, schedules, shared_limits, stores, task_queue):
     sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module

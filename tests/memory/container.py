@@ -11,6 +11,7 @@ from tests.memory.failed_tasks import MemoryFailedTasks
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.schedules import MemoryScheduleStore
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCallbackSlots,
     MemoryDueTasks,
@@ -33,6 +34,7 @@ class Memory:
         self.lanes, self.tasks = MemoryLaneStore(), MemoryTaskStore()
         self.scheduled_counts, self.requests = MemoryScheduledCounts(), MemoryRequestStore()
         self.callback_slots = MemoryCallbackSlots()
+        self.shared_limits = MemorySharedLimitStore()
         self.due_tasks, self.schedules = MemoryDueTasks(), MemoryScheduleStore()
         self.directory = MemoryLaneDirectory(self.lanes, self.tasks)
         self.failed_tasks = MemoryFailedTasks(self.tasks)
@@ -60,7 +62,7 @@ class Memory:
 
 PORTS = (
     *("lanes", "tasks", "queue", "scheduled_queue", "scheduled_counts", "due_tasks", "callback_slots", "requests"),
-    *("directory", "failed_tasks", "schedules"),
+    *("directory", "failed_tasks", "schedules", "shared_limits"),
 )
 
 

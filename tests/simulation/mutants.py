@@ -7,27 +7,31 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib.core.claim import Start
+from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits, LimitsAtOnce
-from chalicelib.core.ports import RequestRecord, Stale, Write, Written, own_admission
+from chalicelib.core.ports import RequestRecord, SharedClaim, SharedWrite, Stale, Write, Written, own_admission
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
+from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import next_step
-from chalicelib.worker.steps import Facts, Rules, Step
+from chalicelib.worker.shared_claims import SharedClaims
+from chalicelib.worker.steps import Facts, Rules, Step, WaitUntil
 from chalicelib.worker.worker import NoPresence
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.schedule import (
     Behaviour,
     Fault,
+    Kill,
     Plan,
     Submit,
     Wrong,
@@ -35,6 +39,7 @@ from tests.simulation.schedule import (
     draw_due,
     draw_emptyings,
     draw_several,
+    draw_shared,
     draw_units,
 )
 from tests.simulation.several import draw_beside
@@ -490,6 +495,58 @@ class ForwardedTwice(MemoryTaskQueue):
             self.send_body(task.own_group, f"{task.task_id}-{now_ms}-{again}", task.to_message())
 
 
+class UnclaimedStarts(SharedClaims):
+    """Full or not, the task takes its start."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        return (SharedStart(task.shared, start.at) if isinstance(taken, WaitUntil) else taken), after
+
+
+class NoRoomForLateTurns(SharedClaims):
+    """A lane whose turn was passed over takes its start whether there is room or not."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        turn, known = facts.lane.turn_for(task.shared) if facts.lane else 0, self._known.get(task.shared)
+        is_late = known is not None and 0 < turn <= known.served
+        return (SharedStart(task.shared, start.at) if is_late and isinstance(taken, WaitUntil) else taken), after
+
+
+class ForgottenTurns(SharedClaims):
+    """Asks for a turn each time that it looks."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        lane = facts.lane and replace(facts.lane, turn=None)
+        return super().take(task, start, replace(facts, lane=lane), token)
+
+
+class ForgottenWaiters(MemorySharedLimitStore):
+    def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
+        return []
+
+
+class AnyRelease(MemorySharedLimitStore):
+    """Takes the task off those that run, whichever of its starts is over."""
+
+    def release(self, name: str, task_id: str, at: int) -> SharedLimit:
+        holder = (self.get(name).holders or {}).get(task_id)
+        return super().release(name, task_id, holder.at if holder else at)
+
+
+class NoSharedPauseCheck(MemorySharedLimitStore):
+    def try_claim(self, claim: SharedClaim) -> SharedWrite:
+        seen = self.get(claim.name)
+        if seen.paused_until is not None:
+            self._stored[claim.name] = replace(seen, paused_until=None)
+        return super().try_claim(claim)
+
+
+class SharedClaimsWhateverCameBetween(MemorySharedLimitStore):
+    def claim(self, seen: SharedLimit, taken: Taken) -> SharedWrite:
+        return super().claim(self.get(seen.name), taken)
+
+
 MUTANTS: dict[str, Parts] = {
     "claim condition: starts in the window": Parts(lanes=NoClaimCondition),
     "claim condition: lane unmoved since read": Parts(lanes=NoClaimUnmoved),
@@ -514,6 +571,13 @@ MUTANTS: dict[str, Parts] = {
     "emptying: workers honour the mark": Parts(decide=no_mark_of_emptying),
     "emptying: later tasks are not cancelled": Parts(lanes=EmptiesTooMuch),
     "emptying: logged once": Parts(finalizer=LogsEmptiedTwice),
+    "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
+    "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
+    "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
+    "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
+    "shared: released once": Parts(shared_limits=AnyRelease),
+    "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
+    "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
     "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
@@ -564,6 +628,29 @@ LATE_REPEAT = Plan(
 )
 
 
+def _waiter() -> Plan:
+    """One task runs for seconds, and another one waits for its end."""
+    actions = (_of_shared(0, "ann", 8_000), _of_shared(100, "bob", 5))
+    return Plan(0, "20/second", True, 3, (0,) * 5, actions, shared="s: 1 at once")
+
+
+def _late_release() -> Plan:
+    """A waiter finds the lease of a lost worker over just before the task's next attempt, and releases it after."""
+    actions = (_of_shared(0, "ann", 8_000), Kill(1_000, 0), _of_shared(10_004, "bob", 8_000))
+    faults = (Fault("shared_limits.release", 1, Wrong.SLOW_BEFORE, 5_000),)
+    return Plan(0, "20/second", False, 2, (0,) * 4, actions, faults, shared="s: 1 at once")
+
+
+def _late_turn() -> Plan:
+    """The worker that sleeps for the next turn is killed."""
+    many = tuple(_of_shared(20 * user, f"u{user}", *[5] * 8) for user in range(6))
+    return Plan(0, "20/second", False, 2, (0,) * 4, (*many, Kill(3_200, 1)), shared="s: 1/2 seconds")
+
+
+def _of_shared(at: int, user: str, *runs_ms: int) -> Submit:
+    return Submit(at, user, f"of-{user}", tuple(Behaviour(runs, shared="s") for runs in runs_ms))
+
+
 def _after_a_failure(at: int, limits: str) -> Plan:
     """A submit that long after the first attempt of a task, which fails and is tried again after a second."""
     actions = (Submit(0, "ann", "first", (Behaviour(fails=1),)), Submit(at, "ann", "later", (Behaviour(),)))
@@ -595,6 +682,13 @@ FOUND_BY: dict[str, int | Plan] = {
     "emptying: workers honour the mark": draw_emptyings(0),
     "emptying: later tasks are not cancelled": draw_emptyings(0),
     "emptying: logged once": draw_emptyings(1),
+    "shared: no start without a claim": draw_shared(1),
+    "shared: room for a late turn": _late_turn(),
+    "shared: one turn to a lane": draw_shared(1),
+    "shared: waiters woken": _waiter(),
+    "shared: released once": _late_release(),
+    "shared: not paused": draw_shared(12),
+    "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),
     "slots: counted by the quick claim": draw_several(32),

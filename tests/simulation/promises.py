@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.core.lane import Lane, Lease
-from chalicelib.core.limits import Limit, Limits, at_once, large_limits, small_limits
+from chalicelib.core.limits import Limit, Limits, at_once, large_limits, most_at_once, small_limits
 from chalicelib.core.scheduled import Callback
+from chalicelib.core.shared_limit import SharedLimit
 from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.settings import Settings
 from tests.simulation.schedule import Plan
@@ -125,6 +126,16 @@ class Paused:
     until: int
 
 
+@dataclass(frozen=True)
+class Closed:
+    """A change of a shared limit that was answered, and how long it is paused."""
+
+    since: int
+    until: int
+    #: None for those of the setting
+    limits: Limits | None
+
+
 class Promptness:
     """From when on each start was possible, where nothing goes wrong and all clocks agree."""
 
@@ -208,6 +219,15 @@ class History:
         self._paused: dict[str, Paused] = {}
         #: the users' lanes as they were emptied last
         self._emptied: dict[str, Lane] = {}
+        #: time and units of each start under a shared limit, by name
+        self._shared_starts: dict[str, list[tuple[int, int]]] = {}
+        self._shared_closed: dict[str, Closed] = {}
+        #: the same for each start that was taken of it, and the limits of the newest
+        self._shared_taken: dict[str, list[tuple[int, int]]] = {}
+        self._shared_limits: dict[str, Limits] = {}
+        self._shared_open_at: dict[str, int] = {}
+        self._shared_changes: Counter[str] = Counter()
+        self._shared_open: Counter[str] = Counter()
         self._throttled_until: dict[str, int] = {}
         self._open_resumes: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
@@ -412,6 +432,59 @@ class History:
         if known.cancel_answered or known.stop_answered:
             self.breaks("a cancelled task takes no start", f"{known.tag} started after its cancel was answered")
 
+    def started_shared(self, known: Known, lease: Lease, limits: Limits | None, process: Process, units: int) -> None:
+        """The start counts against a shared limit, under these limits; None: it was deleted."""
+        name, at = known.task.shared, lease.starts[-1]
+        starts = self._shared_starts.setdefault(name, [])
+        self.figures["starts under a shared limit"] += limits is not None
+        if limits is None:
+            return
+        starts.append((at, units))
+        taken = sum(one == at for one, _ in self._shared_taken.get(name, ()))
+        if taken < sum(one == at for one, _ in starts):
+            self.breaks("shared start taken", f"{known.tag} starts at {at}, and {taken} starts were taken of {name}")
+        for limit in limits:
+            within = [(one, count) for one, count in starts if at - limit.window_ms < one <= at]
+            after = [(one, count) for one, count in starts if at <= one < at + limit.window_ms]
+            for window in (within, after):
+                if sum(limit.taken_by(count) for _, count in window) > limit.quota:
+                    self.breaks("shared pace", f"{known.tag} starts at {at}: {window} within {limit} of {name}")
+        self._check_shared_at_once(known, limits, at)
+        closed = self._shared_closed.get(name)
+        if closed and closed.since - self._clocks_differ_ms <= at < closed.until:
+            self.breaks("shared limit is closed", f"{known.tag} starts at {at}, closed until {closed.until}")
+        if closed and at >= closed.since + self._clocks_differ_ms and closed.limits not in (None, limits):
+            self.breaks("shared limits in force", f"{known.tag} starts at {at} under {limits}, not {closed.limits}")
+
+    def _check_shared_at_once(self, known: Known, limits: Limits, at: int) -> None:
+        most = most_at_once(limits)
+        if most is None:
+            return
+        others = [one for one in self.known.values() if one is not known and one.task.shared == known.task.shared]
+        running = [one.tag for one in others if one.running_in and one.running_in.is_alive]
+        self.figures["starts beside others of a shared limit"] += bool(running)
+        self.figures["shared limits that were full at once"] += len(running) == most - 1
+        if len(running) >= most and not self._renewal_failed_at and self._is_one_limit_at_once(known.task.shared):
+            self.breaks("shared at once", f"{known.tag} starts at {at} beside {running}, {most} at once")
+
+    def _is_one_limit_at_once(self, name: str) -> bool:
+        """The number at once was never changed: a lowered one ends no task that runs, and without one none counts."""
+        return not self._shared_changes[name]
+
+    def shared_change_begins(self, name: str) -> int:
+        self._shared_closed.pop(name, None)
+        self._shared_changes[name] += 1
+        self._shared_open[name] += 1
+        return self._shared_changes[name] if self._shared_open[name] == 1 else 0
+
+    def shared_changed(self, name: str, now: int, shared: SharedLimit, change: int) -> None:
+        """A change of the shared limit was answered: from now on nothing starts that it does not allow."""
+        if change == self._shared_changes[name] and self._shared_open[name] == 1:
+            self._shared_closed[name] = Closed(now, shared.paused_until or 0, shared.limits)
+
+    def shared_change_ends(self, name: str) -> None:
+        self._shared_open[name] -= 1
+
     def _check_pace(self, start: Started, all_starts: list[Started]) -> None:
         times = [one.at for one in all_starts]
         if len(times) > 1 and start.at < max(times[:-1]):
@@ -475,10 +548,43 @@ class History:
         if self._prompt is None or known.starts:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
+        if known.task.shared:
+            late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
         self.figures["of those more than a second late"] += late_ms > 1_000
         if late_ms > LATEST_MS:
             self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def _shared_possible_at(self, known: Known, start: Started) -> int:
+        """When the shared limit could be used at first, by the starts that were taken of it, as the calm see it."""
+        name = known.task.shared
+        taken = sorted(one for one in self._shared_taken.get(name, ()) if one[0] <= start.at)
+        earlier = taken[: len(taken) - 1]
+        times = [self._shared_open_at.get(name, 0), *(at for at, _ in earlier[-1:])]
+        for limit in self._shared_limits.get(name, ()):
+            room = limit.quota - limit.taken_by(start.units)
+            for at, units in reversed(earlier):
+                room -= limit.taken_by(units)
+                if room < 0:
+                    times.append(at + limit.window_ms * (101 if limit.is_large else 100) // 100)
+                    break
+        return max(times)
+
+    def shared_taken(self, name: str, at: int, units: int, limits: Limits) -> None:
+        self._shared_taken.setdefault(name, []).append((at, units))
+        self._shared_limits[name] = limits
+
+    def turn_stored(self, before: Lane, after: Lane, served: int) -> None:
+        """A lane asks for a turn only if it has none that is still to come."""
+        turn, new = before.turn, after.turn
+        is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
+        if turn and new and is_open and new.name == turn.name and new.number != turn.number:
+            self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
+        self.figures["turns"] += 1
+
+    def shared_opens(self, name: str, at: int) -> None:
+        """It is changed or throttled until then, epoch ms, or a task that ran under it has ended by then."""
+        self._shared_open_at[name] = max(self._shared_open_at.get(name, 0), at)
 
     def lane_changed(self, lane: Lane, limits: Limits, before: Limits, now: int) -> None:
         """Its limits, pause or hold are others now."""

@@ -26,6 +26,10 @@ class Behaviour:
     uses: int | None = None
     #: it looks twice a second whether it was cancelled, and then stops
     stops: bool = False
+    #: the shared limit that it counts against
+    shared: str = ""
+    #: what throttles it throttles all tasks of its shared limit
+    holds_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,30 @@ class Empty:
     user: str
 
 
+@dataclass(frozen=True)
+class ChangeShared:
+    """Sets the limits of the shared limit at run time ("": those of the setting), pauses it or resumes it."""
+
+    at: int
+    name: str
+    limits: str | None = None
+    #: milliseconds
+    pauses_ms: int | None = None
+
+
 Action: TypeAlias = (
-    Submit | Cancel | Empty | SetLimits | Pause | Resume | StepClock | Kill | Poison | ForgetLane | LoseMessages
+    ChangeShared
+    | Submit
+    | Cancel
+    | Empty
+    | SetLimits
+    | Pause
+    | Resume
+    | StepClock
+    | Kill
+    | Poison
+    | ForgetLane
+    | LoseMessages
 )
 
 
@@ -190,6 +216,8 @@ class Plan:
     is_apart: bool = False
     #: scheduled messages are delivered in any order
     is_any_order: bool = False
+    #: SHARED_LIMITS
+    shared: str = ""
     #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
     throttled_until: int = 0
 
@@ -353,6 +381,89 @@ def draw_units(seed: int) -> Plan:
     actions = sorted(_unit_actions(random, users, workers), key=lambda action: action.at)
     limits = random.choice(UNIT_LIMITS)
     return Plan(seed, limits, random.random() < 0.6, workers, offsets, tuple(actions), faults)
+
+
+#: Shared limits, by turns full of several users' tasks.
+SHARED_LIMITS = (
+    "s: 1/second",
+    "s: 3/second; 5/10 seconds",
+    "s: 2/second; 12 units/5 seconds",
+    "s: 5/second; 2 at once",
+    "s: 1 at once",
+    "s: 4/10 seconds",
+    "s: 150/minute",
+)
+SHARED_CALLS = (
+    *("shared_limits.try_claim",) * 4,
+    *("shared_limits.claim",) * 2,
+    *("shared_limits.ask",) * 3,
+    "shared_limits.get",
+    "shared_limits.release",
+    "shared_limits.release",
+    "shared_limits.throttle",
+    "shared_limits.add_waiter",
+    "shared_limits.waiters",
+    *("lanes.save_turn",) * 3,
+    "lanes.try_fast_claim",
+    "lanes.claim",
+    "lanes.get",
+    "lanes.change",
+    "queue.defer",
+    "tasks.finish",
+    "source.delete",
+    "function",
+)
+
+
+def draw_shared(seed: int) -> Plan:
+    """Returns that seed's plan of several users' tasks that count against one shared limit, most of them."""
+    random = Random(f"shared {seed}")
+    users = ["ann", "bob", "cy", "dan"][: random.choice((1, 2, 3, 4))]
+    workers, is_lambda, is_skewed = random.randint(1, 4), random.random() < 0.6, random.random() < 0.4
+    offsets = tuple(random.randint(-250, 250) if is_skewed else 0 for _ in range(2 + workers))
+    faults = tuple(_shared_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    outages = (_outage(random, workers),) if faults and random.random() < 0.2 else ()
+    actions = tuple(sorted(_shared_actions(random, users, workers), key=lambda action: action.at))
+    is_apart = not is_lambda and random.random() < 0.4
+    return Plan(
+        seed, random.choice(("5/second", "20/second", *LIMITS)), is_lambda, workers, offsets, actions, faults, outages,
+        random.choice((1, 2, 3)), is_apart, shared=random.choice(SHARED_LIMITS),
+    )  # fmt: skip
+
+
+def _shared_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
+    at = 0
+    for number in range(random.randint(3, 14)):
+        at += random.choice((0, 0, 5, 100, 700, 3_000, 12_000))
+        user, dice = random.choice(users), random.random()
+        if dice < 0.72:
+            many = tuple(_shared_behaviour(random) for _ in range(random.choice((1, 1, 2, 4))))
+            yield Submit(at, user, f"t{number}", many)
+        elif dice < 0.78:
+            yield Cancel(at, user, random.randint(0, 3))
+        elif dice < 0.82:
+            yield random.choice((Pause(at, user, 4_000), Resume(at, user), SetLimits(at, user, LIMITS[0])))
+        elif dice < 0.88:
+            yield Kill(at, random.randrange(workers))
+        elif dice < 0.94:
+            limits = random.choice(("", "1/second", "8/second; 3 at once", "2/3 seconds"))
+            yield ChangeShared(at, "s", limits)
+        else:
+            yield ChangeShared(at, "s", pauses_ms=random.choice((0, 2_000, 9_000)))
+
+
+def _shared_behaviour(random: Random) -> Behaviour:
+    return Behaviour(
+        random.choice((0, 5, 5, 200, 1_500, 6_000)), fails=random.choice((0, 0, 0, 0, 1)),
+        kills=random.choice((0, 0, 0, 0, 0, 0, 1)), units=random.choice((1, 1, 3)),
+        holds=random.choice((0, 0, 0, 0, 0, 1)), holds_all=random.random() < 0.7,
+        shared=random.choice(("s", "s", "s", "s", "")),
+    )  # fmt: skip
+
+
+def _shared_fault(random: Random) -> Fault:
+    wrong = random.choice(list(Wrong))
+    return Fault(random.choice(SHARED_CALLS), random.randint(1, 9), wrong, random.choice((5, 50, 700, 5_000)))
 
 
 #: Limits with several tasks at once.

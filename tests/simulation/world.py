@@ -14,14 +14,17 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from chalicelib.api import responses
+from chalicelib.core.claim import NO_SHARED_LIMITS
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
-from chalicelib.core.lane import Lane
-from chalicelib.core.limits import parse_limits
-from chalicelib.core.ports import Presence
+from chalicelib.core.lane import Lane, Lease
+from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
+from chalicelib.core.ports import Presence, Written
 from chalicelib.core.scheduled import Callback
+from chalicelib.core.shared_names import parse_shared
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
+from chalicelib.lanes.shared import SharedControl, SharedView
 from chalicelib.scheduled.admission import DueAdmitter
 from chalicelib.scheduled.callbacks import DeliveryFailure
 from chalicelib.scheduled.cancellations import ScheduledCancellations
@@ -37,10 +40,12 @@ from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.next_step import next_step
+from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCompletionLog,
     MemoryDueTasks,
@@ -123,6 +128,8 @@ class Parts:
     """Parts of the simulated machines; a mutant replaces one by a broken one."""
 
     lanes: type[MemoryLaneStore] = MemoryLaneStore
+    shared_limits: type[MemorySharedLimitStore] = MemorySharedLimitStore
+    shared_claims: type[SharedClaims] = SharedClaims
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     scheduled_queue: type[MemoryScheduledQueue] = MemoryScheduledQueue
@@ -178,13 +185,15 @@ class World:
         self.faults = Faults(plan, self.timeline)
         deadline = "50s" if plan.is_lambda else "300s"
         settings = make_settings(MAX_ATTEMPTS=str(plan.max_attempts), DEADLINE=deadline)
-        self.settings = dataclasses.replace(settings, limits=parse_limits(plan.limits))
+        shared = parse_shared(plan.shared)
+        self.settings = dataclasses.replace(settings, limits=parse_limits(plan.limits), shared_limits=shared)
         slots = plan.workers * (1 if plan.is_lambda else LOCAL_SLOTS)
         self.history = History(self.settings, plan, slots, self.faults.renewal_failed_at)
         self.answers = Answers(self.history, plan)
         self.story: list[str] = []
         visibility_ms = LAMBDA_VISIBILITY_MS if plan.is_lambda else LOCAL_VISIBILITY_MS
         self.lanes = self.parts.lanes()
+        self.shared_limits = self.parts.shared_limits()
         self.tasks = self.parts.tasks()
         self.queue = self.parts.queue(lambda: self.timeline.now, visibility_ms)
         any_order = Random(f"{plan.seed}/any order").choice if plan.is_any_order else None
@@ -247,6 +256,8 @@ class World:
         """Ends all faults and pauses; from here on everything has to drain."""
         self.faults.is_healed = True
         self.tell("all is healed")
+        if self.plan.shared:
+            self._act(schedule.ChangeShared(0, "s", pauses_ms=0))
         for user in {action.user for action in self.plan.actions if hasattr(action, "user")}:
             self._act(schedule.Resume(0, user))
 
@@ -306,6 +317,8 @@ class World:
                 self._empty(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
+            elif isinstance(action, schedule.ChangeShared):
+                self._change_shared(api, action)
             elif isinstance(action, schedule.Pause | schedule.Resume):
                 self._pause_or_resume(api, action)
         except (UnavailableError, ConflictError, NotFoundError, InvalidError) as error:
@@ -328,7 +341,8 @@ class World:
         serve = api.submitter.submit_bulk if is_bulk else api.submitter.submit
         units = [behaviour.units for behaviour in action.behaviours]
         now_ms = api.clock.now_ms()
-        submission = Submission(action.user, new, now_ms, over_limit, action.key, is_bulk, units=units)
+        shared = [behaviour.shared for behaviour in action.behaviours]
+        submission = Submission(action.user, new, now_ms, over_limit, action.key, is_bulk, units=units, shared=shared)
         self.tell(f"{api.name} submits {action.tag}")
         answer = api.idempotency.run(submission, serve, responses.submit_answer)
         response = responses.submit_response(answer)
@@ -364,6 +378,24 @@ class World:
         cancelled = api.clearance.empty(user)
         self.tell(f"the lane of {user} is emptied of {cancelled} tasks")
 
+    def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
+        change = self.history.shared_change_begins(action.name)
+        try:
+            view = self._shared_changed(api, action)
+            self.tell(f"{action.name} is changed: {view.state}")
+            self.history.shared_changed(action.name, self.timeline.now, view.state.shared, change)
+        finally:
+            self.history.shared_change_ends(action.name)
+
+    def _shared_changed(self, api: "ApiMachine", action: schedule.ChangeShared) -> SharedView:
+        if action.limits:
+            return api.shared.set_limits(action.name, parse_shared_limits(action.limits))
+        if action.limits is not None:
+            return api.shared.delete(action.name)
+        if action.pauses_ms:
+            return api.shared.pause(action.name, api.clock.now_ms() + action.pauses_ms)
+        return api.shared.resume(action.name)
+
     def _resume(self, api: "ApiMachine", user: str) -> None:
         self.history.resume_begins(user)
         try:
@@ -394,6 +426,8 @@ class World:
             effect = self._deepening(effect, process)
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
+        if name.startswith("shared_limits."):
+            return self._observe_shared(name, effect)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -454,6 +488,11 @@ class World:
         return stops
 
     def _observe_lane(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process) -> Any:
+        if name == "lanes.save_turn":
+            before, answer = self.lanes.get(arguments[0].user_id), effect()
+            if isinstance(answer, Written):
+                self.history.turn_stored(before, answer.lane, self.shared_limits.get(arguments[1].name).served)
+            return answer
         if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
         if name in ("lanes.try_fast_admit", "lanes.admit"):
@@ -480,7 +519,27 @@ class World:
             self.tell(f"{process.name} starts {known and known.tag} at {lane.starts[0] - NOW}, attempt {start.attempt}")
             limits = lane.limits_or(self.settings.limits)
             self.history.started(lane, lease, limits, process, self.timeline.now, start.units)
+            if known and known.task.shared:
+                self.history.started_shared(known, lease, self._shared_limits_of(lease), process, start.units)
         return answer
+
+    def _observe_shared(self, name: str, effect: Callable[[], Any]) -> Any:
+        before = self.shared_limits.get("s")
+        answer = effect()
+        after = self.shared_limits.get("s")
+        limits = after.limits or self.settings.shared_limits.get("s", ())
+        if after.started > before.started:
+            units = 1 + after.real.extra_units - before.real.extra_units
+            self.history.shared_taken("s", after.starts[0], units, limits)
+        if len(after.holders or ()) < len(before.holders or ()) or after.revision > before.revision:
+            self.history.shared_opens("s", after.opens_at(self.timeline.now))
+        return answer
+
+    def _shared_limits_of(self, lease: Lease) -> Limits | None:
+        text = lease.shared_limits[-1] if lease.shared_limits else ""
+        if text == NO_SHARED_LIMITS:
+            return None
+        return parse_shared_limits(text) if text else self.settings.shared_limits["s"]
 
     def _observe_correction(self, start: Any, used_units: int, _at: int, effect: Callable[[], Any]) -> Any:
         before = replace(start, lane=self.lanes.get(start.lane.user_id)).lease
@@ -571,7 +630,7 @@ class World:
         if result == "raised":
             raise ValueError("not this time")
         if result == "throttled":
-            raise RetryAfter(payload["holds_ms"] / 1000)
+            raise RetryAfter(payload["holds_ms"] / 1000, shared=payload["holds_all"])
         return float("nan") if result == "bad" else known.runs
 
     def _runs(self, process: Process, payload: dict[str, Any], context: Context) -> bool:
@@ -621,6 +680,8 @@ class ApiMachine(Machine):
         )
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
+        known = world.settings.shared_limits
+        self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known)
         self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
         queues = (queue, scheduled_queue)
         self.clearance = Clearance(
@@ -707,15 +768,16 @@ class WorkerMachine(Machine):
         finalizer = parts.finalizer(
             tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
         )
+        shared = parts.shared_claims(self.remote("shared_limits"), lanes, queue, self.clock, world.settings)
         executor = TaskExecutor(
             lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer,
-            lambda: self.kill("expired"), MortalRunner(world.timeline),
+            lambda: self.kill("expired"), MortalRunner(world.timeline), shared,
         )  # fmt: skip
         life = f"{self.name}.{next(self._numbers)}"
         tokens = count(1)
         self._worker = Worker(
             lanes, tasks, queue, executor, finalizer, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
-            None if world.plan.is_lambda else parts.presence(self._served), parts.decide,
+            None if world.plan.is_lambda else parts.presence(self._served), parts.decide, shared,
         )  # fmt: skip
         submitter = parts.submitter(
             lanes,

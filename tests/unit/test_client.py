@@ -186,6 +186,7 @@ def lane(**changes: Any) -> dict[str, Any]:
             "admitted": 1,
         }
         | {"now": NOW_MS}
+        | {"waits_for": None}
         | changes
     )
 

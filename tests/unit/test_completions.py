@@ -44,6 +44,9 @@ def test_every_field_of_a_line_is_read() -> None:
         units=40,
         used_units=50,
         starts_used=[None, {"units": 7, "at": NOW}],
+        shared="stripe",
+        shared_limits="9/second",
+        starts_shared_limits=[None, ""],
     )
 
     assert parsed(text) == Completion(
@@ -65,6 +68,9 @@ def test_every_field_of_a_line_is_read() -> None:
         units=40,
         last_used=Used(50, NOW + 5),
         earlier_used=(None, Used(7, NOW)),
+        shared="stripe",
+        shared_limits=parse_limits("9/second"),
+        earlier_shared_limits=(None, ()),
     )
 
 

@@ -159,11 +159,12 @@ def test_what_will_not_pass_fails_at_once(status: int) -> None:
         ("Sun, 22 Nov 2020 05:20:39 GMT", 0.0),
     ],
 )
-def test_retry_after_throttles_the_lane(status: int, retry_after: str, seconds: float) -> None:
+def test_retry_after_throttles_all_who_share_the_limit(status: int, retry_after: str, seconds: float) -> None:
     with pytest.raises(RetryAfter) as throttled:
         run({}, Answer(status, {"retry-after": retry_after}))
     assert throttled.value.seconds == seconds
     assert throttled.value.reason == f"HTTP {status} with Retry-After {retry_after}"
+    assert throttled.value.shared
 
 
 @pytest.mark.parametrize(

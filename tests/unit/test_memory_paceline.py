@@ -269,6 +269,26 @@ def test_a_missing_package_is_explained() -> None:
     assert ran.stderr.splitlines()[-1].endswith("needs further packages: pip install 'paceline[testing]'")
 
 
+def test_users_share_a_limit_by_turns_and_all_wait_when_the_api_asks_one_to() -> None:
+    asked = list[str]()
+
+    @task("call", shared="api")
+    def call(*, context: Context) -> None:
+        asked.append(context.user_id)
+        if len(asked) == 3:
+            raise RetryAfter(20, "slow down", shared=True)
+
+    paceline = MemoryPaceline(LIMITS="100/second", SHARED_LIMITS="api: 2/second")
+    for _ in range(3):
+        paceline.submit("ann", task="call")
+    paceline.submit("bob", task="call")
+    paceline.run()
+    assert [start.user_id for start in paceline.starts[:4]].count("bob") == 1
+    times = [start.at for start in paceline.starts]
+    assert len(times) == 5  # the attempt of the one that was asked to wait is given back
+    assert [at for at in times if times[2] < at < times[2] + 20] == []
+
+
 def test_the_last_progress_of_a_task_can_be_asserted() -> None:
     @task("pages")
     def pages(payload: Any, context: Context) -> None:

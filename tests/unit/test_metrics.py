@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from chalicelib.core.claim import Start
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lane
-from chalicelib.core.ports import Backlog
+from chalicelib.core.ports import Backlog, SharedBacklog
 from chalicelib.core.task import Task
 from local.metrics import BACKLOG_SECONDS, ProcessMetrics
 from tests.factories import make_task
@@ -109,3 +109,21 @@ def test_frequent_scrapes_read_the_lanes_once(make: Make) -> None:
         now += seconds
         metrics.text()
     assert reads == 2
+
+
+def test_use_of_shared_limits_is_shown_by_name_and_limit(make: Make) -> None:
+    used = [SharedBacklog("stripe", 12, 4, {"second": (25, 25), "minute-units": (90, 1_000)})]
+    families = text_string_to_metric_families(make(shared=lambda: used).text())
+    found = {
+        (one.name, one.labels.get("shared", ""), one.labels.get("limit", "")): one.value
+        for family in families
+        for one in family.samples
+    }
+    assert {name: value for name, value in found.items() if "shared" in name[0]} == {
+        ("paceline_shared_waiting", "stripe", ""): 12,
+        ("paceline_shared_running", "stripe", ""): 4,
+        ("paceline_shared_used", "stripe", "second"): 25,
+        ("paceline_shared_quota", "stripe", "second"): 25,
+        ("paceline_shared_used", "stripe", "minute-units"): 90,
+        ("paceline_shared_quota", "stripe", "minute-units"): 1_000,
+    }

@@ -17,9 +17,11 @@ from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
 from chalicelib.worker.progress import ProgressWriter
+from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
+from tests.memory.shared_limits import MemorySharedLimitStore
 from tests.memory.stores import (
     MemoryCompletionLog,
     MemoryDueTasks,
@@ -85,6 +87,7 @@ class Workshop:
         self.clock = VirtualClock()
         self.lanes = Failing(MemoryLaneStore())
         self.tasks = Failing(MemoryTaskStore())
+        self.shared_limits = Failing(MemorySharedLimitStore())
         self.scheduled_counts = Failing(MemoryScheduledCounts())
         self.due_tasks = Failing(MemoryDueTasks())
         self.queue = Failing(MemoryTaskQueue(self.clock.now_ms))
@@ -115,13 +118,14 @@ class Workshop:
         self.progress = ProgressWriter(self.tasks, clock, in_background=False)
         stores = (self.tasks, self.queue, self.log)
         self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
+        self.shared = SharedClaims(self.shared_limits, self.lanes, self.queue, clock, settings)
         self.executor = TaskExecutor(
             self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process,
-            self.task_runner, progress=self.progress,
+            self.task_runner, self.shared, progress=self.progress,
         )  # fmt: skip
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         runs = (self.executor, self.finalizer)
-        return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings)
+        return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings, shared=self.shared)
 
     def _end_process(self) -> None:
         self.processes_ended += 1
@@ -130,18 +134,20 @@ class Workshop:
         """The process died; another takes its place."""
         self._worker = self.new_worker()
 
-    def submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Task:
-        outcome = self.try_submit(user_id, payload, name)
+    def submit(self, user_id: str = "ann", payload: Json = None, name: str = "log", **counted: Any) -> Task:
+        """counted: `shared` and `units` of the task."""
+        outcome = self.try_submit_many(user_id, TaskRequest(name, payload), **counted)
         assert isinstance(outcome, Submitted)
         return self.stored(outcome)[0]
 
     def try_submit(self, user_id: str = "ann", payload: Json = None, name: str = "log") -> Submitted | Refused:
         return self.try_submit_many(user_id, TaskRequest(name, payload))
 
-    def try_submit_many(self, user_id: str, *new: TaskRequest) -> Submitted | Refused:
+    def try_submit_many(self, user_id: str, *new: TaskRequest, shared: str = "", units: int = 1) -> Submitted | Refused:
         ids = [task_id_of(next(self._numbers)) for _ in new]
         serve = self.submitter.submit if len(new) == 1 else self.submitter.submit_bulk
-        return serve(Submission(user_id, new, self.clock.now_ms()), ids)
+        counted = {"shared": [shared] * len(new), "units": [units] * len(new) if units != 1 else []}
+        return serve(Submission(user_id, new, self.clock.now_ms(), **counted), ids)
 
     def stored(self, submitted: Submitted) -> list[Task]:
         records = [self.tasks.get(task.user_id, task.task_id) for task in submitted.tasks]

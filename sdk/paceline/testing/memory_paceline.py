@@ -82,8 +82,10 @@ class MemoryPaceline:
         """
         request = TaskRequest(task, payload, delay_seconds=delay_seconds, units=units)
         over_limit = OverLimit.REJECT if strict else self._parts.settings.over_limit
-        counted = self._units(request)
-        submission = Submission(user_id, [request], self._timeline.now, over_limit, units=[counted])
+        units_of_it, shared = self._counted(request)
+        submission = Submission(
+            user_id, [request], self._timeline.now, over_limit, units=[units_of_it], shared=[shared]
+        )
         outcome = self._parts.submitter.submit(submission, [new_id()])
         if isinstance(outcome, Refused):
             raise RefusedError(outcome.reason, self._seconds(outcome.retry_at))
@@ -171,12 +173,13 @@ class MemoryPaceline:
 
     # Values.
 
-    def _units(self, request: TaskRequest) -> int:
+    def _counted(self, request: TaskRequest) -> tuple[int, str]:
+        """The task's units and its shared limit, empty for none."""
         definition = self._parts.registry.get(request.task)
         if definition is None:
             raise ValueError(f"there is no task {request.task!r}; there are: {self._names}")
         arguments = definition.arguments(request.payload)
-        return request.units or definition.units_of(arguments)
+        return request.units or definition.units_of(arguments), definition.shared_of(arguments)
 
     @property
     def _names(self) -> str:

@@ -21,6 +21,7 @@ from paceline.testing.memory.failed_tasks import MemoryFailedTasks
 from paceline.testing.memory.requests import MemoryRequestStore
 from paceline.testing.memory.scheduled_queue import MemoryScheduledQueue
 from paceline.testing.memory.schedules import MemoryScheduleStore
+from paceline.testing.memory.shared_limits import MemorySharedLimitStore
 from paceline.testing.memory.stores import (
     MemoryCallbackSlots,
     MemoryCompletionLog,
@@ -98,6 +99,7 @@ class MemoryContainer(Container):
             "directory": MemoryLaneDirectory(lanes, tasks),
             "failed_tasks": MemoryFailedTasks(tasks),
             "schedules": MemoryScheduleStore(),
+            "shared_limits": MemorySharedLimitStore(),
         }
         for name, port in ports.items():
             setattr(self, name, port)

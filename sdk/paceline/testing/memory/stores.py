@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
 from chalicelib.core.history import History
-from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase
+from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase, Turn
 from chalicelib.core.limits import (
     Limits,
     at_once,
@@ -80,16 +80,16 @@ class MemoryLaneStore:
         def fits(lane: Lane) -> bool:
             special = lane.limits is not None or lane.paused_until is not None or lane.throttled_until > 0
             special = special or lane.retrying is not None or (only_if_free and not _is_free(lane, limits, now_ms))
-            has_room = _has_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
+            has_room = shows_room(lane.plans, lane.admitted, lane.planned_under, limits, units)
             if large_limits(limits):
                 special = special or bool(lane.retries)
             special = special or any(at > now_ms - limit.window_ms for at in lane.retries[:1] for limit in limits)
-            return not special and has_room and _within(lane.planned, lane.admitted, limits, now_ms)
+            return not special and has_room and within(lane.planned, lane.admitted, limits, now_ms)
 
         def reserved(lane: Lane) -> Lane:
             planned, under = (now_ms, *lane.planned), fingerprint(limits)
             lane = replace(lane, planned=planned, admitted=lane.admitted + 1, newest=task_id, planned_under=under)
-            plans, extra = _less_room(lane.plans, limits, units), units - 1
+            plans, extra = less_room(lane.plans, limits, units), units - 1
             if extra and smallest_units_quota(limits):
                 plans = replace(plans, extras=(now_ms, extra, *plans.extras))
             return replace(lane, plans=plans, waiting_units=lane.waiting_units + extra)
@@ -110,7 +110,7 @@ class MemoryLaneStore:
 
         def reserved(lane: Lane) -> Lane:
             names = ["planned", "admitted", "newest", "planned_under", "plans"]
-            names += ["replanned_seq", "replanned_at", "revision", "retries"] if has_new_plans else []
+            names += ["replanned_seq", "replanned_at", "revision", "retries", "turn"] if has_new_plans else []
             waiting_units = lane.waiting_units + after.waiting_units - seen.waiting_units
             return replace(lane, waiting_units=waiting_units, **{name: getattr(after, name) for name in names})
 
@@ -130,24 +130,25 @@ class MemoryLaneStore:
 
         def _is_next(lane: Lane) -> bool:
             following = lane.started_seq == after.started_seq - 1
-            has_room = _has_room(lane.real, lane.started, lane.real.under, limits, start.units)
+            has_room = shows_room(lane.real, lane.started, lane.real.under, limits, start.units)
             if large_limits(limits):
                 has_room = has_room and lane.real.roomed == lane.started
             if smallest_units_quota(limits) and lane.running and lane.running.used:
                 has_room = has_room and lane.running.used[1] <= start.at
             if smallest_units_quota(limits):
                 has_room = has_room and lane.reported_at <= start.at
-            return following and has_room and _within(lane.starts, lane.started, limits, start.at)
+            return following and has_room and within(lane.starts, lane.started, limits, start.at)
 
         def taken(lane: Lane) -> Lane:
             starts, started, took_ms = (start.at, *lane.starts), lane.started + 1, after.took_ms or lane.took_ms
             lane = replace(lane, starts=starts, started=started, took_ms=took_ms)
-            real, extra = _less_room(lane.real, limits, start.units), start.units - 1
+            real, extra = less_room(lane.real, limits, start.units), start.units - 1
             if large_limits(limits):
                 real = replace(real, under=fingerprint(limits), roomed=lane.started)
             if extra:
                 real = replace(real, extras=(start.at, extra, *real.extras), extra_units=real.extra_units + extra)
-            lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra)
+            turn = None if start.shared else lane.turn
+            lane = replace(lane, real=real, waiting_units=lane.waiting_units - extra, turn=turn)
             if start.slot:
                 return replace(_with_slot(lane, start.lease), started_seq=after.started_seq, next_receipt="")
             return replace(lane, started_seq=after.started_seq, running=after.running, head_receipt="")
@@ -171,6 +172,7 @@ class MemoryLaneStore:
             names = ("head_receipt", "next_receipt", "newest", "took_ms", "freed", "reports")
             kept = {name: getattr(lane, name) for name in names}
             kept["slots"] = _changed_slots(lane, seen, changed)
+            kept["turn"] = (lane if changed.turn == seen.turn else changed).turn
             kept["reported_at"] = (lane if changed.reported_at == seen.reported_at else changed).reported_at
             real = lane.real if changed.real == seen.real else changed.real
             return replace(changed, running=running, real=real, **kept)
@@ -191,6 +193,11 @@ class MemoryLaneStore:
             return lane.revision == seen.revision and (seen.slots is None or lane.freed == seen.freed)
 
         return self._write(seen.user_id, unmoved, lambda lane: replace(lane, head_receipt=receipt))
+
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        return self._write(
+            seen.user_id, lambda lane: lane.revision == seen.revision, lambda lane: replace(lane, turn=turn)
+        )
 
     def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
@@ -248,6 +255,7 @@ class MemoryLaneStore:
                 waiting_units=lane.waiting_units + after.waiting_units - seen.waiting_units,
                 running=after.running if after.running != seen.running else lane.running,
                 took_ms=after.took_ms or lane.took_ms,
+                turn=None if start.shared else lane.turn,
                 cancelled=after.cancelled,
                 paused_until=lane.paused_until if seen.paused_until is None else None,
                 throttled_until=0 if seen.throttled_until else lane.throttled_until,
@@ -424,7 +432,7 @@ def _changed_slots(lane: Lane, seen: Lane, changed: Lane) -> Mapping[str, Lease]
     return after
 
 
-def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> bool:
+def within(listed: Sequence[int], counted: int, limits: Limits, at: int, slack: int = TRIM_SLACK) -> bool:
     """Whether one more start at `at` breaks no limit, as far as the listed ones of `counted` starts can show it."""
     if counted and not (listed and listed[0] <= at):
         return False
@@ -432,10 +440,10 @@ def _within(listed: Sequence[int], counted: int, limits: Limits, at: int) -> boo
         shown = len(listed) >= limit.quota and listed[limit.quota - 1] <= at - limit.window_ms
         if counted >= limit.quota and not shown:
             return False
-    return len(listed) <= memory_needed(limits) + TRIM_SLACK
+    return len(listed) <= memory_needed(limits) + slack
 
 
-def _has_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
+def shows_room(history: History, total: int, under: str, limits: Limits, units: int) -> bool:
     """Whether the large limits allow one more, as far as the room shows it that the last exact write found."""
     large = large_limits(limits)
     if not large or not total:
@@ -445,7 +453,7 @@ def _has_room(history: History, total: int, under: str, limits: Limits, units: i
     return under == fingerprint(limits) and all(left is not None and left >= taken for left, taken in rooms)
 
 
-def _less_room(history: History, limits: Limits, units: int) -> History:
+def less_room(history: History, limits: Limits, units: int) -> History:
     large = large_limits(limits)
     if quotas := [limit.quota for limit in large if not limit.counts_units]:
         history = replace(history, room=(min(quotas) if history.room is None else history.room) - 1)

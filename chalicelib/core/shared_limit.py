@@ -1,0 +1,283 @@
+"""A limit that tasks of many users count against, as a value: what it stores, and what follows from that alone. Pure.
+
+It counts starts as a lane does, but has no tasks. Lanes that want it while it is full take turns. A turn says when to
+wake and takes nothing; the claim alone takes a slot. A turn that nobody uses is passed over by the next claim.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, without_future
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
+from chalicelib.core.limits import Limits, large_limits, most_at_once
+from chalicelib.core.past_starts import next_start, with_start
+from chalicelib.core.planner import Planner
+
+#: Milliseconds from its time after which a turn counts as missed: the next ones may take its start.
+MISSED_AFTER_MS = 60
+#: While so many lanes wait, starts are taken at multiples of so many milliseconds: claims at one moment would refuse
+#: each other, since no start may lie before one that was taken. All windows are multiples of it, so that no start of a
+#: full shared limit is lost.
+MANY_WAITING, TICK_MS = 10, 20
+#: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
+EXACT_TURNS = 200
+
+
+class Holder(Struct, frozen=True):
+    """A task that runs under a shared limit with a number at once."""
+
+    user_id: str
+    #: its start, epoch ms
+    at: int
+
+
+class Waiter(Struct, frozen=True):
+    """A lane that waits for its turn for some seconds, as it is listed for those who ask and who wake it."""
+
+    turn: int
+    user_id: str
+    task_id: str
+
+
+class SharedLimit(Struct, frozen=True):
+    """A shared limit as it was read; empty if nothing ever counted against it."""
+
+    name: str
+    #: set at run time, None for those of the deployment's setting
+    limits: Limits | None = None
+    #: how many starts were taken
+    started: int = 0
+    #: the newest of them, newest first, epoch ms
+    starts: tuple[int, ...] = ()
+    #: of the starts, beside `starts`
+    real: History = NO_HISTORY
+    #: epoch ms until which no task starts; None when not paused
+    paused_until: int | None = None
+    #: epoch ms until which it is throttled; 0 if it was not
+    throttled_until: int = 0
+    throttled_reason: str = ""
+    #: grows with each change of limits, pause or throttling
+    revision: int = 0
+    #: epoch ms of the last resume or change of limits: no turn was missed before it
+    opened_at: int = 0
+    #: how many turns were given; the newest one
+    asked: int = 0
+    #: the newest turn that was used: those up to it are used, lost or late
+    served: int = 0
+    #: the tasks that run, by id; None if no task was ever counted at once
+    holders: Mapping[str, Holder] | None = None
+    #: the token of the newest claim, so that a claim whose answer was lost is recognised
+    newest: str = ""
+
+    @property
+    def waiting(self) -> int:
+        """Turns that were given and not used; some of them may be lost."""
+        return max(0, self.asked - self.served)
+
+    def ahead_of(self, turn: int) -> int:
+        """Turns that come before this one."""
+        return max(0, turn - self.served - 1)
+
+    def is_paused(self, now_ms: int) -> bool:
+        return self.paused_until is not None and self.paused_until > now_ms
+
+    def is_throttled(self, now_ms: int) -> bool:
+        return self.throttled_until > now_ms
+
+    def opens_at(self, now_ms: int) -> int:
+        """When pause and throttling are over, epoch ms; now if there is neither."""
+        return max(now_ms, self.paused_until or 0, self.throttled_until)
+
+    def is_full(self, limits: Limits, task_id: str = "") -> bool:
+        """True if as many tasks run as may run at once, this one not counted."""
+        most, holders = most_at_once(limits), self.holders or {}
+        return most is not None and len(holders) - (task_id in holders) >= most
+
+
+class Taken(Struct, frozen=True):
+    """The shared limit allows a start at `at`, epoch ms; `after` is the shared limit with that start."""
+
+    at: int
+    after: SharedLimit
+    #: in force
+    limits: Limits = ()
+    user_id: str = ""
+    task_id: str = ""
+
+
+class Full(Struct, frozen=True):
+    """The shared limit allows no start yet."""
+
+    #: the estimated start, epoch ms: a lower bound
+    at: int
+    #: turns before this one, and itself
+    position: int
+    #: the wait is for one of the tasks that run to end
+    is_for_holder: bool = False
+
+
+def claim_shared(
+    shared: SharedLimit,
+    limits: Limits,
+    begin_ms: int,
+    latest_ms: int,
+    units: int = 1,
+    turn: int = 0,
+    task: tuple[str, str] = ("", ""),
+    token: str = "",
+) -> Taken | Full:
+    """Decides whether a task may take a start from begin_ms to latest_ms, both epoch ms, and which is the first.
+
+    turn: the lane's, 0 for none: then nothing starts while others wait. task: user id and task id.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> limits = parse_limits("2/second")
+    >>> shared = SharedLimit("stripe", started=2, starts=(5_500, 5_000))
+    >>> claim_shared(shared, limits, 5_900, 6_050).after.starts
+    (6000, 5500, 5000)
+    >>> claim_shared(shared, limits, 5_800, 5_950)
+    Full(at=6000, position=1, is_for_holder=False)
+    >>> claim_shared(replace(shared, asked=1), limits, 5_900, 6_050)
+    Full(at=6500, position=2, is_for_holder=False)
+    """
+    mine = turn or shared.asked + 1
+    position = shared.ahead_of(mine) + 1
+    if shared.is_full(limits, task[1]):
+        return Full(turn_time(shared, limits, mine, begin_ms, units), position, is_for_holder=True)
+    allowed_at = turn_time(shared, limits, mine, begin_ms, units)
+    if allowed_at > latest_ms or (position > 1 and not turn):
+        return Full(allowed_at, position)
+    at = -(-allowed_at // TICK_MS) * TICK_MS if shared.waiting >= MANY_WAITING else allowed_at
+    return Taken(at, _after(shared, limits, at, units, turn, task, token), limits, *task)
+
+
+def _after(
+    shared: SharedLimit, limits: Limits, at: int, units: int, turn: int, task: tuple[str, str], token: str
+) -> SharedLimit:
+    listed, real = with_start(shared, limits, at, units)
+    user_id, task_id = task
+    holders = shared.holders
+    if most_at_once(limits) is not None:
+        holders = {**(holders or {}), task_id: Holder(user_id, at)}
+    return replace(
+        shared,
+        started=shared.started + 1,
+        starts=listed,
+        real=real,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        served=max(shared.served, turn),
+        holders=holders,
+        newest=token,
+    )
+
+
+def turn_time(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> int:
+    """When that turn may start if each turn before it is used as soon as the limits allow, epoch ms.
+
+    A lower bound. A turn whose time has passed without a start is missed: those behind it move up.
+
+    >>> from chalicelib.core.limits import parse_limits
+    >>> shared = SharedLimit("stripe", asked=9, served=4, started=2, starts=(5_500, 5_000))
+    >>> [turn_time(shared, parse_limits("2/second"), turn, 5_800) for turn in (4, 5, 6, 7)]
+    [6000, 6000, 6500, 7000]
+    >>> turn_time(shared, parse_limits("2/second"), 7, 6_060)   # the first of the turns before it is missed
+    6500
+    >>> turn_time(shared, parse_limits("2/second"), 100_004, 5_800)
+    50005500
+    """
+    return turn_times(shared, limits, turn, now_ms, units)[1]
+
+
+def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> tuple[int, int]:
+    """The last time before that of the turn at which another turn may start, 0 for none, and that of the turn."""
+    begin = shared.opens_at(now_ms)
+    places = shared.ahead_of(turn) + 1
+    if places > 1:
+        places = max(1, places - _missed(shared, limits, places, now_ms, units))
+    if not tuple(limits):  # only a number at once
+        return 0, begin
+    planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
+    beyond = max(0, places - EXACT_TURNS)
+    rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
+    return max((at for at in planned if at < planned[-1]), default=0), planned[-1] + rest_ms
+
+
+def planned_starts(shared: SharedLimit, limits: Limits, count: int, now_ms: int) -> list[int]:
+    """The next `count` starts of one unit from now on if each comes as soon as the limits allow, epoch ms.
+
+    Exact for EXACT_TURNS of them; those beyond follow from the rates.
+    """
+    begin = shared.opens_at(now_ms)
+    if not tuple(limits):  # only a number at once
+        return [begin] * count
+    planned = _planned(shared, limits, begin, min(count, EXACT_TURNS), 1)
+    beyond = range(1, count - len(planned) + 1)
+    return planned + [planned[-1] + max(n * limit.window_ms // limit.quota for limit in limits) for n in beyond]
+
+
+def missed_turns(shared: SharedLimit, limits: Limits, now_ms: int) -> int:
+    """How many of the turns that were given and not used could have been used, and so count no more."""
+    return _missed(shared, limits, shared.waiting, now_ms, 1) if shared.waiting and tuple(limits) else 0
+
+
+def _missed(shared: SharedLimit, limits: Limits, places: int, now_ms: int, units: int) -> int:
+    """How many of the next turns could have started and did not."""
+    planned = _planned(shared, limits, shared.opens_at(shared.opened_at), min(places, EXACT_TURNS), units)
+    return sum(at + MISSED_AFTER_MS <= now_ms for at in planned)
+
+
+def first_time(shared: SharedLimit, limits: Limits, turn: int, units: int) -> int:
+    """When the turn could first start, whether that has passed or not, epoch ms."""
+    places = min(shared.ahead_of(turn) + 1, EXACT_TURNS)
+    return _planned(shared, limits, shared.opens_at(shared.opened_at), places, units)[-1]
+
+
+def _planned(shared: SharedLimit, limits: Limits, begin: int, places: int, units: int) -> list[int]:
+    """The next legal starts from that time on, epoch ms."""
+    if places == 1:
+        return [next_start(shared, limits, begin, units)]
+    planner, planned = _planner(shared, limits), [begin]
+    for _ in range(places):
+        planned.append(planner.next(planned[-1], units))
+    return planned[1:]
+
+
+def _planner(shared: SharedLimit, limits: Limits) -> Planner:
+    if not large_limits(limits):
+        return Planner(shared.starts, shared.started > len(shared.starts), limits)
+    listed = listed_for(shared.real, shared.starts, shared.started, limits)
+    tallies = tallies_of(shared.real, shared.starts, shared.started, limits)
+    return Planner(listed, shared.started > len(listed), limits, tallies)
+
+
+def with_shared_limits(shared: SharedLimit, limits: Limits | None, now_ms: int) -> SharedLimit:
+    """The shared limit with limits set at run time, or under those of the setting again."""
+    return replace(shared, limits=limits, opened_at=now_ms, revision=shared.revision + 1)
+
+
+def paused_shared(shared: SharedLimit, until: int | None) -> SharedLimit:
+    """The shared limit, paused until that time, epoch ms; None for no end."""
+    return replace(shared, paused_until=FOREVER_MS if until is None else until, revision=shared.revision + 1)
+
+
+def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
+    """The shared limit without pause and throttling, and without starts in the future.
+
+    Such a start comes from a worker whose clock was ahead, so its task really started before now.
+    """
+    latest = now_ms + CLOCKS_DIFFER_MS
+    is_ahead = bool(shared.starts) and shared.starts[0] > latest
+    return replace(
+        shared,
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
+        real=without_future(shared.real, latest) if is_ahead else shared.real,
+        opened_at=now_ms,
+        revision=shared.revision + 1,
+    )

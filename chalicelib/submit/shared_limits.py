@@ -1,0 +1,97 @@
+"""Reads the shared limits of a submission's tasks, and says when they let them start.
+
+One read for each shared limit, and none for tasks without one. Nothing is reserved: a task takes its start when it is
+claimed, so others may go first, and an answer from this state is a lower bound.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Protocol
+
+from chalicelib.core.limits import Limits, smallest_units_quota
+from chalicelib.core.shared_estimates import Expected, SharedState, expected_in_turn
+from chalicelib.core.shared_limit import SharedLimit
+from chalicelib.submit.submission import SharedUse, Submission
+
+
+class SharedLimitReads(Protocol):
+    def get(self, name: str) -> SharedLimit: ...
+
+
+class UnknownShared(Exception):  # noqa: N818 - caught where it is raised for
+    """The task with this index names a shared limit that does not exist."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"task {index}")
+        self.index = index
+
+
+class SharedLimitsOf:
+    """The shared limits of a submission's tasks, as they were read for it."""
+
+    def __init__(self, submission: Submission, states: Mapping[str, SharedState]) -> None:
+        self._submission = submission
+        self._states = states
+        self._names = [_name_now(submission, index) for index in range(len(submission.tasks))]
+
+    @cached_property
+    def expected(self) -> list[Expected | None]:
+        """Of each task; None for one without a shared limit, and for one that is scheduled."""
+        submission = self._submission
+        found: list[Expected | None] = [None] * len(self._names)
+        for name, state in self._states.items():
+            mine = self._indexes(name)
+            units = [submission.units_of(index) for index in mine]
+            for index, one in zip(mine, expected_in_turn(state, submission.now_ms, units), strict=True):
+                found[index] = one
+        return found
+
+    def _indexes(self, name: str) -> list[int]:
+        return [index for index, other in enumerate(self._names) if other == name]
+
+    @property
+    def uses(self) -> tuple[SharedUse, ...]:
+        """Each shared limit that tasks want now, with the starts and units that they want."""
+        uses = []
+        for name, state in self._states.items():
+            mine = self._indexes(name)
+            units = sum(map(self._submission.units_of, mine))
+            if mine:
+                uses.append(SharedUse(state, len(mine), units))
+        return tuple(uses)
+
+    def too_large(self) -> tuple[int, str] | None:
+        """The first task that has more units than its shared limit ever allows, and why; None if there is none."""
+        for index, name in enumerate(self._names):
+            quota = smallest_units_quota(self._states[name].limits) if name in self._states else None
+            units = self._submission.units_of(index)
+            if quota is not None and units > quota:
+                return index, f"{units} units, more than the {quota} that the shared limit {name!r} ever allows"
+        return None
+
+
+class SharedLimitReader:
+    def __init__(self, store: SharedLimitReads, settings: Mapping[str, Limits]) -> None:
+        """settings: the limits of those in SHARED_LIMITS, by name."""
+        self._store = store
+        self._settings = settings
+
+    def read(self, submission: Submission) -> SharedLimitsOf:
+        """Reads those that tasks want now, and any that only the store may know. Raises UnknownShared."""
+        states: dict[str, SharedState] = {}
+        for index in range(len(submission.tasks)):
+            name = submission.shared_of(index)
+            if not name or name in states or (name in self._settings and not _name_now(submission, index)):
+                continue
+            shared = self._store.get(name)
+            limits = self._settings.get(name) if shared.limits is None else shared.limits
+            if limits is None:
+                raise UnknownShared(index)
+            states[name] = SharedState(shared, limits)
+        return SharedLimitsOf(submission, states)
+
+
+def _name_now(submission: Submission, index: int) -> str:
+    """The shared limit that the task wants now; empty for none, and for a task that is scheduled."""
+    is_scheduled = submission.tasks[index].due_at(submission.now_ms) is not None
+    return "" if is_scheduled else submission.shared_of(index)

@@ -1,0 +1,278 @@
+"""Takes starts of shared limits for tasks that their own lanes let start now.
+
+Shared first, lane second: a crash between the two loses a start of the shared limit and never takes one too many. While
+the shared limit is free, that is one conditional write. While it is full, or others wait, the lane asks for a turn,
+stores it, and its message waits until the turn's time is near; the claim alone takes the start.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+
+from msgspec.structs import replace
+
+from chalicelib.core.claim import NO_SHARED_LIMITS, SharedStart, Start, smallest_exceeded
+from chalicelib.core.errors import UnavailableError
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Phase, Turn
+from chalicelib.core.limits import Limits, format_limits, large_limits, memory_needed, most_at_once
+from chalicelib.core.ports import (
+    Clock,
+    LaneStore,
+    SharedClaim,
+    SharedLimitStore,
+    SharedWritten,
+    TaskQueue,
+    Written,
+)
+from chalicelib.core.shared_limit import (
+    MISSED_AFTER_MS,
+    Full,
+    SharedLimit,
+    Taken,
+    Waiter,
+    claim_shared,
+    first_time,
+    turn_times,
+)
+from chalicelib.core.task import Task
+from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
+from chalicelib.settings import Settings
+from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
+
+#: Tries of a claim that loses races against others; then the message looks again a moment later.
+CLAIM_TRIES = 12
+#: Milliseconds before its time at which a lane claims whose turn has come. One whose turn was passed over, since its
+#: message was late, claims up to LEAD_MS before: so it comes first.
+ON_TIME_LEAD_MS = 100
+#: Turns used after the lane's own, if no more lanes wait, after which it asks for a new one.
+PASSED_OVER = 3
+#: Turns before the newest one that was used among which a release looks for a lane that still waits.
+PASSED_TURNS = 20
+#: Starts after which the list of starts is trimmed.
+TRIM_EVERY = 12
+#: Milliseconds after which a message looks again that lost them all.
+LOST_RACES_MS = 50
+#: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
+LISTED_FROM_MS = 3_000
+#: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
+#: the shared limit is paused or throttled.
+LOOK_AGAIN_MS = 60_000
+#: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
+#: last for the 14 days that it lives.
+MANY_LOOKS = 300
+SLOW_LOOK_MS = 1_800_000
+
+
+#: Milliseconds between two lines about a wrong clock.
+CLOCK_LOGGED_EVERY_MS = 60_000
+
+log = logging.getLogger(__name__)
+
+
+class SharedClaims:
+    """Thread-safe for different lanes."""
+
+    def __init__(
+        self,
+        store: SharedLimitStore,
+        lanes: LaneStore,
+        queue: TaskQueue,
+        clock: Clock,
+        settings: Settings,
+        is_clock_off: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count."""
+        self._is_clock_off = is_clock_off
+        self._clock_logged_at = 0
+        self._store = store
+        self._lanes = lanes
+        self._queue = queue
+        self._clock = clock
+        self._settings = settings
+        self._known: dict[str, SharedLimit] = {}
+        self._claims = count(1)
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        """Takes a start of the task's shared limit at or shortly after start.at, at which its lane lets it start.
+
+        Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
+        """
+        if facts.receives > 1 and not facts.is_lane_fresh:
+            return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
+        return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
+
+    def _seen(self, task: Task) -> SharedLimit:
+        """The shared limit as it was seen last, if that may allow the start at once; else as it is."""
+        known = self._known.get(task.shared)
+        limits = self._limits(known) if known else None
+        if known is None or limits is None or known.waiting or smallest_exceeded(limits, task.units):
+            return self._read(task.shared)
+        return known
+
+    def _take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        shared = self._seen(task)
+        if self._is_clock_off():  # as the answers have shown up to now
+            return self._leave_to_others(task, facts), facts
+        turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
+        for _ in range(CLAIM_TRIES):
+            limits = self._limits(shared)
+            if limits is None:
+                return SharedStart(task.shared, start.at, NO_SHARED_LIMITS), facts
+            if limit := smallest_exceeded(limits, task.units):
+                return fail_too_large(facts, facts.lane or start.lane, task, limit), facts
+            now_ms = self._clock.now_ms()
+            begin = start.at if now_ms <= start.at + CLOCKS_DIFFER_MS else now_ms
+            who = (task.user_id, task.task_id)
+            latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
+            decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
+            if isinstance(decision, Taken):
+                before, shared = shared, self._claim(task, shared, decision, turn, token)
+                if shared.newest == token:
+                    allowed_at = first_time(before, limits, turn, task.units) if turn else 0
+                    return self._start(shared, decision, limits, allowed_at), facts
+            elif not facts.is_lane_fresh or facts.lane is None:
+                return ReadLane(), facts
+            elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
+                shared = freed
+            elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
+                self._list(task, asked, decision, now_ms)
+                return self._wait(shared, limits, turn, decision, facts, task.units), facts
+            else:
+                turn, shared, facts = self._ask(task.shared, facts, facts.lane)
+                asked = turn
+                if not turn:
+                    return ReadLane(), facts
+        now_ms = self._clock.now_ms()
+        return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
+
+    def _leave_to_others(self, task: Task, facts: Facts) -> WaitUntil:
+        now_ms = self._clock.now_ms()
+        self._known.pop(task.shared, None)  # the next look reads it, and compares the clock again
+        if abs(now_ms - self._clock_logged_at) >= CLOCK_LOGGED_EVERY_MS:
+            self._clock_logged_at = now_ms
+            log.error("this machine's clock is over a second off AWS's: it starts no task with a shared limit")
+        return _waiting(now_ms + 1_000 + 1_000 * again_seconds(facts.receives))
+
+    def _without_lost_holder(self, shared: SharedLimit, now_ms: int) -> SharedLimit | None:
+        """The shared limit without the task that began to run longest ago; None if it may still run."""
+        task_id, oldest = min((shared.holders or {}).items(), key=lambda one: one[1].at)
+        if now_ms < oldest.at + LEASE_MS:
+            return None
+        lease = self._lanes.get(oldest.user_id).lease_of(task_id)
+        if lease and lease.until > now_ms and lease.phase is not Phase.RETRY:
+            return None
+        return self._remember(self._store.release(shared.name, task_id, oldest.at))
+
+    def is_open(self, task: Task) -> bool:
+        """True if the task's shared limit is open, and fewer tasks run under it than may."""
+        shared = self._read(task.shared)
+        limits, now_ms = self._limits(shared), self._clock.now_ms()
+        return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
+
+    def release(self, task: Task, start: SharedStart | None) -> None:
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        if start and start.is_listed:
+            with suppress(UnavailableError):  # whoever waits finds its lease over
+                shared = self._store.release(start.name, task.task_id, start.at)
+                self._wake_first(shared)
+
+    def throttle(self, name: str, until: int, reason: str) -> None:
+        """Lets nothing start that counts against the shared limit until that time, epoch ms."""
+        self._known[name] = self._store.throttle(name, until, reason)
+
+    def is_limited(self, name: str) -> bool:
+        """True if there is such a shared limit, as far as this worker knows."""
+        known = self._known.get(name)
+        return bool(name) and known is not None and self._limits(known) is not None
+
+    def _limits(self, shared: SharedLimit) -> Limits | None:
+        """In force; None if the shared limit was deleted."""
+        return shared.limits if shared.limits is not None else self._settings.shared_limits.get(shared.name)
+
+    def _read(self, name: str) -> SharedLimit:
+        return self._remember(self._store.get(name))
+
+    def _remember(self, shared: SharedLimit) -> SharedLimit:
+        self._known[shared.name] = shared
+        return shared
+
+    def _claim(self, task: Task, seen: SharedLimit, taken: Taken, turn: int, token: str) -> SharedLimit:
+        """The shared limit after the claim; the token of its newest claim says whether the claim succeeded."""
+        is_newest = turn > seen.served
+        claim = SharedClaim(
+            task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
+            turn, is_newest,
+        )  # fmt: skip
+        write = self._store.try_claim(claim)
+        if isinstance(write, SharedWritten):
+            self._trim(write.shared, taken.limits)
+            return self._remember(write.shared)
+        if _shows_the_same(write.shared, seen):
+            write = self._store.claim(seen, taken)
+        return self._remember(write.shared)
+
+    def _trim(self, shared: SharedLimit, limits: Limits) -> None:
+        """Shortens the list of starts now and then. Each length is seen by one claim alone."""
+        kept, listed = memory_needed(limits), len(shared.starts)
+        if listed > kept and (listed - kept) % TRIM_EVERY == 0 and not large_limits(limits):
+            with suppress(UnavailableError):  # the next one does it
+                self._store.trim(shared.name, kept, listed)
+
+    def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
+        text = format_limits(shared.limits) if shared.limits is not None else ""
+        return SharedStart(shared.name, taken.at, text, allowed_at, most_at_once(limits) is not None)
+
+    def _ask(self, name: str, facts: Facts, lane: Lane) -> tuple[int, SharedLimit, Facts]:
+        """The lane's turn, stored in it; 0 if the lane changed meanwhile."""
+        shared = self._remember(self._store.ask(name))
+        write = self._lanes.save_turn(lane, Turn(name, shared.asked, lane.revision))
+        is_stored = isinstance(write, Written)
+        return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
+
+    def _list(self, task: Task, asked: int, full: Full, now_ms: int) -> None:
+        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
+        if asked and (full.is_for_holder or full.at - now_ms >= LISTED_FROM_MS):
+            with suppress(UnavailableError):  # it looks again by itself
+                self._store.add_waiter(task.shared, Waiter(asked, task.user_id, task.task_id), full.at)
+
+    def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
+        """Until the turn's time if that is near; else half the way, since turns before it may be lost.
+
+        It also looks right after the time of the turn before, in case that one is missed.
+        """
+        now_ms = self._clock.now_ms()
+        longest_ms = LOOK_AGAIN_MS if facts.receives < MANY_LOOKS else SLOW_LOOK_MS
+        if full.is_for_holder:
+            return _waiting(now_ms + longest_ms, is_for_shared=True)
+        lead_ms = LEAD_MS if turn <= shared.served else ON_TIME_LEAD_MS
+        before, at = turn_times(shared, limits, turn, now_ms, units)
+        missed_at = before + MISSED_AFTER_MS
+        if now_ms < missed_at < at - lead_ms and missed_at - now_ms <= MAX_SLEEP_MS:
+            return WaitUntil(missed_at + LEAD_MS, missed_at)
+        if at - now_ms <= MAX_SLEEP_MS + LEAD_MS:
+            return WaitUntil(at, max(at - lead_ms, now_ms + 1))
+        halfway = at if at - now_ms < LISTED_FROM_MS else (now_ms + at) // 2
+        if now_ms < missed_at < halfway:
+            halfway = missed_at
+        if shared.opens_at(now_ms) > now_ms:
+            return _waiting(min(halfway, now_ms + longest_ms), is_for_shared=True)
+        return _waiting(halfway)
+
+    def _wake_first(self, shared: SharedLimit) -> None:
+        first = max(0, shared.served - PASSED_TURNS)
+        for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
+            lane = self._lanes.get(waiter.user_id)
+            if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
+                self._queue.defer(lane.head_receipt, 0)
+                return
+
+
+def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
+    return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:
+    """True if a fast claim was refused although nothing changed: the exact one decides."""
+    facts = ("started", "revision", "asked", "served", "limits", "holders")
+    return all(getattr(one, name) == getattr(other, name) for name in facts)
