@@ -92,13 +92,16 @@ export function lanePage(user, frame) {
 
   /** Fetches the lane and its tasks alternately, now and then the schedules: one request at a time, one a second. */
   async function refresh(signal) {
-    if (turn % SCHEDULE_TURNS === 2) {
+    const isBusy = lane !== null && (lane.backlog || lane.running);
+    // At first at once; later not while tasks come and go.
+    if (turn === 2 || (turn % SCHEDULE_TURNS === 2 && !isBusy)) {
       turn += 2;
       await schedules.refresh(signal);
     } else if (turn++ % 2 === 0 || lane === null) showLane(await api.lane(user, signal));
     else await tasks.refresh(signal);
     if (turn === 1) return 0;
     node.classList.remove("loading"); // the lane and its tasks appear together, so that nothing moves
+    if (turn === 2) return 0;
     return lane.backlog || lane.running ? 1000 : 1500;
   }
 
