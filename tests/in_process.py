@@ -15,7 +15,8 @@ import pytest
 from chalice.test import Client, HTTPResponse
 
 from app import app
-from chalicelib.container import Container, container, use
+from chalicelib.aws.server_time import ServerTime
+from chalicelib.container import Container, SystemClock, container, use
 from chalicelib.settings import Settings
 from local.file_log import FileLog
 from tests.factories import VirtualClock
@@ -140,6 +141,7 @@ def deploying(
         parts = make_parts(Settings.from_env(os.environ))
         parts.clock = clock  # type: ignore[assignment]
         parts.monotonic = lambda: clock.now_ms() / 1000
+        parts.__dict__["server_time"] = ServerTime(SystemClock().now_ms)  # AWS's answers have the real time
         parts.log = FileLog(str(log_dir), "dev", "worker", uuid4().hex, clock.now_ms)
         return parts
 

@@ -236,10 +236,11 @@ def test_deleted_tables_and_queues_leave_nothing_to_their_successors(emulator: E
     emulator.restart()
     with pytest.raises(ClientError, match="not found"):
         stack.items()
+    keys = {one["AttributeName"] for one in table["KeySchema"]}
     emulator.dynamodb.create_table(
         TableName=stack.table,
         BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[one for one in table["AttributeDefinitions"] if one["AttributeName"] != "listed"],
+        AttributeDefinitions=[one for one in table["AttributeDefinitions"] if one["AttributeName"] in keys],
         KeySchema=table["KeySchema"],
     )
     emulator.sqs.create_queue(QueueName=stack.queue.rpartition("/")[2], Attributes={"FifoQueue": "true"})

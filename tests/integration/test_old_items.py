@@ -90,7 +90,9 @@ def test_a_record_that_holds_a_large_payload_is_read_and_finished(table: tuple[A
     dynamodb.put_item(TableName=name, Item=record)
     assert tasks.get("ann", task.task_id) == TaskRecord(task)
     assert tasks.between("ann", 1, 1, 1) == [TaskRecord(task)]
-    tasks.attempt_failed(task, FailedAttempt(1, NOW, NOW, "no"))
+    failed = FailedAttempt(1, NOW, NOW, "no")
+    tasks.attempt_failed(task, failed)
     outcome = Outcome(TaskState.SUCCEEDED, NOW, NOW + 9, 2)
     tasks.finish(task, outcome)
-    assert tasks.get("ann", task.task_id) == TaskRecord(task, TaskState.SUCCEEDED, outcome, 2)
+    stored = TaskRecord(task, TaskState.SUCCEEDED, outcome, 2, failed_attempts=(failed,))
+    assert tasks.get("ann", task.task_id) == stored
