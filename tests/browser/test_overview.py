@@ -20,7 +20,9 @@ def submit(paceline: Paceline, user: str, count: int) -> None:
 
 
 def total(page: Page, name: str) -> int:
-    return int(page.locator(".totals > div", has_text=name).locator("dd").first.inner_text().replace(",", ""))
+    figure = page.locator(".totals > div", has_text=name).locator("dd").first
+    expect(figure).to_have_text(re.compile(r"^[\d,]+"))
+    return int(figure.inner_text().replace(",", ""))
 
 
 def hide(page: Page, *, hidden: bool) -> None:
