@@ -62,5 +62,7 @@ def test_axe_finds_nothing_where_a_token_is_asked_for(open_window: Open, closed_
 
 
 def test_axe_would_find_a_picture_without_words(window: Window) -> None:
-    window.go().evaluate("document.querySelector('main').append(new Image(20, 20))")
+    page = window.go()
+    expect(page.locator(".page:not(.loading)")).to_be_visible()
+    page.evaluate("document.querySelector('main').append(new Image(20, 20))")
     assert [one.partition(":")[0] for one in findings(window)] == ["image-alt"]

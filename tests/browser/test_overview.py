@@ -20,6 +20,7 @@ def submit(paceline: Paceline, user: str, count: int) -> None:
 
 
 def total(page: Page, name: str) -> int:
+    expect(page.locator(".page:not(.loading)")).to_be_visible()
     figure = page.locator(".totals > div", has_text=name).locator("dd").first
     expect(figure).to_have_text(re.compile(r"^[\d,]+"))
     return int(figure.inner_text().replace(",", ""))
@@ -67,6 +68,7 @@ def test_users_are_found_and_their_pages_opened_by_keyboard_alone(
     submit(open_system, user, 1)
     page = window.go()
     expect(page.locator(".pulse")).to_have_text("live")
+    expect(page.locator(".page:not(.loading)")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
