@@ -318,3 +318,21 @@ def test_worker_whose_clock_is_off_takes_no_start_and_blocks_nobody() -> None:
     assert shop.ran[0] == (0, "bob")
     assert shop.record(task).state is TaskState.SUCCEEDED
     assert max(shop.started_ms) <= 3_000
+
+
+def with_turns_before(shop: Workshop, count: int) -> None:
+    """Turns that nobody uses come before those of the lanes."""
+    seen = shop.shared_limits.get("stripe")
+    shop.shared_limits.change(seen, with_shared_limits(seen, None, NOW))
+    for _ in range(count):
+        shop.shared_limits.ask("stripe")
+
+
+def test_lane_thousands_of_turns_behind_looks_when_half_of_its_wait_is_over() -> None:
+    shop = shop_of("stripe: 100/second")
+    with_turns_before(shop, 10_000)
+    shop.submit(shared="stripe")
+    shop.run(until_ms=300_000)
+    assert len(shop.ran) == 1  # turns that nobody uses are passed over, however many
+    assert 90_000 <= shop.ran[0][0] <= 103_000
+    assert len(shop.handled) <= 12
