@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from bench.figures import Results
 from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.lane import Lane
+from chalicelib.core.ports import SharedStale
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS
 from chalicelib.settings import Settings
@@ -58,7 +59,7 @@ def _add(results: Results, what: str, model: Model, rate: int) -> None:
     results.add(f"largest difference of turns, {what}", [model.difference()])
     results.add(f"starts too many in a window, {what}", [model.over(rate)], at_most=0)
     results.add(f"writes of the shared limit a start, {what}", [model.calls_per_start(_WRITES)])
-    results.add(f"of them refused, {what}", [model.refused / max(1, len(model.starts))])
+    results.add(f"of them refused, {what}", [model.refused / max(1, len(model.late_ms()))])
     results.add(f"reads of the shared limit a start, {what}", [model.calls_per_start(("get",))])
     results.add(f"further lane writes a start, {what}", [model.calls_per_start(("save_turn",))])
 
@@ -114,8 +115,10 @@ class Model:
         self._wait(self._random.randint(*CALL_MS))
 
     def called(self, name: str, answer: object) -> None:
+        if not self._is_measured(self._clock.now_ms()):
+            return
         self.calls[name] += 1
-        self.refused += name in ("try_claim", "claim") and type(answer).__name__ == "SharedStale"
+        self.refused += name in ("try_claim", "claim") and isinstance(answer, SharedStale)
 
     def _wait(self, milliseconds: int) -> None:
         if self._timeline.current is not None:
@@ -164,7 +167,10 @@ class Model:
     # Figures, without the first seconds.
 
     def _measured(self) -> Sequence[tuple[int, int, str]]:
-        return sorted(start for start in self.starts if NOW + FIRST_SECONDS * 1_000 <= start[0] < self._until - 1_000)
+        return sorted(start for start in self.starts if self._is_measured(start[0]))
+
+    def _is_measured(self, at: int) -> bool:
+        return NOW + FIRST_SECONDS * 1_000 <= at < self._until - 1_000
 
     def share(self, rate: int) -> float:
         seconds = (self._until - 1_000 - NOW) / 1_000 - FIRST_SECONDS
@@ -184,7 +190,7 @@ class Model:
         return sum(later - earlier < 1_000 for earlier, later in zip(times, times[rate:], strict=False))
 
     def calls_per_start(self, names: Sequence[str]) -> float:
-        return sum(self.calls[name] for name in names) / max(1, len(self.starts))
+        return sum(self.calls[name] for name in names) / max(1, len(self._measured()))
 
 
 class _NoQueue:

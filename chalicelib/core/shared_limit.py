@@ -66,6 +66,8 @@ class SharedLimit(Struct, frozen=True):
     asked: int = 0
     #: the newest turn that was used: those up to it are used, lost or late
     served: int = 0
+    #: turns that were used since the list of starts was trimmed, in order: claims add theirs in any order
+    used: tuple[int, ...] = ()
     #: the tasks that run, by id; None if no task was ever counted at once
     holders: Mapping[str, Holder] | None = None
     #: the token of the newest claim, so that a claim whose answer was lost is recognised
@@ -170,6 +172,7 @@ def _after(
         throttled_until=0,
         throttled_reason="",
         served=max(shared.served, turn),
+        used=(),
         holders=holders,
         newest=token,
     )

@@ -49,12 +49,18 @@ ON_TIME_LEAD_MS = 100
 PASSED_OVER = 3
 #: Turns before the newest one that was used among which a release looks for a lane that still waits.
 PASSED_TURNS = 20
+#: Listed lanes among which a release looks for it, and turns from the next one on that are listed again at each look
+#: while the shared limit is closed.
+NEXT_TURNS = 40
 #: Starts after which the list of starts is trimmed.
 TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
 #: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
 LISTED_FROM_MS = 3_000
+#: Milliseconds between the turns of lanes that are listed: of a thousand lanes that wait for 100 starts a second, every
+#: fiftieth costs the write.
+LISTED_EVERY_MS = 500
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
@@ -98,8 +104,9 @@ class SharedClaims:
 
         Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
         """
-        if facts.receives > 1 and not facts.is_lane_fresh:
-            return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
+        known = self._known.get(task.shared)
+        if not facts.is_lane_fresh and (facts.receives > 1 or (known and known.waiting)):
+            return ReadLane(), facts  # a start would be lost if its lane has to wait, and to ask for a turn needs it
         return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
 
     def _seen(self, task: Task) -> SharedLimit:
@@ -136,7 +143,7 @@ class SharedClaims:
             elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
                 shared = freed
             elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
-                self._list(task, asked, decision, now_ms)
+                self._list(task, turn, turn == asked, shared, decision)
                 return self._wait(shared, limits, turn, decision, facts, task.units), facts
             else:
                 turn, shared, facts = self._ask(task.shared, facts, facts.lane)
@@ -204,6 +211,8 @@ class SharedClaims:
             task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
             turn, is_newest,
         )  # fmt: skip
+        if seen.used and not turn:  # only the exact claim ends the list of turns that were used
+            return self._remember(self._store.claim(seen, taken).shared)
         write = self._store.try_claim(claim)
         if isinstance(write, SharedWritten):
             self._trim(write.shared, taken.limits)
@@ -217,7 +226,7 @@ class SharedClaims:
         kept, listed = memory_needed(limits), len(shared.starts)
         if listed > kept and (listed - kept) % TRIM_EVERY == 0 and not large_limits(limits):
             with suppress(UnavailableError):  # the next one does it
-                self._store.trim(shared.name, kept, listed)
+                self._store.trim(shared, kept)
 
     def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
         text = format_limits(shared.limits) if shared.limits is not None else ""
@@ -230,11 +239,17 @@ class SharedClaims:
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
-    def _list(self, task: Task, asked: int, full: Full, now_ms: int) -> None:
-        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
-        if asked and (full.is_for_holder or full.at - now_ms >= LISTED_FROM_MS):
+    def _list(self, task: Task, turn: int, is_new: bool, shared: SharedLimit, full: Full) -> None:
+        """Lists the lane as waiting, for those who wake it and who ask.
+
+        It is listed each time that it looks while its wait has no certain end, and else once, if at all.
+        """
+        now_ms = self._clock.now_ms()
+        is_closed = shared.opens_at(now_ms) >= now_ms + LISTED_FROM_MS
+        has_no_end = full.is_for_holder or (is_closed and full.position <= NEXT_TURNS)
+        if has_no_end or (is_new and _is_listed(turn, full, full.at - now_ms)):
             with suppress(UnavailableError):  # it looks again by itself
-                self._store.add_waiter(task.shared, Waiter(asked, task.user_id, task.task_id), full.at)
+                self._store.add_waiter(task.shared, Waiter(turn, task.user_id, task.task_id), full.at)
 
     def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
         """Until the turn's time if that is near; else half the way, since turns before it may be lost.
@@ -261,7 +276,7 @@ class SharedClaims:
 
     def _wake_first(self, shared: SharedLimit) -> None:
         first = max(0, shared.served - PASSED_TURNS)
-        for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
+        for waiter in self._store.waiters(shared.name, first, NEXT_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
             if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
                 self._queue.defer(lane.head_receipt, 0)
@@ -270,6 +285,12 @@ class SharedClaims:
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
     return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _is_listed(turn: int, full: Full, wait_ms: int) -> bool:
+    """True for a wait of some seconds if the turn's time is LISTED_EVERY_MS after that of the one listed before."""
+    apart = full.position * LISTED_EVERY_MS // max(wait_ms, 1)
+    return wait_ms >= LISTED_FROM_MS and turn % max(apart, 1) == 0
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:

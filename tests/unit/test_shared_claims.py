@@ -8,6 +8,7 @@ from chalicelib.core.limits import parse_limits, parse_shared_limits
 from chalicelib.core.shared_limit import paused_shared, with_shared_limits
 from chalicelib.core.task import Json, TaskState
 from chalicelib.worker.worker import Deferred, Done, Handled
+from paceline.testing.memory.task_queue import Message
 from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop
 from tests.windows import assert_pace_kept
@@ -320,12 +321,43 @@ def test_worker_whose_clock_is_off_takes_no_start_and_blocks_nobody() -> None:
     assert max(shop.started_ms) <= 3_000
 
 
+def test_release_wakes_a_lane_whose_wait_began_with_the_rate() -> None:
+    shop, others = shop_of("db: 1/2 seconds; 1 at once"), list[Message]()
+
+    def runs(payload: Json) -> Json:
+        if payload == "long":
+            shop.deliver(others.pop())  # bob's worker is late, and finds cid's task running
+            shop.clock.sleep(10_000)
+        return None
+
+    shop.register("query", runs)
+    for user, payload in (("ann", "short"), ("bob", "bob"), ("cid", "long")):
+        shop.submit(user, payload=payload, name="query", shared="db")
+        shop.handle_next()
+    assert [waiter.user_id for waiter in shop.shared_limits.waiters("db", 0, 9)] == ["cid"]
+    shop.clock.sleep_until(NOW + 2_070)
+    of_cid, *others[:] = sorted(shop.queue.receive(9), key=lambda message: message.user_id, reverse=True)
+    shop.deliver(of_cid)
+    shop.run()
+    assert [payload for _, payload in shop.ran] == ["short", "long", "bob"]
+    assert shop.ran[-1][0] <= 13_000
+
+
 def with_turns_before(shop: Workshop, count: int) -> None:
     """Turns that nobody uses come before those of the lanes."""
     seen = shop.shared_limits.get("stripe")
     shop.shared_limits.change(seen, with_shared_limits(seen, None, NOW))
     for _ in range(count):
         shop.shared_limits.ask("stripe")
+
+
+def test_of_many_lanes_that_wait_for_a_fast_limit_a_few_are_listed() -> None:
+    shop = shop_of("stripe: 10/second")
+    with_turns_before(shop, 50)
+    submit_many(shop, users=30, each=1)
+    for _ in range(30):
+        shop.handle_next()
+    assert [waiter.turn for waiter in shop.shared_limits.waiters("stripe", 0, 99)] == [55, 60, 65, 70, 75, 80]
 
 
 def test_lane_thousands_of_turns_behind_looks_when_half_of_its_wait_is_over() -> None:

@@ -45,11 +45,12 @@ class MemorySharedLimitStore:
                 real = replace(real, under=fingerprint(claim.limits), roomed=started)
             if extra:
                 real = replace(real, extras=(claim.at, extra, *real.extras), extra_units=real.extra_units + extra)
-            served = claim.turn if claim.is_newest_turn else shared.served
+            served = max(shared.served, claim.turn)
+            used = tuple(sorted({*shared.used, claim.turn})) if claim.is_newest_turn else shared.used
             holders = shared.holders
             if most_at_once(claim.limits) is not None:
                 holders = {**(holders or {}), claim.task_id: Holder(claim.user_id, claim.at)}
-            changes = {"starts": starts, "started": started, "real": real, "served": served}
+            changes = {"starts": starts, "started": started, "real": real, "served": served, "used": used}
             return replace(shared, **changes, holders=holders, newest=claim.token)
 
         return own_shared_claim(self._write(claim.name, fits, taken), claim.token)
@@ -58,12 +59,12 @@ class MemorySharedLimitStore:
         after = taken.after
 
         def unmoved(shared: SharedLimit) -> bool:
-            same = (shared.revision, shared.started, shared.served) == (seen.revision, seen.started, seen.served)
+            same = (shared.revision, shared.started) == (seen.revision, seen.started)
             same = same and (seen.asked > seen.served or shared.asked == seen.asked)
             return same and (shared.holders is None) == (seen.holders is None) and not shared.is_full(*_of(taken))
 
         def claimed(shared: SharedLimit) -> SharedLimit:
-            names = ("starts", "started", "real", "served", "newest", "paused_until", "throttled_until")
+            names = ("starts", "started", "real", "served", "used", "newest", "paused_until", "throttled_until")
             holders = shared.holders
             if most_at_once(taken.limits) is not None and after.holders:
                 holders = {**(holders or {}), taken.task_id: after.holders[taken.task_id]}
@@ -72,11 +73,13 @@ class MemorySharedLimitStore:
 
         return own_shared_claim(self._write(seen.name, unmoved, claimed), after.newest)
 
-    def trim(self, name: str, kept: int, listed: int) -> None:
+    def trim(self, seen: SharedLimit, kept: int) -> None:
         def trimmed(shared: SharedLimit) -> SharedLimit:
-            return replace(shared, starts=shared.starts[:kept] + shared.starts[listed:])
+            starts = shared.starts[:kept] + shared.starts[len(seen.starts) :]
+            used = tuple(turn for turn in shared.used if turn not in seen.used)
+            return replace(shared, starts=starts, used=used)
 
-        self._write(name, lambda _: True, trimmed)
+        self._write(seen.name, lambda _: True, trimmed)
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         has_new_starts = (changed.starts, changed.real) != (seen.starts, seen.real)
@@ -135,9 +138,7 @@ class MemorySharedLimitStore:
 
 
 def _has_turn(shared: SharedLimit, claim: SharedClaim) -> bool:
-    if not claim.turn:
-        return shared.asked <= shared.served
-    return shared.served < claim.turn if claim.is_newest_turn else shared.served >= claim.turn
+    return bool(claim.turn) or (shared.asked <= shared.served and not shared.used)
 
 
 def _has_slot(shared: SharedLimit, claim: SharedClaim) -> bool:
