@@ -205,7 +205,7 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
     if places > 1:
         places = max(1, places - _missed(shared, limits, places, now_ms, units))
     if not tuple(limits):  # only a number at once
-        return 0, begin
+        return 0, next_start(shared, limits, begin, units)
     planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
     beyond = max(0, places - EXACT_TURNS)
     before = 0 if beyond else max((at for at in planned if at < planned[-1]), default=0)
@@ -219,7 +219,7 @@ def planned_starts(shared: SharedLimit, limits: Limits, count: int, now_ms: int)
     """
     begin = shared.opens_at(now_ms)
     if not tuple(limits):  # only a number at once
-        return [begin] * count
+        return [next_start(shared, limits, begin)] * count
     planned = _planned(shared, limits, begin, min(count, EXACT_TURNS), 1)
     beyond = range(1, count - len(planned) + 1)
     return planned + [planned[-1] + _duration_ms(limits, n, 1) for n in beyond]

@@ -1,11 +1,12 @@
 """One worker at a time, many users, and a shared limit."""
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.lane import Turn
 from chalicelib.core.limits import parse_limits, parse_shared_limits
-from chalicelib.core.shared_limit import paused_shared, with_shared_limits
+from chalicelib.core.shared_limit import SharedLimit, Taken, claim_shared, paused_shared, with_shared_limits
 from chalicelib.core.task import Json, TaskState
 from chalicelib.worker.worker import Deferred, Done, Handled
 from paceline.testing.memory.task_queue import Message
@@ -368,3 +369,14 @@ def test_lane_thousands_of_turns_behind_looks_when_half_of_its_wait_is_over() ->
     assert len(shop.ran) == 1  # turns that nobody uses are passed over, however many
     assert 90_000 <= shop.ran[0][0] <= 103_000
     assert len(shop.handled) <= 12
+
+
+def test_start_under_a_number_at_once_comes_after_the_pause_that_another_start_ended() -> None:
+    limits = parse_shared_limits("1 at once")
+    paused = paused_shared(SharedLimit("db"), NOW + 100)
+    first = claim_shared(paused, limits, NOW, NOW + 150, task=("ann", "t1"))
+    assert isinstance(first, Taken)
+    released = replace(first.after, holders={})
+    second = claim_shared(released, limits, NOW, NOW + 150, task=("bob", "t2"))
+    assert isinstance(second, Taken)
+    assert (first.at, second.at) == (NOW + 100, NOW + 100)
