@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from tests.extent import extent
 from tests.simulation.schedule import Behaviour, Kill, Plan, Submit, draw_shared
 from tests.simulation.world import World, run
 
 #: 150 schedules, in blocks so that they spread over processes
-BLOCKS = [range(first, first + 30) for first in range(0, 150, 30)]
+BLOCKS = [range(first, first + 10) for first in range(0, extent(30, 150), 10)]
 
 
 @pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
