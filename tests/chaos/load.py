@@ -32,7 +32,8 @@ class Acknowledged:
     answered_at: float
     #: it was submitted to fail
     crashes: bool = False
-    cancelled: bool = False
+    #: epoch ms at which the client had the answer that it is cancelled
+    cancelled_at: float | None = None
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Client(threading.Thread):
             status, answer = self._request("DELETE", f"/api/v1/users/{quote(self._user)}/tasks/{task_id}", None, {})
             if status == 200 and answer["state"] == "cancelled":
                 with self._ledger.lock:
-                    self._ledger.tasks[task_id].cancelled = True
+                    self._ledger.tasks[task_id].cancelled_at = time.time() * 1000
 
     def _crash(self) -> None:
         """A task that ends its process, beside which all others have to go on."""
