@@ -171,11 +171,22 @@ class SharedClaims:
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
     def release(self, task: Task, start: SharedStart | None) -> None:
-        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits.
+
+        UnavailableError if that fails: the task's message then comes back for it.
+        """
         if start and start.is_listed:
-            with suppress(UnavailableError):  # whoever waits finds its lease over
-                shared = self._store.release(start.name, task.task_id, start.at)
-                self._wake_first(shared)
+            self._release(start.name, task.task_id, start.at)
+
+    def release_finished(self, task: Task) -> None:
+        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
+        if holder := (self._read(task.shared).holders or {}).get(task.task_id):
+            self._release(task.shared, task.task_id, holder.at)
+
+    def _release(self, name: str, task_id: str, at: int) -> None:
+        shared = self._store.release(name, task_id, at)
+        with suppress(UnavailableError):  # it looks again by itself
+            self._wake_first(shared)
 
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
