@@ -1,4 +1,4 @@
-"""`make chaos [MINUTES=10] [SEED=…]`: breaks the running system in every way we know, and says what came of it."""
+"""`make chaos [MINUTES=10] [SEED=…] [KIND=several|shared]`: breaks the running system in every way we know."""
 
 from __future__ import annotations
 
