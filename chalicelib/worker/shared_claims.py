@@ -136,7 +136,7 @@ class SharedClaims:
             elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
                 shared = freed
             elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
-                self._list(task, asked, decision, now_ms)
+                self._list(task, turn, decision, now_ms, is_new=turn == asked)
                 return self._wait(shared, limits, turn, decision, facts, task.units), facts
             else:
                 turn, shared, facts = self._ask(task.shared, facts, facts.lane)
@@ -241,11 +241,11 @@ class SharedClaims:
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
-    def _list(self, task: Task, asked: int, full: Full, now_ms: int) -> None:
-        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
-        if asked and (full.is_for_holder or full.at - now_ms >= LISTED_FROM_MS):
+    def _list(self, task: Task, turn: int, full: Full, now_ms: int, is_new: bool) -> None:
+        """Lists the lane as one that the end of a task wakes; or if its new turn is some seconds ahead."""
+        if full.is_for_holder or (is_new and full.at - now_ms >= LISTED_FROM_MS):
             with suppress(UnavailableError):  # it looks again by itself
-                self._store.add_waiter(task.shared, Waiter(asked, task.user_id, task.task_id), full.at)
+                self._store.add_waiter(task.shared, Waiter(turn, task.user_id, task.task_id), full.at)
 
     def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
         """Until the turn's time if that is near; else half the way, since turns before it may be lost.
@@ -271,11 +271,12 @@ class SharedClaims:
         return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
-        first = max(0, shared.served - PASSED_TURNS)
+        first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
         for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
-            if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
-                self._queue.defer(lane.head_receipt, 0)
+            if lane.turn_for(shared.name) == waiter.turn and (receipts := lane.next_receipts(now_ms)):
+                for receipt in receipts:
+                    self._queue.defer(receipt, 0)
                 return
 
 

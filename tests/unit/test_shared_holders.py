@@ -7,13 +7,15 @@ import pytest
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Json
 from chalicelib.worker.finalizer import FINALIZE_TRIES
+from chalicelib.worker.worker import Deferred
+from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop
 
 LIMITS = ["100/second", "100/second; 3 at once"]
 
 
-def shop_of(limits: str = LIMITS[0], **env: str) -> Workshop:
-    return Workshop(SHARED_LIMITS="db: 1 at once", LIMITS=limits, **env)
+def shop_of(limits: str = LIMITS[0], shared: str = "db: 1 at once", **env: str) -> Workshop:
+    return Workshop(SHARED_LIMITS=shared, LIMITS=limits, **env)
 
 
 def dies(_: Json) -> Json:
@@ -27,6 +29,13 @@ def run_through(shop: Workshop) -> None:
             shop.run()
         except WorkerDiedError:
             shop.replace_worker()
+
+
+def deliver_waiting(shop: Workshop) -> None:
+    """Hands over the messages that are visible while a task runs."""
+    while messages := shop.queue.receive():
+        for message in messages:
+            shop.deliver(message)
 
 
 def assert_nobody_is_listed(shop: Workshop, event: str) -> None:
@@ -108,3 +117,42 @@ def test_a_task_between_two_attempts_does_not_run() -> None:
     assert [event["user_id"] for event in shop.events] == ["bob"]
     run_through(shop)
     assert (seen, shop.shared_limits.get("db").holders) == ([1, 1], {})
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_lane_is_woken_when_the_task_that_runs_ends(limits: str) -> None:
+    shop = shop_of(limits)
+
+    def takes_long(_: Json) -> Json:
+        deliver_waiting(shop)
+        shop.clock.sleep_until(shop.clock.now_ms() + 5_000)
+        return None
+
+    shop.register("long", takes_long)
+    shop.submit("ann", name="long", shared="db")
+    shop.submit("bob", shared="db")
+    shop.run()
+    assert [(event["user_id"], event["started_at"] - NOW) for event in shop.events] == [("ann", 0), ("bob", 5_000)]
+
+
+def test_a_lane_that_first_waited_for_the_rate_is_woken_when_the_task_that_runs_ends() -> None:
+    shop = shop_of(shared="db: 2/2 seconds; 1 at once")
+
+    def takes_long(_: Json) -> Json:
+        deliver_waiting(shop)  # of cid, whose turn has come too
+        shop.clock.sleep_until(shop.clock.now_ms() + 5_000)
+        return None
+
+    shop.register("long", takes_long)
+    for user in ("ann", "eve"):
+        shop.submit(user, shared="db")
+        shop.handle_next()
+    shop.submit("bob", name="long", shared="db")
+    shop.submit("cid", shared="db")
+    for _ in range(2):
+        assert isinstance(shop.handle_next(), Deferred)
+    shop.run()
+    assert [(event["user_id"], event["started_at"] - NOW) for event in shop.events[2:]] == [
+        ("bob", 2_000),
+        ("cid", 7_000),
+    ]
