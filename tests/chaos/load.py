@@ -53,11 +53,20 @@ class Client(threading.Thread):
     """One user that sends one request after another."""
 
     def __init__(
-        self, port: int, user_id: str, ledger: Ledger, seed: str, pause_seconds: float, *, crashes: bool = False
+        self,
+        port: int,
+        user_id: str,
+        ledger: Ledger,
+        seed: str,
+        pause_seconds: float,
+        *,
+        crashes: bool = False,
+        shared: str = "",
     ) -> None:
-        """crashes: it submits only tasks that end their process."""
+        """crashes: it submits only tasks that end their process. shared: the shared limit of its tasks, if any."""
         super().__init__(daemon=True)
         self._crashes = crashes
+        self._shared = {"shared": shared} if shared else {}
         self._port = port
         self._user = user_id
         self._ledger = ledger
@@ -109,13 +118,16 @@ class Client(threading.Thread):
         with self._ledger.lock:
             self._ledger.submitted += 1
         how = self._random.choice(CRASHES)
-        self._submit("/api/v1/task", {"user_id": self._user, "task": "crash", "payload": {"how": how}}, {})
+        self._submit(
+            "/api/v1/task", {"user_id": self._user, "task": "crash", "payload": {"how": how}, **self._shared}, {}
+        )
 
     def _task(self) -> dict[str, Any]:
         milliseconds = self._random.choices((0, 300, 4000), (16, 6, 1))[0]
         return {
             "task": "chaos",
             "payload": {"milliseconds": milliseconds, "failures": int(self._random.random() < 0.1)},
+            **self._shared,
         }
 
     def _submit(self, path: str, body: Any, headers: Mapping[str, str]) -> bool:
