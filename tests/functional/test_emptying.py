@@ -109,6 +109,19 @@ def test_task_submitted_after_the_emptying_starts_when_the_limits_allow_it(pacel
     assert_pace_kept(started(paceline, user), parse_limits("1/second; 20/minute"))
 
 
+def test_scheduled_task_that_is_in_the_lane_before_its_record_says_so_does_not_overtake(
+    paceline: Paceline, user: str
+) -> None:
+    submit(paceline, user, 3)
+    empty(paceline, user)
+    paceline.clock.advance(1_000)
+    [scheduled] = submit(paceline, user, 1, delay_seconds=60)
+    paceline.clock.advance(60_000)
+    container().submitter.reserve(user, scheduled, paceline.clock.now_ms())
+    run_one(paceline)
+    assert (len(lines(paceline, user, "task_cancelled")), started(paceline, user)) == (1, [])
+
+
 def test_paused_lane_is_emptied_and_its_cancellations_are_logged_at_once(paceline: Paceline, user: str) -> None:
     ids = submit(paceline, user, 5)
     container().control.pause(user, None)
