@@ -115,10 +115,8 @@ class Clearance:
             is_forgotten = lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
             if lane.waiting or lane.cancelled or (not is_forgotten and self._runs(lane)):
                 raise _has_work("tasks that wait or run")
-            self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
-            # A user may have scheduled tasks alone, and cancelled them: their messages come later than this.
-            if lane == Lane(user_id) and self._tasks.newest(user_id, None, 1, None) == ([], None):
-                return lane
+            # Before the lane has its mark, and each time: a tick that is admitted later looks for its schedule.
+            self._delete_schedules(user_id)
             return forgotten(lane, self._settings.limits, self._clock.now_ms())
 
         def write(seen: Lane, changed: Lane) -> Write:

@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib.container import container
 from chalicelib.core.limits import parse_limits
+from chalicelib.submit.submission import Submission, Submitted, TaskRequest
 from tests.functional.conftest import Deploy, Paceline
 from tests.functional.test_failures import work
 from tests.windows import assert_pace_kept
@@ -252,6 +253,20 @@ def test_lane_with_units_has_all_of_them_again(deploy: Deploy, user: str) -> Non
     assert [answer.json_body["position"] for answer in answers] == [0, 0]
     work(paceline)
     assert len(started(paceline, user)) == 2
+
+
+def test_submit_is_repeated_after_the_lane_was_emptied_of_its_first_try(deploy: Deploy, user: str) -> None:
+    """The first try died after its admission; the lane, which never had a start, then has no planned starts left."""
+    paceline = deploy(LIMITS="5000/hour", MAX_DELAY="12d")
+    submitter, now_ms = container().submitter, paceline.clock.now_ms()
+    submitter.reserve(user, "0198-first", now_ms)
+    empty(paceline, user)
+    submission = Submission(user, [TaskRequest()], now_ms + 10)
+    assert isinstance(submitter.submit(submission, ["0198-first"], True), Submitted)
+    later = paceline.submit(user).json_body["task_id"]
+    work(paceline)
+    assert lines(paceline, user, "task_cancelled") == ["0198-first"]
+    assert lines(paceline, user, "task_completed") == [later]
 
 
 def test_empty_lane_of_an_unknown_user_is_emptied(paceline: Paceline, user: str) -> None:
