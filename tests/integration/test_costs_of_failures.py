@@ -91,8 +91,8 @@ def test_calls_of_an_emptying_do_not_grow_with_the_backlog(paceline: Paceline, u
         calls.clear()
         assert paceline.request("DELETE", f"/api/v1/users/{user}-{count}/tasks?state=queued").status_code == 200
         counts.append(Counter(calls))
-    # The message for scheduled tasks, the lane, its write, and the lane again for the answer.
-    assert counts == [{"SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
+    # The list of scheduled tasks, the message for them, the lane, its write, and the lane again for the answer.
+    assert counts == [{"Query": 1, "SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
 
 
 def test_calls_for_each_cancellation_of_an_emptied_lane(paceline: Paceline, user: str, calls: Counter[str]) -> None:
