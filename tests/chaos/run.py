@@ -84,7 +84,7 @@ def run_chaos(
         of_shared = None
         if shared:
             parsed, quiet_at, left = parse_shared_limits(shared), last_fault_at + QUIET_MS, _left(system)
-            of_shared = judge_shared(SHARED, parsed, own, ledger, ends, runs, quiet_at, left)
+            of_shared = judge_shared(SHARED, parsed, own, ledger, ends, runs, skew_ms, quiet_at, left)
         verdict = judge(ledger, ends, runs, skew_ms, own)
         return Handled(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts, of_shared)
     finally:
