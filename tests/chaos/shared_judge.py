@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from chalicelib.core.limits import Limits, most_at_once
 from completions.reader import Completion
 from completions.shared_audit import audit_shared
+from tests.chaos.judge import most_at_one_time
 from tests.chaos.load import Acknowledged, Ledger
 from tests.chaos.runs import Runs
 from tests.windows import most_in_any_window
@@ -71,7 +72,7 @@ def judge_shared(
     over = [f"{limit}: {most} starts" for limit, most in fullest if most > limit.quota]
     # By true times below: the audit allows for clocks that differ by less.
     over += [f"audit: {breach.what}" for breach in audit_shared(ends, {name: tuple(limits)}).breaches]
-    most, allowed = _most_at_once(runs, ends, skew_ms), most_at_once(limits)
+    most, allowed = most_at_one_time(runs.by_task, ends, skew_ms), most_at_once(limits)
     passed = list(_passed(ledger, own_limits, ends, runs, quiet_at))
     begun = Counter(ledger.tasks[task_id].user_id for task_id in _user_tasks(ledger) for _ in runs.by_task[task_id])
     return SharedVerdict(
@@ -91,22 +92,6 @@ def judge_shared(
 def _user_tasks(ledger: Ledger) -> list[str]:
     """All but those that were submitted to crash."""
     return [task_id for task_id, task in ledger.tasks.items() if not task.crashes]
-
-
-def _most_at_once(runs: Runs, ends: Iterable[Completion], skew_ms: int) -> int:
-    """The most runs at one time, as far as they surely lasted: one whose process died, until its end was logged."""
-    logged = {end.task_id: end.completed_at - 2 * skew_ms for end in ends}
-    changes = list[tuple[int, int]]()
-    for task_id, of_task in runs.by_task.items():
-        for run in of_task:
-            is_last = run is of_task[-1]
-            until = run.ended_at or (logged.get(task_id, 0) if is_last else 0)
-            changes += [(run.begun_at, 1), (max(until, run.begun_at), -1)]
-    most = now = 0
-    for _, change in sorted(changes):  # at one time ends come first
-        now += change
-        most = max(most, now)
-    return most
 
 
 def _passed(
