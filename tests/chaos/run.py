@@ -21,7 +21,7 @@ QUIET_SECONDS = 75
 #: Further users, all of whose tasks end their process.
 CRASHING_USERS = 2
 #: Seconds of load without faults after the last one, in which turns at a shared limit are judged.
-CALM_SECONDS = 22.0
+CALM_SECONDS = 18.0
 
 
 @dataclass(frozen=True)

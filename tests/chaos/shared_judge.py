@@ -17,7 +17,7 @@ from tests.windows import most_in_any_window
 
 #: Milliseconds after the last fault from which on no lane waits for what a fault did: leases of dead workers have
 #: ended, and messages that they had received are back.
-QUIET_MS = 15_000
+QUIET_MS = 12_000
 #: Starts that another user may have while a lane waits for its turn. A lane whose message is late is passed over.
 MOST_PASSED = 8
 #: A user with a backlog has at least this share of the median user's starts, faults included.
