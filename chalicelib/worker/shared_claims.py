@@ -58,6 +58,9 @@ LISTED_FROM_MS = 3_000
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
+#: Milliseconds for which a lane lets those before it start where fewer tasks run than may run at once: they were woken,
+#: and a lane with a backlog, whose worker is awake, would be quicker each time. A turn that is lost costs as much.
+GIVE_WAY_MS = 150
 #: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
 #: last for the 14 days that it lives.
 MANY_LOOKS = 300
@@ -115,6 +118,7 @@ class SharedClaims:
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
         turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
+        has_given_way = False
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
             if limits is None:
@@ -126,7 +130,11 @@ class SharedClaims:
             who = (task.user_id, task.task_id)
             latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
             decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
-            if isinstance(decision, Taken):
+            if isinstance(decision, Taken) and not has_given_way and _comes_before_others(shared, limits, turn):
+                self._clock.sleep(GIVE_WAY_MS)
+                has_given_way, shared = True, self._read(task.shared)
+                start = replace(start, at=max(start.at, self._clock.now_ms()))
+            elif isinstance(decision, Taken):
                 before, shared = shared, self._claim(task, shared, decision, turn, token)
                 if shared.newest == token:
                     allowed_at = first_time(before, limits, turn, task.units) if turn else 0
@@ -282,6 +290,12 @@ class SharedClaims:
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
     return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool:
+    """True if lanes with earlier turns may still use all that is free of the number at once: one was just woken."""
+    most = most_at_once(limits)
+    return most is not None and turn > 0 and shared.ahead_of(turn) >= most - len(shared.holders or {})
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:
