@@ -7,7 +7,7 @@ a slot, since a claim counts the leases in use. A task between two attempts wait
 
 from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
 from chalicelib.core.estimates import estimated_starts
-from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lane
+from chalicelib.core.lane import MARKED_AFTER_MS, SLOT_LEASE_MS, Lane
 from chalicelib.core.limits import Limits, at_once
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
@@ -180,7 +180,7 @@ def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, t
     candidate = Candidate(
         task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True, shared=facts.shared_start
     )
-    decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
+    decision = claim(lane, candidate, limits, now_ms, SLOT_LEASE_MS, token)
     is_run_here = facts.is_served and task.task_id not in lane.cancelled
     if isinstance(decision, Start) and facts.served_beside:
         running = sum(lease.task_id != task.task_id for lease in lane.in_use(now_ms)) + facts.served_beside
