@@ -6,9 +6,10 @@ a slot, since a claim counts the leases in use. A task between two attempts wait
 """
 
 from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
-from chalicelib.core.estimates import estimated_starts
+from chalicelib.core.estimates import estimated_start, estimated_starts
 from chalicelib.core.lane import MARKED_AFTER_MS, SLOT_LEASE_MS, Lane
 from chalicelib.core.limits import Limits, at_once
+from chalicelib.core.past_starts import next_start
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import again_seconds
@@ -102,9 +103,9 @@ def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_m
     ahead = lane.waiting_before(task.seq)
     has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
     if isinstance(decision, Start) and now_ms < decision.at - FORWARD_AHEAD_MS:
-        wake_at = decision.at - FORWARD_AHEAD_MS
-        wait: Step = WaitUntil(wake_at + LEAD_MS, wake_at)
-        return wait if facts.is_lane_fresh else ReadLane()
+        if not facts.is_lane_fresh:
+            return ReadLane()
+        return _wait_for_start(facts, lane, task, limits, decision.at - FORWARD_AHEAD_MS, now_ms)
     if isinstance(decision, Start) and ahead and has_slot and _is_far_behind(facts, lane, limits, ahead, now_ms):
         return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
     if isinstance(decision, TooLarge | Cancelled) or (isinstance(decision, Start) and has_slot):
@@ -114,6 +115,34 @@ def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_m
     if isinstance(decision, Wait):
         return _wait_for(decision, facts, lane, task, now_ms)
     return _after_predecessors(facts, lane, task, now_ms) or Forward((task,))
+
+
+def _wait_for_start(facts: Facts, lane: Lane, task: Task, limits: Limits, forward_at: int, now_ms: int) -> Step:
+    """Waits until the message is to be forwarded, or until one behind it is, of a task before this one.
+
+    If the task before does not start when it may, the message is forwarded early, so that those behind it come up.
+    """
+    if _may_be_ahead_of_its_turn(facts, lane, task, limits, now_ms):
+        next_at = next_start(lane, limits, now_ms) - FORWARD_AHEAD_MS
+        if next_at <= now_ms:
+            is_new = now_ms < facts.received_at + LOOK_FOR_MS
+            return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if is_new else Forward((task,))
+        forward_at = min(forward_at, next_at)
+    return WaitUntil(forward_at + LEAD_MS, forward_at)
+
+
+def _may_be_ahead_of_its_turn(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int) -> bool:
+    """True if tasks before this one have not started whose messages may be behind this one.
+
+    Of two concurrent submits the second may be the first to send its message. In order, this message comes up when the
+    one before it is forwarded, which is shortly before its start; it then waits for nothing but its own.
+    """
+    ahead = lane.waiting_before(task.seq)
+    if not ahead:
+        return False
+    if facts.receives > 1 or now_ms < task.submitted_at + GAP_GRACE_MS:
+        return True
+    return estimated_start(lane, limits, now_ms, ahead - 1) > now_ms + FORWARD_AHEAD_MS
 
 
 def _is_far_behind(facts: Facts, lane: Lane, limits: Limits, ahead: int, now_ms: int) -> bool:
