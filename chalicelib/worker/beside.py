@@ -95,26 +95,45 @@ def _step_of_started(facts: Facts, lane: Lane, task: Task) -> Step | None:
 def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, token: str) -> Step:
     """The step with the message at the lane's head."""
     is_started = task.seq <= lane.started_seq
-    if is_started or task.task_id in lane.cancelled:
+    if (is_started or facts.receives > 1) and not facts.is_lane_fresh:
+        return ReadLane()  # the message waited, or a change of the lane woke it
+    is_passed_over = is_started and _is_passed_over(facts, lane, task)
+    if task.task_id in lane.cancelled or (is_started and not is_passed_over):
         return Forward((task,))
-    if facts.receives > 1 and not facts.is_lane_fresh:
-        return ReadLane()  # it waited, or a change of the lane woke it
     decision = _decide(facts, lane, task, limits, now_ms, token)
-    ahead = lane.waiting_before(task.seq)
-    has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
-    if isinstance(decision, Start) and now_ms < decision.at - FORWARD_AHEAD_MS:
-        if not facts.is_lane_fresh:
-            return ReadLane()
-        return _wait_for_start(facts, lane, task, limits, decision.at - FORWARD_AHEAD_MS, now_ms)
-    if isinstance(decision, Start) and ahead and has_slot and _is_far_behind(facts, lane, limits, ahead, now_ms):
-        return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, TooLarge | Cancelled) or (isinstance(decision, Start) and has_slot):
+    if isinstance(decision, TooLarge | Cancelled):
         return Forward((task,))
+    if isinstance(decision, Start):
+        forward_at = decision.at - (LEAD_MS if is_passed_over else FORWARD_AHEAD_MS)
+        if step := _forward_in_time(facts, lane, task, limits, forward_at, now_ms):
+            return step
+    elif facts.is_lane_fresh:
+        assert isinstance(decision, Wait), "nothing else is left"
+        return _wait_for(decision, facts, lane, task, now_ms)
     if not facts.is_lane_fresh:
         return ReadLane()
-    if isinstance(decision, Wait):
-        return _wait_for(decision, facts, lane, task, now_ms)
     return _after_predecessors(facts, lane, task, now_ms) or Forward((task,))
+
+
+def _forward_in_time(facts: Facts, lane: Lane, task: Task, limits: Limits, forward_at: int, now_ms: int) -> Step | None:
+    """The step with a message that is to be forwarded at that time, epoch ms; None while no slot is left for it."""
+    ahead = lane.waiting_before(task.seq)
+    has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
+    if now_ms < forward_at:
+        return _wait_for_start(facts, lane, task, limits, forward_at, now_ms) if facts.is_lane_fresh else ReadLane()
+    if has_slot and ahead and _is_far_behind(facts, lane, limits, ahead, now_ms):
+        return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
+    return Forward((task,)) if has_slot else None
+
+
+def _is_passed_over(facts: Facts, lane: Lane, task: Task) -> bool:
+    """True if later tasks started before this one's submit sent its message.
+
+    It is forwarded only when it may start, since no claim of a later task waits for it; until then it keeps those
+    behind it back.
+    """
+    attempts = facts.record.attempts if facts.record else 0
+    return lane.lease_of(task.task_id) is None and attempts == 0
 
 
 def _wait_for_start(facts: Facts, lane: Lane, task: Task, limits: Limits, forward_at: int, now_ms: int) -> Step:
