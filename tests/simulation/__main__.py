@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 
 from tests.simulation.mutants import FOUND_BY, MUTANTS
@@ -19,6 +20,7 @@ from tests.simulation.schedule import (
     draw_units,
     shrink,
 )
+from tests.simulation.several import DRAWS, draw_beside
 from tests.simulation.world import Parts, Result, run
 
 
@@ -28,16 +30,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--mutants", action="store_true", help="turn off one guard after the other")
     parser.add_argument("--tell", action="store_true", help="tell the story of the first seed")
+    parser.add_argument("--any", action="store_true", help="schedules of any actions: the default")
     parser.add_argument("--due", action="store_true", help="schedules of tasks that are due at one time")
     parser.add_argument("--units", action="store_true", help="schedules of tasks with units")
     parser.add_argument("--cancels", action="store_true", help="schedules of running tasks that are cancelled")
-    parser.add_argument("--several", action="store_true", help="schedules of lanes with several tasks at once")
+    parser.add_argument(
+        "--several", action="store_true", help="schedules of lanes with several tasks at once; also with another kind"
+    )
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
     options = parser.parse_args()
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
-    plan_of = draw_several if options.several else plan_of
+    if options.several:
+        kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
+        plan_of = partial(draw_beside, kind) if kind else draw_several
     plan_of = draw_shared if options.shared else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     seeds = range(options.seed, options.seed + options.schedules)

@@ -548,12 +548,18 @@ class History:
         if self._prompt is None or known.starts:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
+        late_ms = min(late_ms, start.at - self._newest_first_start(before))
         if known.task.shared:
             late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
         self.figures["of those more than a second late"] += late_ms > 1_000
         if late_ms > LATEST_MS:
             self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def _newest_first_start(self, before: list[Started]) -> int:
+        """The time of the newest start of a task that had not started before: no later task starts earlier."""
+        known = [self.known.get(one.task_id) for one in before]
+        return max((one.starts[0].at for one in known if one and one.starts), default=0)
 
     def _shared_possible_at(self, known: Known, start: Started) -> int:
         """When the shared limit could be used at first, by the starts that were taken of it, as the calm see it."""
@@ -619,7 +625,9 @@ class History:
                 continue
             if other.answered_at is None or other.is_scheduled:
                 continue
-            if other.answered_at < known.begun_at:
+            # With several at once it waits at the lane's head until it may start, and is then forwarded.
+            has_had_its_turn = other.was_passed_over and other.forwarded
+            if other.answered_at < known.begun_at and not has_had_its_turn:
                 self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
             if other.was_passed_over:
                 continue

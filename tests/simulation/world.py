@@ -90,6 +90,8 @@ TASK_WRITES = (
 FORWARDS_OR_SENDS = ("queue.send", "queue.send_many", "queue.send_again", "queue.forward")
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
 MAX_EVENTS = 100_000
+#: The same for each part of a plan of hundreds of tasks.
+MAX_EVENTS_EACH = 1_000
 
 
 class SimulatedPresence:
@@ -216,6 +218,7 @@ class World:
         self._kept_answers: set[Process | None] = set()
         self._actions = count()
         self._events = 0
+        self._most_events = max(MAX_EVENTS, MAX_EVENTS_EACH * plan.size)
 
     def run(self) -> Result:
         try:
@@ -250,8 +253,8 @@ class World:
     def _go_on(self, until: int) -> None:
         while not self.history.broken and self.timeline.run_next(until):
             self._events += 1
-            if self._events > MAX_EVENTS:
-                self.history.breaks("nothing lost", f"after {MAX_EVENTS} events it still goes on")
+            if self._events > self._most_events:
+                self.history.breaks("nothing lost", f"after {self._most_events} events it still goes on")
 
     def _heal(self) -> None:
         """Ends all faults and pauses; from here on everything has to drain."""
