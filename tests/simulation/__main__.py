@@ -15,6 +15,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_emptyings,
+    draw_forgettings,
     draw_several,
     draw_shared,
     draw_units,
@@ -39,6 +40,7 @@ def main() -> int:
     )
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
+    parser.add_argument("--forgettings", action="store_true", help="schedules of users who are forgotten")
     options = parser.parse_args()
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
@@ -47,6 +49,7 @@ def main() -> int:
         plan_of = partial(draw_beside, kind) if kind else draw_several
     plan_of = draw_shared if options.shared else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
+    plan_of = draw_forgettings if options.forgettings else plan_of
     seeds = range(options.seed, options.seed + options.schedules)
     if options.mutants:
         found = [show_mutant(name, seeds) for name in MUTANTS]
@@ -99,6 +102,7 @@ def show_mutant(name: str, seeds: range) -> bool:
     plan_of = draw_several if name.startswith("slots:") else plan_of
     plan_of = draw_shared if name.startswith("shared:") else plan_of
     plan_of = draw_emptyings if name.startswith("emptying:") else plan_of
+    plan_of = draw_forgettings if name.startswith("forgetting:") else plan_of
     tries, result = find(MUTANTS[name], chain(map(plan_of, seeds), [FOUND_BY[name]]))
     found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"
     print(f"{name:45} {found}", flush=True)

@@ -319,6 +319,8 @@ class World:
                 self._cancel(api, action)
             elif isinstance(action, schedule.Empty):
                 self._empty(api, action.user)
+            elif isinstance(action, schedule.ForgetUser):
+                self._forget_user(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
             elif isinstance(action, schedule.ChangeShared):
@@ -381,6 +383,10 @@ class World:
         self.history.emptying_begun(user)
         emptied = api.clearance.empty(user)
         self.tell(f"the lane of {user} is emptied of {emptied.waiting} tasks")
+
+    def _forget_user(self, api: "ApiMachine", user: str) -> None:
+        forgotten = api.clearance.forget(user)
+        self.tell(f"{user} is forgotten with {forgotten.deleted} tasks")
 
     def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
         change = self.history.shared_change_begins(action.name)
@@ -497,7 +503,7 @@ class World:
             if isinstance(answer, Written):
                 self.history.turn_stored(before, answer.lane, self.shared_limits.get(arguments[1].name).served)
             return answer
-        if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
+        if name in ("lanes.change", "lanes.forget", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
         if name in ("lanes.try_fast_admit", "lanes.admit"):
             return self._observe_admission(arguments, effect)
@@ -579,6 +585,9 @@ class World:
         if (lane.emptied_at, lane.emptied_seq) != (before.emptied_at, before.emptied_seq):
             self.tell(f"the lane of {user} is emptied up to {lane.emptied_seq}")
             self.history.emptied(replace(lane, emptied_seq=min(lane.emptied_seq, before.admitted)))
+        if lane.forgotten_at != before.forgotten_at:
+            self.tell(f"the lane of {user} says that its user is forgotten")
+            self.history.forgotten(user)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)
