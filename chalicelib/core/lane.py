@@ -17,6 +17,8 @@ MARKED_BY_MS = 1_200
 CLOCKS_DIFFER_MS = 500
 #: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
 LEASE_MS = 10_000
+#: The same for a claim of a slot, whose lease is renewed less often.
+SLOT_LEASE_MS = 14_000
 #: Milliseconds after its message is to be visible for which a slot is left to a started task that waits for one.
 AT_DOOR_MS = 10_000
 #: Average run time, milliseconds, below which waiting tasks hardly delay each other.
@@ -239,6 +241,11 @@ class Lane(Struct, frozen=True):
             if lease.receipt and lease.until <= now_ms < lease.visible_at + AT_DOOR_MS
         ]
         return sorted(waiting, key=lambda lease: lease.until)
+
+    def next_receipts(self, now_ms: int) -> list[str]:
+        """Of the hidden messages whose tasks may start next: a started one's, and the next one's or the head's."""
+        first = [lease.receipt for lease in self.at_the_door(now_ms)[:1]]
+        return [receipt for receipt in (*first, self.next_receipt or self.head_receipt) if receipt]
 
     def is_leased(self, now_ms: int) -> bool:
         """True while no other worker may take the task of the lane's newest start."""

@@ -64,6 +64,9 @@ LISTED_EVERY_MS = 500
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
+#: Milliseconds for which a lane lets those before it start where fewer tasks run than may run at once: they were woken,
+#: and a lane with a backlog, whose worker is awake, would be quicker each time. A turn that is lost costs as much.
+GIVE_WAY_MS = 150
 #: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
 #: last for the 14 days that it lives.
 MANY_LOOKS = 300
@@ -122,6 +125,7 @@ class SharedClaims:
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
         turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
+        has_given_way = False
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
             if limits is None:
@@ -133,7 +137,11 @@ class SharedClaims:
             who = (task.user_id, task.task_id)
             latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
             decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
-            if isinstance(decision, Taken):
+            if isinstance(decision, Taken) and not has_given_way and _comes_before_others(shared, limits, turn):
+                self._clock.sleep(GIVE_WAY_MS)
+                has_given_way, shared = True, self._read(task.shared)
+                start = replace(start, at=max(start.at, self._clock.now_ms()))
+            elif isinstance(decision, Taken):
                 before, shared = shared, self._claim(task, shared, decision, turn, token)
                 if shared.newest == token:
                     allowed_at = first_time(before, limits, turn, task.units) if turn else 0
@@ -178,11 +186,22 @@ class SharedClaims:
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
     def release(self, task: Task, start: SharedStart | None) -> None:
-        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits.
+
+        UnavailableError if that fails: the task's message then comes back for it.
+        """
         if start and start.is_listed:
-            with suppress(UnavailableError):  # whoever waits finds its lease over
-                shared = self._store.release(start.name, task.task_id, start.at)
-                self._wake_first(shared)
+            self._release(start.name, task.task_id, start.at)
+
+    def release_finished(self, task: Task) -> None:
+        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
+        if holder := (self._read(task.shared).holders or {}).get(task.task_id):
+            self._release(task.shared, task.task_id, holder.at)
+
+    def _release(self, name: str, task_id: str, at: int) -> None:
+        shared = self._store.release(name, task_id, at)
+        with suppress(UnavailableError):  # it looks again by itself
+            self._wake_first(shared)
 
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
@@ -275,11 +294,12 @@ class SharedClaims:
         return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
-        first = max(0, shared.served - PASSED_TURNS)
+        first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
         for waiter in self._store.waiters(shared.name, first, NEXT_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
-            if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
-                self._queue.defer(lane.head_receipt, 0)
+            if lane.turn_for(shared.name) == waiter.turn and (receipts := lane.next_receipts(now_ms)):
+                for receipt in receipts:
+                    self._queue.defer(receipt, 0)
                 return
 
 
@@ -291,6 +311,12 @@ def _is_listed(turn: int, full: Full, wait_ms: int) -> bool:
     """True for a wait of some seconds if the turn's time is LISTED_EVERY_MS after that of the one listed before."""
     apart = full.position * LISTED_EVERY_MS // max(wait_ms, 1)
     return wait_ms >= LISTED_FROM_MS and turn % max(apart, 1) == 0
+
+
+def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool:
+    """True if lanes with earlier turns may still use all that is free of the number at once: one was just woken."""
+    most = most_at_once(limits)
+    return most is not None and turn > 0 and shared.ahead_of(turn) >= most - len(shared.holders or {})
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:

@@ -15,19 +15,6 @@ def bulk(user: str, count: int, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "tasks": [{"payload": number, **more} for number in range(count)]}
 
 
-@pytest.fixture
-def calls(paceline: Paceline) -> Counter[str]:
-    """Counts the requests that go to AWS, by operation."""
-    counter: Counter[str] = Counter()
-
-    def count(request: Any, event_name: str, **_: Any) -> None:
-        counter[event_name.rpartition(".")[2]] += 1
-
-    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
-        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
-    return counter
-
-
 def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counter[str]) -> None:
     assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
     assert calls == {"UpdateItem": 1, "BatchWriteItem": 4, "SendMessageBatch": 10}
@@ -76,6 +63,32 @@ def test_a_tick_takes_seven_calls(paceline: Paceline, user: str, calls: Counter[
         calls.clear()
         assert paceline.dispatch(record) == [record["messageId"]]
         assert calls == tick + search
+
+
+def test_a_tick_of_a_user_who_was_forgotten_before_reads_its_schedule_once_more(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    assert paceline.request("DELETE", f"/api/v1/users/{user}").status_code == 200
+    paceline.request("PUT", f"/api/v1/users/{user}/schedules/report", {"every_seconds": 60})
+    schedule = paceline.parts.schedules.get(user, "report")
+    assert schedule
+    paceline.clock.advance(60_000)
+    paceline.parts.scheduled_queue.send([(ScheduleBell(user, "report", schedule.bell), 0)])
+    [record] = paceline.receive_scheduled()
+    calls.clear()
+    assert paceline.dispatch(record) == [record["messageId"]]
+    assert (calls["GetItem"], calls["SendMessage"]) == (2, 1)
+
+
+def test_a_deployment_without_failures_and_schedules_makes_no_call_for_them(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    """A submit and a run take the five calls that they need."""
+    paceline.submit(user)
+    [record] = paceline.receive(user)
+    calls.pop("ReceiveMessage", None)
+    assert paceline.work(record) == []
+    assert calls == {"UpdateItem": 3, "SendMessage": 1, "PutItem": 1}
 
 
 def test_a_deployment_without_schedules_makes_no_call_for_them(

@@ -23,19 +23,6 @@ def paceline(deploy: Deploy) -> Iterator[Paceline]:
     del registry._definitions["fails"]
 
 
-@pytest.fixture
-def calls(paceline: Paceline) -> Counter[str]:
-    """Counts the requests that go to AWS, by operation."""
-    counter: Counter[str] = Counter()
-
-    def count(request: Any, event_name: str, **_: Any) -> None:
-        counter[event_name.rpartition(".")[2]] += 1
-
-    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
-        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
-    return counter
-
-
 def submit(paceline: Paceline, user: str, task: str, count: int = 1) -> None:
     tasks = [{"task": task}] * count
     assert paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).status_code in (202, 429)
@@ -104,8 +91,8 @@ def test_calls_of_an_emptying_do_not_grow_with_the_backlog(paceline: Paceline, u
         calls.clear()
         assert paceline.request("DELETE", f"/api/v1/users/{user}-{count}/tasks?state=queued").status_code == 200
         counts.append(Counter(calls))
-    # The message for scheduled tasks, the lane, its write, and the lane again for the answer.
-    assert counts == [{"SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
+    # The list of scheduled tasks, the message for them, the lane, its write, and the lane again for the answer.
+    assert counts == [{"Query": 1, "SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
 
 
 def test_calls_for_each_cancellation_of_an_emptied_lane(paceline: Paceline, user: str, calls: Counter[str]) -> None:
@@ -121,6 +108,22 @@ def test_calls_for_each_cancellation_of_an_emptied_lane(paceline: Paceline, user
     assert calls == {"GetItem": 2 * others, "UpdateItem": others}
 
 
+def test_task_that_overtakes_cancelled_ones_makes_none_of_them_search_for_it(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    """A search reads some 300 records, for each of thousands of messages."""
+    submit(paceline, user, "log", 12)
+    paceline.request("DELETE", f"/api/v1/users/{user}/tasks?state=queued")
+    submit(paceline, user, "log")
+    records = paceline.receive(user)[:10]
+    assert paceline.work(records[0]) == []
+    assert [line["seq"] for line in paceline.events if line["event"] == "task_completed"] == [13]
+    calls.clear()
+    for record in records[1:]:
+        assert paceline.work(record) == []
+    assert calls == {"GetItem": 3 * 9, "UpdateItem": 9}
+
+
 def test_calls_of_forgetting(paceline: Paceline, user: str, calls: Counter[str]) -> None:
     submit(paceline, user, "log", 10)
     work(paceline, user)
@@ -128,3 +131,13 @@ def test_calls_of_forgetting(paceline: Paceline, user: str, calls: Counter[str])
     answer = paceline.request("DELETE", f"/api/v1/users/{user}")
     assert (answer.status_code, answer.json_body["deleted"]) == (200, 10)
     assert calls == {"Query": 3, "GetItem": 2, "UpdateItem": 1, "BatchWriteItem": 1}
+
+
+def test_forgetting_deletes_each_schedule_and_its_name(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    for name in ("a", "b", "c"):
+        put = paceline.request("PUT", f"/api/v1/users/{user}/schedules/{name}", {"every_seconds": 60})
+        assert put.status_code == 201
+    calls.clear()
+    assert paceline.request("DELETE", f"/api/v1/users/{user}").status_code == 200
+    # The user's records twice and its schedules; the lane, and its mark; three names, and the item that had them.
+    assert calls == {"Query": 3, "GetItem": 1, "UpdateItem": 1 + 3, "DeleteItem": 3 + 1}
