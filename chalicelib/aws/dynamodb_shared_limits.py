@@ -70,6 +70,13 @@ class DynamoDBSharedLimitStore:
         update.increment("asked")
         return self._update(name, update).shared
 
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        update = Expression()
+        for attribute, value in (("served", served), ("turn", turn), ("turn_from", turn_from)):
+            update.set(attribute, number(value))
+        update.equals("turn", queue.turn)
+        return self._update(queue.name, update)
+
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
         return self._update(name, throttle_expression(until, reason)).shared
 
@@ -80,6 +87,8 @@ class DynamoDBSharedLimitStore:
         update = Expression()
         update.set("waiting_user", {"S": waiter.user_id})
         update.set("task_id", {"S": waiter.task_id})
+        if waiter.group:
+            update.set("user_group", {"S": waiter.group})
         update.set("expires_at", number(until // 1000 + WAITER_KEPT_SECONDS))
         with unavailable("listing the lane that waits"):
             self._client.update_item(
@@ -88,10 +97,7 @@ class DynamoDBSharedLimitStore:
 
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         items = self._query(partition(name), _waiter_item(after_turn + 1), most)
-        return [
-            Waiter(int(item["item"]["S"].removeprefix(WAITER_PREFIX)), item["waiting_user"]["S"], item["task_id"]["S"])
-            for item in items
-        ]
+        return [_waiter_of(item) for item in items]
 
     def _query(self, hash_key: str, first: str, most: int) -> list[Item]:
         query: Item = {
@@ -135,6 +141,11 @@ def _waiter_item(turn: int) -> str:
     return f"{WAITER_PREFIX}{turn:012}"
 
 
+def _waiter_of(item: Item) -> Waiter:
+    turn, group = int(item["item"]["S"].removeprefix(WAITER_PREFIX)), item.get("user_group", {}).get("S", "")
+    return Waiter(turn, item["waiting_user"]["S"], item["task_id"]["S"], group)
+
+
 def fast_claim_expression(claim: SharedClaim) -> Expression:
     update, most = Expression(), most_at_once(claim.limits)
     update.prepend("starts", claim.at)
@@ -149,6 +160,8 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
     else:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(claim.own)})}")
     _take_turn(update, claim)
+    if claim.asks_again:
+        update.increment("asked")
     slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
     update.within("starts", "started", claim.limits, claim.at, slack)
     if large_limits(claim.limits) or claim.units != 1:
@@ -187,6 +200,8 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
     update.set("newest", {"S": after.newest})
     if after.served != seen.served:
         update.set("served", number(after.served))
+    if after.asked != seen.asked:
+        update.increment("asked")
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
@@ -271,6 +286,8 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         served=integer(item, "served"),
         holders=_holders_of(item["holders"]["M"]) if "holders" in item else None,
         newest=item.get("newest", {}).get("S", ""),
+        turn=integer(item, "turn"),
+        turn_from=integer(item, "turn_from"),
     )
 
 

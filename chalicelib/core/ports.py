@@ -245,6 +245,8 @@ class SharedClaim(Struct, frozen=True):
     turn: int = 0
     #: the turn is newer than all that were used
     is_newest_turn: bool = False
+    #: it gives the next turn too: for another lane of the same group
+    asks_again: bool = False
 
 
 def own_shared_claim(write: SharedWrite, token: str) -> SharedWrite:
@@ -293,6 +295,14 @@ class SharedLimitStore(Protocol):
 
     def ask(self, name: str) -> SharedLimit:
         """Gives the next turn: `asked` of the answer. A turn of a lost answer is passed over."""
+        ...
+
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        """Stores a group's turn of a shared limit in the group's queue, and the newest number in it that was used.
+
+        turn_from: from when on the group may use it, epoch ms. Stale if the group's turn is not that of `queue` any
+        more.
+        """
         ...
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:

@@ -39,6 +39,8 @@ class Waiter(Struct, frozen=True):
     turn: int
     user_id: str
     task_id: str
+    #: of the user; the turn is the group's
+    group: str = ""
 
 
 class SharedLimit(Struct, frozen=True):
@@ -70,6 +72,10 @@ class SharedLimit(Struct, frozen=True):
     holders: Mapping[str, Holder] | None = None
     #: the token of the newest claim, so that a claim whose answer was lost is recognised
     newest: str = ""
+    #: of a group's queue: the newest turn that the group got of the shared limit; 0 if the next lane has to ask for one
+    turn: int = 0
+    #: and from when on the group may use it, epoch ms
+    turn_from: int = 0
 
     @property
     def waiting(self) -> int:
@@ -199,7 +205,7 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
     if places > 1:
         places = max(1, places - _missed(shared, limits, places, now_ms, units))
     if not tuple(limits):  # only a number at once
-        return 0, begin
+        return 0, max((begin, *shared.starts[:1]))  # not before a start by another machine's clock, which ended a pause
     planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
     beyond = max(0, places - EXACT_TURNS)
     rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)

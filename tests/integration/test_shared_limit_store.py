@@ -173,6 +173,25 @@ def test_turns_are_counted_and_nobody_without_one_starts_before_them(ports: Port
     assert written(quick(ports, user, NOW + 1_000)).started == 4
 
 
+def test_claim_that_asks_again_gives_the_next_turn_by_the_same_write(ports: Ports, user: str) -> None:
+    assert [ports.shared_limits.ask(user).asked for _ in range(2)] == [1, 2]
+    first = written(quick(ports, user, turn=1, is_newest_turn=True, asks_again=True))
+    assert (first.asked, first.served) == (3, 1)
+    decision = taken(first, NOW + 1, turn=2)
+    second = written(ports.shared_limits.claim(first, replace(decision, after=replace(decision.after, asked=4))))
+    assert (second.asked, second.served, second.started) == (4, 2, 2)
+
+
+def test_groups_turn_is_stored_unless_another_lane_has_stored_one(ports: Ports, user: str) -> None:
+    queue = ports.shared_limits.ask(f"{user} acme")
+    assert (queue.asked, queue.turn) == (1, 0)
+    saved = written(ports.shared_limits.save_group_turn(queue, 0, 7, NOW))
+    assert (saved.asked, saved.served, saved.turn, saved.turn_from) == (1, 0, 7, NOW)
+    assert stale(ports.shared_limits.save_group_turn(queue, 1, 8, 0)) == saved
+    assert written(ports.shared_limits.save_group_turn(saved, 1, 0, NOW)).served == 1
+    assert ports.shared_limits.get(user) == SharedLimit(user)
+
+
 def test_turn_asked_between_reading_and_an_exact_claim_refuses_it(ports: Ports, user: str) -> None:
     seen = ports.shared_limits.get(user)
     ports.shared_limits.ask(user)
@@ -208,8 +227,9 @@ def test_units_and_large_limits_count_as_in_lanes(ports: Ports, user: str) -> No
 
 def test_listed_waiters_come_in_the_order_of_their_turns(ports: Ports, user: str) -> None:
     for turn in (12, 3, 100):
-        ports.shared_limits.add_waiter(user, Waiter(turn, f"user{turn}", f"t{turn}"), NOW)
+        ports.shared_limits.add_waiter(user, Waiter(turn, f"user{turn}", f"t{turn}", "acme" * (turn == 3)), NOW)
     assert [waiter.turn for waiter in ports.shared_limits.waiters(user, 0, 10)] == [3, 12, 100]
+    assert [waiter.group for waiter in ports.shared_limits.waiters(user, 0, 10)] == ["acme", "", ""]
     assert ports.shared_limits.waiters(user, 3, 1) == [Waiter(12, "user12", "t12")]
     assert ports.shared_limits.waiters(user, 100, 10) == []
 

@@ -38,6 +38,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_emptyings,
+    draw_groups,
     draw_several,
     draw_shared,
     draw_units,
@@ -521,6 +522,14 @@ class ForgottenTurns(SharedClaims):
         return super().take(task, start, replace(facts, lane=lane), token)
 
 
+class TurnForEachOfAGroup(SharedClaims):
+    """Each user of a group takes turns by itself."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        lane = facts.lane and replace(facts.lane, group="")
+        return super().take(task, start, replace(facts, lane=lane), token)
+
+
 class ForgottenWaiters(MemorySharedLimitStore):
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         return []
@@ -574,6 +583,7 @@ MUTANTS: dict[str, Parts] = {
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
     "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
+    "shared: one turn to a group": Parts(shared_claims=TurnForEachOfAGroup),
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
     "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
@@ -685,6 +695,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: no start without a claim": draw_shared(1),
     "shared: room for a late turn": _late_turn(),
     "shared: one turn to a lane": draw_shared(1),
+    "shared: one turn to a group": draw_groups(1),
     "shared: waiters woken": _waiter(),
     "shared: released once": _late_release(),
     "shared: not paused": draw_shared(12),

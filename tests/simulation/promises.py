@@ -580,7 +580,16 @@ class History:
         is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
         if turn and new and is_open and new.name == turn.name and new.number != turn.number:
             self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
+        if new and not new.group and after.group:
+            self.breaks("one turn to a group", f"{after.user_id} of {after.group} asks for a turn of its own")
         self.figures["turns"] += 1
+        self.figures["numbers in groups' queues"] += bool(new and new.group)
+
+    def group_turn_stored(self, queue: SharedLimit, turn: int, served: int) -> None:
+        """A group gets a turn only if it has none that is still to come."""
+        if queue.turn > served and turn not in (queue.turn, 0):
+            self.breaks("one turn to a group", f"{queue.name} has turn {queue.turn} and gets {turn}")
+        self.figures["turns of groups"] += turn > queue.turn
 
     def shared_opens(self, name: str, at: int) -> None:
         """It is changed or throttled until then, epoch ms, or a task that ran under it has ended by then."""

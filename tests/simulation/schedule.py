@@ -137,8 +137,18 @@ class ChangeShared:
     pauses_ms: int | None = None
 
 
+@dataclass(frozen=True)
+class SetGroup:
+    """Sets with whom the user takes turns at shared limits; "" for nobody."""
+
+    at: int
+    user: str
+    group: str
+
+
 Action: TypeAlias = (
     ChangeShared
+    | SetGroup
     | Submit
     | Cancel
     | Empty
@@ -429,6 +439,17 @@ def draw_shared(seed: int) -> Plan:
         seed, random.choice(("5/second", "20/second", *LIMITS)), is_lambda, workers, offsets, actions, faults, outages,
         random.choice((1, 2, 3)), is_apart, shared=random.choice(SHARED_LIMITS),
     )  # fmt: skip
+
+
+def draw_groups(seed: int) -> Plan:
+    """Returns the plan of `draw_shared`, with most of its users in a group, which some of them leave or join later."""
+    plan, random = draw_shared(seed), Random(f"groups {seed}")
+    users = sorted({action.user for action in plan.actions if isinstance(action, Submit)}) or ["ann"]
+    joins = [SetGroup(0, user, "g") for user in users if random.random() < 0.75]
+    changes = [SetGroup(random.randint(1, 30_000), random.choice(users), random.choice(("g", "h", ""))) for _ in "12"]
+    emptyings = [Empty(random.randint(1, 20_000), random.choice(users))] if random.random() < 0.4 else []
+    actions = (*joins, *plan.actions, *(changes if random.random() < 0.5 else ()), *emptyings)
+    return replace(plan, actions=tuple(sorted(actions, key=lambda action: action.at)))
 
 
 def _shared_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:

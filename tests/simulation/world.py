@@ -19,8 +19,9 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
-from chalicelib.core.ports import Presence, Written
+from chalicelib.core.ports import Presence, SharedWritten, Written
 from chalicelib.core.scheduled import Callback
+from chalicelib.core.shared_groups import queue_name
 from chalicelib.core.shared_names import parse_shared
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
@@ -317,6 +318,8 @@ class World:
                 self._empty(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
+            elif isinstance(action, schedule.SetGroup):
+                api.control.set_group(action.user, action.group)
             elif isinstance(action, schedule.ChangeShared):
                 self._change_shared(api, action)
             elif isinstance(action, schedule.Pause | schedule.Resume):
@@ -427,7 +430,7 @@ class World:
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
         if name.startswith("shared_limits."):
-            return self._observe_shared(name, effect)
+            return self._observe_shared(name, arguments, effect)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -491,7 +494,9 @@ class World:
         if name == "lanes.save_turn":
             before, answer = self.lanes.get(arguments[0].user_id), effect()
             if isinstance(answer, Written):
-                self.history.turn_stored(before, answer.lane, self.shared_limits.get(arguments[1].name).served)
+                turn = arguments[1]
+                queue = queue_name(turn.name, turn.group) if turn.group else turn.name
+                self.history.turn_stored(before, answer.lane, self.shared_limits.get(queue).served)
             return answer
         if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
@@ -523,7 +528,13 @@ class World:
                 self.history.started_shared(known, lease, self._shared_limits_of(lease), process, start.units)
         return answer
 
-    def _observe_shared(self, name: str, effect: Callable[[], Any]) -> Any:
+    def _observe_shared(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        if name == "shared_limits.save_group_turn":
+            queue = self.shared_limits.get(arguments[0].name)
+            write = effect()
+            if isinstance(write, SharedWritten):
+                self.history.group_turn_stored(queue, arguments[2], self.shared_limits.get("s").served)
+            return write
         before = self.shared_limits.get("s")
         answer = effect()
         after = self.shared_limits.get("s")
@@ -682,10 +693,20 @@ class ApiMachine(Machine):
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         known = world.settings.shared_limits
         self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known)
-        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
+        self.control = world.parts.control(
+            lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue, self.remote("shared_limits")
+        )
         queues = (queue, scheduled_queue)
         self.clearance = Clearance(
-            lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings, lambda user_id: None
+            lanes,
+            tasks,
+            self.remote("due_tasks"),
+            *queues,
+            self.clock,
+            races,
+            world.settings,
+            lambda user_id: None,
+            self.remote("shared_limits"),
         )
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:

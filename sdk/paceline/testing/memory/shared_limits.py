@@ -49,7 +49,8 @@ class MemorySharedLimitStore:
             holders = shared.holders
             if most_at_once(claim.limits) is not None:
                 holders = {**(holders or {}), claim.task_id: Holder(claim.user_id, claim.at)}
-            changes = {"starts": starts, "started": started, "real": real, "served": served}
+            asked = shared.asked + claim.asks_again
+            changes = {"starts": starts, "started": started, "real": real, "served": served, "asked": asked}
             return replace(shared, **changes, holders=holders, newest=claim.token)
 
         return own_shared_claim(self._write(claim.name, fits, taken), claim.token)
@@ -68,6 +69,7 @@ class MemorySharedLimitStore:
             if most_at_once(taken.limits) is not None and after.holders:
                 holders = {**(holders or {}), taken.task_id: after.holders[taken.task_id]}
             values = {name: getattr(after, name) for name in names}
+            values["asked"] = shared.asked + after.asked - seen.asked
             return replace(shared, throttled_reason=after.throttled_reason, holders=holders, **values)
 
         return own_shared_claim(self._write(seen.name, unmoved, claimed), after.newest)
@@ -94,6 +96,13 @@ class MemorySharedLimitStore:
 
     def ask(self, name: str) -> SharedLimit:
         return self._write(name, lambda _: True, lambda shared: replace(shared, asked=shared.asked + 1)).shared
+
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        return self._write(
+            queue.name,
+            lambda shared: shared.turn == queue.turn,
+            lambda shared: replace(shared, served=served, turn=turn, turn_from=turn_from),
+        )
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
         def throttled(shared: SharedLimit) -> SharedLimit:
