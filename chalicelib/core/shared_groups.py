@@ -116,17 +116,21 @@ def first_waiting(
     return None
 
 
-def pass_over_lost(store: SharedLimitStore, lanes: LaneStore, messages: TaskQueue, before: Lane, after: Lane) -> None:
+def pass_over_lost(
+    store: SharedLimitStore, lanes: LaneStore, messages: TaskQueue, before: Lane, after: Lane, now_ms: int
+) -> None:
     """Lets the next lane of the group go first, and wakes it, if the change of a lane lost its number in the queue."""
     turn = before.turn
     if turn is None or not before.turn_in_group(turn.name):
         return
     is_kept = (after.group, after.turn_in_group(turn.name)) == (before.group, turn.number)
     if not is_kept and turn.number <= store.get(queue_name(turn.name, before.group)).served + 1:
-        wake_first(store, lanes, messages, turn.name, before.group)
+        wake_first(store, lanes, messages, turn.name, before.group, now_ms)
 
 
-def wake_first(store: SharedLimitStore, lanes: LaneStore, messages: TaskQueue, shared: str, group: str) -> None:
+def wake_first(
+    store: SharedLimitStore, lanes: LaneStore, messages: TaskQueue, shared: str, group: str, now_ms: int
+) -> None:
     """Lets the first lane go first that still waits in the group's queue, and wakes it."""
     queue = store.get(queue_name(shared, group))
     found = first_waiting(store, lanes, queue)
@@ -135,5 +139,5 @@ def wake_first(store: SharedLimitStore, lanes: LaneStore, messages: TaskQueue, s
     waiter, lane = found
     if waiter.turn - 1 > queue.served:
         store.save_group_turn(queue, waiter.turn - 1, queue.turn, queue.turn_from)
-    if lane.head_receipt:
-        messages.defer(lane.head_receipt, 0)
+    for receipt in lane.next_receipts(now_ms):
+        messages.defer(receipt, 0)

@@ -92,7 +92,7 @@ class Clearance:
         after = self._write(user_id, change, self._lanes.change)
         self._wake(after)
         if self._shared_limits is not None:
-            pass_over_lost(self._shared_limits, self._lanes, self._queue, seen, after)
+            pass_over_lost(self._shared_limits, self._lanes, self._queue, seen, after, self._clock.now_ms())
         if 0 < seen.emptied_at < at - SENT_AGAIN_AFTER_MS:
             self._send_again(seen)
         self._clock.sleep_until(at + CLOCKS_AGREE_MS)

@@ -241,7 +241,7 @@ class Control:
 
     def _pass_over(self, before: Lane, after: Lane) -> None:
         if self._shared_limits is not None:
-            pass_over_lost(self._shared_limits, self._lanes, self._queue, before, after)
+            pass_over_lost(self._shared_limits, self._lanes, self._queue, before, after, self._clock.now_ms())
 
     def _record(self, user_id: str, task_id: str) -> TaskRecord:
         record = self._tasks.get(user_id, task_id)

@@ -150,13 +150,15 @@ class SharedControl:
         raise UnavailableError(f"the shared limit {shared.name} is changed too often to be changed once more")
 
     def _wake(self, shared: SharedLimit, waiters: Sequence[Waiter]) -> None:
-        """Shows the hidden heads of these lanes to the workers: their waits were computed from the old state."""
+        """Shows the messages of these lanes to the workers: their waits were computed from the old state."""
+        now_ms = self._clock.now_ms()
         for waiter in waiters:
             lane = self._lanes.get(waiter.user_id)
             if waiter.group and not has_waiters_turn(lane, shared, waiter):
-                wake_first(self._shared_limits, self._lanes, self._queue, shared.name, waiter.group)
-            elif lane.head_receipt:
-                self._queue.defer(lane.head_receipt, 0)
+                wake_first(self._shared_limits, self._lanes, self._queue, shared.name, waiter.group, now_ms)
+                continue
+            for receipt in lane.next_receipts(now_ms):
+                self._queue.defer(receipt, 0)
 
     def _existing(self, name: str) -> SharedLimit:
         shared = self._shared_limits.get(name)

@@ -192,11 +192,22 @@ class SharedClaims:
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
     def release(self, task: Task, start: SharedStart | None) -> None:
-        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits.
+
+        UnavailableError if that fails: the task's message then comes back for it.
+        """
         if start and start.is_listed:
-            with suppress(UnavailableError):  # whoever waits finds its lease over
-                shared = self._store.release(start.name, task.task_id, start.at)
-                self._wake_first(shared)
+            self._release(start.name, task.task_id, start.at)
+
+    def release_finished(self, task: Task) -> None:
+        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
+        if holder := (self._read(task.shared).holders or {}).get(task.task_id):
+            self._release(task.shared, task.task_id, holder.at)
+
+    def _release(self, name: str, task_id: str, at: int) -> None:
+        shared = self._store.release(name, task_id, at)
+        with suppress(UnavailableError):  # it looks again by itself
+            self._wake_first(shared)
 
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
@@ -252,8 +263,8 @@ class SharedClaims:
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
     def _list(self, task: Task, place: Place, group: str, full: Full, now_ms: int) -> None:
-        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
-        if place.is_new and is_listed(full, now_ms):
+        """Lists the lane as one that the end of a task wakes; or if its new turn is some seconds ahead."""
+        if full.is_for_holder or (place.is_new and is_listed(full, now_ms)):
             with suppress(UnavailableError):  # it looks again by itself
                 self._store.add_waiter(task.shared, Waiter(place.turn, task.user_id, task.task_id, group), full.at)
 
@@ -301,15 +312,16 @@ class SharedClaims:
         return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
-        first = max(0, shared.served - PASSED_TURNS)
+        first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
         for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
             has_turn = has_waiters_turn(lane, shared, waiter)
-            if has_turn and lane.head_receipt:
-                self._queue.defer(lane.head_receipt, 0)
+            if has_turn and (receipts := lane.next_receipts(now_ms)):
+                for receipt in receipts:
+                    self._queue.defer(receipt, 0)
                 return
             if waiter.group and not has_turn and waiter.turn > shared.served:
-                wake_first(self._store, self._lanes, self._queue, shared.name, waiter.group)
+                wake_first(self._store, self._lanes, self._queue, shared.name, waiter.group, now_ms)
                 return
 
 

@@ -104,8 +104,8 @@ class GroupTurns:
         return shared
 
     def list(self, task: Task, group: str, place: Place, full: Full, now_ms: int) -> None:
-        """Lists a lane in its group's queue if it has just joined it and has to wait for long."""
-        if place.has_joined and place.member and is_listed(full, now_ms):
+        """Lists a lane in its group's queue as one that the end of a task wakes; or if its wait is long."""
+        if place.member and (full.is_for_holder or (place.has_joined and is_listed(full, now_ms))):
             waiter = Waiter(place.member.number, task.user_id, task.task_id, group)
             with suppress(UnavailableError):  # it looks again by itself
                 self._store.add_waiter(place.member.queue.name, waiter, full.at)
@@ -129,8 +129,8 @@ class GroupTurns:
         until = turn_time(shared, limits, shared.asked, at)
         if place.asks_again and is_listed(Full(until, 1, shared.is_full(limits)), at):
             self._store.add_waiter(shared.name, replace(waiter, turn=shared.asked), until)
-        if lane.head_receipt:
-            self._messages.defer(lane.head_receipt, 0)
+        for receipt in lane.next_receipts(at):
+            self._messages.defer(receipt, 0)
 
     def _save(self, place: Place, shared: SharedLimit, queue: SharedLimit, served: int, at: int) -> None:
         turn, turn_from = 0 if place.turn else queue.turn, queue.turn_from

@@ -17,7 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.claim import SharedStart, passed_over, without_cancelled
+from chalicelib.core.claim import SharedStart, Start, passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
@@ -352,8 +352,14 @@ class Worker:
             job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
+        handled = self._after_run(job, start, write.lane, ended)
         if self._shared:
             self._shared.release(task, start.shared)
+        return handled
+
+    def _after_run(self, job: _Job, start: Start, claimed: Lane, ended: Ran | Retry) -> Handled:
+        """claimed: the lane as the claim left it."""
+        task = job.task
         if start.slot:
             after = ended.lane if isinstance(ended, Ran) else None
             lane = self._remember(after or self._lanes.get(task.user_id))
@@ -362,7 +368,7 @@ class Worker:
             return Deferred(ended.at, lane) if isinstance(ended, Retry) else Done()
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
-        self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
+        self._remembered[task.user_id] = with_run_time(claimed, ended.took_ms)
         return Done()
 
     def _wake_for_slot(self, lane: Lane) -> None:
@@ -450,8 +456,13 @@ class Worker:
         return self._free_slot(job)
 
     def _free_slot(self, job: _Job) -> Done:
-        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack."""
+        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack.
+
+        Takes the task off those that run under its shared limit too, if its worker could not do so.
+        """
         lane, task = job.facts.lane, job.task
+        if self._shared and task.shared:
+            self._shared.release_finished(task)
         while lane and (lease := (lane.slots or {}).get(task.task_id)):
             write = self._lanes.release_slot(task.user_id, lease, 0)
             lane = self._remember(write.lane)

@@ -236,6 +236,7 @@ class World:
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
+                self.history.check_released(self.shared_limits.get("s"))
         finally:
             self.timeline.close()
         figures = self.history.figures + self.faults.met
