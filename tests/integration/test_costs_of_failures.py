@@ -23,19 +23,6 @@ def paceline(deploy: Deploy) -> Iterator[Paceline]:
     del registry._definitions["fails"]
 
 
-@pytest.fixture
-def calls(paceline: Paceline) -> Counter[str]:
-    """Counts the requests that go to AWS, by operation."""
-    counter: Counter[str] = Counter()
-
-    def count(request: Any, event_name: str, **_: Any) -> None:
-        counter[event_name.rpartition(".")[2]] += 1
-
-    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
-        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
-    return counter
-
-
 def submit(paceline: Paceline, user: str, task: str, count: int = 1) -> None:
     tasks = [{"task": task}] * count
     assert paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).status_code in (202, 429)
