@@ -3,14 +3,31 @@
 A shared limit has a partition of its own. Its key holds a space, which no user id may hold.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
-from chalicelib.aws.dynamodb_histories import EXTRA_UNITS, STARTS, add, history_of, set_history, take_room
+from chalicelib.aws.dynamodb_histories import (
+    EXTRA_UNITS,
+    STARTS,
+    add,
+    history_of,
+    prepend_extra,
+    set_history,
+    take_room,
+)
 from chalicelib.aws.server_time import ServerTime
-from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits
-from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
+from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits, smallest_units_quota
+from chalicelib.core.ports import (
+    Correction,
+    SharedClaim,
+    SharedStale,
+    SharedWrite,
+    SharedWritten,
+    is_corrected,
+    own_shared_claim,
+)
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
 
 #: The partition that lists the shared limits that were changed at run time, each an item by its name.
@@ -76,6 +93,10 @@ class DynamoDBSharedLimitStore:
             update.set(attribute, number(value))
         update.equals("turn", queue.turn)
         return self._update(queue.name, update)
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        write = self._update(correction.name, correction_expression(correction, now_ms))
+        return SharedWritten(write.shared) if is_corrected(write.shared, correction) else write
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
         return self._update(name, throttle_expression(until, reason)).shared
@@ -164,6 +185,11 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
         update.increment("asked")
     slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
     update.within("starts", "started", claim.limits, claim.at, slack)
+    if smallest_units_quota(claim.limits):
+        reported = update.name("reported_at")
+        update.conditions.append(
+            f"(attribute_not_exists({reported}) OR {reported} <= {update.value(number(claim.at))})"
+        )
     if large_limits(claim.limits) or claim.units != 1:
         take_room(update, STARTS, claim.limits, claim.at, claim.units)
         add(update, EXTRA_UNITS, claim.units - 1)
@@ -218,6 +244,9 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
     update.equals("revision", seen.revision)
     update.equals("started", seen.started)
     update.equals("served", seen.served)
+    update.equals("reports", seen.reports)
+    if seen.corrected != after.corrected:
+        update.set("corrected", _texts(after.corrected))
     if seen.asked <= seen.served:
         update.equals("asked", seen.asked)
     return update
@@ -236,8 +265,35 @@ def change_expression(seen: SharedLimit, changed: SharedLimit) -> Expression:
         update.set("starts", numbers(changed.starts))
         set_history(update, STARTS, changed.real, seen.real)
         update.equals("started", seen.started)
+        update.equals("reports", seen.reports)
+    if changed.reported_at != seen.reported_at:
+        update.set("reported_at", number(changed.reported_at))
     update.equals("revision", seen.revision)
     return update
+
+
+def correction_expression(correction: Correction, now_ms: int) -> Expression:
+    """Leaves the room as it is when units are given back: the next exact claim finds more."""
+    update, more = Expression(), correction.more
+    corrected, token = update.name("corrected"), correction.token
+    update.conditions.append(f"NOT contains({corrected}, {update.value({'S': token})})")
+    none = update.value({"L": []})
+    update.sets.append(
+        f"{corrected} = list_append({update.value(_texts((token,)))}, if_not_exists({corrected}, {none}))"
+    )
+    update.increment("reports")
+    add(update, EXTRA_UNITS, more)
+    prepend_extra(update, STARTS, now_ms if more > 0 else correction.started_at, more)
+    if more > 0:
+        add(update, STARTS.unit_room, -more)
+        update.set("reported_at", number(now_ms))
+        newest = f"{update.name('starts')}[0]"
+        update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} < {update.value(number(now_ms))})")
+    return update
+
+
+def _texts(values: Sequence[str]) -> Item:
+    return {"L": [{"S": value} for value in values]}
 
 
 def throttle_expression(until: int, reason: str) -> Expression:
@@ -286,6 +342,9 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         served=integer(item, "served"),
         holders=_holders_of(item["holders"]["M"]) if "holders" in item else None,
         newest=item.get("newest", {}).get("S", ""),
+        reported_at=integer(item, "reported_at"),
+        reports=integer(item, "reports"),
+        corrected=tuple(token["S"] for token in item.get("corrected", {}).get("L", ())),
         turn=integer(item, "turn"),
         turn_from=integer(item, "turn_from"),
     )

@@ -249,6 +249,22 @@ class SharedClaim(Struct, frozen=True):
     asks_again: bool = False
 
 
+class Correction(Struct, frozen=True):
+    """The units that a start under a shared limit really used."""
+
+    name: str
+    #: names this one start
+    token: str
+    #: when the task started, epoch ms
+    started_at: int
+    #: beyond those that it was claimed with; below 0 if it used less
+    more: int
+
+
+def is_corrected(shared: SharedLimit, correction: Correction) -> bool:
+    return correction.token in shared.corrected
+
+
 def own_shared_claim(write: SharedWrite, token: str) -> SharedWrite:
     """The write as SharedWritten if the newest claim shows that it succeeded in an earlier call."""
     return SharedWritten(write.shared) if write.shared.newest == token else write
@@ -302,6 +318,14 @@ class SharedLimitStore(Protocol):
 
         turn_from: from when on the group may use it, epoch ms. Stale if the group's turn is not that of `queue` any
         more.
+        """
+        ...
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        """Counts the units that a start really used: more from now_ms on, less are given back at the start.
+
+        Once for each token, whatever is repeated. Stale, if more were used, while a start lies at now_ms or later:
+        another worker may have claimed it before it could know of them.
         """
         ...
 

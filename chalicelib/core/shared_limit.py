@@ -21,6 +21,8 @@ MISSED_AFTER_MS = 60
 #: each other, since no start may lie before one that was taken. All windows are multiples of it, so that no start of a
 #: full shared limit is lost.
 MANY_WAITING, TICK_MS = 10, 20
+#: Corrections of units that are remembered: a call whose answer was lost is repeated within so many.
+CORRECTIONS_KEPT = 40
 #: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
 EXACT_TURNS = 200
 
@@ -72,6 +74,12 @@ class SharedLimit(Struct, frozen=True):
     holders: Mapping[str, Holder] | None = None
     #: the token of the newest claim, so that a claim whose answer was lost is recognised
     newest: str = ""
+    #: the latest time from which on units that tasks really used count, epoch ms: nothing starts before it
+    reported_at: int = 0
+    #: how many starts had their units corrected
+    reports: int = 0
+    #: names the corrections of late, newest first, so that none counts twice
+    corrected: tuple[str, ...] = ()
     #: of a group's queue: the newest turn that the group got of the shared limit; 0 if the next lane has to ask for one
     turn: int = 0
     #: and from when on the group may use it, epoch ms
@@ -93,8 +101,8 @@ class SharedLimit(Struct, frozen=True):
         return self.throttled_until > now_ms
 
     def opens_at(self, now_ms: int) -> int:
-        """When pause and throttling are over, epoch ms; now if there is neither."""
-        return max(now_ms, self.paused_until or 0, self.throttled_until)
+        """When pause and throttling are over and all reports of units count, epoch ms; now if there is nothing."""
+        return max(now_ms, self.paused_until or 0, self.throttled_until, self.reported_at)
 
     def is_full(self, limits: Limits, task_id: str = "") -> bool:
         """True if as many tasks run as may run at once, this one not counted."""
@@ -176,6 +184,7 @@ def _after(
         throttled_until=0,
         throttled_reason="",
         served=max(shared.served, turn),
+        corrected=shared.corrected[:CORRECTIONS_KEPT],
         holders=holders,
         newest=token,
     )
@@ -284,6 +293,7 @@ def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
         throttled_reason="",
         starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
         real=without_future(shared.real, latest) if is_ahead else shared.real,
+        reported_at=min(shared.reported_at, latest),
         opened_at=now_ms,
         revision=shared.revision + 1,
     )

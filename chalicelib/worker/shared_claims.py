@@ -15,9 +15,17 @@ from msgspec.structs import replace
 from chalicelib.core.claim import NO_SHARED_LIMITS, SharedStart, Start, smallest_exceeded
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Phase, Turn
-from chalicelib.core.limits import Limits, format_limits, large_limits, memory_needed, most_at_once
+from chalicelib.core.limits import (
+    Limits,
+    format_limits,
+    large_limits,
+    memory_needed,
+    most_at_once,
+    smallest_units_quota,
+)
 from chalicelib.core.ports import (
     Clock,
+    Correction,
     LaneStore,
     SharedClaim,
     SharedLimitStore,
@@ -209,6 +217,20 @@ class SharedClaims:
         with suppress(UnavailableError):  # it looks again by itself
             self._wake_first(shared)
 
+    def correct_units(self, start: SharedStart, token: str, more: int, now_ms: int) -> int:
+        """Counts the units that a start really used beyond those that it was claimed with, below 0 for less.
+
+        token: names the start. Returns from when on they count, epoch ms.
+        """
+        limits = self._limits(self._known.get(start.name) or self._read(start.name))
+        if limits is None or smallest_units_quota(limits) is None:
+            return now_ms
+        correction = Correction(start.name, token, start.at, more)
+        while not isinstance(write := self._store.correct_units(correction, now_ms), SharedWritten):
+            now_ms = max(now_ms, write.shared.starts[0]) + 1  # after a start that was claimed without knowing of them
+        self._remember(write.shared)
+        return now_ms
+
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
         self._known[name] = self._store.throttle(name, until, reason)
@@ -331,5 +353,5 @@ def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:
     """True if a fast claim was refused although nothing changed: the exact one decides."""
-    facts = ("started", "revision", "asked", "served", "limits", "holders")
+    facts = ("started", "revision", "asked", "served", "limits", "holders", "reports")
     return all(getattr(one, name) == getattr(other, name) for name in facts)

@@ -17,6 +17,7 @@ from tests.simulation.schedule import (
     draw_groups,
     draw_several,
     draw_shared,
+    draw_shared_units,
     draw_units,
     shrink,
 )
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--cancels", action="store_true", help="schedules of running tasks that are cancelled")
     parser.add_argument("--several", action="store_true", help="schedules of lanes with several tasks at once")
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
+    parser.add_argument("--shared-units", action="store_true", help="the same, of tasks with units")
     parser.add_argument("--groups", action="store_true", help="the same, with users in groups")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
     options = parser.parse_args()
@@ -41,7 +43,7 @@ def main() -> int:
     plan_of = draw_cancels if options.cancels else plan_of
     plan_of = draw_several if options.several else plan_of
     plan_of = draw_shared if options.shared else plan_of
-    plan_of = draw_groups if options.groups else plan_of
+    plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     seeds = range(options.seed, options.seed + options.schedules)
     if options.mutants:
@@ -95,6 +97,7 @@ def show_mutant(name: str, seeds: range) -> bool:
     plan_of = draw_several if name.startswith("slots:") else plan_of
     plan_of = draw_shared if name.startswith("shared:") else plan_of
     plan_of = draw_groups if name.endswith("to a group") else plan_of
+    plan_of = draw_shared_units if name.startswith("shared:") and "units" in name else plan_of
     plan_of = draw_emptyings if name.startswith("emptying:") else plan_of
     tries, result = find(MUTANTS[name], chain(map(plan_of, seeds), [FOUND_BY[name]]))
     found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"

@@ -10,7 +10,17 @@ from msgspec.structs import replace
 from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits, LimitsAtOnce
-from chalicelib.core.ports import RequestRecord, SharedClaim, SharedWrite, Stale, Write, Written, own_admission
+from chalicelib.core.ports import (
+    Correction,
+    RequestRecord,
+    SharedClaim,
+    SharedWrite,
+    SharedWritten,
+    Stale,
+    Write,
+    Written,
+    own_admission,
+)
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
@@ -41,6 +51,7 @@ from tests.simulation.schedule import (
     draw_groups,
     draw_several,
     draw_shared,
+    draw_shared_units,
     draw_units,
 )
 from tests.simulation.several import draw_beside
@@ -548,6 +559,25 @@ class AnyRelease(MemorySharedLimitStore):
         return super().release(name, task_id, holder.at if holder else at)
 
 
+class NoSharedCorrection(MemorySharedLimitStore):
+    """A shared limit does not count units beyond those claimed."""
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        before, write = self.get(correction.name), super().correct_units(correction, now_ms)
+        if isinstance(write, SharedWritten) and correction.more > 0:
+            self._stored[correction.name] = replace(write.shared, real=before.real)
+        return write
+
+
+class ForgottenCorrections(MemorySharedLimitStore):
+    """A shared limit does not know which units it has corrected."""
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        write = super().correct_units(correction, now_ms)
+        self._stored[correction.name] = replace(write.shared, corrected=())
+        return write
+
+
 class NoSharedPauseCheck(MemorySharedLimitStore):
     def try_claim(self, claim: SharedClaim) -> SharedWrite:
         seen = self.get(claim.name)
@@ -593,6 +623,8 @@ MUTANTS: dict[str, Parts] = {
     "shared: released once": Parts(shared_limits=AnyRelease),
     "shared: released once finished": Parts(shared_claims=FinishedHolders),
     "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
+    "shared: more units are counted": Parts(shared_limits=NoSharedCorrection),
+    "shared: units corrected once": Parts(shared_limits=ForgottenCorrections),
     "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
@@ -706,6 +738,8 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: released once": _late_release(),
     "shared: released once finished": draw_shared(15),
     "shared: not paused": draw_shared(12),
+    "shared: more units are counted": draw_shared_units(0),
+    "shared: units corrected once": draw_shared_units(13),
     "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),

@@ -452,6 +452,28 @@ def draw_groups(seed: int) -> Plan:
     return replace(plan, actions=tuple(sorted(actions, key=lambda action: action.at)))
 
 
+def draw_shared_units(seed: int) -> Plan:
+    """Returns the plan of `draw_shared` under a shared limit of units, which its tasks estimate too high or too low."""
+    plan, random = draw_shared(seed), Random(f"shared units {seed}")
+
+    def spending(behaviour: Behaviour) -> Behaviour:
+        units = random.choice((1, 3, 6))
+        return replace(behaviour, units=units, uses=random.choice((None, 0, 1, units, 2 * units)))
+
+    def of_units(action: Action) -> Action:
+        if not isinstance(action, Submit):
+            return action
+        return replace(action, behaviours=tuple(map(spending, action.behaviours)))
+
+    shared = random.choice(
+        ("s: 12 units/5 seconds", "s: 3/second; 30 units/20 seconds", "s: 6 units/second; 2 at once")
+    )
+    numbers, wrongs = random.sample(range(1, 9), 2), random.sample(list(Wrong), 2)
+    faults = [Fault("shared_limits.correct_units", n, wrong, 700) for n, wrong in zip(numbers, wrongs, strict=True)]
+    faults = (*plan.faults, *faults) if random.random() < 0.6 else plan.faults
+    return replace(plan, actions=tuple(map(of_units, plan.actions)), shared=shared, faults=tuple(faults))
+
+
 def _shared_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:
     at = 0
     for number in range(random.randint(3, 14)):

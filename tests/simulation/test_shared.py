@@ -8,7 +8,18 @@ import pytest
 
 from tests.extent import extent
 from tests.simulation.mutants import TurnForEachOfAGroup
-from tests.simulation.schedule import Behaviour, Empty, Kill, Pause, Plan, SetGroup, Submit, draw_groups, draw_shared
+from tests.simulation.schedule import (
+    Behaviour,
+    Empty,
+    Kill,
+    Pause,
+    Plan,
+    SetGroup,
+    Submit,
+    draw_groups,
+    draw_shared,
+    draw_shared_units,
+)
 from tests.simulation.world import Parts, World, run
 
 #: 150 schedules, in blocks so that they spread over processes
@@ -24,6 +35,12 @@ def test_shared_limits_hold_over_all_users_whatever_fails(seeds: range) -> None:
 @pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
 def test_a_group_has_one_turn_at_a_time_whatever_fails(seeds: range) -> None:
     broken = {seed: found for seed in seeds if (found := run(draw_groups(seed)).broken)}
+    assert not broken
+
+
+@pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
+def test_units_that_tasks_really_used_count_in_the_shared_limit_once_whatever_fails(seeds: range) -> None:
+    broken = {seed: found for seed in seeds if (found := run(draw_shared_units(seed)).broken)}
     assert not broken
 
 

@@ -235,6 +235,8 @@ class World:
                 self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
+                shared = self.shared_limits.get("s")
+                self.history.check_shared_units("s", shared.started + shared.real.extra_units)
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
                 self.history.check_released(self.shared_limits.get("s"))
         finally:
@@ -539,6 +541,9 @@ class World:
         before = self.shared_limits.get("s")
         answer = effect()
         after = self.shared_limits.get("s")
+        if name == "shared_limits.correct_units" and after.reports > before.reports:
+            correction, at = arguments
+            self.history.corrected_shared("s", correction.token, correction.more, at)
         limits = after.limits or self.settings.shared_limits.get("s", ())
         if after.started > before.started:
             units = 1 + after.real.extra_units - before.real.extra_units
