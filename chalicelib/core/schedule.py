@@ -76,7 +76,7 @@ class Schedule(Struct, frozen=True):
     bell: int = 0
     #: when that message was sent
     rung_at: int = 0
-    #: number of this write of it, from 1 on
+    #: number of this write of it; the first one's is the time, so that no two schedules of one name share numbers
     revision: int = 0
 
     @property

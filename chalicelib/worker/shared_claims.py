@@ -65,6 +65,9 @@ LOST_RACES_MS = 50
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
+#: Milliseconds for which a lane lets those before it start where fewer tasks run than may run at once: they were woken,
+#: and a lane with a backlog, whose worker is awake, would be quicker each time. A turn that is lost costs as much.
+GIVE_WAY_MS = 150
 #: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
 #: last for the 14 days that it lives.
 MANY_LOOKS = 300
@@ -138,7 +141,11 @@ class SharedClaims:
             latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
             decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
             decision = place.decided(decision, now_ms)
-            if isinstance(decision, Taken):
+            if isinstance(decision, Taken) and not place.has_given_way and _comes_before_others(shared, limits, turn):
+                self._clock.sleep(GIVE_WAY_MS)
+                place.has_given_way, shared = True, self._read(task.shared)
+                start = replace(start, at=max(start.at, self._clock.now_ms()))
+            elif isinstance(decision, Taken):
                 allowed_at = first_time(shared, limits, turn, task.units) if turn else 0
                 shared = self._claim(task, shared, place.asking_again(shared, decision, allowed_at), place, token)
                 if shared.newest == token:
@@ -349,6 +356,12 @@ class SharedClaims:
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
     return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool:
+    """True if lanes with earlier turns may still use all that is free of the number at once: one was just woken."""
+    most = most_at_once(limits)
+    return most is not None and turn > 0 and shared.ahead_of(turn) >= most - len(shared.holders or {})
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:

@@ -30,6 +30,8 @@ class Place(Struct):
     is_new: bool = False
     #: the lane has joined its group's queue at this look
     has_joined: bool = False
+    #: it has let those before it start first
+    has_given_way: bool = False
     #: None for a user without a group, and before the group's queue is read
     member: Member | None = None
 

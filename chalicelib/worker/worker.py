@@ -17,7 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.claim import SharedStart, Start, passed_over, without_cancelled
+from chalicelib.core.claim import Gap, SharedStart, Start, passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
@@ -43,6 +43,7 @@ from chalicelib.worker.steps import (
     ForwardNext,
     GiveUp,
     ReadLane,
+    ReadNewest,
     ReadPredecessors,
     ReadRecord,
     Rules,
@@ -230,6 +231,8 @@ class Worker:
                 newest = None if is_whole else max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
+            case ReadNewest(gap):
+                self._read_newest(gap, job)
             case RunFirst(predecessors):
                 first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]
                 for one in first:
@@ -489,6 +492,13 @@ class Worker:
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
 
+    def _read_newest(self, gap: Gap, job: _Job) -> None:
+        newest_id = job.facts.lane.newest if job.facts.lane else ""
+        record = self._tasks.get(job.task.user_id, newest_id) if newest_id else None
+        # A scheduled task that is being admitted is in the lane before its record has its seq.
+        is_it = record is not None and record.task.seq == gap.last
+        job.facts = replace(job.facts, predecessors=(record,) if record and is_it else ())
+
     def _with_lane(self, job: _Job, lane: Lane) -> Facts:
         """The facts about the job's message, with this lane, just read."""
         facts = job.facts
@@ -548,7 +558,7 @@ def _loses_shared_start(step: Step, taken: SharedStart, now_ms: int) -> bool:
 
     A start that was delayed for longer may come after the answer to a pause or lower limits.
     """
-    if isinstance(step, ReadLane | ReadRecord | ReadPredecessors):
+    if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors):
         return False
     return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS
 

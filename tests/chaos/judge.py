@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from completions.beside import too_many
 from completions.reader import Completion, completions_folder, folder_lines, read_completions
 from completions.windows import Start, busiest_windows
 from tests.chaos.load import Acknowledged, Ledger
-from tests.chaos.runs import Runs
+from tests.chaos.runs import Run, Runs
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, 
         run_though_cancelled=_run_though_cancelled(ledger, by_task, runs),
         early=[*_too_fast(ends, limits), *_before_their_start(by_task, runs, skew_ms)],
         out_of_order=_out_of_order(ledger, _begun(runs) if at_once(limits) == 1 else _started(ends)),
-        too_many=_too_many(ends, limits),
+        too_many=[*_too_many(ends, limits), *_too_many_by_reports(ledger, ends, runs, skew_ms, at_once(limits))],
         innocent_failures=[end.task_id for end in failed if not ledger.tasks[end.task_id].crashes],
         crashed=sum(ledger.tasks[end.task_id].crashes for end in failed),
         after_a_death=len(runs.after_a_death),
@@ -99,6 +99,33 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, 
 def _too_many(ends: Sequence[Completion], limits: Limits) -> list[str]:
     users = {end.user_id for end in ends}
     return [found.what for user in users for found in too_many([e for e in ends if e.user_id == user], limits)]
+
+
+def _too_many_by_reports(
+    ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, allowed: int
+) -> Iterator[str]:
+    by_user: defaultdict[str, dict[str, list[Run]]] = defaultdict(dict)
+    for task_id, of_task in runs.by_task.items():
+        if task := ledger.tasks.get(task_id):
+            by_user[task.user_id][task_id] = of_task
+    for user, by_task in by_user.items():
+        if (most := most_at_one_time(by_task, ends, skew_ms)) > allowed:
+            yield f"{user}: {most} ran at once"
+
+
+def most_at_one_time(by_task: Mapping[str, Sequence[Run]], ends: Iterable[Completion], skew_ms: int) -> int:
+    """The most runs at one time, as far as they surely lasted: one whose process died, until its end was logged."""
+    logged = {end.task_id: end.completed_at - 2 * skew_ms for end in ends}
+    changes = list[tuple[int, int]]()
+    for task_id, of_task in by_task.items():
+        for run in of_task:
+            until = run.ended_at or (logged.get(task_id, 0) if run is of_task[-1] else 0)
+            changes += [(run.begun_at, 1), (max(until, run.begun_at), -1)]
+    most = now = 0
+    for _, change in sorted(changes):  # at one time ends come first
+        now += change
+        most = max(most, now)
+    return most
 
 
 def _too_fast(ends: Sequence[Completion], limits: Limits) -> list[str]:

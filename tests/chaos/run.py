@@ -21,7 +21,7 @@ QUIET_SECONDS = 75
 #: Further users, all of whose tasks end their process.
 CRASHING_USERS = 2
 #: Seconds of load without faults after the last one, in which turns at a shared limit are judged.
-CALM_SECONDS = 22.0
+CALM_SECONDS = 18.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run_chaos(
         of_shared = None
         if shared:
             parsed, quiet_at, left = parse_shared_limits(shared), last_fault_at + QUIET_MS, _left(system)
-            of_shared = judge_shared(SHARED, parsed, own, ledger, ends, runs, quiet_at, left)
+            of_shared = judge_shared(SHARED, parsed, own, ledger, ends, runs, skew_ms, quiet_at, left)
         verdict = judge(ledger, ends, runs, skew_ms, own)
         return Handled(verdict, storm.struck, system.proxy.fired(), ledger.statuses, system.starts, of_shared)
     finally:

@@ -26,7 +26,7 @@ LIMITS = "3/second; 12/5 seconds"
 SEVERAL_LIMITS = f"{LIMITS}; 3 at once"
 #: The shared limit of all users, and what it allows: less than their own limits together.
 SHARED = "bank"
-SHARED_LIMITS = "6/second; 26/5 seconds; 3 at once"
+SHARED_LIMITS = "8/second; 35/5 seconds; 3 at once"
 MAX_DELAY_SECONDS = 15
 SKEW_MS = 300
 

@@ -80,6 +80,16 @@ def test_user_with_many_waiting_tasks_delays_the_first_of_another_by_one_turn() 
     assert begun_at <= at <= begun_at + 2_000
 
 
+@pytest.mark.parametrize("shared", ["s: 1 at once", "s: 100/second; 1 at once"])
+@pytest.mark.parametrize("machines", [2, 3])
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_it_waits_for_one_turn_too_where_few_may_run_at_once(is_lambda: bool, machines: int, shared: str) -> None:
+    busy = Submit(0, "busy", "many", (Behaviour(1_500, shared="s"),) * 12)
+    new = Submit(2_000, "new", "few", (Behaviour(1_500, shared="s"),) * 3)
+    starts = starts_of(Plan(0, "20/second", is_lambda, machines, (0,) * 5, (busy, new), shared=shared))
+    assert "".join(user[0] for _, user in starts).startswith("bbnbnbnb")
+
+
 @pytest.mark.parametrize("machine", range(3))
 def test_order_of_turns_survives_the_death_of_a_worker(machine: int) -> None:
     kills = [Kill(at, machine) for at in (3_300, 9_300)]

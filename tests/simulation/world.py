@@ -381,8 +381,8 @@ class World:
     def _empty(self, api: "ApiMachine", user: str) -> None:
         self.tell(f"the lane of {user} is to be emptied")
         self.history.emptying_begun(user)
-        cancelled = api.clearance.empty(user)
-        self.tell(f"the lane of {user} is emptied of {cancelled} tasks")
+        emptied = api.clearance.empty(user)
+        self.tell(f"the lane of {user} is emptied of {emptied.waiting} tasks")
 
     def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
         change = self.history.shared_change_begins(action.name)

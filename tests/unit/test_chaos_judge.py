@@ -90,3 +90,13 @@ def test_a_task_may_have_run_before_it_was_cancelled_and_not_after_the_answer() 
     assert judged([one], {1: 5}, cancelled_at=300).run_though_cancelled == []
     assert judged([one], {1: 301}, cancelled_at=300).run_though_cancelled == ["task-1"]
     assert judged([ended(0)], {1: 5}, cancelled_at=300).run_though_cancelled == ["task-1"]
+
+
+def test_runs_of_one_user_beside_each_other_are_counted_by_true_times() -> None:
+    runs, ledger = Runs(), Ledger()
+    for number, (begun, until) in enumerate([(0, 400), (400, 900), (899, 950)], 1):
+        task_id = f"task-{number}"
+        ledger.tasks[task_id] = Acknowledged("user123", task_id, number, NOW)
+        runs.by_task[task_id] = [Run(1, 1, 1, NOW + begun, "end", NOW + until)]
+    found = [judge(ledger, [], runs, SKEW_MS, parse_limits(f"9/second; {most} at once")).too_many for most in (1, 2)]
+    assert found == [["user123: 2 ran at once"], []]

@@ -34,7 +34,7 @@ class Log:
 
     def judged(self, limits: str, left: int = 0) -> SharedVerdict:
         parsed = parse_shared_limits(limits)
-        return judge_shared("bank", parsed, OWN, self.ledger, self.ends, self.runs, NOW, left)
+        return judge_shared("bank", parsed, OWN, self.ledger, self.ends, self.runs, 300, NOW, left)
 
 
 def in_turn(rounds: int, gap_ms: int = 200) -> Log:
@@ -66,20 +66,22 @@ def test_runs_at_once_of_different_users_are_counted_until_their_ends() -> None:
     assert log.judged("9/second; 2 at once").too_many == ["3 ran at once"]
 
 
-def test_a_run_whose_process_died_counts_for_nothing_that_is_not_known() -> None:
+def test_a_run_whose_process_died_counts_as_long_as_it_surely_lasted() -> None:
     log = Log()
-    log.ran("ann", 0, 5_000, has_ended=False)
-    log.ran("bob", 1_000)
+    log.ran("ann", 0, 2_000, has_ended=False)
+    log.ran("bob", 1_400)
     assert log.judged("9/second; 1 at once").too_many == []
+    log.ran("eve", 1_390)
+    assert log.judged("9/second; 1 at once").too_many == ["2 ran at once"]
 
 
 def test_a_lane_beside_which_another_user_starts_again_and_again_was_passed_over() -> None:
     log = Log()
-    for number in range(6):
-        log.ran("ann", 400 * number)
-    log.ran("bob", 2_500)
+    for number in range(10):
+        log.ran("ann", 500 * number)
+    log.ran("bob", 4_600)
     (found,) = log.judged("9/second").passed_over
-    assert found == "bob waited for 2500 ms; ann started 5 times"
+    assert found == "bob waited for 4600 ms; ann started 9 times"
 
 
 def test_a_lane_that_waited_for_its_own_limits_or_task_was_not_passed_over() -> None:

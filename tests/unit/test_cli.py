@@ -562,9 +562,12 @@ def test_all_of_a_user_or_since_a_time_are_redriven_page_by_page() -> None:
 
 
 def test_a_lane_is_emptied_and_a_user_forgotten() -> None:
-    server = Server(answer(lane() | {"cancelled": 3_000}))
-    assert run(server, "empty", "ann").stdout == "3,000 waiting tasks of ann cancelled, and all that were scheduled\n"
+    emptied = answer(lane() | {"cancelled": 3_000, "cancelled_scheduled": 1})
+    server = Server(emptied, emptied)
+    assert run(server, "empty", "ann").stdout == "3,000 waiting tasks and 1 scheduled task of ann cancelled\n"
     assert str(server.requests[0].url).endswith("/api/v1/users/ann/tasks?state=queued")
+    shown = json.loads(run(server, "empty", "ann", "--json").stdout)
+    assert shown == {"user_id": "ann", "cancelled": 3_000, "cancelled_scheduled": 1}
     parts = [answer({"user_id": "ann", "deleted": n, "done": n == 5}, status) for n, status in ((1_000, 202), (5, 200))]
     server = Server(*parts)
     assert run(server, "forget", "ann", "--json").stdout == '{"user_id": "ann", "deleted": 1005}\n'
