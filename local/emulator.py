@@ -18,6 +18,8 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
+from local.ministack_calls import CallProtocol, Calls
+from local.ministack_groups import index_groups
 from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent
@@ -60,18 +62,21 @@ def _set_environment(port: str) -> None:
 
 async def _serve(port: int, state_dir: Path) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
+    from ministack.services import sqs  # noqa: PLC0415
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = StateFile(state_dir / STATE_FILE)
+    index_groups(sqs)
     state = MinistackState(file)
     state.restore(state_dir)
     tune()
+    CallProtocol.calls = Calls(state)
     # Uvicorn saves 0.6 ms per call over MiniStack's own server, Hypercorn.
     config = uvicorn.Config(
         cast("Any", WriteThrough(given_up_with_client(app), state)),
         host=HOST,
         port=port,
-        http="httptools",
+        http=CallProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",
