@@ -7,7 +7,7 @@ read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -93,6 +93,7 @@ class Items:
         """Has MiniStack add each change to the file from now on. Call it once."""
         set_item, remove_item = self._dynamodb._set_item, self._dynamodb._remove_item
         replaced = self._dynamodb._items_replaced
+        self._dynamodb._index_members = self._indexing(self._dynamodb._index_members)
 
         def set_and_add(table: Table, pk: str, sk: str, item: Item) -> Any:
             before = set_item(_with_texts(table), pk, sk, item)
@@ -123,10 +124,10 @@ class Items:
         """Puts the stored items into these tables, which are given by their ids. Call it before `watch`."""
         for table in tables.values():
             table["items"] = Partitions()
-        for owner, key, text in self._file.rows("SELECT owner, key, item FROM items ORDER BY rowid"):
+        for owner, key, text in self._file.rows("SELECT owner, key, CAST(item AS BLOB) FROM items ORDER BY rowid"):
             if owner in tables:
                 pk, sk = decode(key)
-                tables[owner]["items"][pk].set_text(sk, text.encode())
+                tables[owner]["items"][pk].set_text(sk, text)
         for table in tables.values():
             self._dynamodb._items_replaced(table)
 
@@ -134,16 +135,26 @@ class Items:
         """Adds the removal of a deleted table's items."""
         self._file.add(_REMOVE_ALL, owner)
 
+    def _indexing(self, members: Any) -> Any:
+        """Reads only items that have an index's key for a new index: few do."""
+
+        def index(table: Table) -> Any:
+            if table.get(self._dynamodb._INDEX_MEMBERS) is not None:
+                return members(table)
+            names = [encode(hashes[0]) for _, hashes, _ in self._dynamodb._index_key_schemas(table)]
+            some = {
+                pk: {sk: partition[sk] for sk, text in partition.texts() if any(name in text for name in names)}
+                for pk, partition in _with_texts(table)["items"].items()
+            }
+            found = members(seen := {**table, "items": some})
+            table[self._dynamodb._INDEX_MEMBERS] = seen[self._dynamodb._INDEX_MEMBERS]
+            return found
+
+        return index
+
     def _add(self, table: Table, pk: str, sk: str, text: bytes) -> None:
         self._changed.add(table_id(table))
         self._file.add(_SET, table_id(table), _key(pk, sk), text.decode())
-
-
-def texts(table: Table) -> Iterator[tuple[str, str, bytes]]:
-    """Partition key, sort key and JSON of each item of a table."""
-    for pk, partition in table["items"].items():
-        for sk, text in partition.texts():
-            yield pk, sk, text
 
 
 def _with_texts(table: Table) -> Table:
