@@ -64,8 +64,8 @@ mutants: $(READY) ## turn off one guard after the other; prints how many schedul
 redrive: $(RUNS) ## submit failed tasks again, of USER_ID or of all users: of the system that runs here, else of STAGE
 	@exec $(PACELINE) dead-letters --stage $(STAGE) $(if $(USER_ID),--user $(USER_ID))
 
-chaos: $(READY) ## inject faults for MINUTES (10) under load; fails if a promise breaks
-	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(READY) ## inject faults for MINUTES (10) under load, KIND=several or shared; fails if a promise breaks
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(addprefix --,$(KIND))
 
 demo: $(READY) ## send bursts for five users, watch them live, see the proof
 	@exec $(PACELINE) demo

@@ -187,8 +187,8 @@ def list_tasks(user: str) -> Response:
 @route("/api/v1/users/{user}/tasks", "DELETE")
 def empty_lane(user: str) -> Response:
     requests.check_emptying(_request.get())
-    cancelled = container().clearance.empty(user)
-    return responses.emptied_answer(container().control.lane(user), cancelled)
+    emptied = container().clearance.empty(user)
+    return responses.emptied_answer(container().control.lane(user), emptied)
 
 
 @route("/api/v1/users/{user}", "DELETE", Access.ADMIN)

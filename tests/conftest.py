@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from chalicelib import own_tasks
+from tests.extent import PROFILE
 
 #: `make test` draws few examples, `make test-all` more, and HYPOTHESIS_PROFILE=thorough many, new ones each time.
 settings.register_profile(
@@ -15,7 +16,7 @@ settings.register_profile(
 )
 settings.register_profile("full", parent=settings.get_profile("quick"), max_examples=80)
 settings.register_profile("thorough", parent=settings.get_profile("full"), derandomize=False, max_examples=5_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+settings.load_profile(PROFILE)
 
 # In this process no test sees the tasks that whoever runs it has put into chalicelib/own_tasks.
 own_tasks.__path__ = []

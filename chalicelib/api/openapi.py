@@ -32,8 +32,7 @@ from chalicelib.api.schema import (
     UserRedriveRequest,
 )
 from chalicelib.api.shared_operations import SHARED_OPERATIONS
-from chalicelib.core.schedule import NAME_PATTERN as SCHEDULE_NAME_PATTERN
-from chalicelib.core.shared_names import NAME_PATTERN
+from chalicelib.core.names import NAME_PATTERN
 from chalicelib.core.task import TaskState
 from chalicelib.core.users import USER_PATTERN
 from chalicelib.submit.submission import SubmittedTask
@@ -349,7 +348,7 @@ PARAMETERS: Mapping[str, Object] = {
         "in": "path",
         "required": True,
         "description": "Name of the schedule, unique for its user.",
-        "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME_PATTERN}$"},
+        "schema": {"type": "string", "pattern": NAME_PATTERN},
     },
     "schedules.limit": {
         "in": "query",
@@ -359,7 +358,7 @@ PARAMETERS: Mapping[str, Object] = {
     "schedules.before": {
         "in": "query",
         "description": "The cursor from `next` of the previous page.",
-        "schema": {"type": "string", "pattern": f"^{SCHEDULE_NAME_PATTERN}$"},
+        "schema": {"type": "string", "pattern": NAME_PATTERN},
     },
     "search": {
         "in": "query",

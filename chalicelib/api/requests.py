@@ -37,9 +37,9 @@ from chalicelib.core.errors import (
     UnitsError,
 )
 from chalicelib.core.limits import Limits, parse_limits
-from chalicelib.core.schedule import Order, is_schedule_name
+from chalicelib.core.names import NAME_RULE, is_name
+from chalicelib.core.schedule import Order
 from chalicelib.core.scheduled import MAX_AHEAD_MS
-from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.task import TaskState, as_integer
 from chalicelib.core.ticks import UTC_NAME, Timing, TimingError, check_timing
 from chalicelib.core.users import from_path, is_user_id
@@ -158,7 +158,7 @@ def read_schedules(request: Request) -> tuple[str, int]:
     """The name after which the page begins, empty for the first; and the most schedules on it."""
     query = _query(request)
     after, limit = query.get("before", ""), query.get("limit", "50")
-    if after and not is_schedule_name(after):
+    if after and not is_name(after):
         raise InvalidError("Invalid cursor", "`before` has to be the value of `next` in the previous page.", "before")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_SCHEDULES_LISTED:
         raise InvalidError("Invalid limit", f"`limit` is a number from 1 to {MAX_SCHEDULES_LISTED}.", "limit")
@@ -168,8 +168,8 @@ def read_schedules(request: Request) -> tuple[str, int]:
 def path_schedule_name(name: str) -> str:
     """The name that a path gives; a path carries it percent-encoded."""
     decoded = from_path(name)
-    if not is_schedule_name(decoded):
-        detail = "A name is 1 to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit."
+    if not is_name(decoded):
+        detail = f"{decoded[:64]!r} is not a name of a schedule, which is {NAME_RULE}."
         raise InvalidError("Invalid schedule name", detail, "name")
     return decoded
 
@@ -452,7 +452,7 @@ def _shared(task: TaskRequest, pointer: str, defined: str, caller: Caller) -> st
     """
     if task.shared is None or (task.shared and task.shared == defined):
         return defined
-    if not is_shared_name(task.shared):
+    if not is_name(task.shared):
         detail = f"{task.shared!r} is not a name of a shared limit, which is {NAME_RULE}."
         raise InvalidError("Invalid shared limit", detail, f"{pointer}/shared")
     if not caller.is_admin:

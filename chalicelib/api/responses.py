@@ -48,7 +48,7 @@ from chalicelib.core.schedule import Schedule
 from chalicelib.core.task import Progress, TaskRecord, TaskState
 from chalicelib.core.users import to_path
 from chalicelib.core.views import LaneView, TaskView, view_of_task
-from chalicelib.lanes.clearance import Forgotten
+from chalicelib.lanes.clearance import Emptied, Forgotten
 from chalicelib.lanes.overview import LanePage
 from chalicelib.settings import OverLimit
 from chalicelib.submit.idempotency import Answer
@@ -362,8 +362,9 @@ def lane_answer(view: LaneView) -> Response:
     return answer(_lane_answer(view))
 
 
-def emptied_answer(view: LaneView, cancelled: int) -> Response:
-    return answer(EmptiedAnswer(**structs.asdict(_lane_answer(view)), cancelled=cancelled))
+def emptied_answer(view: LaneView, emptied: Emptied) -> Response:
+    lane = structs.asdict(_lane_answer(view))
+    return answer(EmptiedAnswer(**lane, cancelled=emptied.waiting, cancelled_scheduled=emptied.scheduled))
 
 
 def forgotten_answer(user_id: str, forgotten: Forgotten) -> Response:

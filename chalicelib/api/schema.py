@@ -344,8 +344,13 @@ class ScheduleListAnswer(Struct):
 class EmptiedAnswer(LaneAnswer):
     """The emptied lane."""
 
-    cancelled: Annotated[
-        int, Meta(description="Waiting tasks that this request cancelled; scheduled ones are not counted.")
+    cancelled: Annotated[int, Meta(description="Waiting tasks that this request cancelled, without scheduled ones.")]
+    cancelled_scheduled: Annotated[
+        int,
+        Meta(
+            description="Scheduled tasks that this request cancelled, counted up to 1,000. A scheduled task that was "
+            "cancelled by itself is counted until its time."
+        ),
     ]
 
 

@@ -17,8 +17,8 @@ from chalicelib.api.shared_schema import (
 from chalicelib.core.errors import InvalidError, LimitsError, MalformedError
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits, format_limits, most_at_once, parse_shared_limits
+from chalicelib.core.names import NAME_RULE, is_name
 from chalicelib.core.shared_estimates import expected, policy_name, used_of, waiting_of, wanted_of
-from chalicelib.core.shared_names import NAME_RULE, is_shared_name
 from chalicelib.core.users import from_path
 from chalicelib.lanes.shared import SharedView
 
@@ -26,7 +26,7 @@ from chalicelib.lanes.shared import SharedView
 def path_name(segment: str) -> str:
     """The name of a shared limit that a path names. MalformedError if it can't be one."""
     name = from_path(segment)
-    if not is_shared_name(name):
+    if not is_name(name):
         detail = f"{name[:64]!r} is not a name of a shared limit, which is {NAME_RULE}."
         raise MalformedError("Invalid name of a shared limit", detail, "name")
     return name

@@ -8,6 +8,7 @@ from typing import Any
 from chalicelib.aws.client import unavailable
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, LANE_ITEM, LISTED, LISTED_KEYS, LISTED_SHARDS, Item, key
 from chalicelib.aws.dynamodb_lanes import lane_of
+from chalicelib.aws.dynamodb_pages import items_of
 from chalicelib.aws.dynamodb_tasks import record_of
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lane
@@ -48,13 +49,8 @@ class DynamoDBLaneDirectory:
             "ExpressionAttributeValues": {":listed": {"S": listed}, ":first": {"S": first}, ":last": {"S": last}},
             "Limit": page,
         }
-        while True:
-            with unavailable("listing lanes"):
-                answer = self._client.query(**query)
-            yield from [item["user_id"]["S"] for item in answer["Items"]]
-            if "LastEvaluatedKey" not in answer:
-                return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        for item in items_of(self._client, query, "listing lanes"):
+            yield item["user_id"]["S"]
 
     def lanes(self, user_ids: Sequence[str]) -> list[Lane]:
         items = self._items([key(user_id, LANE_ITEM) for user_id in user_ids])

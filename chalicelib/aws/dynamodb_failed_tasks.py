@@ -6,14 +6,13 @@ from itertools import islice
 from typing import Any
 
 from chalicelib.aws.client import conditional, unavailable
-from chalicelib.aws.dynamodb_directory import DynamoDBLaneDirectory
+from chalicelib.aws.dynamodb_directory import SPARE_KEYS, DynamoDBLaneDirectory
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, key, number
 from chalicelib.aws.dynamodb_failed_index import FAILED, FAILED_AT, FAILED_INDEX, FAILED_KEYS
+from chalicelib.aws.dynamodb_pages import items_of
 from chalicelib.aws.dynamodb_tasks import record_of
 from chalicelib.core.task import Task, TaskRecord, TaskState, failure_cursor
 
-#: Keys that a page of a shard has beyond an equal share: most lists then need one page of each shard.
-SPARE_KEYS = 16
 #: Items of a user that one call reads to find its failed tasks.
 READ_AT_ONCE = 500
 #: The greatest cursor.
@@ -84,15 +83,9 @@ class DynamoDBFailedTasks:
             "ScanIndexForward": not is_newest_first,
             "Limit": page,
         }
-        while True:
-            with unavailable("listing failed tasks"):
-                answer = self._client.query(**query)
-            for item in answer["Items"]:
-                if (at := item[FAILED_AT]["S"]) not in (after, before):
-                    yield at, item["user_id"]["S"], item["item"]["S"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        for item in items_of(self._client, query, "listing failed tasks"):
+            if (at := item[FAILED_AT]["S"]) not in (after, before):
+                yield at, item["user_id"]["S"], item["item"]["S"]
 
     def reserve_redrive(self, task: Task, new_id: str) -> str | None:
         update = Expression()

@@ -11,6 +11,7 @@ from typing import Any
 
 from chalicelib.aws.client import conditional, unavailable
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, Expression, Item, key, number
+from chalicelib.aws.dynamodb_pages import items_of
 from chalicelib.aws.dynamodb_size import units_of_bytes
 from chalicelib.core.task import Json, Task, to_json
 
@@ -106,13 +107,7 @@ class DynamoDBPayloads:
         """The sort keys of the found items, over all pages."""
         names = {"#item": "item", **query.pop("ExpressionAttributeNames", {})}
         query |= {"TableName": self._table, "ProjectionExpression": "#item", "ExpressionAttributeNames": names}
-        while True:
-            with unavailable("looking for payloads"):
-                answer = self._client.query(**query)
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return items_of(self._client, query, "looking for payloads")
 
 
 def is_apart(task: Task, payload: str) -> bool:

@@ -90,6 +90,8 @@ def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, 
         return tuple(expected)
     listed = listed_for(lane.plans, lane.planned, lane.admitted, limits, len(expected))
     starts = list(reversed(listed[: len(expected)]))
+    if not starts:  # the lane was emptied since the earlier try, and its cancelled tasks have no planned starts
+        return tuple(expected)
     while len(starts) < len(expected):
         latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
         starts.insert(0, min([starts[0], *latest]))

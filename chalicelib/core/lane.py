@@ -240,6 +240,11 @@ class Lane(Struct, frozen=True):
         ]
         return sorted(waiting, key=lambda lease: lease.until)
 
+    def next_receipts(self, now_ms: int) -> list[str]:
+        """Of the hidden messages whose tasks may start next: a started one's, and the next one's or the head's."""
+        first = [lease.receipt for lease in self.at_the_door(now_ms)[:1]]
+        return [receipt for receipt in (*first, self.next_receipt or self.head_receipt) if receipt]
+
     def is_leased(self, now_ms: int) -> bool:
         """True while no other worker may take the task of the lane's newest start."""
         return self.running is not None and self.running.until > now_ms

@@ -7,7 +7,6 @@ change. The tick stays `pending` until its task is submitted, so that it survive
 
 import hashlib
 import json
-import re
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,9 +14,6 @@ from msgspec.structs import replace
 from chalicelib.core.task import DEFAULT_TASK, Json
 from chalicelib.core.ticks import Timing, last_tick, next_tick
 
-#: Names of schedules: they are part of a path.
-NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_NAME = re.compile(NAME_PATTERN)
 #: Milliseconds after which another dispatcher may submit a tick that was taken: the first one may be dead.
 TAKEN_MS = 30_000
 #: Milliseconds after its time at which a tick's message counts as lost.
@@ -80,17 +76,13 @@ class Schedule(Struct, frozen=True):
     bell: int = 0
     #: when that message was sent
     rung_at: int = 0
-    #: number of this write of it, from 1 on
+    #: number of this write of it; the first one's is the time, so that no two schedules of one name share numbers
     revision: int = 0
 
     @property
     def wakes_at(self) -> int | None:
         """When its message is to be received next; None while it needs none."""
         return self.pending.until if self.pending else self.next_at
-
-
-def is_schedule_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
 
 
 def planned(schedule: Schedule, now_ms: int) -> Schedule:

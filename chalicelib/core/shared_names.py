@@ -1,7 +1,4 @@
-"""Names of shared limits, and the settings that list them. Pure.
-
-A name is part of paths (`/api/v1/limits/stripe`), of policies in headers (`stripe-second`) and of keys in the table.
-"""
+"""The settings that list shared limits and the hosts that count against them. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from chalicelib.core.limits import Limits, parse_shared_limits
+from chalicelib.core.names import NAME_RULE, is_name
 
-NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-NAME_RULE = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or a digit"
 #: Shared limits in one setting.
 MAX_SHARED = 100
 _HOST = re.compile(r"(\*\.)?[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -24,16 +20,12 @@ class SharedHost(Struct, frozen=True):
     name: str
 
 
-def is_shared_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(NAME_PATTERN, value) is not None
-
-
 def parse_shared(text: str) -> Mapping[str, Limits]:
     """Parses `stripe: 25/second; 10 at once | openai: 500/minute`; limits by name. Raises ValueError or LimitsError."""
     found: dict[str, Limits] = {}
     for part in _parts(text, "|"):
         name, colon, limits = (piece.strip() for piece in part.partition(":"))
-        if not colon or not is_shared_name(name):
+        if not colon or not is_name(name):
             raise ValueError(
                 f"{part[:200]!r} is not a name, ':' and limits; allowed: parts such as 'stripe: 25/second; 10 at once' "
                 f"between '|'; a name is {NAME_RULE}"

@@ -22,10 +22,19 @@ SENT_AGAIN_AFTER_MS = 60_000
 #: Finished tasks that one request deletes, and pages of records that it looks through for unfinished ones.
 DELETED_AT_ONCE = 1_000
 PAGES_SEARCHED = 40
+#: Scheduled tasks that an emptying counts for its answer.
+SCHEDULED_COUNTED = 1_000
 #: Scheduled tasks of a user with more records than those pages hold that are looked at, the soonest first.
 SCHEDULED_SEARCHED = 100
 #: Seconds for which a message lives at most.
 MESSAGE_SECONDS = 14 * 86_400
+
+
+class Emptied(Struct, frozen=True):
+    #: tasks that waited
+    waiting: int
+    #: scheduled tasks, counted up to SCHEDULED_COUNTED; one that was cancelled by itself is among them until its time
+    scheduled: int
 
 
 class Forgotten(Struct, frozen=True):
@@ -59,12 +68,12 @@ class Clearance:
         self._settings = settings
         self._delete_schedules = delete_schedules
 
-    def empty(self, user_id: str) -> int:
+    def empty(self, user_id: str) -> Emptied:
         """Cancels all waiting and scheduled tasks of the user; running ones go on.
 
-        Returns how many waited, without the scheduled ones. After it returns, none of them starts. Workers log each
-        cancellation when they come to its message.
+        After it returns, none of them starts. Workers log each cancellation when they come to its message.
         """
+        scheduled = len(self._due_tasks.due(user_id, FOREVER_MS, SCHEDULED_COUNTED))
         at = self._clock.now_ms()
         # Sent first, so that the outcomes are logged even if this process dies.
         self._scheduled_queue.send([(EmptySchedule(user_id, at), 0)])
@@ -80,7 +89,7 @@ class Clearance:
         if 0 < seen.emptied_at < at - SENT_AGAIN_AFTER_MS:
             self._send_again(seen)
         self._clock.sleep_until(at + CLOCKS_AGREE_MS)
-        return waiting
+        return Emptied(waiting, scheduled)
 
     def _retrying(self, lane: Lane) -> Mapping[str, int]:
         """Id and seq of each task between two attempts."""
@@ -115,10 +124,8 @@ class Clearance:
             is_forgotten = lane.forgotten_at > 0 and lane.forgotten_seq == lane.admitted
             if lane.waiting or lane.cancelled or (not is_forgotten and self._runs(lane)):
                 raise _has_work("tasks that wait or run")
-            self._delete_schedules(user_id)  # before the lane is changed: a tick that came in between would be work
-            # A user may have scheduled tasks alone, and cancelled them: their messages come later than this.
-            if lane == Lane(user_id) and self._tasks.newest(user_id, None, 1, None) == ([], None):
-                return lane
+            # Before the lane has its mark, and each time: a tick that is admitted later looks for its schedule.
+            self._delete_schedules(user_id)
             return forgotten(lane, self._settings.limits, self._clock.now_ms())
 
         def write(seen: Lane, changed: Lane) -> Write:

@@ -145,9 +145,10 @@ class SharedControl:
         raise UnavailableError(f"the shared limit {shared.name} is changed too often to be changed once more")
 
     def _wake(self, waiters: Sequence[Waiter]) -> None:
-        """Shows the hidden heads of these lanes to the workers: their waits were computed from the old state."""
+        """Shows the messages of these lanes to the workers: their waits were computed from the old state."""
+        now_ms = self._clock.now_ms()
         for waiter in waiters:
-            if receipt := self._lanes.get(waiter.user_id).head_receipt:
+            for receipt in self._lanes.get(waiter.user_id).next_receipts(now_ms):
                 self._queue.defer(receipt, 0)
 
     def _existing(self, name: str) -> SharedLimit:

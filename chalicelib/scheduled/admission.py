@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.admission import Admission
-from chalicelib.core.claim import without_cancelled
-from chalicelib.core.ports import Clock, DueTasks, LaneStore, TaskQueue, TaskStore, Written
+from chalicelib.core.ports import Clock, DueTasks, LaneStore, TaskQueue, TaskStore
 from chalicelib.core.scheduled import DueTask
 from chalicelib.core.task import Task, TaskRecord, TaskState
 from chalicelib.scheduled.cancellations import ScheduledCancellations, is_emptied_schedule
@@ -144,7 +142,7 @@ class DueAdmitter:
             return Postponed(reserved.retry_at)
         if reserved.lane.is_emptied_schedule(task.submitted_at):
             self._cancellations.cancel_emptied(task, reserved.lane.emptied_at)  # before its message came
-            self._give_back(reserved, task)
+            self._submitter.give_back_seq(reserved, task.task_id, task.units, now_ms)
             return None
         if not has_record and task.submitted_at <= reserved.lane.forgotten_at:
             return None
@@ -156,15 +154,6 @@ class DueAdmitter:
         elif record := self._tasks.get(task.user_id, task.task_id):
             self._send_again(record)
         return None
-
-    def _give_back(self, reserved: Admission, task: Task) -> None:
-        """Lets no seq wait without a task in an idle lane. Workers pass over one that has tasks before it."""
-        lane, seq = reserved.lane, reserved.first_seq
-        while lane.started_seq == seq - 1 and not lane.retrying and not lane.in_use(self._clock.now_ms()):
-            write = self._lanes.change(lane, without_cancelled(lane, task.task_id, seq, task.units))
-            if isinstance(write, Written):
-                return
-            lane = write.lane
 
     def _send_again(self, record: TaskRecord) -> None:
         """Sends an admitted task, in case its message is missing.

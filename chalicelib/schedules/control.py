@@ -53,7 +53,8 @@ class ScheduleControl:
         else:
             new = Schedule(user_id, name, order, timing, paused, now_ms, self._new_token(), None)
             wanted = planned(new, now_ms)
-        return replace(self._ringer.new_bell(wanted), revision=(seen.revision if seen else 0) + 1)
+        # Not from 1 on: whoever read a schedule that was deleted since must not overwrite one that came after it.
+        return replace(self._ringer.new_bell(wanted), revision=(seen.revision if seen else now_ms) + 1)
 
     def _write(self, wanted: Schedule, seen: Schedule | None) -> bool:
         """Stores the schedule and sends its message, which replaces the present one.

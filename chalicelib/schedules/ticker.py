@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.errors import UnavailableError
+from chalicelib.core.lane import Lane
 from chalicelib.core.ports import Clock, ScheduleStore, TaskStore
 from chalicelib.core.schedule import Schedule, refused, submitted, taken, taken_over, tick_task_id
 from chalicelib.core.scheduled import ScheduleBell
@@ -105,7 +106,8 @@ class Ticker:
         try:
             if is_repeat and self._tasks.get(mine.user_id, task_id):
                 return partial(submitted, task_id=task_id)
-            outcome = self._submitter.submit(self._submission(mine), [task_id], is_repeat)
+            is_withdrawn = partial(self._is_withdrawn, mine)
+            outcome = self._submitter.submit(self._submission(mine), [task_id], is_repeat, is_withdrawn)
         except UnavailableError:
             self._give_back(mine)
             raise
@@ -113,6 +115,17 @@ class Ticker:
             return partial(submitted, task_id=task_id)
         self._report(self._refused_event(mine, mine.pending.at, outcome.reason))
         return partial(refused, reason=outcome.reason)
+
+    def _is_withdrawn(self, mine: Schedule, admitted: Lane) -> bool:
+        """True if the user was forgotten since the tick was taken. admitted: the lane that has the tick's task.
+
+        Whoever forgets a user deletes the schedules first, then marks the lane, and can do so only while no task waits
+        in it. So a tick that is admitted after that finds the mark and no schedule of its generation.
+        """
+        if not admitted.forgotten_at:
+            return False
+        current = self._schedules.get(mine.user_id, mine.name)
+        return current is None or current.generation != mine.generation
 
     def _give_back(self, mine: Schedule) -> None:
         """Lets the message's next receive submit the tick, instead of one after TAKEN_MS."""

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from chalicelib.core.estimates import busy_ms, position_of
 from chalicelib.core.lane import FOREVER_MS, Lane
 from chalicelib.core.limits import MAX_QUOTA, Limits, at_once
+from chalicelib.core.names import NAME_PATTERN
 from chalicelib.core.scheduled import MAX_AHEAD_MS
 from chalicelib.core.shared_estimates import Expected, SharedState
-from chalicelib.core.shared_names import NAME_PATTERN
 from chalicelib.core.task import DEFAULT_TASK, Task
 from chalicelib.outbound.destinations import MAX_URL_LENGTH
 from chalicelib.settings import OverLimit

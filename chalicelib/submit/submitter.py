@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from msgspec.structs import replace
 
 from chalicelib.core.admission import Admission, admit, reserved
+from chalicelib.core.claim import without_cancelled
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.estimates import busy_ms
 from chalicelib.core.lane import FOREVER_MS, Lane
@@ -62,8 +63,17 @@ class Submitter:
         #: the most units of a task that the deployment's limits allow
         self._default_units = smallest_units_quota(settings.limits) or MAX_QUOTA
 
-    def submit(self, submission: Submission, ids: Sequence[str], is_repeat: bool = False) -> Submitted | Refused:
-        """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled."""
+    def submit(
+        self,
+        submission: Submission,
+        ids: Sequence[str],
+        is_repeat: bool = False,
+        is_withdrawn: Callable[[Lane], bool] | None = None,
+    ) -> Submitted | Refused:
+        """Queues the submission's one task: admits, sends and stores it. A task with a time to come is scheduled.
+
+        is_withdrawn: asked once the task is admitted, with the lane as that left it; true if its user was forgotten.
+        """
         user_id, now_ms = submission.user_id, submission.now_ms
         shared = self._read_shared(submission) if submission.has_shared else None
         if isinstance(shared, Refused):
@@ -80,6 +90,9 @@ class Submitter:
             admission = self._admit(write, ids, units, now_ms, submission.over_limit, submission)
             if isinstance(admission, Refused):
                 return admission
+            if is_withdrawn and is_withdrawn(admission.lane):
+                self.give_back_seq(admission, ids[0], units[0], now_ms)
+                return self._refused(admission.lane, "Its user was forgotten.", now_ms, now_ms)
             [task] = _tasks(submission, ids, admission, is_repeat)
             self._queue.send(task)
         self._tasks.create_if_absent(task)
@@ -125,6 +138,15 @@ class Submitter:
         with self._lock(user_id):
             write = self._lanes.try_fast_admit(user_id, self._settings.limits, now_ms, task_id, False, units)
             return self._admit(write, [task_id], [units], now_ms, OverLimit.QUEUE)
+
+    def give_back_seq(self, reserved: Admission, task_id: str, units: int, now_ms: int) -> None:
+        """Lets no seq wait without a task in an idle lane. Workers pass over one that has tasks before it."""
+        lane, seq = reserved.lane, reserved.first_seq
+        while lane.started_seq == seq - 1 and not lane.retrying and not lane.in_use(now_ms):
+            write = self._lanes.change(lane, without_cancelled(lane, task_id, seq, units))
+            if isinstance(write, Written):
+                return
+            lane = write.lane
 
     def _schedule(self, submission: Submission, ids: Sequence[str], is_repeat: bool) -> Submitted | Refused:
         """As for a task that starts now, the message is sent first and the record stored second.

@@ -18,7 +18,7 @@ import msgspec
 
 from chalicelib.core.errors import PayloadError, UnitsError
 from chalicelib.core.limits import MAX_QUOTA
-from chalicelib.core.shared_names import NAME_RULE, is_shared_name
+from chalicelib.core.names import NAME_RULE, is_name
 from chalicelib.core.task import DEFAULT_TASK, Json, printable, with_integers
 from chalicelib.tasks.cancel_request import CancelRequest, LocalCancelRequest
 
@@ -325,7 +325,7 @@ def _check_units(name: str, units: int | Callable[[Any], int]) -> None:
 
 
 def _check_shared(name: str, shared: str | Callable[[Mapping[str, Any]], str]) -> None:
-    if not callable(shared) and shared != "" and not is_shared_name(shared):
+    if not callable(shared) and shared != "" and not is_name(shared):
         raise ValueError(f"the task {name!r} has a shared limit {shared!r:.80}; allowed: {NAME_RULE}")
 
 

@@ -43,7 +43,7 @@ export function lanePage(user, frame) {
   resume.addEventListener("click", () => act(() => api.resume(user), "Resumed"));
   empty.addEventListener("click", () => {
     if (!confirm(`Cancel all waiting and scheduled tasks of ${user}? A running one goes on.`)) return;
-    void act(() => api.empty(user), (answer) => `${numberOf(answer.cancelled)} waiting tasks cancelled`);
+    void act(() => api.empty(user), emptiedText);
   });
 
   async function act(work, done) {
@@ -393,6 +393,9 @@ function taskRow(cancel, redrive, changed) {
     },
   };
 }
+
+const emptiedText = ({ cancelled, cancelled_scheduled }) =>
+  `${numberOf(cancelled)} waiting tasks cancelled${cancelled_scheduled ? `, and ${numberOf(cancelled_scheduled)} scheduled` : ""}`;
 
 /** How far a task is, or was when it failed or was cancelled: `40 % page 3`; null without a report. */
 function progressOf({ progress = null, state }) {

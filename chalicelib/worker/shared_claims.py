@@ -58,6 +58,9 @@ LISTED_FROM_MS = 3_000
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
+#: Milliseconds for which a lane lets those before it start where fewer tasks run than may run at once: they were woken,
+#: and a lane with a backlog, whose worker is awake, would be quicker each time. A turn that is lost costs as much.
+GIVE_WAY_MS = 150
 #: Receives of a message after which it looks again less often, so that 1,000 receives, after which SQS dead-letters it,
 #: last for the 14 days that it lives.
 MANY_LOOKS = 300
@@ -115,6 +118,7 @@ class SharedClaims:
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
         turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
+        has_given_way = False
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
             if limits is None:
@@ -126,7 +130,11 @@ class SharedClaims:
             who = (task.user_id, task.task_id)
             latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
             decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
-            if isinstance(decision, Taken):
+            if isinstance(decision, Taken) and not has_given_way and _comes_before_others(shared, limits, turn):
+                self._clock.sleep(GIVE_WAY_MS)
+                has_given_way, shared = True, self._read(task.shared)
+                start = replace(start, at=max(start.at, self._clock.now_ms()))
+            elif isinstance(decision, Taken):
                 before, shared = shared, self._claim(task, shared, decision, turn, token)
                 if shared.newest == token:
                     allowed_at = first_time(before, limits, turn, task.units) if turn else 0
@@ -136,7 +144,7 @@ class SharedClaims:
             elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
                 shared = freed
             elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
-                self._list(task, asked, decision, now_ms)
+                self._list(task, turn, decision, now_ms, is_new=turn == asked)
                 return self._wait(shared, limits, turn, decision, facts, task.units), facts
             else:
                 turn, shared, facts = self._ask(task.shared, facts, facts.lane)
@@ -171,11 +179,22 @@ class SharedClaims:
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
     def release(self, task: Task, start: SharedStart | None) -> None:
-        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits."""
+        """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits.
+
+        UnavailableError if that fails: the task's message then comes back for it.
+        """
         if start and start.is_listed:
-            with suppress(UnavailableError):  # whoever waits finds its lease over
-                shared = self._store.release(start.name, task.task_id, start.at)
-                self._wake_first(shared)
+            self._release(start.name, task.task_id, start.at)
+
+    def release_finished(self, task: Task) -> None:
+        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
+        if holder := (self._read(task.shared).holders or {}).get(task.task_id):
+            self._release(task.shared, task.task_id, holder.at)
+
+    def _release(self, name: str, task_id: str, at: int) -> None:
+        shared = self._store.release(name, task_id, at)
+        with suppress(UnavailableError):  # it looks again by itself
+            self._wake_first(shared)
 
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
@@ -230,11 +249,11 @@ class SharedClaims:
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
-    def _list(self, task: Task, asked: int, full: Full, now_ms: int) -> None:
-        """Lists the lane as waiting if it has just asked for its turn, and that is some seconds ahead."""
-        if asked and (full.is_for_holder or full.at - now_ms >= LISTED_FROM_MS):
+    def _list(self, task: Task, turn: int, full: Full, now_ms: int, is_new: bool) -> None:
+        """Lists the lane as one that the end of a task wakes; or if its new turn is some seconds ahead."""
+        if full.is_for_holder or (is_new and full.at - now_ms >= LISTED_FROM_MS):
             with suppress(UnavailableError):  # it looks again by itself
-                self._store.add_waiter(task.shared, Waiter(asked, task.user_id, task.task_id), full.at)
+                self._store.add_waiter(task.shared, Waiter(turn, task.user_id, task.task_id), full.at)
 
     def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
         """Until the turn's time if that is near; else half the way, since turns before it may be lost.
@@ -260,16 +279,23 @@ class SharedClaims:
         return _waiting(halfway)
 
     def _wake_first(self, shared: SharedLimit) -> None:
-        first = max(0, shared.served - PASSED_TURNS)
+        first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
         for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
-            if lane.turn_for(shared.name) == waiter.turn and lane.head_receipt:
-                self._queue.defer(lane.head_receipt, 0)
+            if lane.turn_for(shared.name) == waiter.turn and (receipts := lane.next_receipts(now_ms)):
+                for receipt in receipts:
+                    self._queue.defer(receipt, 0)
                 return
 
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
     return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool:
+    """True if lanes with earlier turns may still use all that is free of the number at once: one was just woken."""
+    most = most_at_once(limits)
+    return most is not None and turn > 0 and shared.ahead_of(turn) >= most - len(shared.holders or {})
 
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:

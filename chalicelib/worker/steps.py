@@ -63,6 +63,12 @@ class ReadPredecessors(Struct, frozen=True):
     is_whole: bool = False
 
 
+class ReadNewest(Struct, frozen=True):
+    """Read the record of the lane's newest task, which is the only one in the gap: a search would read hundreds."""
+
+    gap: Gap
+
+
 class RunFirst(Struct, frozen=True):
     """Run these tasks first, in order: their messages have not arrived."""
 
@@ -140,6 +146,7 @@ Step = (
     ReadLane
     | ReadRecord
     | ReadPredecessors
+    | ReadNewest
     | RunFirst
     | WaitUntil
     | Forward

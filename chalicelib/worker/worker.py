@@ -17,7 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.claim import SharedStart, passed_over, without_cancelled
+from chalicelib.core.claim import Gap, SharedStart, Start, passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane, Phase
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
@@ -43,6 +43,7 @@ from chalicelib.worker.steps import (
     ForwardNext,
     GiveUp,
     ReadLane,
+    ReadNewest,
     ReadPredecessors,
     ReadRecord,
     Rules,
@@ -230,6 +231,8 @@ class Worker:
                 newest = None if is_whole else max(gap.last, job.facts.lane.admitted if job.facts.lane else 0)
                 found = self._tasks.between(task.user_id, gap.first, gap.last, newest)
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
+            case ReadNewest(gap):
+                self._read_newest(gap, job)
             case RunFirst(predecessors):
                 first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]
                 for one in first:
@@ -352,8 +355,14 @@ class Worker:
             job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
+        handled = self._after_run(job, start, write.lane, ended)
         if self._shared:
             self._shared.release(task, start.shared)
+        return handled
+
+    def _after_run(self, job: _Job, start: Start, claimed: Lane, ended: Ran | Retry) -> Handled:
+        """claimed: the lane as the claim left it."""
+        task = job.task
         if start.slot:
             after = ended.lane if isinstance(ended, Ran) else None
             lane = self._remember(after or self._lanes.get(task.user_id))
@@ -362,7 +371,7 @@ class Worker:
             return Deferred(ended.at, lane) if isinstance(ended, Retry) else Done()
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
-        self._remembered[task.user_id] = with_run_time(write.lane, ended.took_ms)
+        self._remembered[task.user_id] = with_run_time(claimed, ended.took_ms)
         return Done()
 
     def _wake_for_slot(self, lane: Lane) -> None:
@@ -450,8 +459,13 @@ class Worker:
         return self._free_slot(job)
 
     def _free_slot(self, job: _Job) -> Done:
-        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack."""
+        """Frees the slot of a finished task, if it has one: that of its last attempt, which a known lane may lack.
+
+        Takes the task off those that run under its shared limit too, if its worker could not do so.
+        """
         lane, task = job.facts.lane, job.task
+        if self._shared and task.shared:
+            self._shared.release_finished(task)
         while lane and (lease := (lane.slots or {}).get(task.task_id)):
             write = self._lanes.release_slot(task.user_id, lease, 0)
             lane = self._remember(write.lane)
@@ -477,6 +491,13 @@ class Worker:
 
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
+
+    def _read_newest(self, gap: Gap, job: _Job) -> None:
+        newest_id = job.facts.lane.newest if job.facts.lane else ""
+        record = self._tasks.get(job.task.user_id, newest_id) if newest_id else None
+        # A scheduled task that is being admitted is in the lane before its record has its seq.
+        is_it = record is not None and record.task.seq == gap.last
+        job.facts = replace(job.facts, predecessors=(record,) if record and is_it else ())
 
     def _with_lane(self, job: _Job, lane: Lane) -> Facts:
         """The facts about the job's message, with this lane, just read."""
@@ -537,7 +558,7 @@ def _loses_shared_start(step: Step, taken: SharedStart, now_ms: int) -> bool:
 
     A start that was delayed for longer may come after the answer to a pause or lower limits.
     """
-    if isinstance(step, ReadLane | ReadRecord | ReadPredecessors):
+    if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors):
         return False
     return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -87,11 +88,12 @@ def _show(redriven: Iterable[Redriven], as_json: bool) -> None:
 def empty(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:
     """Cancel all waiting and scheduled tasks of a user, however many. A running one goes on."""
     with connect(context, url, token) as paceline:
-        cancelled = paceline.empty(user)
+        emptied = paceline.empty(user)
     if as_json:
-        show_json({"user_id": user, "cancelled": cancelled})
+        show_json({"user_id": user, **asdict(emptied)})
     else:
-        show([f"{count(cancelled, 'waiting task')} of {user} cancelled, and all that were scheduled"])
+        scheduled = count(emptied.cancelled_scheduled, "scheduled task")
+        show([f"{count(emptied.cancelled, 'waiting task')} and {scheduled} of {user} cancelled"])
 
 
 def forget(context: typer.Context, user: User, as_json: Json = False, url: Url = None, token: Token = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from paceline_cli.connection import connect, world_of
-from paceline_cli.options import Json, Token, Url, User, length_ms
+from paceline_cli.options import Json, PauseLength, Token, Url, User, pause_end_ms
 from paceline_cli.rendering import console, lane_lines, scheduled_lines, show, show_json
 from paceline_client import Lane, Paceline, Task
 
@@ -61,16 +61,13 @@ def limits(
 def pause(
     context: typer.Context,
     user: User,
-    duration: Annotated[
-        str | None,
-        typer.Option("--for", metavar="DURATION", help="How long: 30s, 10m, 2h, 1d.", show_default="no end"),
-    ] = None,
+    duration: PauseLength = None,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Pause a user's lane: no task starts until the lane is resumed, or the time is over."""
-    until = None if duration is None else round(world_of(context).clock.now() * 1000) + length_ms(duration, "--for")
+    until = pause_end_ms(duration, world_of(context).clock.now())
     with connect(context, url, token) as paceline:
         found = paceline.pause(user, until)
     _show(found, as_json)

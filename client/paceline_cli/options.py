@@ -31,6 +31,11 @@ def length_ms(text: str, option: str) -> int:
     return int(match[1]) * _UNIT_MS[match[2]]
 
 
+def pause_end_ms(length: str | None, now: float) -> int | None:
+    """The epoch milliseconds at which a pause of that length ends; None for one without end. now: epoch seconds."""
+    return None if length is None else round(now * 1000) + length_ms(length, "--for")
+
+
 def moment_ms(text: str, option: str) -> int:
     """The epoch milliseconds of an ISO 8601 time, by this machine's time zone unless it names one."""
     try:
@@ -88,4 +93,8 @@ Token = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="List so many at most; pages are fetched as needed.")]
+Most = Annotated[int, typer.Option("--limit", "-n", min=1, help="List this many at most; pages are fetched as needed.")]
+PauseLength = Annotated[
+    str | None,
+    typer.Option("--for", metavar="DURATION", help="How long: 30s, 10m, 2h, 1d.", show_default="no end"),
+]

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from paceline_cli import lane_commands
 from paceline_cli.connection import connect, world_of
-from paceline_cli.options import Json, Token, Url, length_ms
+from paceline_cli.options import Json, PauseLength, Token, Url, pause_end_ms
 from paceline_cli.rendering import console, shared_line, shared_lines, show, show_json
 from paceline_client import SharedLimit
 
@@ -96,16 +96,13 @@ def delete(context: typer.Context, name: Name, as_json: Json = False, url: Url =
 def pause(
     context: typer.Context,
     name: Name,
-    duration: Annotated[
-        str | None,
-        typer.Option("--for", metavar="DURATION", help="How long: 30s, 10m, 2h, 1d.", show_default="no end"),
-    ] = None,
+    duration: PauseLength = None,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Pause a shared limit: no task that counts against it starts until it is resumed, or the time is over."""
-    until = None if duration is None else round(world_of(context).clock.now() * 1000) + length_ms(duration, "--for")
+    until = pause_end_ms(duration, world_of(context).clock.now())
     with connect(context, url, token) as paceline:
         _show(paceline.pause_shared_limit(name, until), as_json)
 

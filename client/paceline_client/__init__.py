@@ -17,6 +17,7 @@ from paceline_client.errors import (
 )
 from paceline_client.values import (
     Attempt,
+    Emptied,
     Health,
     Lane,
     Limit,
@@ -41,6 +42,7 @@ __all__ = [
     "Attempt",
     "Clock",
     "ConflictError",
+    "Emptied",
     "ForbiddenError",
     "Health",
     "InvalidError",

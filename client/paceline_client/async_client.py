@@ -18,6 +18,7 @@ from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run_async, transport_error
 from paceline_client.values import (
+    Emptied,
     Health,
     Lane,
     Redriven,
@@ -148,7 +149,7 @@ class AsyncPaceline:
             if before is None:
                 return
 
-    async def empty(self, user_id: str) -> int:
+    async def empty(self, user_id: str) -> Emptied:
         """As Paceline.empty."""
         return await run_async(self._rules.empty(user_id), self._perform)
 

@@ -16,6 +16,7 @@ from paceline_client.exchange import Retries
 from paceline_client.rules import Listing, OnProgress, Rules, Ticks, Which
 from paceline_client.steps import Outcome, Sleep, Step, Times, Value, request_options, run, transport_error
 from paceline_client.values import (
+    Emptied,
     Health,
     Lane,
     Redriven,
@@ -191,8 +192,8 @@ class Paceline:
             if before is None:
                 return
 
-    def empty(self, user_id: str) -> int:
-        """Cancels all waiting and scheduled tasks of a user; running ones go on. Returns how many waited."""
+    def empty(self, user_id: str) -> Emptied:
+        """Cancels all waiting and scheduled tasks of a user; running ones go on. Returns how many it cancelled."""
         return run(self._rules.empty(user_id), self._perform)
 
     def forget(self, user_id: str) -> int:

@@ -25,6 +25,7 @@ from paceline_client.errors import AnswerError, PacelineError, ProblemError
 from paceline_client.exchange import Exchange, Retries
 from paceline_client.steps import Steps, Times, Value
 from paceline_client.values import (
+    Emptied,
     Health,
     Lane,
     Redriven,
@@ -138,9 +139,10 @@ class Rules:
         outcomes = [read_answer(Redriven, one) for name in ("tasks", "stays") for one in read_list(page, name)]
         return outcomes, str(page["next"]) if page.get("next") else None
 
-    def empty(self, user_id: str) -> Steps[int]:
+    def empty(self, user_id: str) -> Steps[Emptied]:
         call = Call("DELETE", user_path(user_id, "/tasks"), params={"state": "queued"})
-        return int((yield from self._exchange().body(call))["cancelled"])
+        body = yield from self._exchange().body(call)
+        return Emptied(int(body["cancelled"]), int(body.get("cancelled_scheduled", 0)))
 
     def forget(self, user_id: str) -> Steps[int]:
         deleted = 0

@@ -19,6 +19,7 @@ from paceline_client.models import WaitsForAnswer as WaitsFor
 
 __all__ = [
     "Attempt",
+    "Emptied",
     "Health",
     "Lane",
     "Limit",
@@ -56,6 +57,16 @@ class TaskOrder:
     units: int | None = None
     #: the shared limit that it counts against; None for what its definition says. Another one needs an admin
     shared: str | None = None
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """The tasks that an emptying of a lane cancelled."""
+
+    #: those that waited
+    cancelled: int
+    #: scheduled ones, counted up to 1,000; one that was cancelled by itself is counted until its time
+    cancelled_scheduled: int
 
 
 class SubmittedTask(models.SubmittedTask):

@@ -1,4 +1,4 @@
-"""`make chaos [MINUTES=10] [SEED=…]`: breaks the running system in every way we know, and says what came of it."""
+"""`make chaos [MINUTES=10] [SEED=…] [KIND=several|shared]`: breaks the running system in every way we know."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.table import Table
 
 from tests.chaos.load import Ledger
 from tests.chaos.run import Handled, run_chaos
+from tests.chaos.shared_judge import SharedVerdict
 from tests.chaos.storm import Storm
-from tests.chaos.system import LIMITS, SEVERAL_LIMITS, SKEW_MS
+from tests.chaos.system import LIMITS, SEVERAL_LIMITS, SHARED_LIMITS, SKEW_MS
 
 
 def main() -> int:
@@ -24,11 +25,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--several", action="store_true", help="three tasks of a user at once")
+    parser.add_argument("--shared", action="store_true", help="all users' tasks share a limit")
     options = parser.parse_args()
-    limits = SEVERAL_LIMITS if options.several else LIMITS
+    limits, shared = SEVERAL_LIMITS if options.several else LIMITS, SHARED_LIMITS if options.shared else ""
     console = Console()
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    console.print(f"seed {options.seed}, limits {limits}, clocks off by up to {SKEW_MS} ms, in {directory}")
+    console.print(f"seed {options.seed}, limits {limits}, shared limit {shared or 'none'}, in {directory}")
+    console.print(f"clocks off by up to {SKEW_MS} ms")
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
     ) as bar:
@@ -39,11 +42,17 @@ def main() -> int:
             bar.update(line, completed=gone, now=now)
 
         outcome = run_chaos(
-            directory, options.minutes * 60, options.seed, skew_ms=SKEW_MS, limits=limits, on_progress=show
+            directory,
+            options.minutes * 60,
+            options.seed,
+            skew_ms=SKEW_MS,
+            limits=limits,
+            shared=shared,
+            on_progress=show,
         )
         bar.update(line, completed=options.minutes * 60, now="finished")
     _report(console, outcome)
-    return 1 if outcome.verdict.breaches else 0
+    return 1 if outcome.breaches else 0
 
 
 def _report(console: Console, outcome: Handled) -> None:
@@ -72,6 +81,8 @@ def _report(console: Console, outcome: Handled) -> None:
     ):
         table.add_row(what, str(count))
     console.print(table)
+    if outcome.shared:
+        console.print(_shared_table(outcome.shared))
     survived = Table("fault", "times", title="Faults survived")
     for kind, times in sorted(outcome.struck.items()):
         survived.add_row(kind, str(times))
@@ -83,6 +94,23 @@ def _report(console: Console, outcome: Handled) -> None:
     console.print(f"Answers: {dict(outcome.statuses)}; runner started {outcome.runner_starts} times")
     for kind, found in verdict.breaches.items():
         console.print(f"[red]{kind}[/red]: {found[:10]}")
+
+
+def _shared_table(verdict: SharedVerdict) -> Table:
+    table = Table("what", "count", title="Shared limit")
+    for what, count in (
+        ("starts of all users", verdict.starts),
+        ("windows with too many", len(verdict.over)),
+        ("most that ran at once", verdict.most_at_once),
+        ("waits that were judged, after the faults", verdict.waits),
+        ("most starts of another user during one", verdict.most_passed),
+        ("passed over", len(verdict.passed_over)),
+        ("starts by user, faults included", list(verdict.starts_by_user.values())),
+        ("starved", len(verdict.starved)),
+        ("left running at the end", verdict.left),
+    ):
+        table.add_row(what, str(count))
+    return table
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from completions.beside import too_many
 from completions.reader import Completion, completions_folder, folder_lines, read_completions
 from completions.windows import Start, busiest_windows
 from tests.chaos.load import Acknowledged, Ledger
-from tests.chaos.runs import Runs
+from tests.chaos.runs import Run, Runs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Verdict:
     #: tasks run again although none of their processes died
     twice: list[str]
     run_twice_at_once: list[str]
-    #: tasks that ran although their cancellation was acknowledged
+    #: tasks that ran, or ended otherwise, after the answer that they are cancelled
     run_though_cancelled: list[str]
     #: windows with more starts than the limits allow, and runs begun before the logged start
     early: list[str]
@@ -70,7 +70,6 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, 
     by_task: defaultdict[str, list[Completion]] = defaultdict(list)
     for end in ends:
         by_task[end.task_id].append(end)
-    told_cancelled = [task_id for task_id, task in ledger.tasks.items() if task.cancelled]
     words = [end.word for task_id, (end, *_) in by_task.items() if task_id in ledger.tasks]
     failed = [end for task_id, (end, *_) in by_task.items() if task_id in ledger.tasks and end.word == "failed"]
     late = [end.late_ms for end in ends if end.late_ms is not None and end.attempt == 1]
@@ -83,10 +82,10 @@ def judge(ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, 
         lost=[task_id for task_id in ledger.tasks if task_id not in by_task],
         twice=runs.twice,
         run_twice_at_once=runs.run_twice_at_once,
-        run_though_cancelled=[task_id for task_id in told_cancelled if runs.by_task.get(task_id)],
+        run_though_cancelled=_run_though_cancelled(ledger, by_task, runs),
         early=[*_too_fast(ends, limits), *_before_their_start(by_task, runs, skew_ms)],
         out_of_order=_out_of_order(ledger, _begun(runs) if at_once(limits) == 1 else _started(ends)),
-        too_many=_too_many(ends, limits),
+        too_many=[*_too_many(ends, limits), *_too_many_by_reports(ledger, ends, runs, skew_ms, at_once(limits))],
         innocent_failures=[end.task_id for end in failed if not ledger.tasks[end.task_id].crashes],
         crashed=sum(ledger.tasks[end.task_id].crashes for end in failed),
         after_a_death=len(runs.after_a_death),
@@ -102,6 +101,33 @@ def _too_many(ends: Sequence[Completion], limits: Limits) -> list[str]:
     return [found.what for user in users for found in too_many([e for e in ends if e.user_id == user], limits)]
 
 
+def _too_many_by_reports(
+    ledger: Ledger, ends: Sequence[Completion], runs: Runs, skew_ms: int, allowed: int
+) -> Iterator[str]:
+    by_user: defaultdict[str, dict[str, list[Run]]] = defaultdict(dict)
+    for task_id, of_task in runs.by_task.items():
+        if task := ledger.tasks.get(task_id):
+            by_user[task.user_id][task_id] = of_task
+    for user, by_task in by_user.items():
+        if (most := most_at_one_time(by_task, ends, skew_ms)) > allowed:
+            yield f"{user}: {most} ran at once"
+
+
+def most_at_one_time(by_task: Mapping[str, Sequence[Run]], ends: Iterable[Completion], skew_ms: int) -> int:
+    """The most runs at one time, as far as they surely lasted: one whose process died, until its end was logged."""
+    logged = {end.task_id: end.completed_at - 2 * skew_ms for end in ends}
+    changes = list[tuple[int, int]]()
+    for task_id, of_task in by_task.items():
+        for run in of_task:
+            until = run.ended_at or (logged.get(task_id, 0) if run is of_task[-1] else 0)
+            changes += [(run.begun_at, 1), (max(until, run.begun_at), -1)]
+    most = now = 0
+    for _, change in sorted(changes):  # at one time ends come first
+        now += change
+        most = max(most, now)
+    return most
+
+
 def _too_fast(ends: Sequence[Completion], limits: Limits) -> list[str]:
     starts: defaultdict[str, set[Start]] = defaultdict(set)
     for end in ends:
@@ -114,14 +140,42 @@ def _too_fast(ends: Sequence[Completion], limits: Limits) -> list[str]:
     ]
 
 
-def _before_their_start(by_task: dict[str, list[Completion]], runs: Runs, skew_ms: int) -> list[str]:
-    """Skewed clocks disagree with ours by as much."""
+def _run_though_cancelled(ledger: Ledger, by_task: Mapping[str, list[Completion]], runs: Runs) -> list[str]:
+    """A task may be cancelled between two attempts: then it ran before."""
     return [
-        f"{task_id}: begun {end.started_at - of_task[-1].begun_at} ms before its start"
-        for task_id, of_task in runs.by_task.items()
-        for end in by_task.get(task_id, [])
-        if end.started_at is not None and of_task[-1].begun_at < end.started_at - skew_ms
+        task_id
+        for task_id, task in ledger.tasks.items()
+        if (at := task.cancelled_at) is not None
+        and (
+            any(run.begun_at > at for run in runs.by_task.get(task_id, ()))
+            or any(end.word != "cancelled" for end in by_task.get(task_id, ()))
+        )
     ]
+
+
+def _before_their_start(by_task: Mapping[str, list[Completion]], runs: Runs, skew_ms: int) -> Iterator[str]:
+    """Runs of an attempt before its start, without a start, or by a start that another run used.
+
+    A start may have no run: its process was killed before the function began. Skewed clocks disagree with ours by as
+    much as skew_ms.
+    """
+    for task_id, ends in by_task.items():
+        starts, logged_at = _starts_by_attempt(ends), max(end.completed_at for end in ends)
+        used = set[int]()
+        for run in runs.by_task.get(task_id, ()):
+            at = starts.get(run.attempt)
+            if at is not None and run.begun_at < at - skew_ms:
+                yield f"{task_id}: attempt {run.attempt} begun {at - run.begun_at} ms before its start"
+            if at is None and run.begun_at < logged_at - skew_ms:  # a later one may be missing in the log as yet
+                yield f"{task_id}: attempt {run.attempt} begun without a start"
+            if run.attempt in used:
+                yield f"{task_id}: attempt {run.attempt} begun twice"
+            used.add(run.attempt)
+
+
+def _starts_by_attempt(ends: Sequence[Completion]) -> dict[int, int]:
+    """The logged starts by attempt. The first ones are missing if their lease was lost."""
+    return {end.attempt - back: at for end in ends for back, at in enumerate(reversed(end.starts))}
 
 
 def _begun(runs: Runs) -> dict[str, int]:

@@ -32,7 +32,8 @@ class Acknowledged:
     answered_at: float
     #: it was submitted to fail
     crashes: bool = False
-    cancelled: bool = False
+    #: epoch ms at which the client had the answer that it is cancelled
+    cancelled_at: float | None = None
 
 
 @dataclass
@@ -52,11 +53,20 @@ class Client(threading.Thread):
     """One user that sends one request after another."""
 
     def __init__(
-        self, port: int, user_id: str, ledger: Ledger, seed: str, pause_seconds: float, *, crashes: bool = False
+        self,
+        port: int,
+        user_id: str,
+        ledger: Ledger,
+        seed: str,
+        pause_seconds: float,
+        *,
+        crashes: bool = False,
+        shared: str = "",
     ) -> None:
-        """crashes: it submits only tasks that end their process."""
+        """crashes: it submits only tasks that end their process. shared: the shared limit of its tasks, if any."""
         super().__init__(daemon=True)
         self._crashes = crashes
+        self._shared = {"shared": shared} if shared else {}
         self._port = port
         self._user = user_id
         self._ledger = ledger
@@ -101,20 +111,23 @@ class Client(threading.Thread):
             status, answer = self._request("DELETE", f"/api/v1/users/{quote(self._user)}/tasks/{task_id}", None, {})
             if status == 200 and answer["state"] == "cancelled":
                 with self._ledger.lock:
-                    self._ledger.tasks[task_id].cancelled = True
+                    self._ledger.tasks[task_id].cancelled_at = time.time() * 1000
 
     def _crash(self) -> None:
         """A task that ends its process, beside which all others have to go on."""
         with self._ledger.lock:
             self._ledger.submitted += 1
         how = self._random.choice(CRASHES)
-        self._submit("/api/v1/task", {"user_id": self._user, "task": "crash", "payload": {"how": how}}, {})
+        self._submit(
+            "/api/v1/task", {"user_id": self._user, "task": "crash", "payload": {"how": how}, **self._shared}, {}
+        )
 
     def _task(self) -> dict[str, Any]:
         milliseconds = self._random.choices((0, 300, 4000), (16, 6, 1))[0]
         return {
             "task": "chaos",
             "payload": {"milliseconds": milliseconds, "failures": int(self._random.random() < 0.1)},
+            **self._shared,
         }
 
     def _submit(self, path: str, body: Any, headers: Mapping[str, str]) -> bool:

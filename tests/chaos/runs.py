@@ -17,6 +17,7 @@ class Run:
     pid: int
     #: process that ends with the worker
     parent: int
+    attempt: int
     #: epoch ms, by this machine's clock
     begun_at: int
     #: `end`, `failed`, or None while it runs or if its process died
@@ -37,12 +38,12 @@ class Runs:
     after_a_death: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        what, task_id, pid, parent, at = line.split()
+        what, task_id, pid, parent, attempt, at = line.split()
         runs = self.by_task[task_id]
         if what == "begin":
             if runs:
                 self._judge_again(task_id, runs[-1])
-            runs.append(Run(int(pid), int(parent), int(at)))
+            runs.append(Run(int(pid), int(parent), int(attempt), int(at)))
         else:
             run = next(run for run in reversed(runs) if run.pid == int(pid))
             run.how, run.ended_at = what, int(at)

@@ -24,12 +24,16 @@ from tests.e2e.running import ROOT, Paceline
 APP = Path(__file__).with_name("chaos_app")
 LIMITS = "3/second; 12/5 seconds"
 SEVERAL_LIMITS = f"{LIMITS}; 3 at once"
+#: The shared limit of all users, and what it allows: less than their own limits together.
+SHARED = "bank"
+SHARED_LIMITS = "8/second; 35/5 seconds; 3 at once"
 MAX_DELAY_SECONDS = 15
 SKEW_MS = 300
 
 
 class System:
-    def __init__(self, directory: Path, skew_ms: int, limits: str = LIMITS) -> None:
+    def __init__(self, directory: Path, skew_ms: int, limits: str = LIMITS, shared: str = "") -> None:
+        """shared: the limits of SHARED; empty for none."""
         self._directory = directory
         self.url = f"http://{HOST}:{free_port()}"
         self.reports = RunReports(directory / "reports")
@@ -39,6 +43,7 @@ class System:
             directory,
             app=APP,
             LIMITS=limits,
+            SHARED_LIMITS=f"{SHARED}: {shared}" if shared else "",
             MAX_DELAY=str(MAX_DELAY_SECONDS),
             BACKOFF="500ms",
             CHILD_MEMORY_MB="300",

@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib.container import container
 from chalicelib.core.limits import parse_limits
+from chalicelib.submit.submission import Submission, Submitted, TaskRequest
 from tests.functional.conftest import Deploy, Paceline
 from tests.functional.test_failures import work
 from tests.windows import assert_pace_kept
@@ -109,6 +110,19 @@ def test_task_submitted_after_the_emptying_starts_when_the_limits_allow_it(pacel
     assert_pace_kept(started(paceline, user), parse_limits("1/second; 20/minute"))
 
 
+def test_scheduled_task_that_is_in_the_lane_before_its_record_says_so_does_not_overtake(
+    paceline: Paceline, user: str
+) -> None:
+    submit(paceline, user, 3)
+    empty(paceline, user)
+    paceline.clock.advance(1_000)
+    [scheduled] = submit(paceline, user, 1, delay_seconds=60)
+    paceline.clock.advance(60_000)
+    container().submitter.reserve(user, scheduled, paceline.clock.now_ms())
+    run_one(paceline)
+    assert (len(lines(paceline, user, "task_cancelled")), started(paceline, user)) == (1, [])
+
+
 def test_paused_lane_is_emptied_and_its_cancellations_are_logged_at_once(paceline: Paceline, user: str) -> None:
     ids = submit(paceline, user, 5)
     container().control.pause(user, None)
@@ -172,7 +186,8 @@ def test_tasks_cancelled_by_themselves_before_are_logged_once_too(paceline: Pace
 
 def test_scheduled_tasks_are_cancelled_and_logged_and_later_ones_run(paceline: Paceline, user: str) -> None:
     ids = submit(paceline, user, 120, delay_seconds=7_200)
-    assert empty(paceline, user)["cancelled"] == 0
+    answer = empty(paceline, user)
+    assert (answer["cancelled"], answer["cancelled_scheduled"]) == (0, 120)
     later = submit(paceline, user, 2, delay_seconds=3_600)
     assert task_of(paceline, user, ids[7])["state"] == "cancelled"
     queued = paceline.get(f"/api/v1/users/{user}/tasks?state=queued").json_body["tasks"]
@@ -239,6 +254,20 @@ def test_lane_with_units_has_all_of_them_again(deploy: Deploy, user: str) -> Non
     assert [answer.json_body["position"] for answer in answers] == [0, 0]
     work(paceline)
     assert len(started(paceline, user)) == 2
+
+
+def test_submit_is_repeated_after_the_lane_was_emptied_of_its_first_try(deploy: Deploy, user: str) -> None:
+    """The first try died after its admission; the lane, which never had a start, then has no planned starts left."""
+    paceline = deploy(LIMITS="5000/hour", MAX_DELAY="12d")
+    submitter, now_ms = container().submitter, paceline.clock.now_ms()
+    submitter.reserve(user, "0198-first", now_ms)
+    empty(paceline, user)
+    submission = Submission(user, [TaskRequest()], now_ms + 10)
+    assert isinstance(submitter.submit(submission, ["0198-first"], True), Submitted)
+    later = paceline.submit(user).json_body["task_id"]
+    work(paceline)
+    assert lines(paceline, user, "task_cancelled") == ["0198-first"]
+    assert lines(paceline, user, "task_completed") == [later]
 
 
 def test_empty_lane_of_an_unknown_user_is_emptied(paceline: Paceline, user: str) -> None:

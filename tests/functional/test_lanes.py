@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chalicelib.api import dashboard
 from chalicelib.core.errors import PermanentError
 from chalicelib.lanes import overview
+from tests.extent import extent
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
 
@@ -114,7 +115,7 @@ def test_tasks_that_wait_do_not_hide_those_that_finished(paceline: Paceline, use
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=extent(10, 40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_page_misses_or_repeats_a_lane_whatever_changes_between_pages(deploy: Deploy, data: st.DataObject) -> None:
     paceline = deploy()
     prefix = f"p{uuid4().hex[:8]}-"

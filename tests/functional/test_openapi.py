@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from app import app
 from chalicelib.api.openapi import OPERATIONS, Operation
 from local.gateway import Environ, Gateway, StartResponse
+from tests.extent import extent
 from tests.functional.conftest import Deploy
 
 CHECKS = [
@@ -34,7 +35,7 @@ CHECKS = [
 
 #: The same examples each time.
 EXAMPLES = settings(
-    max_examples=15,
+    max_examples=extent(4, 15),
     derandomize=True,
     deadline=None,
     database=None,

@@ -290,11 +290,12 @@ def test_shared_limit_says_what_is_left_and_who_waits(paceline: Paceline) -> Non
     assert paceline.get("/api/v1/limits").json_body["limits"][2] == found
 
 
-def test_change_wakes_those_who_wait(paceline: Paceline, user: str) -> None:
+@pytest.mark.parametrize("save", ["save_head_receipt", "save_next_receipt"])
+def test_change_wakes_those_who_wait(paceline: Paceline, user: str, save: str) -> None:
     submit(paceline, user, shared="stripe")
     [record] = paceline.receive(user)
     lane_store = paceline.parts.lanes
-    lane_store.save_head_receipt(lane_store.get(user), record["receiptHandle"])
+    getattr(lane_store, save)(lane_store.get(user), record["receiptHandle"])
     waiting(paceline, user)
     assert paceline.receive(user) == []
     put(paceline, "stripe", "100/second")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,16 @@ def in_threads() -> Callable[[int, Callable[[int], Any]], list[Any]]:
             return list(pool.map(one, range(count)))
 
     return run
+
+
+@pytest.fixture
+def calls(paceline: Paceline) -> Counter[str]:
+    """Counts the requests that go to AWS, by operation."""
+    counter: Counter[str] = Counter()
+
+    def count(request: Any, event_name: str, **_: Any) -> None:
+        counter[event_name.rpartition(".")[2]] += 1
+
+    for connection in (paceline.parts.dynamodb, paceline.parts.sqs):
+        connection.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
+    return counter

@@ -15,19 +15,6 @@ def bulk(user: str, count: int, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "tasks": [{"payload": number, **more} for number in range(count)]}
 
 
-@pytest.fixture
-def calls(paceline: Paceline) -> Counter[str]:
-    """Counts the requests that go to AWS, by operation."""
-    counter: Counter[str] = Counter()
-
-    def count(request: Any, event_name: str, **_: Any) -> None:
-        counter[event_name.rpartition(".")[2]] += 1
-
-    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
-        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
-    return counter
-
-
 def test_bulk_of_100_takes_15_calls(paceline: Paceline, user: str, calls: Counter[str]) -> None:
     assert paceline.request("POST", "/api/v1/tasks", bulk(user, 100)).status_code == 429
     assert calls == {"UpdateItem": 1, "BatchWriteItem": 4, "SendMessageBatch": 10}

@@ -58,6 +58,13 @@ def test_forgotten_lane_keeps_seqs_and_starts_and_is_listed_from_its_next_submit
     assert ports.directory.user_ids(user, "", 9) == [user]
 
 
+def test_lane_of_a_user_without_tasks_gets_the_mark_too(ports: Ports, user: str) -> None:
+    """The user may have had schedules alone."""
+    lane = ports.lanes.get(user)
+    assert isinstance(ports.lanes.forget(lane, forgotten(lane, LIMITS, NOW), 2_000_000_000), Written)
+    assert (ports.lanes.get(user).forgotten_at, ports.directory.user_ids(user, "", 9)) == (NOW, [])
+
+
 def test_forgotten_lane_expires(ports: Ports, user: str) -> None:
     if not isinstance(ports, AwsPorts):
         pytest.skip("nothing expires in memory")

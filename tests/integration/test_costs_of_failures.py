@@ -23,19 +23,6 @@ def paceline(deploy: Deploy) -> Iterator[Paceline]:
     del registry._definitions["fails"]
 
 
-@pytest.fixture
-def calls(paceline: Paceline) -> Counter[str]:
-    """Counts the requests that go to AWS, by operation."""
-    counter: Counter[str] = Counter()
-
-    def count(request: Any, event_name: str, **_: Any) -> None:
-        counter[event_name.rpartition(".")[2]] += 1
-
-    for client in (paceline.parts.dynamodb, paceline.parts.sqs):
-        client.meta.events.register("before-send.*", count)  # type: ignore[attr-defined]
-    return counter
-
-
 def submit(paceline: Paceline, user: str, task: str, count: int = 1) -> None:
     tasks = [{"task": task}] * count
     assert paceline.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": tasks}).status_code in (202, 429)
@@ -104,8 +91,8 @@ def test_calls_of_an_emptying_do_not_grow_with_the_backlog(paceline: Paceline, u
         calls.clear()
         assert paceline.request("DELETE", f"/api/v1/users/{user}-{count}/tasks?state=queued").status_code == 200
         counts.append(Counter(calls))
-    # The message for scheduled tasks, the lane, its write, and the lane again for the answer.
-    assert counts == [{"SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
+    # The list of scheduled tasks, the message for them, the lane, its write, and the lane again for the answer.
+    assert counts == [{"Query": 1, "SendMessageBatch": 1, "GetItem": 2, "UpdateItem": 1}] * 2
 
 
 def test_calls_for_each_cancellation_of_an_emptied_lane(paceline: Paceline, user: str, calls: Counter[str]) -> None:
@@ -119,6 +106,22 @@ def test_calls_for_each_cancellation_of_an_emptied_lane(paceline: Paceline, user
         assert paceline.work(record) == []
     others = len(records) - 1
     assert calls == {"GetItem": 2 * others, "UpdateItem": others}
+
+
+def test_task_that_overtakes_cancelled_ones_makes_none_of_them_search_for_it(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    """A search reads some 300 records, for each of thousands of messages."""
+    submit(paceline, user, "log", 12)
+    paceline.request("DELETE", f"/api/v1/users/{user}/tasks?state=queued")
+    submit(paceline, user, "log")
+    records = paceline.receive(user)[:10]
+    assert paceline.work(records[0]) == []
+    assert [line["seq"] for line in paceline.events if line["event"] == "task_completed"] == [13]
+    calls.clear()
+    for record in records[1:]:
+        assert paceline.work(record) == []
+    assert calls == {"GetItem": 3 * 9, "UpdateItem": 9}
 
 
 def test_calls_of_forgetting(paceline: Paceline, user: str, calls: Counter[str]) -> None:

@@ -521,6 +521,11 @@ class ForgottenTurns(SharedClaims):
         return super().take(task, start, replace(facts, lane=lane), token)
 
 
+class FinishedHolders(SharedClaims):
+    def release_finished(self, task: Task) -> None:
+        """Leaves it to those who find the shared limit full."""
+
+
 class ForgottenWaiters(MemorySharedLimitStore):
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         return []
@@ -576,6 +581,7 @@ MUTANTS: dict[str, Parts] = {
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
+    "shared: released once finished": Parts(shared_claims=FinishedHolders),
     "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
     "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
     "slots: released": Parts(lanes=NoSlotReleased),
@@ -687,6 +693,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: one turn to a lane": draw_shared(1),
     "shared: waiters woken": _waiter(),
     "shared: released once": _late_release(),
+    "shared: released once finished": draw_shared(15),
     "shared: not paused": draw_shared(12),
     "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),

@@ -777,6 +777,11 @@ class History:
             if known.answered_at is not None or (known.starts and known.in_queue):
                 self._check_end(known, records.get(known.task.task_id))
 
+    def check_released(self, shared: SharedLimit) -> None:
+        """Once all tasks are final, none counts as one that runs."""
+        for task_id in shared.holders or ():
+            self.breaks("shared at once", f"{self.known[task_id].tag} is final, and still listed as one that runs")
+
     def _check_end(self, known: Known, record: Any) -> None:
         if record is None or record.outcome is None:
             self.breaks("nothing lost", f"{known.tag} has no end; it was answered at {known.answered_at}")

@@ -13,12 +13,15 @@ from chalicelib.worker.steps import GAP_GRACE_MS
 from completions.audit import LEASE_MS, audit
 from completions.reader import LogLine, read_completions
 from completions.report import Report
+from tests.extent import extent
 from tests.simulation.schedule import Behaviour, ForgetLane, Plan, Submit, draw, draw_cancels, draw_several, draw_units
 from tests.simulation.several import draw_beside
 from tests.simulation.world import World
 
 #: The simulation forgets lanes within minutes, where the real one takes weeks; the unit tests have that case.
-SEEDS = [seed for seed in range(150) if not any(isinstance(action, ForgetLane) for action in draw(seed).actions)]
+SEEDS = [
+    seed for seed in range(extent(60, 150)) if not any(isinstance(action, ForgetLane) for action in draw(seed).actions)
+]
 BATCHES = [SEEDS[start : start + 40] for start in range(0, len(SEEDS), 40)]
 
 Events = Sequence[dict[str, Any]]
@@ -49,7 +52,7 @@ def test_log_of_workers_that_kept_the_promises_is_clean(seeds: Sequence[int]) ->
         assert report.clean, f"seed {seed}: {report.breaches[0]}"
 
 
-@pytest.mark.parametrize("seeds", [range(120), (373, 725)], ids=["first seeds", "an outcome logged twice"])
+@pytest.mark.parametrize("seeds", [range(extent(30, 120)), (373, 725)], ids=["first seeds", "an outcome logged twice"])
 def test_log_of_running_tasks_that_were_cancelled_is_clean(seeds: Sequence[int]) -> None:
     for seed in seeds:
         world = World(draw_cancels(seed))
@@ -57,10 +60,10 @@ def test_log_of_running_tasks_that_were_cancelled_is_clean(seeds: Sequence[int])
         assert report.clean, f"seed {seed}: {report.breaches[0]}"
 
 
-@pytest.mark.parametrize("first", range(0, 60, 20))
+@pytest.mark.parametrize("first", range(0, extent(5, 60), 5))
 def test_log_of_several_tasks_at_once_is_clean(first: int) -> None:
     most = 0
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 5):
         for plan in (draw_several(seed), draw_beside("units", seed), draw_beside("cancels", seed)):
             world = World(plan)
             report = audited(logged(world), world)
@@ -83,22 +86,22 @@ def units_world(seed: int) -> World | None:
     return None if any(isinstance(action, ForgetLane) for action in plan.actions) else World(plan)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 20))
+@pytest.mark.parametrize("first", range(0, extent(10, 40), 10))
 def test_log_of_tasks_with_units_is_clean_whatever_they_really_used(first: int) -> None:
     corrected = 0
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 10):
         if (world := units_world(seed)) is not None:
             events = logged(world)
             report = audited(events, world)
             assert report.clean, f"seed {seed}: {report.breaches[0]}"
             corrected += sum(event["used_units"] not in (None, event["units"]) for event in events)
-    assert corrected > 10
+    assert corrected > 5
 
 
 def test_line_that_hides_units_is_found() -> None:
     """A task that says now that it counts for more than any limit allows, or that it used more."""
     found = {"used_units": 0, "units": 0}
-    for seed in range(15):
+    for seed in range(extent(6, 15)):
         if (world := units_world(seed)) is None:
             continue
         events = logged(world)
@@ -113,14 +116,14 @@ def test_line_that_hides_units_is_found() -> None:
 @pytest.mark.parametrize("kind", ["pace", "order", "ended", "early", "attempts"])
 def test_line_that_is_false_is_found(kind: str) -> None:
     found = 0
-    for seed in SEEDS[:60]:
+    for seed in SEEDS[: extent(20, 60)]:
         world = World(draw(seed))
         events = falsified(logged(world), kind, Random(seed), world)
         if events is not None:
             report = audited(events, world)
             assert kind in {breach.kind for breach in report.breaches}, f"seed {seed}"
             found += 1
-    assert found > 10
+    assert found > extent(5, 10)
 
 
 def falsified(events: Events, kind: str, random: Random, world: World) -> Events | None:

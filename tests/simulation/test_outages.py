@@ -1,5 +1,6 @@
 import pytest
 
+from tests.extent import extent
 from tests.simulation.outages import CLOSED_LANE, FAILING, long_outage, throttled
 from tests.simulation.schedule import Behaviour, Plan, Submit
 from tests.simulation.world import Result, run
@@ -14,7 +15,7 @@ def kept(plan: Plan) -> Result:
 @pytest.mark.parametrize("failing", FAILING)
 @pytest.mark.parametrize("is_lambda", [True, False], ids=["Lambda", "one machine"])
 def test_three_hours_without_aws_lose_nothing_and_every_lane_goes_on_within_a_minute(failing, is_lambda):
-    for seed in range(2):
+    for seed in range(extent(1, 2)):
         result = kept(long_outage(seed, failing, is_lambda))
         assert result.figures["lanes that waited at the end of a long outage"] >= 5
 

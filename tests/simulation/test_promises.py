@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.extent import extent
 from tests.simulation.mutants import LATE_REPEAT
 from tests.simulation.schedule import (
     Behaviour,
@@ -24,7 +25,9 @@ from tests.simulation.schedule import (
 from tests.simulation.world import run
 
 #: Seeds of a run; `make simulate N=…` goes on.
-BATCHES = [range(start, start + 25) for start in range(0, 250, 25)]
+BATCHES = [range(start, start + 25) for start in range(0, extent(50, 250), 25)]
+#: Of each special kind of schedule.
+FEW = [range(start, start + 10) for start in range(0, extent(10, 80), 10)]
 
 
 @pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
@@ -34,7 +37,7 @@ def test_no_schedule_breaks_a_promise(seeds):
         assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
 
 
-@pytest.mark.parametrize("seeds", BATCHES[:3], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_due(seed))
@@ -42,7 +45,7 @@ def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
-@pytest.mark.parametrize("seeds", BATCHES[:3], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_units(seed))
@@ -50,7 +53,7 @@ def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
-@pytest.mark.parametrize("seeds", BATCHES[:3], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_cancels(seed))
@@ -58,7 +61,7 @@ def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds)
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 
-@pytest.mark.parametrize("seeds", BATCHES[:4], ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_lanes_that_are_emptied_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_emptyings(seed))
@@ -98,7 +101,7 @@ def submit(at: int, tag: str, *behaviours: Behaviour, key: str | None = None) ->
     return Submit(at, "ann", tag, behaviours or (Behaviour(),), key)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 def test_a_late_predecessor_is_looked_for_however_old_the_task(seed):
     """seeds 2 and 1088: after two seconds the worker took the later task without looking."""
     first = submit(770, "first", Behaviour(runs_ms=8000, fails=4), Behaviour())
@@ -106,7 +109,7 @@ def test_a_late_predecessor_is_looked_for_however_old_the_task(seed):
     assert_promises_kept(plan(first, submit(770, "later"), faults=(slow,), seed=seed, max_attempts=2))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 def test_a_retry_of_a_task_that_ran_in_place_of_a_later_one_counts(seed):
     """seed 27: the later task took the lease, and the count began anew."""
     slow = Fault("queue.send", 1, Wrong.SLOW_BEFORE, 30)
@@ -114,7 +117,7 @@ def test_a_retry_of_a_task_that_ran_in_place_of_a_later_one_counts(seed):
     assert_promises_kept(plan(first, later, faults=(slow,), limits="2/3 seconds", seed=seed, max_attempts=2))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 def test_a_repeat_of_a_failed_bulk_submit_is_not_cancelled(seed):
     """seed 218: the first try cancelled what it had sent, and the repeat was answered with those tasks."""
     first = submit(1100, "bulk", Behaviour(), Behaviour(), key="k")
@@ -122,7 +125,7 @@ def test_a_repeat_of_a_failed_bulk_submit_is_not_cancelled(seed):
     assert_promises_kept(plan(first, again, faults=(Fault("queue.send_many", 1, Wrong.LOST),), seed=seed))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 def test_a_cancelled_task_that_comes_late_is_logged(seed):
     """seed 259: a later one had started, so its end was taken for logged."""
     actions = (
@@ -152,7 +155,7 @@ def test_a_worker_that_remembers_a_lane_from_before_it_was_deleted_claims_nothin
     """seed 1183: its idea of what came last made the quick claim fit."""
     before = tuple(submit(100 * n, f"before{n}") for n in range(4))
     after = (submit(100_000, "a"), submit(100_300, "b"), submit(100_600, "c", Behaviour(runs_ms=0, kills=1)))
-    for seed in range(20):
+    for seed in range(extent(4, 20)):
         assert_promises_kept(plan(*before, ForgetLane(90_000, "ann"), *after, workers=3, is_lambda=False, seed=seed))
 
 
@@ -166,7 +169,7 @@ def test_what_began_of_a_failed_bulk_submit_is_not_cancelled(lost_after_ms, key)
     assert_promises_kept(plan(first, *again, faults=(lost,)))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 def test_a_worker_cut_off_for_longer_than_its_lease_keeps_its_task(seed):
     """Another one on the same machine sees that it lives."""
     long = submit(0, "long", Behaviour(runs_ms=25_000))
@@ -184,7 +187,7 @@ def test_a_repeat_is_not_told_that_nothing_is_queued_when_its_first_try_was():
     assert_promises_kept(plan(first, *others, again, faults=(lost,), limits="1/10 seconds"))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(extent(3, 10)))
 def test_an_outcome_that_is_stored_twice_at_once_is_harmless(seed):
     """seed 3310: the message that logs a scheduled task's cancellation was there twice."""
     scheduled = replace(submit(0, "scheduled"), delay_ms=20_000)
@@ -192,7 +195,7 @@ def test_an_outcome_that_is_stored_twice_at_once_is_harmless(seed):
     assert_promises_kept(plan(scheduled, Cancel(1_000, "ann", 0), faults=(twice,), workers=1, seed=seed))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(extent(3, 10)))
 def test_a_scheduled_task_that_is_cancelled_twice_at_once_keeps_the_promises(seed):
     """Both found it waiting, and each sent a message."""
     scheduled, cancel = replace(submit(0, "scheduled"), delay_ms=20_000), Cancel(1_000, "ann", 0)
@@ -206,7 +209,7 @@ def test_a_parked_task_that_is_cancelled_between_note_and_send_is_logged(seed):
     assert_promises_kept(plan(scheduled, Cancel(8_000, "ann", 0), outages=(Outage(0, 3_000, "queue."),), seed=seed))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(extent(4, 20)))
 @pytest.mark.parametrize(
     "call", ["lanes.change", "lanes.save_head_receipt", "queue.defer", "tasks.finish", "log.write"]
 )

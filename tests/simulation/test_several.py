@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from tests.extent import extent
 from tests.factories import NOW
 from tests.simulation.schedule import (
     Behaviour,
@@ -22,7 +23,7 @@ from tests.simulation.several import DRAWS, draw_beside, with_several
 from tests.simulation.world import World, run
 
 # `make test` runs these; `python -m tests.simulation --several` goes on.
-BATCHES = [range(start, start + 25) for start in range(0, 100, 25)]
+BATCHES = [range(start, start + 10) for start in range(0, extent(10, 100), 10)]
 
 
 @pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
@@ -35,7 +36,7 @@ def test_no_schedule_of_several_tasks_at_once_breaks_a_promise(seeds: range) -> 
 
 @pytest.mark.parametrize("kind", DRAWS)
 def test_no_schedule_breaks_a_promise_with_several_tasks_at_once(kind: str) -> None:
-    for seed in range(25):
+    for seed in range(extent(3, 25)):
         result = run(draw_beside(kind, seed))
         assert not result.broken, f"{kind} {seed}: {result.broken[0]}; draw_beside({kind!r}, {seed})"
 
@@ -93,7 +94,7 @@ def test_six_tasks_of_four_seconds_start_as_soon_as_a_slot_is_free(limits, expec
     assert max(late) < 1.2
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(extent(2, 5)))
 @pytest.mark.parametrize("is_lambda", [True, False])
 def test_ten_running_tasks_whose_workers_die_run_once_more_each_and_never_beside_an_eleventh(seed, is_lambda) -> None:
     workers = 12 if is_lambda else 3
@@ -156,7 +157,7 @@ def test_a_call_that_fails_leaves_no_slot_taken_and_frees_none_twice(call, wrong
 
 
 @pytest.mark.parametrize("lost_at", [30, 700, 1_900, 4_500])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(extent(2, 4)))
 def test_a_resume_brings_on_tasks_whose_messages_were_lost(lost_at, seed) -> None:
     """The end of the simulation resumes the lane."""
     lost = LoseMessages(lost_at, "ann")

@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from tests.extent import extent
 from tests.simulation.schedule import Behaviour, Kill, Plan, Submit, draw_shared
 from tests.simulation.world import World, run
 
 #: 150 schedules, in blocks so that they spread over processes
-BLOCKS = [range(first, first + 30) for first in range(0, 150, 30)]
+BLOCKS = [range(first, first + 10) for first in range(0, extent(30, 150), 10)]
 
 
 @pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
@@ -51,6 +52,16 @@ def test_user_with_many_waiting_tasks_delays_the_first_of_another_by_one_turn() 
     [at] = [at for at, user in starts if user == "new"]
     begun_at = starts[0][0] + 20_500
     assert begun_at <= at <= begun_at + 2_000
+
+
+@pytest.mark.parametrize("shared", ["s: 1 at once", "s: 100/second; 1 at once"])
+@pytest.mark.parametrize("machines", [2, 3])
+@pytest.mark.parametrize("is_lambda", [True, False])
+def test_it_waits_for_one_turn_too_where_few_may_run_at_once(is_lambda: bool, machines: int, shared: str) -> None:
+    busy = Submit(0, "busy", "many", (Behaviour(1_500, shared="s"),) * 12)
+    new = Submit(2_000, "new", "few", (Behaviour(1_500, shared="s"),) * 3)
+    starts = starts_of(Plan(0, "20/second", is_lambda, machines, (0,) * 5, (busy, new), shared=shared))
+    assert "".join(user[0] for _, user in starts).startswith("bbnbnbnb")
 
 
 @pytest.mark.parametrize("machine", range(3))

@@ -6,6 +6,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.schedule import Schedule
+from chalicelib.lanes.clearance import Clearance
+from chalicelib.schedules.control import ScheduleControl
 from chalicelib.schedules.ringing import Ringer
 from chalicelib.submit.submitter import Submitter
 from tests.memory.schedules import MemoryScheduleStore
@@ -36,8 +38,35 @@ class NewIds(Submitter):
 
     numbers = count(1)
 
-    def submit(self, submission: Any, ids: Any, is_repeat: bool = False) -> Any:
-        return super().submit(submission, [f"{ids[0][:24]}{next(self.numbers):012x}"], is_repeat)
+    def submit(self, submission: Any, ids: Any, is_repeat: bool = False, is_withdrawn: Any = None) -> Any:
+        return super().submit(submission, [f"{ids[0][:24]}{next(self.numbers):012x}"], is_repeat, is_withdrawn)
+
+
+class NoWithdrawal(Submitter):
+    """Does not ask, after the admission, whether the tick's user was forgotten meanwhile."""
+
+    def submit(self, submission: Any, ids: Any, is_repeat: bool = False, is_withdrawn: Any = None) -> Any:
+        return super().submit(submission, ids, is_repeat)
+
+
+class MarksFirst(Clearance):
+    """Writes the lane's mark of a forgotten user, and deletes the schedules then."""
+
+    def forget(self, user_id: str) -> Any:
+        delete, self._delete_schedules = self._delete_schedules, lambda _user_id: None
+        try:
+            return super().forget(user_id)
+        finally:
+            self._delete_schedules = delete
+            delete(user_id)
+
+
+class RevisionsFromOne(ScheduleControl):
+    """Numbers the writes of a schedule from 1 on, also of one that was deleted before."""
+
+    def _wanted(self, seen: Schedule | None, *rest: Any) -> Schedule:
+        wanted = super()._wanted(seen, *rest)
+        return wanted if seen else replace(wanted, revision=1)
 
 
 class NoSearch(Ringer):
@@ -58,6 +87,9 @@ TICK_MUTANTS = {
     "condition on the revision": TickParts(schedules=NoRevision),
     "mark of a tick that was taken": TickParts(schedules=NoPending),
     "id of the tick": TickParts(submitter=NewIds),
+    "forgotten user: asked for after the admission": TickParts(submitter=NoWithdrawal),
+    "forgotten user: schedules deleted before the mark": TickParts(clearance=MarksFirst),
+    "revision of a schedule that comes again": TickParts(control=RevisionsFromOne),
     "search for lost messages": TickParts(ringer=NoSearch),
     "number of the message": TickParts(ringer=NoNewBell),
 }

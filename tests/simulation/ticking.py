@@ -1,7 +1,8 @@
 """A model of schedules: two dispatchers race for one queue, clients change schedules, and everything fails at times.
 
 Each call takes time, so that the other processes act before and after its effect. A call may be refused, lose its
-answer, take half a minute, or end its process; a message may be delivered twice, and all messages may be lost.
+answer, take half a minute, or end its process; a message may be delivered twice, and all messages may be lost. The user
+is forgotten at times, and comes back.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +13,14 @@ from itertools import count
 from random import Random
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from chalicelib.core.contention import RetryWithJitter
-from chalicelib.core.errors import NotFoundError, UnavailableError
-from chalicelib.core.schedule import OVERDUE_MS, Order, Schedule
-from chalicelib.core.task import Task
+from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
+from chalicelib.core.schedule import OVERDUE_MS, Order, Schedule, tick_task_id
+from chalicelib.core.task import Outcome, Task, TaskState
 from chalicelib.core.ticks import Timing
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.scheduled.dispatcher import ScheduledDelivery, ScheduledDispatcher
 from chalicelib.schedules.control import ScheduleControl
 from chalicelib.schedules.ringing import SEARCH_EVERY_MS, Ringer
@@ -26,7 +30,7 @@ from chalicelib.submit.submitter import Submitter
 from tests.factories import NOW, make_settings
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.schedules import MemoryScheduleStore
-from tests.memory.stores import MemoryLaneStore, MemoryTaskStore
+from tests.memory.stores import MemoryDueTasks, MemoryLaneStore, MemoryTaskStore
 from tests.memory.task_queue import MemoryTaskQueue
 from tests.simulation.faults import Faults, Remote
 from tests.simulation.schedule import Fault, Wrong
@@ -49,6 +53,8 @@ class TickParts:
     schedules: type[MemoryScheduleStore] = MemoryScheduleStore
     submitter: type[Submitter] = Submitter
     ringer: type[Ringer] = Ringer
+    control: type[ScheduleControl] = ScheduleControl
+    clearance: type[Clearance] = Clearance
 
 
 class StormFaults:
@@ -66,6 +72,18 @@ class StormFaults:
         return Fault(call, 0, self._random.choice(wrongs), self._random.choice([50, 900, 35_000]))
 
 
+class SlowDispatchers(StormFaults):
+    """Dispatchers stand still before or after writes and sends, for as long as others need to forget the user."""
+
+    CALLS = ("schedules.save", "schedules.get", "lanes.try_fast_admit", "queue.send", "schedules.delete")
+
+    def next(self, call: str, machine: str) -> Fault | None:
+        if self.is_healed or call not in self.CALLS or self._random.random() >= self._rate:
+            return None
+        wrong = self._random.choice([Wrong.SLOW_BEFORE, Wrong.SLOW_AFTER])
+        return Fault(call, 0, wrong, self._random.choice([50, 900, 3_000]))
+
+
 @dataclass
 class Witness:
     """What happened, and what of it breaks a promise."""
@@ -79,6 +97,10 @@ class Witness:
     sent: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, Task] = field(default_factory=dict)
     takes: int = 0
+    #: generation of each tick's task, and those generations whose user was forgotten
+    generations: dict[str, str] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    forgettings: int = 0
 
     def saved(self, schedule: Schedule, before: Schedule | None) -> None:
         if schedule.pending is None or (before and before.pending and before.pending.at == schedule.pending.at):
@@ -87,19 +109,33 @@ class Witness:
         if schedule.generation in self.ended:
             self.broken.append(f"tick {schedule.pending.at} of {schedule.name} was taken after its end was answered")
         self.taken.add((schedule.name, schedule.generation, schedule.pending.at))
+        self.generations[tick_task_id(schedule, schedule.pending.at)] = schedule.generation
+
+    def was_forgotten(self, generations: set[str]) -> None:
+        """Forgetting the user was answered, who had schedules of these generations when it began."""
+        self.ended |= generations
+        self.forgotten |= generations
+        self.forgettings += 1
 
     def sent_to_lane(self, task: Task) -> None:
+        if self.generations.get(task.task_id) in self.forgotten:
+            self.broken.append(f"a tick of {task.schedule} was submitted after its user was forgotten")
         self.tasks[task.task_id] = task
         if not task.is_repeat:
             self.sent[task.task_id] += 1
 
 
 class TickWorld:
+    #: changes by clients during the storm, and their kinds
+    changes = 8
+    kinds = ("put", "put", "payload", "pause", "delete", "lose", "forget")
+    faults_of: type[StormFaults] = StormFaults
+
     def __init__(self, seed: int, parts: TickParts | None = None, rate: float = 0.06) -> None:
         parts = parts or TickParts()
         self.random = Random(f"{seed}/ticks")
         self.timeline = Timeline(seed, NOW)
-        self.faults = StormFaults(self.random, rate)
+        self.faults = self.faults_of(self.random, rate)
         self.witness = Witness()
         self.settings = make_settings(LIMITS="1000/second", MAX_DELAY="12d")
         now_ms = lambda: self.timeline.now  # noqa: E731
@@ -112,6 +148,7 @@ class TickWorld:
         self.busy: dict[str, set[Process]] = {"w0": set(), "w1": set()}
         self.dispatchers = {name: self._dispatcher(name) for name in self.busy}
         self.control = self._control()
+        self.clearance = self._clearance()
 
     # The machines.
 
@@ -142,7 +179,13 @@ class TickWorld:
     def _control(self) -> ScheduleControl:
         clock, ports = self.clocks["api"], self._ports()
         retry = RetryWithJitter(clock, self.random.random)
-        return ScheduleControl(ports["schedules"], self._ringer(ports, clock), clock, retry, self._token, 10)
+        return self.parts.control(ports["schedules"], self._ringer(ports, clock), clock, retry, self._token, 10)
+
+    def _clearance(self) -> Clearance:
+        clock, ports = self.clocks["api"], self._ports()
+        stores = (ports["lanes"], ports["tasks"], MemoryDueTasks(), ports["queue"], ports["scheduled_queue"])
+        retry = RetryWithJitter(clock, self.random.random)
+        return self.parts.clearance(*stores, clock, retry, self.settings, self.control.delete_all)
 
     def _die(self, process: Process) -> None:
         """The process ends with all that its machine does; another takes its place at once."""
@@ -167,12 +210,21 @@ class TickWorld:
     # The queue's deliveries.
 
     def deliver(self) -> None:
-        """Each 200 ms, all visible messages, each to one of the machines, some to both."""
+        """Each 200 ms, all visible messages, each to one of the machines, some to both; and lanes are worked off."""
+        self._work()
         while delivery := self.scheduled_queue.receive():
             names = list(self.busy) if self._strikes(0.1) else [self.random.choice(list(self.busy))]
             for name in names:
                 self._spawn(name, delivery)
         self.timeline.at(self.timeline.now + 200, self.deliver)
+
+    def _work(self) -> None:
+        """Finishes each task that was sent to the lane, in no time."""
+        for message in self.queue.receive(100):
+            task, lane = Task.from_message(message.body), self.lanes.get(USER)
+            self.lanes.change(lane, replace(lane, started_seq=max(lane.started_seq, task.seq)))
+            self.tasks.finish(task, Outcome(TaskState.SUCCEEDED, self.timeline.now, self.timeline.now, 1))
+            self.queue.delete(message.receipt)
 
     def _strikes(self, chance: float) -> bool:
         return not self.faults.is_healed and self.random.random() < chance
@@ -190,19 +242,24 @@ class TickWorld:
     # The clients.
 
     def change(self, name: str) -> None:
-        """One client changes one schedule: another timing or payload, a pause, its end, or its deletion."""
-        choice = self.random.choice(["put", "put", "payload", "pause", "delete", "lose"])
+        """One client changes one schedule: another timing or payload, a pause, its end, or its deletion.
+
+        Or it forgets the user, who comes back.
+        """
+        choice = self.random.choice(self.kinds)
         if choice == "lose" and self._strikes(0.5):
             self.scheduled_queue._messages.clear()
         elif choice == "delete":
             self._serve(lambda: self._delete(name))
+        elif choice == "forget":
+            self._serve(lambda: self._forget(name))
         else:
             seconds = self.random.choice([5, 7, 20, 60]) if choice == "put" else 10
             self._serve(lambda: self._put(name, seconds, choice))
 
     def _serve(self, request: Callable[[], None]) -> None:
         def serve() -> None:
-            with suppress(UnavailableError, NotFoundError):
+            with suppress(UnavailableError, NotFoundError, ConflictError):
                 request()
 
         self.timeline.spawn(f"api:{next(self._numbers)}", serve)
@@ -218,6 +275,12 @@ class TickWorld:
         before = self._generations(name)
         self.control.delete(USER, name)
         self.witness.ended |= before
+
+    def _forget(self, name: str) -> None:
+        before = self._generations("a") | self._generations("b")
+        self.clearance.forget(USER)
+        self.witness.was_forgotten(before)
+        self._put(name, 10, "put")
 
     def _generations(self, name: str) -> set[str]:
         """Of the schedule as it is when the request begins: once that is answered, they have ended."""
@@ -241,7 +304,7 @@ class TickWorld:
         names = ("a", "b")
         for name in names:
             self._serve(lambda name=name: self._put(name, 10, "put"))  # type: ignore[misc]
-        for _ in range(8):
+        for _ in range(self.changes):
             name, at = self.random.choice(names), NOW + self.random.randrange(STORM_MS)
             self.timeline.at(at, lambda name=name: self.change(name))  # type: ignore[misc]
         self.timeline.at(NOW, self.deliver)
@@ -303,6 +366,14 @@ class TickWorld:
         return schedule is not None and schedule.generation == generation
 
 
+class ForgettingWorld(TickWorld):
+    """The user is forgotten again and again, and comes back each time, while dispatchers are slow."""
+
+    changes = 60
+    kinds = ("forget",)
+    faults_of = SlowDispatchers
+
+
 def _tick_of(task: Task) -> int:
     """The tick's time, which is the first part of the task's id."""
     return int(task.task_id.replace("-", "")[:12], 16)
@@ -310,3 +381,7 @@ def _tick_of(task: Task) -> int:
 
 def run(seed: int, parts: TickParts | None = None, rate: float = 0.06) -> Witness:
     return TickWorld(seed, parts, rate).run()
+
+
+def run_forgetting(seed: int, parts: TickParts | None = None, rate: float = 0.2) -> Witness:
+    return ForgettingWorld(seed, parts, rate).run()

@@ -235,6 +235,7 @@ class World:
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
+                self.history.check_released(self.shared_limits.get("s"))
         finally:
             self.timeline.close()
         figures = self.history.figures + self.faults.met
@@ -375,8 +376,8 @@ class World:
     def _empty(self, api: "ApiMachine", user: str) -> None:
         self.tell(f"the lane of {user} is to be emptied")
         self.history.emptying_begun(user)
-        cancelled = api.clearance.empty(user)
-        self.tell(f"the lane of {user} is emptied of {cancelled} tasks")
+        emptied = api.clearance.empty(user)
+        self.tell(f"the lane of {user} is emptied of {emptied.waiting} tasks")
 
     def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
         change = self.history.shared_change_begins(action.name)

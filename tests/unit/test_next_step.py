@@ -22,10 +22,12 @@ from chalicelib.worker.steps import (
     SERVED_POLL_MS,
     Claim,
     DropCancelled,
+    DropEmptied,
     Facts,
     FailTooLarge,
     GiveUp,
     ReadLane,
+    ReadNewest,
     ReadPredecessors,
     ReadRecord,
     Rules,
@@ -83,6 +85,34 @@ STARTED = replace(LANE, started_seq=2, started=2, starts=(NOW - 4_000, NOW - 5_0
 )
 def test_step(facts: Facts, step: object) -> None:
     assert next_step(facts, TASK, NOW, RULES) == step
+
+
+EMPTIED = Lane("ann", admitted=2, started_seq=2, emptied_seq=2, emptied_at=NOW)
+#: the third task, submitted after the emptying, has overtaken the cancelled ones
+OVERTAKEN = replace(
+    EMPTIED, admitted=3, started_seq=3, started=1, running=Lease("t3", 1, NOW + 9_000, "w", (NOW,), filled_seq=3)
+)
+THIRD = replace(TASK, task_id="t3", seq=3)
+
+
+@pytest.mark.parametrize(
+    ("lane", "predecessors", "step"),
+    [
+        (EMPTIED, None, DropEmptied(NOW)),
+        (replace(EMPTIED, admitted=3), None, ReadNewest(Gap(3, 3))),
+        (replace(EMPTIED, admitted=3), (), DropEmptied(NOW)),
+        (replace(EMPTIED, admitted=3), (TaskRecord(THIRD),), RunFirst((THIRD,))),
+        (replace(EMPTIED, admitted=40), None, ReadPredecessors(Gap(3, 12))),
+        (OVERTAKEN, None, ReadNewest(Gap(3, 3))),
+        (OVERTAKEN, (TaskRecord(THIRD, TaskState.SUCCEEDED, SUCCEEDED),), DropEmptied(NOW)),
+        (replace(EMPTIED, admitted=3, paused_until=NOW + 9_000), None, DropEmptied(NOW)),
+    ],
+)
+def test_task_of_an_emptied_lane_gives_way_to_a_later_one_and_is_dropped(
+    lane: Lane, predecessors: Any, step: object
+) -> None:
+    facts = Facts(lane, True, TaskRecord(TASK), is_record_read=True, predecessors=predecessors)
+    assert next_step(facts, TASK, NOW + 60_000 if lane.running else NOW, RULES) == step
 
 
 @pytest.mark.parametrize(

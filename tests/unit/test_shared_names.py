@@ -9,7 +9,8 @@ from chalicelib import own_tasks as own
 from chalicelib.container import Container
 from chalicelib.core.errors import LimitsError, RetryAfter, SettingError
 from chalicelib.core.limits import format_limits, most_at_once, parse_limits, parse_shared_limits
-from chalicelib.core.shared_names import SharedHost, is_shared_name
+from chalicelib.core.names import is_name
+from chalicelib.core.shared_names import SharedHost
 from chalicelib.outbound.destinations import shared_limit_of
 from chalicelib.tasks.registry import Registry
 from chalicelib.tasks.registry import registry as registered
@@ -46,7 +47,7 @@ def test_name_of_letters_digits_and_three_signs(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-a", "_a", "a b", "a/b", "é", "x" * 65, 5, None, "stripe\n"])
 def test_other_names_are_none(name: object) -> None:
-    assert not is_shared_name(name)
+    assert not is_name(name)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.core.ticks import Timing, TimingError, check_timing, last_tick, next_tick, zone_of
+from tests.extent import extent
 from tests.factories import NOW
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -139,7 +140,7 @@ TIMES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=extent(30, 150), deadline=None)
 @given(CRONS, ZONES, TIMES)
 def test_ticks_increase_and_each_has_a_wall_time_of_its_own(cron: str, zone: str, after: int) -> None:
     timing, found, at = Timing(cron, zone), list[int](), after
@@ -153,7 +154,7 @@ def test_ticks_increase_and_each_has_a_wall_time_of_its_own(cron: str, zone: str
         assert len({wall(one, zone)[:-5] for one in found}) == len(found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=extent(30, 150), deadline=None)
 @given(CRONS, ZONES, TIMES, st.integers(0, 3 * DAY_MS))
 def test_ticks_do_not_depend_on_where_one_begins(cron: str, zone: str, after: int, later: int) -> None:
     timing = Timing(cron, zone)
@@ -162,7 +163,7 @@ def test_ticks_do_not_depend_on_where_one_begins(cron: str, zone: str, after: in
     assert from_later == [at for at in from_start if at > after + later]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=extent(30, 150), deadline=None)
 @given(CRONS, ZONES, TIMES, st.integers(0, 9 * DAY_MS))
 def test_the_last_tick_is_the_one_before_the_next(cron: str, zone: str, after: int, passed: int) -> None:
     timing = Timing(cron, zone)

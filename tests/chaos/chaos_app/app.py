@@ -81,8 +81,8 @@ CRASHES: dict[str, Callable[[], object]] = {
 
 def report(what: str, context: Context) -> None:
     # The parent is the fork server, which ends with its worker.
-    line = f"{what} {context.task_id} {os.getpid()} {os.getppid()} {time.time_ns() // 1_000_000}"
-    reports.sendto(line.encode(), os.environ["CHAOS_REPORTS"])
+    who = f"{context.task_id} {os.getpid()} {os.getppid()} {context.attempt}"
+    reports.sendto(f"{what} {who} {time.time_ns() // 1_000_000}".encode(), os.environ["CHAOS_REPORTS"])
 
 
 spec = spec_from_file_location("paceline_app", Path(__file__).parents[3] / "app.py")
