@@ -9,12 +9,15 @@ from msgspec.structs import replace
 
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.container import Container
 from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import Lane
 from chalicelib.core.lane_changes import with_limits
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.settings import Settings
+from chalicelib.worker.completion_log import StandardOutputLog
 from tests.factories import NOW, task_id_of
 from tests.integration.aws import boto3_client, make_resources
 
@@ -34,6 +37,11 @@ class Records:
     @property
     def expires_ms(self) -> int:
         return int(self.item(WAITING.task_id)["expires_at"]["N"]) * 1000
+
+    def kept_for(self, **settings: str) -> DynamoDBTaskStore:
+        """The store of a deployment with these settings."""
+        env = {**settings, "TABLE_NAME": self._table, "AWS_CLIENT": "boto3"}
+        return Container(Settings.from_env(env), StandardOutputLog()).tasks  # type: ignore[return-value]
 
     def item(self, name: str) -> dict[str, Any]:
         key = {"user_id": {"S": WAITING.user_id}, "item": {"S": name}}
@@ -134,3 +142,18 @@ def test_start_gives_no_end_to_own_limits(records: Records, is_fast: bool) -> No
     records.lanes.change(seen, with_limits(seen, LIMITS, LIMITS, NOW))
     take_start(records, is_fast, NOW)
     assert "expires_at" not in records.item("lane")
+
+
+@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"KEEP_FINISHED": "7d"}, 7)])
+def test_record_of_a_finished_task_stays_as_long_as_keep_finished_says(
+    records: Records, settings: dict[str, str], days: int
+) -> None:
+    records.kept_for(**settings).finish(WAITING, Outcome(TaskState.SUCCEEDED, NOW, NOW, 1))
+    assert records.expires_ms == NOW // 1000 * 1000 + days * DAY_MS
+
+
+def test_record_of_a_cancelled_scheduled_task_stays_as_long_as_keep_finished_says(records: Records) -> None:
+    records.store.create_if_absent(SCHEDULED)
+    store = records.kept_for(KEEP_FINISHED="7d")
+    assert store.cancel_scheduled(SCHEDULED, Outcome(TaskState.CANCELLED, None, NOW, 0))
+    assert records.expires_ms == NOW // 1000 * 1000 + 7 * DAY_MS
