@@ -21,7 +21,7 @@ import uvloop
 
 from local.ministack_calls import CallProtocol, Calls
 from local.ministack_cleaning import Cleaning, without_reaper
-from local.ministack_groups import index_groups
+from local.ministack_queues import index_groups
 from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent

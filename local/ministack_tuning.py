@@ -2,8 +2,8 @@
 
 A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Queues are
 cleaned once a second, so a message may be received once more before it is dead-lettered. The other parts:
-`ministack_calls`, `ministack_expressions`, `ministack_groups`, `ministack_items`. Each gains a tenth or more:
-bench/README.md.
+`ministack_calls`, `ministack_cleaning`, `ministack_expressions`, `ministack_items`, `ministack_queues`. Each gains a
+tenth or more: bench/README.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from local.ministack_expressions import tune_expressions
-from local.ministack_groups import narrow_cleaning
+from local.ministack_queues import narrow_cleaning
 
 #: Seconds between two looks of a long poll for messages that became visible by time; as in MiniStack itself.
 _LOOK_SECONDS = 0.1

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from local.ministack_expressions import tune_expressions
-from local.ministack_groups import index_groups, narrow_cleaning
 from local.ministack_items import Partitions
+from local.ministack_queues import index_groups, narrow_cleaning
 from tests.integration.test_emulator_state import Emulator
 
 Call = dict[str, Any]
