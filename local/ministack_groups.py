@@ -147,7 +147,8 @@ class GroupedMessages:
 
     def _add_received(self, order: int, name: Any, message: Message) -> None:
         self._received[order] = self._groups[name].received[order] = message
-        self._handles[message["receipt_handle"]] = order, name
+        if message["receipt_handle"]:  # a dead letter has none
+            self._handles[message["receipt_handle"]] = order, name
 
     def _schedule(self, name: Any, group: Group, now: float) -> None:
         """Adds the group to those that are ready, or hides it until it may be."""

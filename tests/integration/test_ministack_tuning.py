@@ -20,10 +20,9 @@ from local.ministack_queues import index_groups, narrow_cleaning
 from tests.integration.test_emulator_state import Emulator
 
 Call = dict[str, Any]
-SEEDS = range(20)
+SEEDS = range(12)
 TABLE = "table"
 QUEUE = "http://localhost:4566/000000000000/lanes.fifo"
-DEAD = "dead.fifo"
 
 
 def module(service: str) -> Any:
@@ -157,15 +156,15 @@ class Clock:
         return self.now
 
 
-def queues(*, is_tuned: bool) -> tuple[Any, Clock]:
+def queues(dead: str, *, is_tuned: bool) -> tuple[Any, Clock]:
     sqs, clock, handles = module("sqs"), Clock(), count()
     sqs.time, sqs.new_uuid = SimpleNamespace(time=clock.time), lambda: f"handle-{next(handles)}"
     if is_tuned:
         index_groups(sqs)
         narrow_cleaning(sqs)
     create = sqs._HANDLERS["CreateQueue"]
-    create({"QueueName": DEAD}, "")
-    target = {"deadLetterTargetArn": f"arn:aws:sqs:us-east-1:000000000000:{DEAD}", "maxReceiveCount": 3}
+    create({"QueueName": dead, "Attributes": {"MessageRetentionPeriod": "60"}}, "")
+    target = {"deadLetterTargetArn": f"arn:aws:sqs:us-east-1:000000000000:{dead}", "maxReceiveCount": 3}
     create(
         {
             "QueueName": "lanes.fifo",
@@ -184,7 +183,7 @@ def ask(sqs: Any, action: str, call: Call) -> Any:
         return error.code, error.message
 
 
-def message_calls(chance: random.Random, handles: list[str]) -> tuple[str, Call]:
+def message_calls(chance: random.Random, handles: list[str], dead: str) -> tuple[str, Call]:
     def handle() -> str:
         return chance.choice(handles[-12:]) if handles and chance.random() < 0.9 else "handle-unknown"
 
@@ -200,30 +199,32 @@ def message_calls(chance: random.Random, handles: list[str]) -> tuple[str, Call]
         ("ChangeMessageVisibility", entries[0]),
         ("ChangeMessageVisibilityBatch", {"Entries": entries}),
         ("GetQueueAttributes", {"AttributeNames": ["All"]}),
-        ("GetQueueAttributes", {"AttributeNames": ["All"], "QueueUrl": QUEUE.replace("lanes.fifo", DEAD)}),
-        ("ReceiveMessage", {"QueueUrl": QUEUE.replace("lanes.fifo", DEAD)}),
+        ("GetQueueAttributes", {"AttributeNames": ["All"], "QueueUrl": QUEUE.replace("lanes.fifo", dead)}),
+        ("ReceiveMessage", {"QueueUrl": QUEUE.replace("lanes.fifo", dead)}),
         ("SetQueueAttributes", {"Attributes": {"DelaySeconds": str(chance.choice([0, 0, 0, 2]))}}),
     ]
     weights = [6, 6, 6, 6, 3, 1, 2, 1, 1, 1, 1, 0.2]
     return chance.choices(kinds, weights)[0]
 
 
+@pytest.mark.parametrize("dead", ["dead", "dead.fifo"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_calls_of_messages(seed: int) -> None:
-    (plain, plain_clock), (tuned, tuned_clock) = queues(is_tuned=False), queues(is_tuned=True)
+def test_calls_of_messages(seed: int, dead: str) -> None:
+    (plain, plain_clock), (tuned, tuned_clock) = (queues(dead, is_tuned=is_tuned) for is_tuned in (False, True))
     chance, handles, received = random.Random(seed), list[str](), 0
     for _ in range(600):
         plain_clock.now = tuned_clock.now = plain_clock.now + chance.choice(
             [0, 0, 0.5, 1, 4, 30 * (chance.random() < 0.05)]
         )
-        action, call = message_calls(chance, handles)
+        action, call = message_calls(chance, handles, dead)
         found = ask(plain, action, call)
         assert ask(tuned, action, call) == found, (action, call)
         messages = found.get("Messages", ()) if isinstance(found, dict) else ()
         handles += [message["ReceiptHandle"] for message in messages]
         received += len(messages)
     assert received > 100
-    assert [dict(one) for one in tuned._get_q(QUEUE)["messages"]] == plain._get_q(QUEUE)["messages"]
+    for url in (QUEUE, QUEUE.replace("lanes.fifo", dead)):
+        assert [dict(one) for one in tuned._get_q(url)["messages"]] == plain._get_q(url)["messages"]
 
 
 @pytest.fixture(scope="module")
