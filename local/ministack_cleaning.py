@@ -6,6 +6,7 @@ MiniStack's own thread reads all items at once each minute, for which every call
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 import time
@@ -23,6 +24,8 @@ _SLICE_SECONDS = 0.01
 #: Items of a slice: about a millisecond of CPU.
 _SLICE = 1_000
 _FINISHED = re.compile(rb'"state":\s*\{"S":\s*"(?:succeeded|failed|cancelled)"\}')
+
+log = logging.getLogger("emulator")
 
 #: Partition key and sort key.
 Key = tuple[str, str]
@@ -56,7 +59,10 @@ class Cleaning:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(_CLEAN_SECONDS)
-            await self.clean()
+            try:
+                await self.clean()
+            except Exception:
+                log.exception("a table was not cleaned")
 
     async def clean(self) -> None:
         """Cleans the tables whose items expire."""
@@ -75,16 +81,17 @@ class Cleaning:
                 self._remove(table, key, attribute, now)
             elif _FINISHED.search(text):
                 ends.append(int(found[1]))
-        if self._finished_at_most is not None and len(ends) > self._finished_at_most:
-            last = sorted(ends)[len(ends) - self._finished_at_most - 1]
+        if self._finished_at_most is not None and (more := len(ends) - self._finished_at_most) > 0:
+            last = sorted(ends)[more - 1]
             async for key, text in self._items(table):
                 found = pattern.search(text)
-                if found and int(found[1]) <= last and _FINISHED.search(text):
+                if more and found and int(found[1]) <= last and _FINISHED.search(text):
+                    more -= 1
                     self._remove(table, key, attribute, last)
 
     async def _items(self, table: Table) -> Any:
         """Key and JSON of each item, in slices between which calls are answered."""
-        keys = iter([(pk, sk) for pk, partition in table["items"].items() for sk in partition])
+        keys = ((pk, sk) for pk in list(table["items"]) for sk in list(table["items"].get(pk, ())))
         while part := list(islice(keys, _SLICE)):
             for pk, sk in part:
                 if (partition := table["items"].get(pk)) and sk in partition:

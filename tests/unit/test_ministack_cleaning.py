@@ -76,5 +76,9 @@ def test_oldest_of_the_finished_go_beyond_their_number(at_most: int) -> None:
     assert kept({**finished, **others}, at_most) == {*newest, *others}
 
 
+def test_of_those_that_finished_in_one_second_as_many_go_as_are_too_many() -> None:
+    assert len(kept({str(n): record("failed", LATER) for n in range(9)}, 5)) == 5
+
+
 def test_any_number_of_finished_stays_without_a_limit() -> None:
     assert len(kept({str(n): record("failed", LATER) for n in range(9)})) == 9
