@@ -156,7 +156,8 @@ class Container:
 
     @cached_property
     def tasks(self) -> DynamoDBTaskStore:
-        return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return DynamoDBTaskStore(self.dynamodb, table_name, self.settings.keep_finished_ms // 1000)
 
     @cached_property
     def shared_limits(self) -> DynamoDBSharedLimitStore:
@@ -264,7 +265,8 @@ class Container:
     def clearance(self) -> Clearance:
         stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
         delete_schedules = self.schedule_control.delete_all
-        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules)
+        shared_limits = self.shared_limits
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules, shared_limits)
 
     @cached_property
     def canary(self) -> Canary:
