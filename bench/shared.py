@@ -1,7 +1,8 @@
 """How a shared limit fares that a thousand lanes want at once, in virtual time: the real turns over stores in memory.
 
 Each lane has a message in a queue and a worker that is free for it. A store's call takes 3 to 8 ms. A message comes
-back by whole seconds, and one wake-up in twenty is late by up to a second.
+back by whole seconds, and one wake-up in twenty is late by up to a second. A stub of one item that refuses further
+writes shows how many starts a shared limit carries.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from msgspec.structs import replace
 
 from bench.figures import Results
 from chalicelib.core.claim import SharedStart, Start
+from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import Lane
+from chalicelib.core.ports import SharedStale
 from chalicelib.core.task import Task
-from chalicelib.core.visibility import MAX_SLEEP_MS
+from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, WaitUntil
@@ -35,6 +38,9 @@ CALL_MS = (3, 8)
 NEXT_MS = (5, 40)
 #: Share of the wake-ups that are late, and milliseconds of the latest.
 LATE_SHARE, LATEST_MS = 0.05, 1_000
+#: Writes that DynamoDB takes of one item a second: 1,000 units. The item of `100/second` takes more than 1 KB, that of
+#: `200/second`, whose starts are counted by hundredths of the second, less.
+ITEM_WRITES = {100: 500, 200: 1_000}
 #: Seconds at the beginning that are not measured: all lanes come at once.
 FIRST_SECONDS = 10
 
@@ -45,6 +51,10 @@ def measure(*, quick: bool) -> Results:
     for lanes, rate, seconds in kinds:
         print(f"{lanes} lanes want {rate} a second", flush=True)
         _add(results, f"{lanes} lanes, {rate} a second", Model(f"{NAME}: {rate}/second", lanes, seconds).run(), rate)
+    if not quick:
+        for lanes, rate in ((300, 100), (600, 200)):
+            busy = Model(f"{NAME}: {rate}/second", lanes, 30, writes_a_second=ITEM_WRITES[rate])
+            _add_busy(results, f"{lanes} lanes, {rate} a second, as much as one item takes", busy.run(), rate)
     free = Model(f"{NAME}: 100/second", 5, 60, pause_ms=500).run()
     results.add("calls for a shared limit a start, free", [free.calls_per_start(_WRITES)])
     return results
@@ -58,12 +68,23 @@ def _add(results: Results, what: str, model: Model, rate: int) -> None:
     results.add(f"largest difference of turns, {what}", [model.difference()])
     results.add(f"starts too many in a window, {what}", [model.over(rate)], at_most=0)
     results.add(f"writes of the shared limit a start, {what}", [model.calls_per_start(_WRITES)])
-    results.add(f"of them refused, {what}", [model.refused / max(1, len(model.starts))])
+    results.add(f"of them refused, {what}", [model.refused / max(1, len(model.late_ms()))])
     results.add(f"reads of the shared limit a start, {what}", [model.calls_per_start(("get",))])
     results.add(f"further lane writes a start, {what}", [model.calls_per_start(("save_turn",))])
 
 
+def _add_busy(results: Results, what: str, model: Model, rate: int) -> None:
+    results.add(f"share of the starts used, {what}", [model.share(rate)])
+    results.add(f"largest difference of turns, {what}", [model.difference()])
+    results.add(f"starts too many in a window, {what}", [model.over(rate)], at_most=0)
+    results.add(f"writes that the item refused a start, {what}", [model.throttled / max(1, len(model.late_ms()))])
+
+
 _WRITES = ("try_claim", "claim", "ask", "add_waiter", "trim")
+
+
+#: of one item, the shared limit's own
+_ITEM_WRITES = ("try_claim", "claim", "ask", "trim")
 
 
 class _Port:
@@ -78,6 +99,8 @@ class _Port:
 
         def call(*arguments: Any) -> Any:
             self._model.call()
+            if name in _ITEM_WRITES:
+                self._model.write_item()
             answer = real(*arguments)
             self._model.called(name, answer)
             return answer
@@ -86,8 +109,16 @@ class _Port:
 
 
 class Model:
-    def __init__(self, shared: str, lanes: int, seconds: int, pause_ms: int = 0) -> None:
-        """pause_ms: between a lane's task and its next one, beside the usual time."""
+    def __init__(
+        self, shared: str, lanes: int, seconds: int, pause_ms: int = 0, writes_a_second: int | None = None
+    ) -> None:
+        """pause_ms: between a lane's task and its next one, beside the usual time.
+
+        writes_a_second: of the shared limit's item; DynamoDB refuses those beyond. None: any number.
+        """
+        self._writes_a_second = writes_a_second
+        self._written = Counter[int]()
+        self.throttled = 0
         self._timeline = Timeline(7, NOW)
         self._random = Random(7)
         self._lanes_wanted, self._until, self._pause_ms = lanes, NOW + seconds * 1_000, pause_ms
@@ -113,9 +144,18 @@ class Model:
     def call(self) -> None:
         self._wait(self._random.randint(*CALL_MS))
 
+    def write_item(self) -> None:
+        now_ms = self._clock.now_ms()
+        if self._writes_a_second is not None and self._written[now_ms // 1_000] >= self._writes_a_second:
+            self.throttled += self._is_measured(now_ms)
+            raise UnavailableError("the item is written too often")
+        self._written[now_ms // 1_000] += 1
+
     def called(self, name: str, answer: object) -> None:
+        if not self._is_measured(self._clock.now_ms()):
+            return
         self.calls[name] += 1
-        self.refused += name in ("try_claim", "claim") and type(answer).__name__ == "SharedStale"
+        self.refused += name in ("try_claim", "claim") and isinstance(answer, SharedStale)
 
     def _wait(self, milliseconds: int) -> None:
         if self._timeline.current is not None:
@@ -134,8 +174,13 @@ class Model:
         while True:
             now_ms, lane = self._clock.now_ms(), self._lanes.get(task.user_id)
             facts = Facts(lane, is_fresh, receives=receives)
-            claims = self._random.choice(self._claims)
-            taken, after = claims.take(task, Start(now_ms, 1, now_ms, lane), facts, task.task_id)
+            claims, token = self._random.choice(self._claims), f"{task.task_id}.{now_ms}"
+            try:
+                taken, _ = claims.take(task, Start(now_ms, 1, now_ms, lane), facts, token)
+            except UnavailableError:  # as the worker does: the message is hidden
+                self._wait(1_000 * again_seconds(receives) + self._random.randint(5, 30))
+                receives, is_fresh = receives + 1, False
+                continue
             if isinstance(taken, SharedStart):
                 return self._started(task, taken)
             is_fresh = True
@@ -143,7 +188,6 @@ class Model:
                 self.call()
             elif isinstance(taken, WaitUntil):
                 receives += self._waited(taken)
-            assert after is not None
 
     def _waited(self, step: WaitUntil) -> int:
         """Sleeps, or hides the message, which then may come late; 1 if it was hidden."""
@@ -164,7 +208,10 @@ class Model:
     # Figures, without the first seconds.
 
     def _measured(self) -> Sequence[tuple[int, int, str]]:
-        return sorted(start for start in self.starts if NOW + FIRST_SECONDS * 1_000 <= start[0] < self._until - 1_000)
+        return sorted(start for start in self.starts if self._is_measured(start[0]))
+
+    def _is_measured(self, at: int) -> bool:
+        return NOW + FIRST_SECONDS * 1_000 <= at < self._until - 1_000
 
     def share(self, rate: int) -> float:
         seconds = (self._until - 1_000 - NOW) / 1_000 - FIRST_SECONDS
@@ -184,7 +231,7 @@ class Model:
         return sum(later - earlier < 1_000 for earlier, later in zip(times, times[rate:], strict=False))
 
     def calls_per_start(self, names: Sequence[str]) -> float:
-        return sum(self.calls[name] for name in names) / max(1, len(self.starts))
+        return sum(self.calls[name] for name in names) / max(1, len(self._measured()))
 
 
 class _NoQueue:

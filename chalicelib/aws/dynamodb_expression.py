@@ -36,6 +36,7 @@ class Expression:
         self.sets: list[str] = []
         self.adds: list[str] = []
         self.removes: list[str] = []
+        self.deletes: list[str] = []
         self.conditions: list[str] = []
         self._values: Item = {}
         self._names: dict[str, str] = {}
@@ -81,6 +82,12 @@ class Expression:
     def increment(self, attribute: str) -> None:
         self.adds.append(f"{self.name(attribute)} {self.value(number(1))}")
 
+    def add_to_set(self, attribute: str, element: int) -> None:
+        self.adds.append(f"{self.name(attribute)} {self.value(number_set([element]))}")
+
+    def delete_from_set(self, attribute: str, elements: Sequence[int]) -> None:
+        self.deletes.append(f"{self.name(attribute)} {self.value(number_set(elements))}")
+
     def remove(self, attribute: str) -> None:
         self.removes.append(self.name(attribute))
 
@@ -116,7 +123,7 @@ class Expression:
         self.conditions.append(f"attribute_not_exists({path}[{memory_needed(limits) + slack}])")
 
     def parameters(self) -> Item:
-        clauses = [("SET", self.sets), ("ADD", self.adds), ("REMOVE", self.removes)]
+        clauses = [("SET", self.sets), ("ADD", self.adds), ("REMOVE", self.removes), ("DELETE", self.deletes)]
         parameters: Item = {
             "UpdateExpression": " ".join(f"{word} {', '.join(parts)}" for word, parts in clauses if parts),
             "ExpressionAttributeNames": self._names,
@@ -138,6 +145,10 @@ def number(value: int) -> Item:
 
 def numbers(values: Sequence[int]) -> Item:
     return {"L": [number(value) for value in values]}
+
+
+def number_set(values: Sequence[int]) -> Item:
+    return {"NS": [str(value) for value in values]}
 
 
 def integer(item: Item, attribute: str) -> int:

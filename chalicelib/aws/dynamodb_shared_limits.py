@@ -68,12 +68,8 @@ class DynamoDBSharedLimitStore:
     def claim(self, seen: SharedLimit, taken: Taken) -> SharedWrite:
         return own_shared_claim(self._update(seen.name, claim_expression(seen, taken)), taken.after.newest)
 
-    def trim(self, name: str, kept: int, listed: int) -> None:
-        update = Expression()
-        starts = update.name("starts")
-        update.removes += [f"{starts}[{index}]" for index in reversed(range(kept, listed))]
-        with unavailable(_WRITING):
-            self._client.update_item(TableName=self._table, Key=_key(name), **update.parameters())
+    def trim(self, seen: SharedLimit, kept: int) -> None:
+        self._update(seen.name, trim_expression(seen, kept))
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         listed = Expression()
@@ -207,16 +203,15 @@ def _add_holder(update: Expression, task_id: str, holder: Holder, most: int) -> 
 
 
 def _take_turn(update: Expression, claim: SharedClaim) -> None:
-    served = update.name("served")
-    if not claim.turn:
-        asked = update.name("asked")
+    if claim.is_newest_turn:
+        served, used, turn = update.name("served"), update.name("used"), update.value(number(claim.turn))
+        update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {turn})")
+        update.conditions.append(f"NOT contains({used}, {turn})")
+        update.add_to_set("used", claim.turn)
+    elif not claim.turn:
+        asked, served = update.name("asked"), update.name("served")
         update.conditions.append(f"(attribute_not_exists({asked}) OR {asked} <= {served})")
-    elif claim.is_newest_turn:
-        number_of = update.value(number(claim.turn))
-        update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {number_of})")
-        update.sets.append(f"{served} = {number_of}")
-    else:
-        update.conditions.append(f"{served} >= {update.value(number(claim.turn))}")
+        update.absent("used")
 
 
 def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
@@ -224,8 +219,10 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
     update.set("starts", numbers(after.starts))
     update.set("started", number(after.started))
     update.set("newest", {"S": after.newest})
-    if after.served != seen.served:
+    if after.served != seen.served or seen.used:
         update.set("served", number(after.served))
+    if seen.used:
+        update.remove("used")
     if after.asked != seen.asked:
         update.increment("asked")
     if seen.paused_until is not None:
@@ -243,12 +240,23 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
             _add_holder(update, taken.task_id, after.holders[taken.task_id], most)
     update.equals("revision", seen.revision)
     update.equals("started", seen.started)
-    update.equals("served", seen.served)
     update.equals("reports", seen.reports)
     if seen.corrected != after.corrected:
         update.set("corrected", _texts(after.corrected))
     if seen.asked <= seen.served:
         update.equals("asked", seen.asked)
+    return update
+
+
+def trim_expression(seen: SharedLimit, kept: int) -> Expression:
+    update = Expression()
+    starts = update.name("starts")
+    update.removes += [f"{starts}[{index}]" for index in reversed(range(kept, len(seen.starts)))]
+    if seen.used:
+        served, newest = update.name("served"), update.value(number(seen.served))
+        update.sets.append(f"{served} = {newest}")
+        update.delete_from_set("used", seen.used)
+        update.conditions.append(f"(attribute_not_exists({served}) OR {served} <= {newest})")
     return update
 
 
@@ -327,6 +335,7 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
     """Returns the item's shared limit; an empty one for None."""
     if not item:
         return SharedLimit(name)
+    used = tuple(sorted(map(int, item.get("used", {}).get("NS", ()))))
     return SharedLimit(
         name,
         limits=parse_shared_limits(item["limits"]["S"]) if "limits" in item else None,
@@ -339,7 +348,8 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         revision=integer(item, "revision"),
         opened_at=integer(item, "opened_at"),
         asked=integer(item, "asked"),
-        served=integer(item, "served"),
+        served=max((integer(item, "served"), *used)),
+        used=used,
         holders=_holders_of(item["holders"]["M"]) if "holders" in item else None,
         newest=item.get("newest", {}).get("S", ""),
         reported_at=integer(item, "reported_at"),

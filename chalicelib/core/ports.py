@@ -243,7 +243,7 @@ class SharedClaim(Struct, frozen=True):
     units: int = 1
     #: the lane's; 0 for none: then nobody else may wait
     turn: int = 0
-    #: the turn is newer than all that were used
+    #: the turn is newer than all that were used when it was read
     is_newest_turn: bool = False
     #: it gives the next turn too: for another lane of the same group
     asks_again: bool = False
@@ -290,7 +290,8 @@ class SharedLimitStore(Protocol):
     def try_claim(self, claim: SharedClaim) -> SharedWrite:
         """Takes the start at claim.at, on an ordinary shared limit that allows it; lists the task if it counts at once.
 
-        Without a turn stale while others wait. With the newest turn, all up to it count as used.
+        Without a turn stale while others wait. With the newest turn, all up to it count as used. Claims with turns
+        may be written in any order.
         """
         ...
 
@@ -298,8 +299,8 @@ class SharedLimitStore(Protocol):
         """Takes the start. Stale if the shared limit changed, or another start was taken."""
         ...
 
-    def trim(self, name: str, kept: int, listed: int) -> None:
-        """Drops the starts in the list from number `kept` to `listed`, counted from the newest, which is number 0.
+    def trim(self, seen: SharedLimit, kept: int) -> None:
+        """Drops the starts seen behind the newest `kept` ones, and counts the turns seen as used into `served`.
 
         A start that was taken meanwhile makes that older ones stay. Only for a shared limit without large limits.
         """

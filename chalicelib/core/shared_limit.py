@@ -70,6 +70,8 @@ class SharedLimit(Struct, frozen=True):
     asked: int = 0
     #: the newest turn that was used: those up to it are used, lost or late
     served: int = 0
+    #: turns that were used since the list of starts was trimmed, in order: claims add theirs in any order
+    used: tuple[int, ...] = ()
     #: the tasks that run, by id; None if no task was ever counted at once
     holders: Mapping[str, Holder] | None = None
     #: the token of the newest claim, so that a claim whose answer was lost is recognised
@@ -184,6 +186,7 @@ def _after(
         throttled_until=0,
         throttled_reason="",
         served=max(shared.served, turn),
+        used=(),
         corrected=shared.corrected[:CORRECTIONS_KEPT],
         holders=holders,
         newest=token,
@@ -208,7 +211,10 @@ def turn_time(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units
 
 
 def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, units: int = 1) -> tuple[int, int]:
-    """The last time before that of the turn at which another turn may start, 0 for none, and that of the turn."""
+    """The last time before that of the turn at which another turn may start, and that of the turn, epoch ms.
+
+    The first is 0 where no turn is before it, and beyond EXACT_TURNS, where it is unknown.
+    """
     begin = shared.opens_at(now_ms)
     places = shared.ahead_of(turn) + 1
     if places > 1:
@@ -217,8 +223,8 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
         return 0, max((begin, *shared.starts[:1]))  # not before a start by another machine's clock, which ended a pause
     planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
     beyond = max(0, places - EXACT_TURNS)
-    rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
-    return max((at for at in planned if at < planned[-1]), default=0), planned[-1] + rest_ms
+    before = 0 if beyond else max((at for at in planned if at < planned[-1]), default=0)
+    return before, planned[-1] + _duration_ms(limits, beyond, units)
 
 
 def planned_starts(shared: SharedLimit, limits: Limits, count: int, now_ms: int) -> list[int]:
@@ -228,10 +234,10 @@ def planned_starts(shared: SharedLimit, limits: Limits, count: int, now_ms: int)
     """
     begin = shared.opens_at(now_ms)
     if not tuple(limits):  # only a number at once
-        return [begin] * count
+        return [next_start(shared, limits, begin)] * count
     planned = _planned(shared, limits, begin, min(count, EXACT_TURNS), 1)
     beyond = range(1, count - len(planned) + 1)
-    return planned + [planned[-1] + max(n * limit.window_ms // limit.quota for limit in limits) for n in beyond]
+    return planned + [planned[-1] + _duration_ms(limits, n, 1) for n in beyond]
 
 
 def missed_turns(shared: SharedLimit, limits: Limits, now_ms: int) -> int:
@@ -242,13 +248,23 @@ def missed_turns(shared: SharedLimit, limits: Limits, now_ms: int) -> int:
 def _missed(shared: SharedLimit, limits: Limits, places: int, now_ms: int, units: int) -> int:
     """How many of the next turns could have started and did not."""
     planned = _planned(shared, limits, shared.opens_at(shared.opened_at), min(places, EXACT_TURNS), units)
-    return sum(at + MISSED_AFTER_MS <= now_ms for at in planned)
+    missed, beyond = sum(at + MISSED_AFTER_MS <= now_ms for at in planned), places - len(planned)
+    if missed < len(planned) or not beyond:
+        return missed
+    since_ms = now_ms - MISSED_AFTER_MS - planned[-1]
+    return missed + min(beyond, *(since_ms * one.quota // (one.window_ms * one.taken_by(units)) for one in limits))
 
 
 def first_time(shared: SharedLimit, limits: Limits, turn: int, units: int) -> int:
     """When the turn could first start, whether that has passed or not, epoch ms."""
-    places = min(shared.ahead_of(turn) + 1, EXACT_TURNS)
-    return _planned(shared, limits, shared.opens_at(shared.opened_at), places, units)[-1]
+    places = shared.ahead_of(turn) + 1
+    planned = _planned(shared, limits, shared.opens_at(shared.opened_at), min(places, EXACT_TURNS), units)
+    return planned[-1] + _duration_ms(limits, places - len(planned), units)
+
+
+def _duration_ms(limits: Limits, count: int, units: int) -> int:
+    """How long so many starts take by the rates."""
+    return max((count * one.window_ms * one.taken_by(units) // one.quota for one in limits), default=0)
 
 
 def _planned(shared: SharedLimit, limits: Limits, begin: int, places: int, units: int) -> list[int]:

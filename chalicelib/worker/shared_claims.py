@@ -58,10 +58,16 @@ CLAIM_TRIES = 12
 ON_TIME_LEAD_MS = 100
 #: Turns before the newest one that was used among which a release looks for a lane that still waits.
 PASSED_TURNS = 20
+#: Listed lanes among which a release looks for it, and turns from the next one on that are listed again at each look
+#: while the shared limit is closed.
+NEXT_TURNS = 40
 #: Starts after which the list of starts is trimmed.
 TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
+#: Milliseconds between the turns of lanes that are listed: of a thousand lanes that wait for 100 starts a second, every
+#: fiftieth costs the write.
+LISTED_EVERY_MS = 500
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
@@ -109,8 +115,9 @@ class SharedClaims:
 
         Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
         """
-        if facts.receives > 1 and not facts.is_lane_fresh:
-            return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
+        known = self._known.get(task.shared)
+        if not facts.is_lane_fresh and (facts.receives > 1 or (known and known.waiting)):
+            return ReadLane(), facts  # a start would be lost if its lane has to wait, and to ask for a turn needs it
         return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
 
     def _seen(self, task: Task, is_grouped: bool) -> SharedLimit:
@@ -169,7 +176,7 @@ class SharedClaims:
         """Waits for the turn that the lane has; None as the step once it has got one, perhaps that of its group."""
         now_ms = self._clock.now_ms()
         if place.turn and not is_passed_over(shared, place.turn):
-            self._list(task, place, lane.group, full, now_ms)
+            self._list(task, place, shared, lane.group, full, now_ms)
             return shared, self._wait(shared, limits, place.turn, full, facts, task.units), facts
         if not lane.group:
             place.turn, shared, facts = self._ask(task.shared, facts, lane)
@@ -265,6 +272,8 @@ class SharedClaims:
             task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
             place.turn, is_newest, place.asks_again,
         )  # fmt: skip
+        if seen.used and not place.turn:  # only the exact claim ends the list of turns that were used
+            return self._remember(self._store.claim(seen, taken).shared)
         write = self._store.try_claim(claim)
         if isinstance(write, SharedWritten):
             self._trim(write.shared, taken.limits)
@@ -278,7 +287,7 @@ class SharedClaims:
         kept, listed = memory_needed(limits), len(shared.starts)
         if listed > kept and (listed - kept) % TRIM_EVERY == 0 and not large_limits(limits):
             with suppress(UnavailableError):  # the next one does it
-                self._store.trim(shared.name, kept, listed)
+                self._store.trim(shared, kept)
 
     def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
         text = format_limits(shared.limits) if shared.limits is not None else ""
@@ -291,9 +300,15 @@ class SharedClaims:
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
-    def _list(self, task: Task, place: Place, group: str, full: Full, now_ms: int) -> None:
-        """Lists the lane as one that the end of a task wakes; or if its new turn is some seconds ahead."""
-        if full.is_for_holder or (place.is_new and is_listed(full, now_ms)):
+    def _list(self, task: Task, place: Place, shared: SharedLimit, group: str, full: Full, now_ms: int) -> None:
+        """Lists the lane as waiting, for those who wake it and who ask.
+
+        It is listed each time that it looks while its wait has no certain end, and else once, if at all.
+        """
+        is_closed = shared.opens_at(now_ms) >= now_ms + LISTED_FROM_MS
+        has_no_end = full.is_for_holder or (is_closed and full.position <= NEXT_TURNS)
+        is_due = place.is_new and is_listed(full, now_ms) and (group or _is_apart(place.turn, full, now_ms))
+        if has_no_end or is_due:
             with suppress(UnavailableError):  # it looks again by itself
                 self._store.add_waiter(task.shared, Waiter(place.turn, task.user_id, task.task_id, group), full.at)
 
@@ -342,7 +357,7 @@ class SharedClaims:
 
     def _wake_first(self, shared: SharedLimit) -> None:
         first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
-        for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
+        for waiter in self._store.waiters(shared.name, first, NEXT_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
             has_turn = has_waiters_turn(lane, shared, waiter)
             if has_turn and (receipts := lane.next_receipts(now_ms)):
@@ -356,6 +371,12 @@ class SharedClaims:
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:
     return WaitUntil(until, until - LEAD_MS, is_for_shared=is_for_shared)
+
+
+def _is_apart(turn: int, full: Full, now_ms: int) -> bool:
+    """True if the turn's time is LISTED_EVERY_MS after that of the one listed before."""
+    apart = full.position * LISTED_EVERY_MS // max(full.at - now_ms, 1)
+    return turn % max(apart, 1) == 0
 
 
 def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool:

@@ -112,11 +112,9 @@ def test_list_is_trimmed_from_its_old_end_and_the_limit_still_holds(ports: Ports
     limits = parse_shared_limits("2/second")
     for n in range(20):
         written(quick(ports, user, NOW + n * 500, limits))
-    ports.shared_limits.trim(user, 3, 20)
+    ports.shared_limits.trim(ports.shared_limits.get(user), 3)
     shared = ports.shared_limits.get(user)
     assert (shared.started, shared.starts) == (20, (NOW + 9_500, NOW + 9_000, NOW + 8_500))
-    ports.shared_limits.trim(user, 3, 20)  # a repeat finds nothing to drop
-    assert ports.shared_limits.get(user) == shared
     assert isinstance(quick(ports, user, NOW + 9_999, limits), SharedStale)
     assert written(quick(ports, user, NOW + 10_000, limits)).started == 21
 
@@ -169,9 +167,36 @@ def test_turns_are_counted_and_nobody_without_one_starts_before_them(ports: Port
     assert stale(quick(ports, user, NOW + 1)).waiting == 1
     late = written(quick(ports, user, NOW + 1, turn=1))
     assert (late.served, late.started) == (2, 2)
-    assert stale(quick(ports, user, NOW + 2, turn=2, is_newest_turn=True)).served == 2
+    assert stale(quick(ports, user, NOW + 2, turn=2, is_newest_turn=True)).started == 2  # it was used
     assert written(quick(ports, user, NOW + 2, turn=3, is_newest_turn=True)).waiting == 0
-    assert written(quick(ports, user, NOW + 1_000)).started == 4
+    assert stale(quick(ports, user, NOW + 1_000)).used == (2, 3)  # the exact way begins anew
+    free = written(exact(ports, user, NOW + 1_000))
+    assert (free.started, free.served, free.used) == (4, 3, ())
+    assert written(quick(ports, user, NOW + 1_001)).started == 5
+
+
+def test_claims_that_come_in_another_order_than_their_turns_are_all_written(ports: Ports, user: str) -> None:
+    for _ in range(3):
+        ports.shared_limits.ask(user)
+    seen = ports.shared_limits.get(user)
+    after = [written(quick(ports, user, turn=turn, is_newest_turn=turn > seen.served)) for turn in (2, 3, 1)]
+    assert [(shared.started, shared.served) for shared in after] == [(1, 2), (2, 3), (3, 3)]
+    assert ports.shared_limits.get(user).used == (1, 2, 3)
+
+
+def test_trim_counts_the_turns_that_it_saw_and_never_lowers_the_newest(ports: Ports, user: str) -> None:
+    for _ in range(4):
+        ports.shared_limits.ask(user)
+    early = written(quick(ports, user, turn=1, is_newest_turn=True))
+    late = written(quick(ports, user, turn=3, is_newest_turn=True))
+    written(quick(ports, user, turn=2, is_newest_turn=True))
+    ports.shared_limits.trim(late, 0)
+    trimmed = ports.shared_limits.get(user)
+    assert (trimmed.served, trimmed.used, trimmed.started, len(trimmed.starts)) == (3, (2,), 3, 1)
+    ports.shared_limits.trim(early, 0)
+    assert ports.shared_limits.get(user).served == 3
+    assert ports.shared_limits.get(user).waiting == 1
+    assert stale(quick(ports, user, turn=1, is_newest_turn=True)).started == 3
 
 
 def test_claim_that_asks_again_gives_the_next_turn_by_the_same_write(ports: Ports, user: str) -> None:

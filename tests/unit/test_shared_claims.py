@@ -1,13 +1,15 @@
 """One worker at a time, many users, and a shared limit."""
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.core.errors import RetryAfter, UnavailableError
 from chalicelib.core.lane import Turn
 from chalicelib.core.limits import parse_limits, parse_shared_limits
-from chalicelib.core.shared_limit import paused_shared, with_shared_limits
+from chalicelib.core.shared_limit import SharedLimit, Taken, claim_shared, paused_shared, with_shared_limits
 from chalicelib.core.task import Json, TaskState
 from chalicelib.worker.worker import Deferred, Done, Handled
+from paceline.testing.memory.task_queue import Message
 from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop
 from tests.windows import assert_pace_kept
@@ -318,3 +320,63 @@ def test_worker_whose_clock_is_off_takes_no_start_and_blocks_nobody() -> None:
     assert shop.ran[0] == (0, "bob")
     assert shop.record(task).state is TaskState.SUCCEEDED
     assert max(shop.started_ms) <= 3_000
+
+
+def test_release_wakes_a_lane_whose_wait_began_with_the_rate() -> None:
+    shop, others = shop_of("db: 1/2 seconds; 1 at once"), list[Message]()
+
+    def runs(payload: Json) -> Json:
+        if payload == "long":
+            shop.deliver(others.pop())  # bob's worker is late, and finds cid's task running
+            shop.clock.sleep(10_000)
+        return None
+
+    shop.register("query", runs)
+    for user, payload in (("ann", "short"), ("bob", "bob"), ("cid", "long")):
+        shop.submit(user, payload=payload, name="query", shared="db")
+        shop.handle_next()
+    assert [waiter.user_id for waiter in shop.shared_limits.waiters("db", 0, 9)] == ["cid"]
+    shop.clock.sleep_until(NOW + 2_070)
+    of_cid, *others[:] = sorted(shop.queue.receive(9), key=lambda message: message.user_id, reverse=True)
+    shop.deliver(of_cid)
+    shop.run()
+    assert [payload for _, payload in shop.ran] == ["short", "long", "bob"]
+    assert shop.ran[-1][0] <= 13_000
+
+
+def with_turns_before(shop: Workshop, count: int) -> None:
+    """Turns that nobody uses come before those of the lanes."""
+    seen = shop.shared_limits.get("stripe")
+    shop.shared_limits.change(seen, with_shared_limits(seen, None, NOW))
+    for _ in range(count):
+        shop.shared_limits.ask("stripe")
+
+
+def test_of_many_lanes_that_wait_for_a_fast_limit_a_few_are_listed() -> None:
+    shop = shop_of("stripe: 10/second")
+    with_turns_before(shop, 50)
+    submit_many(shop, users=30, each=1)
+    for _ in range(30):
+        shop.handle_next()
+    assert [waiter.turn for waiter in shop.shared_limits.waiters("stripe", 0, 99)] == [55, 60, 65, 70, 75, 80]
+
+
+def test_lane_thousands_of_turns_behind_looks_when_half_of_its_wait_is_over() -> None:
+    shop = shop_of("stripe: 100/second")
+    with_turns_before(shop, 10_000)
+    shop.submit(shared="stripe")
+    shop.run(until_ms=300_000)
+    assert len(shop.ran) == 1  # turns that nobody uses are passed over, however many
+    assert 90_000 <= shop.ran[0][0] <= 103_000
+    assert len(shop.handled) <= 12
+
+
+def test_start_under_a_number_at_once_comes_after_the_pause_that_another_start_ended() -> None:
+    limits = parse_shared_limits("1 at once")
+    paused = paused_shared(SharedLimit("db"), NOW + 100)
+    first = claim_shared(paused, limits, NOW, NOW + 150, task=("ann", "t1"))
+    assert isinstance(first, Taken)
+    released = replace(first.after, holders={})
+    second = claim_shared(released, limits, NOW, NOW + 150, task=("bob", "t2"))
+    assert isinstance(second, Taken)
+    assert (first.at, second.at) == (NOW + 100, NOW + 100)

@@ -25,6 +25,8 @@ SHARED_SLACK = 64
 class MemorySharedLimitStore:
     def __init__(self) -> None:
         self._stored: dict[str, SharedLimit] = {}
+        #: the newest turn that was used without those in `used`, by name
+        self._counted: dict[str, int] = {}
         self._changed: set[str] = set()
         self._waiters: dict[str, dict[int, Waiter]] = {}
         self._lock = threading.Lock()
@@ -42,7 +44,8 @@ class MemorySharedLimitStore:
             if large_limits(claim.limits):
                 room = room and (not shared.started or shared.real.roomed == shared.started)
             is_new = shared.newest != claim.token
-            ordinary = is_new and room and not special and _has_turn(shared, claim) and _has_slot(shared, claim)
+            has_turn = _has_turn(shared, claim, self._counted.get(claim.name, 0))
+            ordinary = is_new and room and not special and has_turn and _has_slot(shared, claim)
             slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
             ordinary = ordinary and (not smallest_units_quota(claim.limits) or shared.reported_at <= claim.at)
             return ordinary and within(shared.starts, shared.started, claim.limits, claim.at, slack)
@@ -54,12 +57,13 @@ class MemorySharedLimitStore:
                 real = replace(real, under=fingerprint(claim.limits), roomed=started)
             if extra:
                 real = replace(real, extras=(claim.at, extra, *real.extras), extra_units=real.extra_units + extra)
-            served = claim.turn if claim.is_newest_turn else shared.served
+            served = max(shared.served, claim.turn)
+            used = tuple(sorted({*shared.used, claim.turn})) if claim.is_newest_turn else shared.used
             holders = shared.holders
             if most_at_once(claim.limits) is not None:
                 holders = {**(holders or {}), claim.task_id: Holder(claim.user_id, claim.at)}
-            asked = shared.asked + claim.asks_again
-            changes = {"starts": starts, "started": started, "real": real, "served": served, "asked": asked}
+            changes = {"starts": starts, "started": started, "real": real, "served": served, "used": used}
+            changes["asked"] = shared.asked + claim.asks_again
             return replace(shared, **changes, holders=holders, newest=claim.token)
 
         return own_shared_claim(self._write(claim.name, fits, taken), claim.token)
@@ -68,13 +72,15 @@ class MemorySharedLimitStore:
         after = taken.after
 
         def unmoved(shared: SharedLimit) -> bool:
-            names = ("revision", "started", "served", "reports")
+            names = ("revision", "started", "reports")
             same = all(getattr(shared, name) == getattr(seen, name) for name in names)
             same = same and (seen.asked > seen.served or shared.asked == seen.asked)
             return same and (shared.holders is None) == (seen.holders is None) and not shared.is_full(*_of(taken))
 
         def claimed(shared: SharedLimit) -> SharedLimit:
-            names = ("starts", "started", "real", "served", "newest", "corrected", "paused_until", "throttled_until")
+            names = ["starts", "started", "real", "served", "used", "newest", "corrected"]
+            names += ["paused_until", "throttled_until"]
+            self._counted[seen.name] = max(self._counted.get(seen.name, 0), after.served)
             holders = shared.holders
             if most_at_once(taken.limits) is not None and after.holders:
                 holders = {**(holders or {}), taken.task_id: after.holders[taken.task_id]}
@@ -84,11 +90,14 @@ class MemorySharedLimitStore:
 
         return own_shared_claim(self._write(seen.name, unmoved, claimed), after.newest)
 
-    def trim(self, name: str, kept: int, listed: int) -> None:
+    def trim(self, seen: SharedLimit, kept: int) -> None:
         def trimmed(shared: SharedLimit) -> SharedLimit:
-            return replace(shared, starts=shared.starts[:kept] + shared.starts[listed:])
+            starts = shared.starts[:kept] + shared.starts[len(seen.starts) :]
+            used = tuple(turn for turn in shared.used if turn not in seen.used)
+            self._counted[seen.name] = seen.served
+            return replace(shared, starts=starts, used=used)
 
-        self._write(name, lambda _: True, trimmed)
+        self._write(seen.name, lambda _: self._counted.get(seen.name, 0) <= seen.served, trimmed)
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
         has_new_starts = (changed.starts, changed.real) != (seen.starts, seen.real)
@@ -177,10 +186,10 @@ class MemorySharedLimitStore:
             return SharedWritten(self._stored[name])
 
 
-def _has_turn(shared: SharedLimit, claim: SharedClaim) -> bool:
-    if not claim.turn:
-        return shared.asked <= shared.served
-    return shared.served < claim.turn if claim.is_newest_turn else shared.served >= claim.turn
+def _has_turn(shared: SharedLimit, claim: SharedClaim, counted: int) -> bool:
+    if claim.is_newest_turn:
+        return counted < claim.turn and claim.turn not in shared.used
+    return bool(claim.turn) or (shared.asked <= shared.served and not shared.used)
 
 
 def _has_slot(shared: SharedLimit, claim: SharedClaim) -> bool:
