@@ -13,7 +13,10 @@ from pathlib import Path
 
 from bench.figures import BUILD, Figure, Results
 
-NAMES = ("whole", "handler", "calls", "at_once", "flat", "prompt", "cold", "children", "lanes", "shared", "scale")
+NAMES = (
+    *("whole", "handler", "calls", "at_once", "flat", "prompt", "crowded", "cold", "on_lambda"),
+    *("children", "lanes", "shared", "scale"),
+)
 
 
 def main() -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from bench.emulator import emulator
 from bench.events import Context, submit_event
 from bench.figures import Results
+from bench.idle_slots import BRIEF_MS, LONG_MS, idle_slots
 from bench.in_process import load_app
 from bench.lambda_source import LambdaSource
 from bench.prices import STAGES, cost
@@ -22,11 +23,10 @@ from bench.wire import Wire
 NUMBERS = (1, 5, 50)
 #: Users of the first measurement, who have one task at a time.
 USERS = 20
-#: Tasks for each slot in the second one, and seconds that each takes.
-ROUNDS, SECONDS = 3, 2.0
-#: Tasks of the third one: seconds of the long and the brief ones, and how many slots there are.
-LONG_SECONDS, BRIEF_SECONDS, MIXED_SLOTS = 60.0, 1.0, 5
-PACE = "100/second"
+#: Tasks for each slot in the second one, the fewest tasks, and seconds that each takes.
+ROUNDS, FEWEST, SECONDS = 3, 15, 2.0
+#: Fills 50 slots with such tasks.
+PACE = "30/second"
 
 
 def measure(*, quick: bool) -> Results:
@@ -42,8 +42,10 @@ class _AtOnce:
         self._results = Results()
         self._users = 3 if quick else USERS
         self._seconds = 0.2 if quick else SECONDS
-        self._long, self._brief = (3.0, 0.2) if quick else (LONG_SECONDS, BRIEF_SECONDS)
-        self._ended: list[tuple[float, float, str]] = []
+        self._is_quick = quick
+        #: tasks that have ended
+        self._ended = 0
+        self._lock = threading.Lock()
 
     def measure(self) -> Results:
         for number in NUMBERS:
@@ -52,7 +54,6 @@ class _AtOnce:
             full = self._count_full(number)
             for name, counted in (("alone", alone), ("all slots in use", full)):
                 self._price(f"{number} at once, {name}", counted)
-        self._load(MIXED_SLOTS)
         self._mix()
         return self._results
 
@@ -65,9 +66,9 @@ class _AtOnce:
         container().registry.task("wait")(self._wait)
 
     def _wait(self, seconds: float) -> None:
-        begun = time.monotonic()
         time.sleep(seconds)
-        self._ended.append((begun, time.monotonic(), str(seconds)))
+        with self._lock:
+            self._ended += 1
 
     def _submit(self, user: str, seconds: Sequence[float]) -> None:
         for first in range(0, len(seconds), 100):
@@ -79,13 +80,11 @@ class _AtOnce:
 
     def _drain(self, tasks: int) -> Counter[str]:
         """The calls until that many tasks have ended and the queue is empty."""
-        source, ended = (
-            LambdaSource(self._app.worker, os.environ["QUEUE_URL"], os.environ["QUEUE_ARN"]),
-            len(self._ended),
-        )
+        source = LambdaSource(self._app.worker, os.environ["QUEUE_URL"], os.environ["QUEUE_ARN"])
+        until = self._ended + tasks
         with self._wire.counting() as counted:
             source.start()
-            while len(self._ended) < ended + tasks:
+            while self._ended < until:
                 time.sleep(0.02)
             time.sleep(1)  # their messages are deleted
             source.stop()
@@ -103,7 +102,7 @@ class _AtOnce:
 
     def _count_full(self, number: int) -> dict[str, float]:
         """One user with some tasks for each slot."""
-        count = ROUNDS * number
+        count = max(FEWEST, ROUNDS * number)
         self._submit(f"full-{number}", [self._seconds] * count)
         return _per_task(self._drain(count), count)
 
@@ -116,15 +115,13 @@ class _AtOnce:
         self._results.series[name] = run
 
     def _mix(self) -> None:
-        """Tasks of 1 s and of 60 s in one lane: the longest time for which a slot is free although tasks wait."""
-        mixed = [self._long] * (MIXED_SLOTS - 1) + [self._brief] * 30
-        self._ended.clear()
-        self._submit("mixed", mixed)
-        self._drain(len(mixed))
-        brief = sorted((begun, end) for begun, end, seconds in self._ended if seconds == str(self._brief))
-        idle = [next_begun - end for (_, end), (next_begun, _) in pairwise(brief)]
-        self._results.add("free slot until its next task, beside long ones", sorted(idle), "s")
-        self._results.add("longest of these", [max(idle)], "s")
+        """Tasks of 1 s and of a minute in one lane: how long slots are idle although tasks wait."""
+        for where, long_ms in LONG_MS.items():
+            idle = idle_slots(where, *((2, 20) if self._is_quick else ()))
+            what = f"{where}, tasks of {BRIEF_MS // 1000} and {long_ms // 1000} s mixed"
+            self._results.add(f"share of the slots' time in which they are idle, {what}", [idle.share])
+            self._results.add(f"time until a free slot is taken, {what}", sorted(idle.times_ms), "ms")
+            self._results.add(f"longest of these, {what}", [max(idle.times_ms)], "ms", at_most=1_000)
 
 
 def _per_task(counted: Counter[str], tasks: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 from bench.events import Context
 from bench.receipts import lengthened
+from chalicelib.aws.client import client
 from local.invocation import sqs_event
 from local.queue_source import Message, Source
 
@@ -23,7 +25,8 @@ class LambdaSource:
     def __init__(self, worker: Callable[[Any, Any], Any], queue_url: str, queue_arn: str) -> None:
         self._worker = worker
         self._queue_arn = queue_arn
-        self._source = Source(queue_url)
+        # By boto3, whose calls are counted.
+        self._source = Source(queue_url, client("sqs", os.environ["AWS_ENDPOINT_URL"], is_boto3=True))
         self._pool = ThreadPoolExecutor(CONCURRENCY)
         self._stopping = threading.Event()
         self._lock = threading.Lock()

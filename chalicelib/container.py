@@ -156,7 +156,8 @@ class Container:
 
     @cached_property
     def tasks(self) -> DynamoDBTaskStore:
-        return DynamoDBTaskStore(self.dynamodb, self._required("TABLE_NAME", self.settings.table_name))
+        table_name = self._required("TABLE_NAME", self.settings.table_name)
+        return DynamoDBTaskStore(self.dynamodb, table_name, self.settings.keep_finished_ms // 1000)
 
     @cached_property
     def shared_limits(self) -> DynamoDBSharedLimitStore:

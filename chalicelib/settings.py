@@ -91,6 +91,8 @@ class Settings:
     late_up_to_ms: int
     #: milliseconds after its start at which the worker gives up on a task
     deadline_ms: int
+    #: milliseconds for which the record of a finished task is kept
+    keep_finished_ms: int
     #: bytes of a payload as compact JSON
     max_payload: int
     #: hosts that the task `http` may call, each with an optional port; `*.example.com` for subdomains, `*` for all
@@ -141,6 +143,7 @@ class Settings:
             max_throttle_ms=read("MAX_THROTTLE", _duration(0, 12 * _UNIT_MS["h"]), "1h"),
             late_up_to_ms=read("LATE_UP_TO", _late_up_to, "0"),
             deadline_ms=read("DEADLINE", _duration(1000, MAX_DEADLINE_MS), "50s"),
+            keep_finished_ms=read("KEEP_FINISHED", _duration(_UNIT_MS["d"], 366 * _UNIT_MS["d"]), "30d"),
             max_payload=read("MAX_PAYLOAD", _integer(2, 262_144), "65536"),
             http_allowed_hosts=read("HTTP_ALLOWED_HOSTS", _hosts, ""),
             http_shared=read("HTTP_SHARED", lambda text: parse_shared_hosts(text, shared_limits), ""),

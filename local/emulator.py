@@ -6,6 +6,7 @@ is answered 503.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -18,6 +19,9 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
+from local.ministack_calls import CallProtocol, Calls
+from local.ministack_cleaning import Cleaning, without_reaper
+from local.ministack_queues import index_groups
 from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent
@@ -37,11 +41,12 @@ def free_port() -> int:
 
 
 def main() -> None:
-    port, state_dir = sys.argv[1:]
+    port, state_dir, *others = sys.argv[1:]
+    at_most = int(others[0]) if others else None
     end_with_parent()
     _set_environment(port)
     with suppress(KeyboardInterrupt):  # uvicorn re-raises the signal that stopped it
-        uvloop.run(_serve(int(port), Path(state_dir)))
+        uvloop.run(_serve(int(port), Path(state_dir), at_most))
 
 
 def _set_environment(port: str) -> None:
@@ -58,20 +63,25 @@ def _set_environment(port: str) -> None:
     )
 
 
-async def _serve(port: int, state_dir: Path) -> None:
+async def _serve(port: int, state_dir: Path, finished_at_most: int | None) -> None:
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
+
+    with without_reaper():
+        from ministack.services import dynamodb, sqs  # noqa: PLC0415
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = StateFile(state_dir / STATE_FILE)
+    index_groups(sqs)
     state = MinistackState(file)
     state.restore(state_dir)
     tune()
+    CallProtocol.calls = Calls(state)
     # Uvicorn saves 0.6 ms per call over MiniStack's own server, Hypercorn.
     config = uvicorn.Config(
         cast("Any", WriteThrough(given_up_with_client(app), state)),
         host=HOST,
         port=port,
-        http="httptools",
+        http=CallProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -81,7 +91,9 @@ async def _serve(port: int, state_dir: Path) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )
+    cleaning = asyncio.create_task(Cleaning(dynamodb, state.is_stored, finished_at_most).run())
     await uvicorn.Server(config).serve()
+    cleaning.cancel()
     file.close()
 
 

@@ -54,7 +54,8 @@ class MinistackState:
         #: tables and queues in the file
         self._owners: set[str] = set()
         self._services: dict[str, str] = {}
-        self._is_failing = False
+        #: the last attempt to store changes failed
+        self.is_failing = False
         self._items = Items(file, self._changed)
         self._messages = Messages(file, self._changed, self.is_stored)
 
@@ -80,19 +81,24 @@ class MinistackState:
         try:
             self._file.store()
         except StateFileError as error:
-            if not self._is_failing:
+            if not self.is_failing:
                 log.error("the state can't be stored, so every call is answered 503: %s", error)
-            self._is_failing = True
+            self.is_failing = True
             return False
-        if self._is_failing:
+        if self.is_failing:
             log.error("the state is stored again")
-        self._is_failing = False
+        self.is_failing = False
         return True
 
     def is_call_stored(self, target: str) -> bool:
         """The same after a call of this X-Amz-Target, which is empty for older protocols."""
-        is_known = target.rpartition(".")[2] in _CONTENT_CALLS and self._changed <= self._owners
-        if not is_known:
+        if target.rpartition(".")[2] not in _CONTENT_CALLS:
+            self.add_services()
+        return self.are_calls_stored()
+
+    def are_calls_stored(self) -> bool:
+        """The same after calls that change items and messages only."""
+        if not self._changed <= self._owners:
             self.add_services()
         return self.is_stored()
 

@@ -1,20 +1,22 @@
 """Patches MiniStack to be fast enough for many lanes on one machine, without changing the results of its calls.
 
-A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Behind a long
-backlog, messages that are known to be complete are not checked again, and queues are cleaned once a second, so a
-message may be received once more before it is dead-lettered. Results of DynamoDB's checks are cached. Each part gains a
+A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Queues are
+cleaned once a second, so a message may be received once more before it is dead-lettered. The other parts:
+`ministack_calls`, `ministack_cleaning`, `ministack_expressions`, `ministack_items`, `ministack_queues`. Each gains a
 tenth or more: bench/README.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
+
+from local.ministack_expressions import tune_expressions
+from local.ministack_queues import narrow_cleaning
 
 #: Seconds between two looks of a long poll for messages that became visible by time; as in MiniStack itself.
 _LOOK_SECONDS = 0.1
@@ -30,11 +32,6 @@ _REVEALING = (
     "DeleteMessageBatch",
 )
 
-#: Functions whose result depends on the argument only, so it is cached: a lane's calls repeat numbers and conditions.
-_PURE = ("_ddb_canonicalize_number", "_number_error", "_number_size_bytes", "_condition_syntax_error")
-#: Results cached for each function.
-_CACHED = 20_000
-
 Call = dict[str, Any]
 Answer = dict[str, Any]
 #: MiniStack's handler of a call, with the queue's URL.
@@ -48,14 +45,13 @@ def tune() -> None:
     """Applies the patches. Call it once, before the first request."""
     from ministack.services import dynamodb, sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
-    for name in _PURE:
-        setattr(dynamodb, name, functools.lru_cache(_CACHED)(getattr(dynamodb, name)))
+    tune_expressions(dynamodb)
     handlers = sqs._HANDLERS
     waiting = WaitingReceives(handlers["ReceiveMessage"], lambda url: sqs._get_q(url)["attributes"])
     handlers["ReceiveMessage"] = waiting.receive
     for action in _REVEALING:
         handlers[action] = waiting.after(handlers[action])
-    sqs._ensure_msg_fields = _skip_if_complete(sqs._ensure_msg_fields)
+    narrow_cleaning(sqs)
     for clean in ("_prune_dedup", "_expire_retained", "_dlq_sweep"):
         setattr(sqs, clean, _once_a_second(getattr(sqs, clean)))
 
@@ -140,16 +136,6 @@ def given_up_with_client(app: Asgi) -> Asgi:
             await served
 
     return serve
-
-
-def _skip_if_complete(complete: Callable[[Call], None]) -> Callable[[Call], None]:
-    """Skips messages sent by SQS, since only those of SNS can lack fields: each receive goes through all messages."""
-
-    def complete_if_incomplete(message: Call) -> None:
-        if "seq" not in message:
-            complete(message)
-
-    return complete_if_incomplete
 
 
 def _once_a_second(clean: Callable[[Call], None]) -> Callable[[Call], None]:

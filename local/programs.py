@@ -15,6 +15,7 @@ WORKER_PROCESSES = 2
 
 def emulator_program(settings: LocalSettings, port: int) -> Program:
     command = [sys.executable, "-m", "local.emulator", str(port), str(settings.emulator_dir)]
+    command.append(str(settings.finished_at_most))
     return Program("emulator", command, priority=1)
 
 
@@ -22,6 +23,7 @@ def app_programs(settings: LocalSettings, outputs: Mapping[str, str]) -> list[Pr
     """Returns the API and the workers for the stack with these outputs."""
     environment = {
         **output_variables(outputs),
+        "KEEP_FINISHED": settings.keep_finished,
         # LocalStack would return later messages of a lane before a deferred head, unless it returns one at a time.
         "RECEIVE_BATCH": "1" if settings.endpoint_url else "10",
     }

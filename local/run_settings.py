@@ -41,6 +41,10 @@ class LocalSettings:
     reload: bool
     #: seconds that a running task gets to end when its worker is to end and nobody can ask a second time
     stop_wait_seconds: float
+    #: how long records of finished tasks stay, as KEEP_FINISHED has it
+    keep_finished: str
+    #: the largest number of them that the embedded emulator keeps
+    finished_at_most: int
     #: absolute path of the own tasks outside this project; None for none
     tasks_dir: Path | None = None
 
@@ -58,6 +62,8 @@ class LocalSettings:
             reload=_truth("RELOAD", env.get("RELOAD") or "true"),
             tasks_dir=find(env["TASKS_DIR"]) if env.get("TASKS_DIR") else None,
             stop_wait_seconds=stop_wait_seconds(env),
+            keep_finished=env.get("KEEP_FINISHED") or "7d",
+            finished_at_most=_count("FINISHED_AT_MOST", env.get("FINISHED_AT_MOST") or "250000"),
         )
 
     @property
@@ -118,6 +124,12 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
         return int(text)
     raise SettingError("PORT", f"must be a whole number from 1 to 65535, not {text!r}")
+
+
+def _count(name: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= len(text) <= 9:
+        return int(text)
+    raise SettingError(name, f"must be a whole number from 0 to 999999999, not {text!r}")
 
 
 def _truth(name: str, text: str) -> bool:

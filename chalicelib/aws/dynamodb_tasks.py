@@ -23,7 +23,7 @@ from chalicelib.core.task import (
     to_json,
 )
 
-#: Seconds after its outcome for which a record is kept: longer than any message lives.
+#: Seconds after its outcome for which a record is kept by default: longer than any message lives.
 TASK_KEPT_SECONDS = 30 * 24 * 3600
 #: Seconds after its planned start for which the record of an unfinished task is kept. A lane that is paused for longer
 #: than messages live goes on from these records.
@@ -35,9 +35,11 @@ LISTED_AT_ONCE = 500
 
 
 class DynamoDBTaskStore:
-    def __init__(self, client: Any, table_name: str) -> None:
+    def __init__(self, client: Any, table_name: str, kept_seconds: int = TASK_KEPT_SECONDS) -> None:
+        """kept_seconds: how long the record of a finished task is kept."""
         self._client = client
         self._table = table_name
+        self._kept_seconds = kept_seconds
         self._payloads = DynamoDBPayloads(client, table_name)
 
     def create_if_absent(self, task: Task) -> None:
@@ -161,7 +163,7 @@ class DynamoDBTaskStore:
         update.set("state", {"S": outcome.state.value})
         update.set("completed_at", number(outcome.completed_at))
         update.set("attempts", number(outcome.attempts))
-        update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
+        update.set("expires_at", number(outcome.completed_at // 1000 + self._kept_seconds))
         if outcome.started_at is not None:
             update.set("started_at", number(outcome.started_at))
         if outcome.state is TaskState.SUCCEEDED:
@@ -205,7 +207,7 @@ class DynamoDBTaskStore:
         update.set("state", {"S": outcome.state.value})
         update.set("completed_at", number(outcome.completed_at))
         update.set("attempts", number(outcome.attempts))
-        update.set("expires_at", number(outcome.completed_at // 1000 + TASK_KEPT_SECONDS))
+        update.set("expires_at", number(outcome.completed_at // 1000 + self._kept_seconds))
         if outcome.error is not None:
             update.set("error", {"S": outcome.error})
         return self._update(task, update)

@@ -18,6 +18,8 @@ MARKED_BY_MS = 1_200
 CLOCKS_DIFFER_MS = 500
 #: Milliseconds for which a claim keeps other workers off; renewed while the task runs.
 LEASE_MS = 10_000
+#: The same for a claim of a slot, whose lease is renewed less often.
+SLOT_LEASE_MS = 14_000
 #: Milliseconds after its message is to be visible for which a slot is left to a started task that waits for one.
 AT_DOOR_MS = 10_000
 #: Average run time, milliseconds, below which waiting tasks hardly delay each other.

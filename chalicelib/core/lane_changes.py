@@ -172,13 +172,11 @@ def emptied(lane: Lane, retrying: Mapping[str, int], default: Limits, at: int, n
 
 
 def forgotten(lane: Lane, default: Limits, now_ms: int) -> Lane:
-    """The lane of a user without work who is forgotten: its seqs and starts alone."""
+    """The lane of a user without work who is forgotten: its seqs and starts, and until when an API is not called."""
     after = replace(
         lane,
         limits=None,
         paused_until=None,
-        throttled_until=0,
-        throttled_reason="",
         group="",
         turn=None,
         forgotten_seq=lane.admitted,

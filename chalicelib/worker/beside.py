@@ -6,9 +6,10 @@ a slot, since a claim counts the leases in use. A task between two attempts wait
 """
 
 from chalicelib.core.claim import Cancelled, Candidate, Decision, Gap, Start, TooLarge, Wait, claim
-from chalicelib.core.estimates import estimated_starts
-from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lane
+from chalicelib.core.estimates import estimated_start, estimated_starts
+from chalicelib.core.lane import MARKED_AFTER_MS, SLOT_LEASE_MS, Lane
 from chalicelib.core.limits import Limits, at_once
+from chalicelib.core.past_starts import next_start
 from chalicelib.core.recovery import is_open
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.visibility import again_seconds
@@ -94,26 +95,73 @@ def _step_of_started(facts: Facts, lane: Lane, task: Task) -> Step | None:
 def _forward_or_wait(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, token: str) -> Step:
     """The step with the message at the lane's head."""
     is_started = task.seq <= lane.started_seq
-    if is_started or task.task_id in lane.cancelled:
+    if (is_started or facts.receives > 1) and not facts.is_lane_fresh:
+        return ReadLane()  # the message waited, or a change of the lane woke it
+    is_passed_over = is_started and _is_passed_over(facts, lane, task)
+    if task.task_id in lane.cancelled or (is_started and not is_passed_over):
         return Forward((task,))
-    if facts.receives > 1 and not facts.is_lane_fresh:
-        return ReadLane()  # it waited, or a change of the lane woke it
     decision = _decide(facts, lane, task, limits, now_ms, token)
-    ahead = lane.waiting_before(task.seq)
-    has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
-    if isinstance(decision, Start) and now_ms < decision.at - FORWARD_AHEAD_MS:
-        wake_at = decision.at - FORWARD_AHEAD_MS
-        wait: Step = WaitUntil(wake_at + LEAD_MS, wake_at)
-        return wait if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, Start) and ahead and has_slot and _is_far_behind(facts, lane, limits, ahead, now_ms):
-        return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
-    if isinstance(decision, TooLarge | Cancelled) or (isinstance(decision, Start) and has_slot):
+    if isinstance(decision, TooLarge | Cancelled):
         return Forward((task,))
+    if isinstance(decision, Start):
+        forward_at = decision.at - (LEAD_MS if is_passed_over else FORWARD_AHEAD_MS)
+        if step := _forward_in_time(facts, lane, task, limits, forward_at, now_ms):
+            return step
+    elif facts.is_lane_fresh:
+        assert isinstance(decision, Wait), "nothing else is left"
+        return _wait_for(decision, facts, lane, task, now_ms)
     if not facts.is_lane_fresh:
         return ReadLane()
-    if isinstance(decision, Wait):
-        return _wait_for(decision, facts, lane, task, now_ms)
     return _after_predecessors(facts, lane, task, now_ms) or Forward((task,))
+
+
+def _forward_in_time(facts: Facts, lane: Lane, task: Task, limits: Limits, forward_at: int, now_ms: int) -> Step | None:
+    """The step with a message that is to be forwarded at that time, epoch ms; None while no slot is left for it."""
+    ahead = lane.waiting_before(task.seq)
+    has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
+    if now_ms < forward_at:
+        return _wait_for_start(facts, lane, task, limits, forward_at, now_ms) if facts.is_lane_fresh else ReadLane()
+    if has_slot and ahead and _is_far_behind(facts, lane, limits, ahead, now_ms):
+        return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
+    return Forward((task,)) if has_slot else None
+
+
+def _is_passed_over(facts: Facts, lane: Lane, task: Task) -> bool:
+    """True if later tasks started before this one's submit sent its message.
+
+    It is forwarded only when it may start, since no claim of a later task waits for it; until then it keeps those
+    behind it back.
+    """
+    attempts = facts.record.attempts if facts.record else 0
+    return lane.lease_of(task.task_id) is None and attempts == 0
+
+
+def _wait_for_start(facts: Facts, lane: Lane, task: Task, limits: Limits, forward_at: int, now_ms: int) -> Step:
+    """Waits until the message is to be forwarded, or until one behind it is, of a task before this one.
+
+    If the task before does not start when it may, the message is forwarded early, so that those behind it come up.
+    """
+    if _may_be_ahead_of_its_turn(facts, lane, task, limits, now_ms):
+        next_at = next_start(lane, limits, now_ms) - FORWARD_AHEAD_MS
+        if next_at <= now_ms:
+            is_new = now_ms < facts.received_at + LOOK_FOR_MS
+            return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if is_new else Forward((task,))
+        forward_at = min(forward_at, next_at)
+    return WaitUntil(forward_at + LEAD_MS, forward_at)
+
+
+def _may_be_ahead_of_its_turn(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int) -> bool:
+    """True if tasks before this one have not started whose messages may be behind this one.
+
+    Of two concurrent submits the second may be the first to send its message. In order, this message comes up when the
+    one before it is forwarded, which is shortly before its start; it then waits for nothing but its own.
+    """
+    ahead = lane.waiting_before(task.seq)
+    if not ahead:
+        return False
+    if facts.receives > 1 or now_ms < task.submitted_at + GAP_GRACE_MS:
+        return True
+    return estimated_start(lane, limits, now_ms, ahead - 1) > now_ms + FORWARD_AHEAD_MS
 
 
 def _is_far_behind(facts: Facts, lane: Lane, limits: Limits, ahead: int, now_ms: int) -> bool:
@@ -180,7 +228,7 @@ def _decide(facts: Facts, lane: Lane, task: Task, limits: Limits, now_ms: int, t
     candidate = Candidate(
         task.task_id, task.seq, task.planned_at, failed, units=task.units, in_slot=True, shared=facts.shared_start
     )
-    decision = claim(lane, candidate, limits, now_ms, LEASE_MS, token)
+    decision = claim(lane, candidate, limits, now_ms, SLOT_LEASE_MS, token)
     is_run_here = facts.is_served and task.task_id not in lane.cancelled
     if isinstance(decision, Start) and facts.served_beside:
         running = sum(lease.task_id != task.task_id for lease in lane.in_use(now_ms)) + facts.served_beside

@@ -1,9 +1,9 @@
 """Renews the leases of running tasks and reports tasks that pass their deadline. One thread for the whole process.
 
-The first renewal, a second after the start, marks the task in its lane as running. Each renewal's answer also says
-whether a client has cancelled the task. On Lambda each renewal also extends
-the visibility of the task's message, in short steps: however late an invocation began, the message stays hidden while
-the task runs, and comes back soon once its worker is dead.
+The first renewal, a second after the start, marks the task in its lane as running; a lease in a slot says so by itself,
+and is renewed later. Each renewal's answer also says whether a client has cancelled the task. On Lambda each renewal
+also extends the visibility of the task's message, from a second after the start on and in short steps: however late an
+invocation began, the message stays hidden while the task runs, and comes back soon once its worker is dead.
 """
 
 import logging
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, Lease
+from chalicelib.core.lane import FOREVER_MS, MARKED_AFTER_MS, SLOT_LEASE_MS, Lease
 from chalicelib.core.ports import Clock, LaneStore
 
 #: Milliseconds after which a failed renewal is tried again, and the longest pause of the renewer's thread.
@@ -25,9 +25,9 @@ RENEW_AFTER_MS = 3_000
 RENEWED_LEASE_MS = 10_000
 #: The same for a lease in a slot: each renewal writes the leases of all that run beside it, so there are fewer.
 RENEW_SLOT_AFTER_MS = 6_000
-RENEWED_SLOT_MS = 14_000
+RENEWED_SLOT_MS = SLOT_LEASE_MS
 #: Seconds for which each renewal hides the task's message.
-EXTENDED_SECONDS = 20
+EXTENDED_SECONDS = 15
 #: A worker that could renew neither ends itself so many milliseconds before another one may take its task.
 LOST_BEFORE_MS = 2_000
 #: Milliseconds between two looks whether a renewal under way has ended.
@@ -55,6 +55,8 @@ class RunningTask(Struct):
     on_cancelled: Callable[[], None] | None = None
     #: epoch ms; until then its lease or its hidden message keeps other workers off
     safe_until: int = 0
+    #: epoch ms; a renewal before then extends its message alone
+    lease_renew_at: int = 0
     #: its last renewal renewed neither
     is_failing: bool = False
     is_expired: bool = False
@@ -97,6 +99,9 @@ class LeaseRenewer:
         renew_at = self._clock.now_ms() + MARKED_AFTER_MS
         actions = (on_expired, receipt, on_lost, on_cancelled)
         running = RunningTask(user_id, lease, renew_at, deadline_at, *actions, lease.until)
+        if lease.in_slot:
+            running.lease_renew_at = max(renew_at, lease.until - RENEWED_SLOT_MS + RENEW_SLOT_AFTER_MS)
+            running.renew_at = renew_at if self._extends(running) else running.lease_renew_at
         with self._lock:
             self._running[lease.token] = running
             self._start()
@@ -139,14 +144,20 @@ class LeaseRenewer:
     def _renew(self, task: RunningTask) -> None:
         """Renews the lease, then extends the message: a lease outlives a call that times out and the pause after it."""
         now_ms = self._clock.now_ms()
-        renewals = [self._renew_lease, self._extend] if self._hide and task.receipt else [self._renew_lease]
+        is_lease_due = now_ms >= task.lease_renew_at
+        renewals = [self._renew_lease] if is_lease_due else []
+        renewals += [self._extend] if self._extends(task) else []
         try:
             renewed = [self._try(task, renew) for renew in renewals]
-            renew_after_ms = RENEW_SLOT_AFTER_MS if task.lease.in_slot else RENEW_AFTER_MS
-            task.renew_at = now_ms + (renew_after_ms if all(renewed) else LOOK_AGAIN_MS)
+            if all(renewed) and is_lease_due:
+                task.lease_renew_at = now_ms + (RENEW_SLOT_AFTER_MS if task.lease.in_slot else RENEW_AFTER_MS)
+            task.renew_at = task.lease_renew_at if all(renewed) else now_ms + LOOK_AGAIN_MS
             task.is_failing = not any(renewed)
         finally:
             task.is_renewing = False
+
+    def _extends(self, task: RunningTask) -> bool:
+        return self._hide is not None and bool(task.receipt)
 
     def _renew_lease(self, task: RunningTask) -> bool:
         until = self._clock.now_ms() + (RENEWED_SLOT_MS if task.lease.in_slot else RENEWED_LEASE_MS)

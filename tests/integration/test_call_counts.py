@@ -65,6 +65,32 @@ def test_a_tick_takes_seven_calls(paceline: Paceline, user: str, calls: Counter[
         assert calls == tick + search
 
 
+def test_a_tick_of_a_user_who_was_forgotten_before_reads_its_schedule_once_more(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    assert paceline.request("DELETE", f"/api/v1/users/{user}").status_code == 200
+    paceline.request("PUT", f"/api/v1/users/{user}/schedules/report", {"every_seconds": 60})
+    schedule = paceline.parts.schedules.get(user, "report")
+    assert schedule
+    paceline.clock.advance(60_000)
+    paceline.parts.scheduled_queue.send([(ScheduleBell(user, "report", schedule.bell), 0)])
+    [record] = paceline.receive_scheduled()
+    calls.clear()
+    assert paceline.dispatch(record) == [record["messageId"]]
+    assert (calls["GetItem"], calls["SendMessage"]) == (2, 1)
+
+
+def test_a_deployment_without_failures_and_schedules_makes_no_call_for_them(
+    paceline: Paceline, user: str, calls: Counter[str]
+) -> None:
+    """A submit and a run take the five calls that they need."""
+    paceline.submit(user)
+    [record] = paceline.receive(user)
+    calls.pop("ReceiveMessage", None)
+    assert paceline.work(record) == []
+    assert calls == {"UpdateItem": 3, "SendMessage": 1, "PutItem": 1}
+
+
 def test_a_deployment_without_schedules_makes_no_call_for_them(
     paceline: Paceline, user: str, calls: Counter[str]
 ) -> None:

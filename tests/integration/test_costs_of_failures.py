@@ -131,3 +131,13 @@ def test_calls_of_forgetting(paceline: Paceline, user: str, calls: Counter[str])
     answer = paceline.request("DELETE", f"/api/v1/users/{user}")
     assert (answer.status_code, answer.json_body["deleted"]) == (200, 10)
     assert calls == {"Query": 3, "GetItem": 2, "UpdateItem": 1, "BatchWriteItem": 1}
+
+
+def test_forgetting_deletes_each_schedule_and_its_name(paceline: Paceline, user: str, calls: Counter[str]) -> None:
+    for name in ("a", "b", "c"):
+        put = paceline.request("PUT", f"/api/v1/users/{user}/schedules/{name}", {"every_seconds": 60})
+        assert put.status_code == 201
+    calls.clear()
+    assert paceline.request("DELETE", f"/api/v1/users/{user}").status_code == 200
+    # The user's records twice and its schedules; the lane, and its mark; three names, and the item that had them.
+    assert calls == {"Query": 3, "GetItem": 1, "UpdateItem": 1 + 3, "DeleteItem": 3 + 1}

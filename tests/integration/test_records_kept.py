@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
+from chalicelib.container import Container
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Candidate, Start, claim
 from chalicelib.core.lane import FOREVER_MS, Lane
@@ -16,6 +17,8 @@ from chalicelib.core.lane_changes import forgotten, with_group, with_limits
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.settings import Settings
+from chalicelib.worker.completion_log import StandardOutputLog
 from tests.factories import NOW, task_id_of
 from tests.integration.aws import boto3_client, make_resources
 
@@ -35,6 +38,11 @@ class Records:
     @property
     def expires_ms(self) -> int:
         return int(self.item(WAITING.task_id)["expires_at"]["N"]) * 1000
+
+    def kept_for(self, **settings: str) -> DynamoDBTaskStore:
+        """The store of a deployment with these settings."""
+        env = {**settings, "TABLE_NAME": self._table, "AWS_CLIENT": "boto3"}
+        return Container(Settings.from_env(env), StandardOutputLog()).tasks  # type: ignore[return-value]
 
     def item(self, name: str) -> dict[str, Any]:
         key = {"user_id": {"S": WAITING.user_id}, "item": {"S": name}}
@@ -172,3 +180,18 @@ def test_forgotten_user_is_in_no_group_and_its_lane_expires(records: Records) ->
     assert records.lanes.get("ann").group == ""
     take_start(records, True, NOW)
     assert int(records.item("lane")["expires_at"]["N"]) == (NOW + 30 * DAY_MS) // 1000
+
+
+@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"KEEP_FINISHED": "7d"}, 7)])
+def test_record_of_a_finished_task_stays_as_long_as_keep_finished_says(
+    records: Records, settings: dict[str, str], days: int
+) -> None:
+    records.kept_for(**settings).finish(WAITING, Outcome(TaskState.SUCCEEDED, NOW, NOW, 1))
+    assert records.expires_ms == NOW // 1000 * 1000 + days * DAY_MS
+
+
+def test_record_of_a_cancelled_scheduled_task_stays_as_long_as_keep_finished_says(records: Records) -> None:
+    records.store.create_if_absent(SCHEDULED)
+    store = records.kept_for(KEEP_FINISHED="7d")
+    assert store.cancel_scheduled(SCHEDULED, Outcome(TaskState.CANCELLED, None, NOW, 0))
+    assert records.expires_ms == NOW // 1000 * 1000 + 7 * DAY_MS

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 
 from tests.simulation.mutants import FOUND_BY, MUTANTS
@@ -14,6 +15,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_emptyings,
+    draw_forgettings,
     draw_groups,
     draw_several,
     draw_shared,
@@ -21,6 +23,7 @@ from tests.simulation.schedule import (
     draw_units,
     shrink,
 )
+from tests.simulation.several import DRAWS, draw_beside
 from tests.simulation.world import Parts, Result, run
 
 
@@ -30,21 +33,28 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--mutants", action="store_true", help="turn off one guard after the other")
     parser.add_argument("--tell", action="store_true", help="tell the story of the first seed")
+    parser.add_argument("--any", action="store_true", help="schedules of any actions: the default")
     parser.add_argument("--due", action="store_true", help="schedules of tasks that are due at one time")
     parser.add_argument("--units", action="store_true", help="schedules of tasks with units")
     parser.add_argument("--cancels", action="store_true", help="schedules of running tasks that are cancelled")
-    parser.add_argument("--several", action="store_true", help="schedules of lanes with several tasks at once")
+    parser.add_argument(
+        "--several", action="store_true", help="schedules of lanes with several tasks at once; also with another kind"
+    )
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
     parser.add_argument("--shared-units", action="store_true", help="the same, of tasks with units")
     parser.add_argument("--groups", action="store_true", help="the same, with users in groups")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
+    parser.add_argument("--forgettings", action="store_true", help="schedules of users who are forgotten")
     options = parser.parse_args()
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
-    plan_of = draw_several if options.several else plan_of
+    if options.several:
+        kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
+        plan_of = partial(draw_beside, kind) if kind else draw_several
     plan_of = draw_shared if options.shared else plan_of
     plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
+    plan_of = draw_forgettings if options.forgettings else plan_of
     seeds = range(options.seed, options.seed + options.schedules)
     if options.mutants:
         found = [show_mutant(name, seeds) for name in MUTANTS]
@@ -99,6 +109,7 @@ def show_mutant(name: str, seeds: range) -> bool:
     plan_of = draw_groups if name.endswith("to a group") else plan_of
     plan_of = draw_shared_units if name.startswith("shared:") and "units" in name else plan_of
     plan_of = draw_emptyings if name.startswith("emptying:") else plan_of
+    plan_of = draw_forgettings if name.startswith("forgetting:") else plan_of
     tries, result = find(MUTANTS[name], chain(map(plan_of, seeds), [FOUND_BY[name]]))
     found = f"{tries:7,}  {result.broken[0].promise}" if result else f"not in {len(seeds):,}"
     print(f"{name:45} {found}", flush=True)

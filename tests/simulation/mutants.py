@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from chalicelib.core.claim import SharedStart, Start
+from chalicelib.core.history import NO_HISTORY
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits, LimitsAtOnce
 from chalicelib.core.ports import (
@@ -41,6 +42,7 @@ from tests.simulation.outages import CLOSED_LANE, long_outage, throttled
 from tests.simulation.schedule import (
     Behaviour,
     Fault,
+    ForgetUser,
     Kill,
     Plan,
     Submit,
@@ -48,6 +50,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_emptyings,
+    draw_forgettings,
     draw_groups,
     draw_several,
     draw_shared,
@@ -495,6 +498,26 @@ class EmptiesTooMuch(MemoryLaneStore):
         return super().change(seen, replace(changed, emptied_seq=more))
 
 
+def no_mark_of_forgetting(facts: Facts, *rest: Any) -> Step:
+    """A worker ignores that the user was forgotten."""
+    return next_step(replace(facts, lane=facts.lane and replace(facts.lane, forgotten_seq=0)), *rest)
+
+
+class ForgetsStarts(MemoryLaneStore):
+    """A forgotten user's starts are forgotten too."""
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        empty = replace(changed, starts=(), real=NO_HISTORY, planned=(), plans=NO_HISTORY, started=0)
+        return super().forget(seen, empty, expires_at)
+
+
+class ForgetsThrottling(MemoryLaneStore):
+    """A forgotten user's API is called again, although it asked for a pause."""
+
+    def forget(self, seen: Lane, changed: Lane, expires_at: int) -> Write:
+        return super().forget(seen, replace(changed, throttled_until=0), expires_at)
+
+
 class LogsEmptiedTwice(Finalizer):
     def cancel(self, task: Task, outcome: Outcome | None = None, last: Start | None = None) -> None:
         super().cancel(task, outcome, last)
@@ -615,6 +638,9 @@ MUTANTS: dict[str, Parts] = {
     "emptying: workers honour the mark": Parts(decide=no_mark_of_emptying),
     "emptying: later tasks are not cancelled": Parts(lanes=EmptiesTooMuch),
     "emptying: logged once": Parts(finalizer=LogsEmptiedTwice),
+    "forgetting: starts kept": Parts(lanes=ForgetsStarts),
+    "forgetting: throttling kept": Parts(lanes=ForgetsThrottling),
+    "forgetting: workers honour the mark": Parts(decide=no_mark_of_forgetting),
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
     "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
@@ -676,6 +702,13 @@ LATE_REPEAT = Plan(
 )
 
 
+def _message_of_a_forgotten_user() -> Plan:
+    """The message of a finished task is not deleted, and comes again after its user was forgotten."""
+    actions = (Submit(0, "ann", "first", (Behaviour(),)), ForgetUser(3_000, "ann"))
+    faults = (Fault("source.delete", 1, Wrong.REFUSED),)
+    return Plan(0, "1/second", False, 1, (0,) * 3, actions, faults)
+
+
 def _waiter() -> Plan:
     """One task runs for seconds, and another one waits for its end."""
     actions = (_of_shared(0, "ann", 8_000), _of_shared(100, "bob", 5))
@@ -730,6 +763,9 @@ FOUND_BY: dict[str, int | Plan] = {
     "emptying: workers honour the mark": draw_emptyings(0),
     "emptying: later tasks are not cancelled": draw_emptyings(0),
     "emptying: logged once": draw_emptyings(1),
+    "forgetting: starts kept": draw_forgettings(138),
+    "forgetting: throttling kept": draw_forgettings(393),
+    "forgetting: workers honour the mark": _message_of_a_forgotten_user(),
     "shared: no start without a claim": draw_shared(1),
     "shared: room for a late turn": _late_turn(),
     "shared: one turn to a lane": draw_shared(1),
@@ -746,7 +782,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "slots: counted by the quick claim": draw_several(32),
     "slots: no start before the one before it": draw_several(0),
     "slots: forwarded once": draw_several(0),
-    "slots: an expired lease was not renewed": draw_several(47),
+    "slots: an expired lease was not renewed": draw_several(339),
     "slots: each report of units known to a claim": draw_beside("units", 3),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,

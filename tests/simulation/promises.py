@@ -9,7 +9,7 @@ from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limit, Limits, at_once, large_limits, most_at_once, small_limits
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.shared_limit import SharedLimit
-from chalicelib.core.task import Outcome, Task, TaskState
+from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.settings import Settings
 from tests.simulation.schedule import Plan
 from tests.simulation.virtual import Process
@@ -96,6 +96,8 @@ class Known:
     cancel_answered: bool = False
     #: it was cancelled by an emptying of its lane
     is_emptied: bool = False
+    #: it had ended when its user was forgotten
+    is_forgotten: bool = False
     #: true time at which its lane had the first request to stop it while it runs; None without one
     stop_requested_at: int | None = None
     #: such a request was answered
@@ -357,6 +359,14 @@ class History:
                 known.cancel_answered = known.cancel_answered or known.is_emptied
                 self.figures["tasks cancelled by an emptying"] += known.is_emptied
 
+    def forgotten(self, user: str) -> None:
+        """Its lane says so from now on: the records of its finished tasks go, and none of them starts again."""
+        for known in self.known.values():
+            if known.task.user_id == user and known.outcome:
+                known.is_forgotten = True
+                self.figures["tasks of forgotten users"] += 1
+        self.figures["users forgotten"] += 1
+
     def stop_requested(self, task_id: str, now: int) -> None:
         known = self.known[task_id]
         if known.stop_requested_at is None:
@@ -425,6 +435,8 @@ class History:
         self._check_pause(start)
         self._check_order(known, start)
         self._check_again(known, start)
+        if known.is_forgotten:
+            self.breaks("forgotten", f"{known.tag} starts after its user was forgotten")
         self._check_at_once(known, start, lane)
         self._check_prompt(known, start, before[:-1])
         start.is_out_of_turn = self._delivered.get(process, (0, ""))[1] != start.task_id
@@ -578,12 +590,18 @@ class History:
         if self._prompt is None or known.starts:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
+        late_ms = min(late_ms, start.at - self._newest_first_start(before))
         if known.task.shared:
             late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
         self.figures["of those more than a second late"] += late_ms > 1_000
         if late_ms > LATEST_MS:
             self.breaks("prompt", f"{known.tag} starts at {start.at}, {late_ms} ms after it could")
+
+    def _newest_first_start(self, before: list[Started]) -> int:
+        """The time of the newest start of a task that had not started before: no later task starts earlier."""
+        known = [self.known.get(one.task_id) for one in before]
+        return max((one.starts[0].at for one in known if one and one.starts), default=0)
 
     def _shared_possible_at(self, known: Known, start: Started) -> int:
         """When the shared limit could be used at first, by the starts that were taken of it, as the calm see it."""
@@ -658,7 +676,9 @@ class History:
                 continue
             if other.answered_at is None or other.is_scheduled:
                 continue
-            if other.answered_at < known.begun_at:
+            # With several at once it waits at the lane's head until it may start, and is then forwarded.
+            has_had_its_turn = other.was_passed_over and other.forwarded
+            if other.answered_at < known.begun_at and not has_had_its_turn:
                 self.breaks("order", f"{known.tag} started before {other.tag}, answered before it was submitted")
             if other.was_passed_over:
                 continue
@@ -822,6 +842,8 @@ class History:
             self.breaks("shared at once", f"{self.known[task_id].tag} is final, and still listed as one that runs")
 
     def _check_end(self, known: Known, record: Any) -> None:
+        if record is None and known.is_forgotten:
+            record = TaskRecord(known.task, known.outcome[-1].state, known.outcome[-1])
         if record is None or record.outcome is None:
             self.breaks("nothing lost", f"{known.tag} has no end; it was answered at {known.answered_at}")
             return

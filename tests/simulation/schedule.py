@@ -127,6 +127,14 @@ class Empty:
 
 
 @dataclass(frozen=True)
+class ForgetUser:
+    """Deletes all of a user but its seqs and starts; refused while it has work."""
+
+    at: int
+    user: str
+
+
+@dataclass(frozen=True)
 class ChangeShared:
     """Sets the limits of the shared limit at run time ("": those of the setting), pauses it or resumes it."""
 
@@ -152,6 +160,7 @@ Action: TypeAlias = (
     | Submit
     | Cancel
     | Empty
+    | ForgetUser
     | SetLimits
     | Pause
     | Resume
@@ -594,6 +603,60 @@ def draw_emptyings(seed: int) -> Plan:
     actions = tuple(sorted(_empty_actions(random, users, workers, is_lambda), key=lambda action: action.at))
     limits = random.choice((*LIMITS, *LIMITS, *SEVERAL))
     return Plan(seed, limits, is_lambda, workers, offsets, actions, faults, outages, random.choice((1, 2, 3)))
+
+
+def draw_forgettings(seed: int) -> Plan:
+    """Returns that seed's plan of users who are forgotten, with faults, and come back within their limits' windows."""
+    random = Random(f"forgettings {seed}")
+    users, workers, is_lambda = ["ann", "bob"][: random.choice((1, 1, 2))], random.randint(1, 3), random.random() < 0.6
+    faults = tuple(_forget_fault(random) for _ in range(random.choice((0, 0, 1, 2, 4))))
+    actions = tuple(sorted(_forget_actions(random, users, workers, is_lambda), key=lambda action: action.at))
+    limits = random.choice((*LIMITS, *SEVERAL))
+    return Plan(seed, limits, is_lambda, workers, (0,) * (2 + workers), actions, faults, (), random.choice((1, 2)))
+
+
+def _forget_actions(random: Random, users: list[str], workers: int, is_lambda: bool) -> Iterator[Action]:
+    at = 0
+    for number in range(random.randint(3, 12)):
+        at += random.choice((0, 15, 150, 600, 1_100, 4_000, 12_000))
+        user, dice = random.choice(users), random.random()
+        if number == 0 or dice < 0.4:
+            many, key = random.choice((1, 1, 3, 6)), f"key-{number}" if random.random() < 0.2 else None
+            behaviours = tuple(_behaviour(random, is_lambda) for _ in range(many))
+            yield Submit(at, user, f"t{number}", behaviours, key, delay_ms=random.choice((None, None, None, 900)))
+        elif dice < 0.8:
+            yield ForgetUser(at, user)
+        elif dice < 0.9:
+            yield Empty(at, user)
+        elif dice < 0.95:
+            yield SetLimits(at, user, random.choice((None, *LIMITS[:2])))
+        else:
+            yield Kill(at, random.randrange(workers))
+
+
+#: Calls whose faults may leave something of a forgotten user.
+FORGET_CALLS = (
+    *("lanes.forget",) * 3,
+    *("tasks.create_if_absent", "tasks.delete_finished") * 2,
+    "tasks.create_many",
+    "tasks.finish",
+    "tasks.newest",
+    "tasks.mark_admitted",
+    "tasks.cancel_scheduled",
+    "lanes.try_fast_admit",
+    "lanes.try_fast_claim",
+    "queue.send",
+    "scheduled_queue.send",
+    "source.delete",
+    "log.write",
+    "function",
+)
+
+
+def _forget_fault(random: Random) -> Fault:
+    return Fault(
+        random.choice(FORGET_CALLS), random.randint(1, 6), random.choice(list(Wrong)), random.choice((50, 700, 5_000))
+    )
 
 
 def _empty_actions(random: Random, users: list[str], workers: int, is_lambda: bool) -> Iterator[Action]:

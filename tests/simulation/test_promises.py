@@ -20,6 +20,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_emptyings,
+    draw_forgettings,
     draw_units,
 )
 from tests.simulation.world import run
@@ -66,6 +67,14 @@ def test_no_schedule_of_lanes_that_are_emptied_breaks_a_promise(seeds):
     for seed in seeds:
         result = run(draw_emptyings(seed))
         story = f"python -m tests.simulation --emptyings --seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
+def test_no_schedule_of_users_who_are_forgotten_breaks_a_promise(seeds):
+    for seed in seeds:
+        result = run(draw_forgettings(seed))
+        story = f"python -m tests.simulation --forgettings --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
 
 

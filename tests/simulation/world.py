@@ -91,6 +91,8 @@ TASK_WRITES = (
 FORWARDS_OR_SENDS = ("queue.send", "queue.send_many", "queue.send_again", "queue.forward")
 #: A world of a few tasks has some thousand events; one that goes on for so long runs in circles.
 MAX_EVENTS = 100_000
+#: The same for each part of a plan of hundreds of tasks.
+MAX_EVENTS_EACH = 1_000
 
 
 class SimulatedPresence:
@@ -217,6 +219,7 @@ class World:
         self._kept_answers: set[Process | None] = set()
         self._actions = count()
         self._events = 0
+        self._most_events = max(MAX_EVENTS, MAX_EVENTS_EACH * plan.size)
 
     def run(self) -> Result:
         try:
@@ -253,8 +256,8 @@ class World:
     def _go_on(self, until: int) -> None:
         while not self.history.broken and self.timeline.run_next(until):
             self._events += 1
-            if self._events > MAX_EVENTS:
-                self.history.breaks("nothing lost", f"after {MAX_EVENTS} events it still goes on")
+            if self._events > self._most_events:
+                self.history.breaks("nothing lost", f"after {self._most_events} events it still goes on")
 
     def _heal(self) -> None:
         """Ends all faults and pauses; from here on everything has to drain."""
@@ -319,6 +322,8 @@ class World:
                 self._cancel(api, action)
             elif isinstance(action, schedule.Empty):
                 self._empty(api, action.user)
+            elif isinstance(action, schedule.ForgetUser):
+                self._forget_user(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
             elif isinstance(action, schedule.SetGroup):
@@ -383,6 +388,10 @@ class World:
         self.history.emptying_begun(user)
         emptied = api.clearance.empty(user)
         self.tell(f"the lane of {user} is emptied of {emptied.waiting} tasks")
+
+    def _forget_user(self, api: "ApiMachine", user: str) -> None:
+        forgotten = api.clearance.forget(user)
+        self.tell(f"{user} is forgotten with {forgotten.deleted} tasks")
 
     def _change_shared(self, api: "ApiMachine", action: schedule.ChangeShared) -> None:
         change = self.history.shared_change_begins(action.name)
@@ -501,7 +510,7 @@ class World:
                 queue = queue_name(turn.name, turn.group) if turn.group else turn.name
                 self.history.turn_stored(before, answer.lane, self.shared_limits.get(queue).served)
             return answer
-        if name in ("lanes.change", "lanes.throttle", "lanes.release_lease"):
+        if name in ("lanes.change", "lanes.forget", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
         if name in ("lanes.try_fast_admit", "lanes.admit"):
             return self._observe_admission(arguments, effect)
@@ -592,6 +601,9 @@ class World:
         if (lane.emptied_at, lane.emptied_seq) != (before.emptied_at, before.emptied_seq):
             self.tell(f"the lane of {user} is emptied up to {lane.emptied_seq}")
             self.history.emptied(replace(lane, emptied_seq=min(lane.emptied_seq, before.admitted)))
+        if lane.forgotten_at != before.forgotten_at:
+            self.tell(f"the lane of {user} says that its user is forgotten")
+            self.history.forgotten(user)
         if _opening(lane) != _opening(before):
             default = self.settings.limits
             self.history.lane_changed(lane, lane.limits_or(default), before.limits_or(default), self.timeline.now)

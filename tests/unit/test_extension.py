@@ -9,7 +9,7 @@ import pytest
 from chalicelib.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, TRIES
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import LEASE_MS, MARKED_AFTER_MS, Lease
-from chalicelib.worker.lease_renewal import EXTENDED_SECONDS, LOST_BEFORE_MS, RENEW_AFTER_MS
+from chalicelib.worker.lease_renewal import EXTENDED_SECONDS, LOST_BEFORE_MS, RENEW_AFTER_MS, RENEW_SLOT_AFTER_MS
 from tests.factories import NOW
 from tests.unit.workshop import Failing, Workshop
 
@@ -58,13 +58,21 @@ def test_longer_task_extends_its_message_with_each_renewal_of_its_lease() -> Non
     assert shop.hidden == [(at, EXTENDED_SECONDS) for at in times]
 
 
+def test_longer_task_in_a_slot_extends_its_message_after_a_second_and_then_with_its_lease() -> None:
+    shop = LambdaShop(14_000, LIMITS="1/second; 3 at once", DEADLINE="1m")
+    shop.submit(name="long")
+    shop.run()
+    times = [MARKED_AFTER_MS, RENEW_SLOT_AFTER_MS, 2 * RENEW_SLOT_AFTER_MS]
+    assert shop.hidden == [(at, EXTENDED_SECONDS) for at in times]
+
+
 def test_message_of_a_worker_that_died_comes_back_after_one_step() -> None:
     shop = LambdaShop(4_500)
     shop.submit(name="long")
     seen = list[int]()
     shop.during = lambda: seen.append(shop.queue.next_available_at())
     shop.run()
-    assert seen[-1] == NOW + MARKED_AFTER_MS + RENEW_AFTER_MS + EXTENDED_SECONDS * 1000
+    assert seen[-1] == NOW + MARKED_AFTER_MS + RENEW_AFTER_MS + 15_000
 
 
 @pytest.mark.parametrize(("port", "call"), [("lanes", "renew_lease"), ("queue", "defer")])

@@ -6,8 +6,11 @@ import pytest
 
 from chalicelib.core.errors import SettingError
 from infra.environment import emulator_defaults
-from infra.stack import at_endpoint
+from infra.stack import OUTPUT_VARIABLES, at_endpoint
+from local.programs import app_programs, emulator_program
 from local.run_settings import LocalSettings
+
+OUTPUTS = dict.fromkeys(OUTPUT_VARIABLES.values(), "value")
 
 
 def test_nothing_set_gives_the_documented_defaults() -> None:
@@ -18,6 +21,19 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert settings.endpoint_url is None
     assert settings.health_interval_seconds == 10
     assert settings.stop_wait_seconds == 65
+    assert (settings.keep_finished, settings.finished_at_most) == ("7d", 250_000)
+
+
+@pytest.mark.parametrize("number", ["-1", "many", "1e3", "1000000000"])
+def test_a_number_of_finished_tasks_out_of_range_is_refused(number: str) -> None:
+    with pytest.raises(SettingError, match=r"^FINISHED_AT_MOST: must be a whole number from 0"):
+        LocalSettings.from_env({"FINISHED_AT_MOST": number})
+
+
+def test_programs_get_how_long_finished_tasks_stay() -> None:
+    settings = LocalSettings.from_env({"KEEP_FINISHED": "2d", "FINISHED_AT_MOST": "9"})
+    assert all(program.environment["KEEP_FINISHED"] == "2d" for program in app_programs(settings, OUTPUTS))
+    assert emulator_program(settings, 1).command[-1] == "9"
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

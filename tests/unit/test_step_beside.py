@@ -69,6 +69,13 @@ LATER = NOW + FORWARD_AHEAD_MS + 1
 LONG_AGO = NOW - SENT_BACK_AFTER_MS
 #: The task before it was forwarded and has not started.
 ONE_AHEAD = lane(started_seq=1, started=0, starts=())
+#: Submitted long ago, for a start that is far away, with tasks before it that have not started.
+FAR = replace(TASK, submitted_at=NOW - 60_000, planned_at=NOW + 9_000)
+FAR_WAIT = WaitUntil(NOW + 9_000 - FORWARD_AHEAD_MS + LEAD_MS, NOW + 9_000 - FORWARD_AHEAD_MS)
+NEAR, SOON = lane(started_seq=1, starts=(NOW - 2_000,)), lane(started_seq=1, starts=(NOW + 1_000,))
+#: Later tasks started before its submit sent its message.
+PASSED = lane(lease("t5"), started_seq=5, starts=(NOW - 1_000 + LEAD_MS + 1,))
+NO_ATTEMPT, ONE_ATTEMPT = ({"record": TaskRecord(TASK, attempts=n), "is_record_read": True} for n in (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,34 @@ ONE_AHEAD = lane(started_seq=1, started=0, starts=())
     ],
 )
 def test_step(facts: Facts, step: object) -> None:
+    assert next_step(facts, TASK, NOW, RULES) == step
+
+
+@pytest.mark.parametrize(
+    ("facts", "task", "step"),
+    [
+        (head(NEAR), FAR, FAR_WAIT),  # the one before it was forwarded just now
+        (head(NEAR, receives=2), FAR, WaitUntil(NOW, NOW + LOOK_FORWARD_MS)),
+        (head(NEAR, receives=2, received_at=NOW - LOOK_FOR_MS), FAR, Forward((FAR,))),
+        (head(NEAR), replace(FAR, submitted_at=NOW - 500), WaitUntil(NOW, NOW + LOOK_FORWARD_MS)),
+        (head(SOON), FAR, WaitUntil(NOW + 2_000 - FORWARD_AHEAD_MS + LEAD_MS, NOW + 2_000 - FORWARD_AHEAD_MS)),
+        (head(NEAR, fresh=False, receives=1), FAR, ReadLane()),
+    ],
+)
+def test_a_message_that_came_before_its_predecessors_keeps_it_back_for_a_second_at_most(facts, task, step) -> None:
+    assert next_step(facts, task, NOW, RULES) == step
+
+
+@pytest.mark.parametrize(
+    ("facts", "step"),
+    [
+        (head(PASSED, **NO_ATTEMPT), WaitUntil(NOW + 1 + LEAD_MS, NOW + 1)),
+        (head(replace(PASSED, starts=(NOW - 1_000,)), **NO_ATTEMPT), Forward((TASK,))),
+        (head(PASSED, fresh=False, **NO_ATTEMPT), ReadLane()),
+        (head(PASSED, **ONE_ATTEMPT), Forward((TASK,))),
+    ],
+)
+def test_a_task_that_later_ones_passed_over_waits_at_the_head_for_its_first_start(facts: Facts, step: object) -> None:
     assert next_step(facts, TASK, NOW, RULES) == step
 
 
