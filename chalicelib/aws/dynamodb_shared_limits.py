@@ -88,6 +88,7 @@ class DynamoDBSharedLimitStore:
         for attribute, value in (("served", served), ("turn", turn), ("turn_from", turn_from)):
             update.set(attribute, number(value))
         update.equals("turn", queue.turn)
+        update.equals("served", queue.served)
         return self._update(queue.name, update)
 
     def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:

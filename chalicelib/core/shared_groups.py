@@ -24,7 +24,7 @@ GROUP_PAUSE_MS = 100
 WANTED_FOR_MS = 1_000
 #: Lanes of a queue that are looked at for the first one that still waits, and those before the newest that was served:
 #: a lane that came late still waits.
-MOST_LOOKED_AT, LATE_LOOKED_AT = 40, 10
+MOST_LOOKED_AT, LATE_LOOKED_AT = 40, 3
 
 
 def queue_name(shared: str, group: str) -> str:
@@ -49,15 +49,24 @@ class Member(Struct, frozen=True):
         """Another lane of the group waits."""
         return self.queue.asked > max(self.number, self.queue.served)
 
+    @property
+    def looks_for_lost(self) -> bool:
+        """True for the lanes that find out if those before them wait no more: the next two, and every eighth."""
+        return 0 < self.before <= 2 or (self.before > 0 and self.before % 8 == 0)
+
     def has_turn(self, shared: SharedLimit) -> bool:
         """False if the group's turn was used, or passed over so long ago that it has to ask for a new one."""
         turn = self.queue.turn
         return turn > shared.served or (0 < turn < shared.served and not is_passed_over(shared, turn))
 
-    def is_handing_on(self, shared: SharedLimit, now_ms: int) -> bool:
-        """True if the lane that has just used the group's turn may still store the next one."""
-        is_newest = 0 < self.queue.turn == shared.served
-        return is_newest and bool(shared.starts) and now_ms < shared.starts[0] + MISSED_AFTER_MS
+    def asks_from(self, shared: SharedLimit) -> int:
+        """From when on the lane may ask for the group's next turn, epoch ms: those before it come first.
+
+        The lane that has just used a turn may still store the next one.
+        """
+        is_newest = 0 < self.queue.turn == shared.served and bool(shared.starts)
+        used_at = shared.starts[0] + MISSED_AFTER_MS if is_newest else 0
+        return max(used_at, self.queue.turn_from) + self.before * MISSED_AFTER_MS
 
     def goes_behind(self, now_ms: int) -> bool:
         """True if the lane leaves what is free to those before it, since others than the group want it too."""

@@ -321,7 +321,9 @@ class SharedClaims:
         at = turn_time(shared, limits, member.expected_turn(shared), now_ms, units)
         self._groups.list(task, facts.lane.group if facts.lane else "", place, replace(full, at=at), now_ms)
         if not member.has_turn(shared):  # another lane of the group asks for the next one at this moment
-            return WaitUntil(now_ms, max(now_ms + MISSED_AFTER_MS * (member.before > 0), member.queue.turn_from))
+            return WaitUntil(now_ms, max(now_ms + MISSED_AFTER_MS, member.asks_from(shared)))
+        if member.looks_for_lost and member.queue.turn < shared.served:
+            member = place.member = self._groups.without_lost(shared.name, member, now_ms)
         if member.may_use_turn(shared, limits, units, now_ms):
             return WaitUntil(now_ms, member.queue.turn_from) if now_ms < member.queue.turn_from else None
         step = self._wait(shared, limits, member.expected_turn(shared), full, facts, units)

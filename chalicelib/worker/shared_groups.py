@@ -10,15 +10,15 @@ from chalicelib.core.lane import Lane, Turn
 from chalicelib.core.limits import Limits
 from chalicelib.core.past_starts import next_start
 from chalicelib.core.ports import LaneStore, SharedLimitStore, SharedWritten, TaskQueue, Written
-from chalicelib.core.shared_groups import GROUP_PAUSE_MS, Member, first_waiting, queue_name
+from chalicelib.core.shared_groups import GROUP_PAUSE_MS, Member, first_waiting, queue_name, wake_first
 from chalicelib.core.shared_limit import Full, SharedLimit, Taken, Waiter, turn_time
 from chalicelib.core.task import Task
 from chalicelib.worker.steps import Facts
 
 #: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
 LISTED_FROM_MS = 3_000
-#: Tries to store that a lane used the group's turn, while others change the group's queue.
-HAND_ON_TRIES = 5
+#: Tries to store the group's turn while others change the group's queue.
+SAVE_TRIES = 5
 
 
 class Place(Struct):
@@ -45,8 +45,8 @@ class Place(Struct):
         """The start, with the group's next turn if its next lane needs one."""
         member = self.member
         self.is_contended = self.turn > 0 and member is not None and member.is_contended(shared, allowed_at, taken.at)
-        next_at = next_start(taken.after, taken.limits, taken.at)
-        self.asks_again = self.is_contended and next_at >= taken.at + 2 * GROUP_PAUSE_MS
+        is_burst = self.is_contended and next_start(taken.after, taken.limits, taken.at) < taken.at + 2 * GROUP_PAUSE_MS
+        self.asks_again = self.turn > 0 and member is not None and member.has_next and not is_burst
         return replace(taken, after=replace(taken.after, asked=taken.after.asked + self.asks_again))
 
     def decided(self, decision: Taken | Full, now_ms: int) -> Taken | Full:
@@ -89,10 +89,19 @@ class GroupTurns:
             if not isinstance(write, Written):
                 return shared, facts
             place.member = Member(joined, joined.asked)
-        is_asked_by_another = place.member.is_handing_on(shared, now_ms) or (place.has_joined and place.member.before)
-        if place.member.has_turn(shared) or is_asked_by_another or now_ms < place.member.queue.turn_from:
+        member = place.member
+        is_to_wait = (place.has_joined and member.before > 0) or now_ms < member.asks_from(shared)
+        if member.has_turn(shared) or is_to_wait:
             return shared, facts
         return self._ask(name, place, place.member), facts
+
+    def without_lost(self, name: str, member: Member, now_ms: int) -> Member:
+        """The lane in its group's queue without those before it that lost their numbers; wakes the first one.
+
+        For a group whose turn was passed over: the first lane is late, or waits no more.
+        """
+        wake_first(self._store, self._lanes, self._messages, name, member.queue.name.partition(" ")[2], now_ms)
+        return Member(self._store.get(member.queue.name), member.number)
 
     def member(self, name: str, lane: Lane) -> Member | None:
         """The lane in its group's queue, which it reads; None for a lane that is in none."""
@@ -101,7 +110,12 @@ class GroupTurns:
 
     def _ask(self, name: str, place: Place, member: Member) -> SharedLimit:
         shared = self._store.ask(name)
-        write = self._store.save_group_turn(member.queue, member.queue.served, shared.asked, member.queue.turn_from)
+        queue = member.queue
+        for _ in range(SAVE_TRIES):
+            write = self._store.save_group_turn(queue, queue.served, shared.asked, queue.turn_from)
+            if isinstance(write, SharedWritten) or write.shared.turn != queue.turn:
+                break
+            queue = write.shared
         place.member, place.is_new = replace(member, queue=write.shared), isinstance(write, SharedWritten)
         return shared
 
@@ -138,7 +152,7 @@ class GroupTurns:
         turn, turn_from = 0 if place.turn else queue.turn, queue.turn_from
         if place.is_contended:
             turn, turn_from = shared.asked if place.asks_again else 0, at + GROUP_PAUSE_MS
-        for _ in range(HAND_ON_TRIES):
+        for _ in range(SAVE_TRIES):
             write = self._store.save_group_turn(queue, max(queue.served, served), turn, turn_from)
             if isinstance(write, SharedWritten):
                 return

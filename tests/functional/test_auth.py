@@ -72,6 +72,7 @@ ROUTES = [
     ("POST", "/task?userId=ann", None),
     ("POST", "/api/v1/tasks", {"user_id": "ann", "tasks": [{}]}),
     ("GET", "/api/v1/users/ann", None),
+    ("PUT", "/api/v1/users/ann", {"group": "acme"}),
     ("GET", "/api/v1/users/ann/tasks", None),
     ("GET", "/api/v1/users/ann/tasks/0198-0001", None),
     ("DELETE", "/api/v1/users/ann/tasks/0198-0001", None),
@@ -117,6 +118,7 @@ ONLY_FOR_ADMINS = {
     ("POST", "/api/v1/redrive"),
     ("GET", "/api/v1/tasks?state=failed"),
     ("DELETE", "/api/v1/users/ann"),
+    ("PUT", "/api/v1/users/ann"),
 }
 
 

@@ -63,6 +63,7 @@ BODIES = [
     ("POST", "/task", {"user_id": "USER"}),
     ("POST", "/api/v1/tasks", {"user_id": "USER", "tasks": [{}]}),
     ("PUT", "/api/v1/users/USER/limits", {"limits": "1/second"}),
+    ("PUT", "/api/v1/users/USER", {"group": "acme"}),
     ("POST", "/api/v1/users/USER/pause", {}),
 ]
 

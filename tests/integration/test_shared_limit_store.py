@@ -214,7 +214,8 @@ def test_groups_turn_is_stored_unless_another_lane_has_stored_one(ports: Ports, 
     saved = written(ports.shared_limits.save_group_turn(queue, 0, 7, NOW))
     assert (saved.asked, saved.served, saved.turn, saved.turn_from) == (1, 0, 7, NOW)
     assert stale(ports.shared_limits.save_group_turn(queue, 1, 8, 0)) == saved
-    assert written(ports.shared_limits.save_group_turn(saved, 1, 0, NOW)).served == 1
+    assert written(ports.shared_limits.save_group_turn(saved, 1, 7, NOW)).served == 1
+    assert stale(ports.shared_limits.save_group_turn(saved, 0, 7, NOW)).served == 1
     assert ports.shared_limits.get(user) == SharedLimit(user)
 
 

@@ -10,6 +10,7 @@ from tests.extent import extent
 from tests.simulation.mutants import TurnForEachOfAGroup
 from tests.simulation.schedule import (
     Behaviour,
+    Cancel,
     Empty,
     Kill,
     Pause,
@@ -101,7 +102,7 @@ def test_order_of_turns_survives_the_death_of_a_worker(machine: int) -> None:
     assert max(counts.values()) - min(counts.values()) <= 4  # a dead worker's messages come back ten seconds later
 
 
-def tenant_against_one(users: int, each: int, shared: str, *others: Kill | Pause | Empty | SetGroup) -> Plan:
+def tenant_against_one(users: int, each: int, shared: str, *others: Kill | Pause | Empty | Cancel | SetGroup) -> Plan:
     """A group of users with `each` tasks, and one user with as many tasks as all of them, who all want one limit."""
     task = Behaviour(5, shared="s")
     joins = [SetGroup(0, f"u{number}", "acme") for number in range(users)]
@@ -162,6 +163,15 @@ def test_turn_of_a_group_goes_on_to_its_next_lane_when_lanes_are_stopped(stop: C
     assert max(later - earlier for earlier, later in pairwise(sorted(others))) <= 6_200
     times = [at for at, _ in starts][:18]
     assert all(later - earlier <= 2_200 for earlier, later in pairwise(times))
+
+
+def test_turn_of_a_group_goes_on_when_the_heads_that_wait_for_it_are_cancelled() -> None:
+    cancels = [Cancel(4_500, f"u{number}", 0) for number in range(1, 4)]
+    starts = starts_of(tenant_against_one(6, 1, "s: 1/2 seconds", *cancels))
+    times = [at for at, _ in starts]
+    assert len(starts) == 9
+    assert all(later - earlier <= 2_200 for earlier, later in pairwise(times))
+    assert lead_of(starts) <= 2
 
 
 def test_user_who_changes_its_group_while_it_waits_loses_no_task_and_no_share() -> None:

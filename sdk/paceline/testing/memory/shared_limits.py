@@ -121,7 +121,7 @@ class MemorySharedLimitStore:
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         return self._write(
             queue.name,
-            lambda shared: shared.turn == queue.turn,
+            lambda shared: (shared.turn, shared.served) == (queue.turn, queue.served),
             lambda shared: replace(shared, served=served, turn=turn, turn_from=turn_from),
         )
 
