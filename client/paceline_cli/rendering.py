@@ -114,7 +114,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("user", task.user_id),
             ("state", state_text(task.state)),
             ("task", task.task),
-            ("position", position if task.seq else "none while it is scheduled"),
+            ("position" if is_waiting else "seq", position if task.seq else "none while it is scheduled"),
             ("submitted", at(task.submitted_at)),
             ("scheduled for", at(task.run_at)),
             ("schedule", task.schedule or ""),
