@@ -89,10 +89,11 @@ class ScheduleRequest(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                min_length=9,
                 max_length=MAX_CRON_LENGTH,
                 description="Five fields: minute, hour, day of the month, month, weekday.",
                 examples=["30 7 * * MON-FRI"],
+                # Only described: the error for fewer fields names the five.
+                extra_json_schema={"minLength": 9},
             ),
         ]
         | None

@@ -132,12 +132,13 @@ class DynamoDBTaskStore:
         query: Item = {
             "TableName": self._table,
             "KeyConditionExpression": "user_id = :user AND #item < :last",
-            "FilterExpression": "#state <> :queued AND seq <= :seq",
+            "FilterExpression": "seq BETWEEN :first AND :seq OR (seq < :first AND #state <> :queued)",
             "ExpressionAttributeNames": {"#item": "item", "#state": "state"},
             "ExpressionAttributeValues": {
                 ":user": {"S": user_id},
                 ":last": {"S": AFTER_TASK_IDS},
                 ":queued": {"S": TaskState.QUEUED.value},
+                ":first": number(1),
                 ":seq": number(up_to_seq),
             },
             "ConsistentRead": True,

@@ -226,6 +226,13 @@ class Lane(Struct, frozen=True):
         """
         return 0 < seq <= self.emptied_seq and task_id not in self.cancelled and self.lease_of(task_id) is None
 
+    def is_forgotten(self, seq: int) -> bool:
+        """True if the task with that seq is finished and logged, whatever its record says: its user was forgotten.
+
+        A submit that is slow may store the record of its task once more, after that.
+        """
+        return 0 < seq <= self.forgotten_seq
+
     def is_emptied_schedule(self, submitted_at: int) -> bool:
         """True if a scheduled task that was submitted then, and not admitted, was cancelled by an emptying."""
         return submitted_at <= self.emptied_at

@@ -414,7 +414,7 @@ class TaskStore(Protocol):
         ...
 
     def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
-        """Deletes finished tasks and their payloads: those with seqs up to that one, and scheduled ones without a seq.
+        """Deletes finished tasks and their payloads: all with seqs up to that one, and scheduled ones without a seq.
 
         Returns the number of deleted tasks, at most `most`, and whether there may be more. A repeat goes on.
         """

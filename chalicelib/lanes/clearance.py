@@ -37,6 +37,8 @@ PAGES_SEARCHED = 40
 SCHEDULED_COUNTED = 1_000
 #: Scheduled tasks of a user with more records than those pages hold that are looked at, the soonest first.
 SCHEDULED_SEARCHED = 100
+#: Milliseconds after the end of its lease within which the submit of a started task has stored it, or has died.
+STORED_WITHIN_MS = 60_000
 #: Seconds for which a message lives at most.
 MESSAGE_SECONDS = 14 * 86_400
 
@@ -98,7 +100,7 @@ class Clearance:
             seen, waiting = lane, lane.waiting + len(retrying)
             return emptied(lane, retrying, self._settings.limits, at, self._clock.now_ms())
 
-        after = self._write(user_id, change, self._lanes.change)
+        after = self._write(self._lanes.get(user_id), change, self._lanes.change)
         self._wake(after)
         if self._shared_limits is not None:
             pass_over_lost(self._shared_limits, self._lanes, self._queue, seen, after, self._clock.now_ms())
@@ -133,7 +135,8 @@ class Clearance:
         Its seqs and starts stay for the longest window and as long as a message lives: or it would be a way around the
         limits, and a message that comes late would run again. Deletes a bounded number of tasks; a repeat goes on.
         """
-        self._refuse_work(user_id)
+        seen = self._lanes.get(user_id)
+        self._refuse_work(seen)
         windows = [limit.window_seconds for limit in self._settings.limits]
 
         def change(lane: Lane) -> Lane:
@@ -148,21 +151,25 @@ class Clearance:
             longest = max([*windows, *(limit.window_seconds for limit in seen.limits or ())], default=0)
             return self._lanes.forget(seen, changed, self._clock.now_ms() // 1000 + longest + MESSAGE_SECONDS)
 
-        lane = self._write(user_id, change, write)
+        lane = self._write(seen, change, write)
         deleted, has_more = self._tasks.delete_finished(user_id, lane.forgotten_seq, DELETED_AT_ONCE)
         return Forgotten(deleted, not has_more)
 
     def _runs(self, lane: Lane) -> bool:
-        """True if a task runs; a lease outlives its task by some seconds."""
-        records = [self._tasks.get(lane.user_id, lease.task_id) for lease in lane.in_use(self._clock.now_ms())]
+        """True if a task runs, or its worker died; a lease outlives its task by some seconds.
+
+        A submit that is slow may not have stored its task yet, though that was started.
+        """
+        leases = lane.in_use(self._clock.now_ms() - STORED_WITHIN_MS)
+        records = [self._tasks.get(lane.user_id, lease.task_id) for lease in leases]
         return any(record is None or record.outcome is None for record in records)
 
-    def _refuse_work(self, user_id: str) -> None:
+    def _refuse_work(self, lane: Lane) -> None:
         """ConflictError if the user has an unfinished task: also one that is scheduled, or whose worker died."""
-        before = None
+        user_id, before = lane.user_id, None
         for _ in range(PAGES_SEARCHED):
             records, before = self._tasks.newest(user_id, TaskState.QUEUED, 1, before)
-            if records:
+            if records and not lane.is_forgotten(records[0].task.seq):
                 raise _has_work(f"the task {records[0].task.task_id}")
             if before is None:
                 return
@@ -172,8 +179,7 @@ class Clearance:
             if (record := self._tasks.get(user_id, task_id)) and record.outcome is None:
                 raise _has_work(f"the scheduled task {task_id}")
 
-    def _write(self, user_id: str, change: Callable[[Lane], Lane], write: Callable[[Lane, Lane], Write]) -> Lane:
-        lane = self._lanes.get(user_id)
+    def _write(self, lane: Lane, change: Callable[[Lane], Lane], write: Callable[[Lane, Lane], Write]) -> Lane:
         for tries in self._retry.tries():
             self._retry.pause(tries)
             changed = change(lane)
@@ -183,7 +189,7 @@ class Clearance:
             lane = written.lane
             if isinstance(written, Written):
                 return lane
-        raise UnavailableError(f"the lane of {user_id} is changed too often to be changed once more")
+        raise UnavailableError(f"the lane of {lane.user_id} is changed too often to be changed once more")
 
 
 def _has_work(work: str) -> ConflictError:

@@ -34,19 +34,20 @@ def step_of_emptied(facts: Facts, task: Task, now_ms: int, rules: Rules) -> Step
     lane = facts.lane
     if lane is None:
         return None
-    is_emptied, is_forgotten = lane.is_emptied(task.task_id, task.seq), 0 < task.seq <= lane.forgotten_seq
-    if not is_emptied and not is_forgotten:
+    if lane.is_forgotten(task.seq):
+        return Skip()
+    if not lane.is_emptied(task.task_id, task.seq):
         return None
-    may_give_way = is_emptied and not facts.gave_way and not facts.is_forwarded
+    may_give_way = not facts.gave_way and not facts.is_forwarded
     if may_give_way and not facts.is_lane_fresh:
         return ReadLane()
     if not facts.is_record_read:
         return ReadRecord()
-    if (facts.record and facts.record.outcome) or (facts.record is None and is_forgotten):
+    if facts.record and facts.record.outcome:
         return Skip()
     if may_give_way and (step := _step_of_the_next(facts, lane, now_ms, rules)):
         return step
-    return DropEmptied(lane.emptied_at) if is_emptied else None
+    return DropEmptied(lane.emptied_at)
 
 
 def _step_of_the_next(facts: Facts, lane: Lane, now_ms: int, rules: Rules) -> Step | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated
@@ -64,7 +65,11 @@ def redrive(
 def _since_ms(context: typer.Context, text: str) -> int:
     if re.fullmatch("[0-9]+[smhdw]", text):
         return round(world_of(context).clock.now() * 1000) - length_ms(text, "--since")
-    return moment_ms(text, "--since")
+    try:
+        return moment_ms(text, "--since")
+    except typer.BadParameter as error:
+        reason = "use 30s, 10m, 2h or 1d, or an ISO 8601 time, as in 2026-11-23T09:30"
+        raise typer.BadParameter(reason, param_hint="--since") from error
 
 
 def _found(paceline: Paceline, given: str) -> tuple[str, str | None]:
@@ -74,13 +79,16 @@ def _found(paceline: Paceline, given: str) -> tuple[str, str | None]:
 
 
 def _show(redriven: Iterable[Redriven], as_json: bool) -> None:
-    out, stays = console(), 0
+    out, found, stays = console(), 0, 0
     for one in redriven:
+        found += 1
         stays += one.redriven_as is None
         if as_json:
             show_json(one)
         else:
             show([redriven_line(one)], out)
+    if not found:
+        print("no failed task was found", file=sys.stderr)
     if stays:
         raise typer.Exit(REFUSED)
 

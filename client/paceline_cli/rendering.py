@@ -114,7 +114,7 @@ def task_lines(task: Task, now_ms: int) -> list[Text]:
             ("user", task.user_id),
             ("state", state_text(task.state)),
             ("task", task.task),
-            ("position", position if task.seq else "none while it is scheduled"),
+            ("position" if is_waiting else "seq", position if task.seq else "none while it is scheduled"),
             ("submitted", at(task.submitted_at)),
             ("scheduled for", at(task.run_at)),
             ("schedule", task.schedule or ""),
@@ -232,7 +232,11 @@ def schedule_lines(schedules: Sequence[Schedule], now_ms: int) -> list[Text]:
 
 
 def _schedule_line(schedule: Schedule, now_ms: int) -> Text:
-    often = "" if schedule.every_seconds is None else f"every {duration(schedule.every_seconds * 1000)}"
+    often = (
+        ""
+        if schedule.every_seconds is None
+        else f"every {duration(schedule.every_seconds * 1000).replace('.0 s', ' s')}"
+    )
     timing = f"{schedule.cron} {schedule.timezone}" if schedule.cron else often
     following = "paused" if schedule.next_at is None else f"next {moment(schedule.next_at, now_ms)}"
     refused = f"  {count(schedule.refused, 'tick')} refused" if schedule.refused else ""

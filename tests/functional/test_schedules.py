@@ -295,6 +295,13 @@ def test_a_wrong_schedule_is_refused_with_its_field(
     assert paceline.get(f"/api/v1/users/{user}/schedules").json_body["schedules"] == []
 
 
+@pytest.mark.parametrize("cron", ["", "0 8", "0 8 * *", "0 0 8 * * *"])
+def test_a_cron_expression_with_another_number_of_fields_is_refused_with_their_names(
+    paceline: Paceline, user: str, cron: str
+) -> None:
+    assert put(paceline, user, cron=cron).json_body["detail"].endswith("5 fields: minute hour day month weekday.")
+
+
 @pytest.mark.parametrize("name", ["a b", ".", "..", "-x", "x" * 65, "%C3%A4", "a%2Fb"])
 def test_a_name_that_is_not_allowed_is_refused(paceline: Paceline, user: str, name: str) -> None:
     for method in ("PUT", "GET", "DELETE"):

@@ -842,7 +842,7 @@ class History:
             self.breaks("shared at once", f"{self.known[task_id].tag} is final, and still listed as one that runs")
 
     def _check_end(self, known: Known, record: Any) -> None:
-        if record is None and known.is_forgotten:
+        if known.is_forgotten and (record is None or record.outcome is None):  # or a slow submit stored it again
             record = TaskRecord(known.task, known.outcome[-1].state, known.outcome[-1])
         if record is None or record.outcome is None:
             self.breaks("nothing lost", f"{known.tag} has no end; it was answered at {known.answered_at}")

@@ -9,6 +9,8 @@ from tests.simulation.schedule import (
     Cancel,
     Fault,
     ForgetLane,
+    ForgetUser,
+    Kill,
     LoseMessages,
     Outage,
     Pause,
@@ -76,6 +78,14 @@ def test_no_schedule_of_users_who_are_forgotten_breaks_a_promise(seeds):
         result = run(draw_forgettings(seed))
         story = f"python -m tests.simulation --forgettings --seed {seed} --tell"
         assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
+@pytest.mark.parametrize(("runs_ms", "forgotten_at"), [(5, 3_000), (3_000, 14_000), (3_000, 5_000)])
+def test_task_whose_slow_submit_stores_it_after_its_user_was_forgotten_runs_once(runs_ms, forgotten_at):
+    """Its worker dies in the longer ones. A resume at the end sends messages of unfinished tasks again."""
+    first = submit(0, "first", Behaviour(runs_ms))
+    slow = Fault("tasks.create_if_absent", 1, Wrong.SLOW_BEFORE, 20_000)
+    assert_promises_kept(plan(first, Kill(1_000, 0), ForgetUser(forgotten_at, "ann"), faults=(slow,), workers=1))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -559,6 +559,12 @@ def test_all_of_a_user_or_since_a_time_are_redriven_page_by_page() -> None:
     assert (server.requests[0].url.path, server.bodies) == ("/api/v1/redrive", [{"since": NOW_MS - 7_200_000}])
     for words in (("redrive",), ("redrive", "ann", ID, "--since", "1h"), ("redrive", "--since", "soon")):
         assert run(server, *words).exit_code == 2
+    assert "2h or 1d, or an ISO 8601 time" in run(server, "redrive", "--since", "soon").output
+
+
+def test_redrive_that_finds_no_failed_task_says_so() -> None:
+    nothing = run(Server(answer({"tasks": [], "stays": [], "next": None})), "redrive", "ann")
+    assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "no failed task was found\n")
 
 
 def test_a_lane_is_emptied_and_a_user_forgotten() -> None:

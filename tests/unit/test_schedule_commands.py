@@ -83,12 +83,14 @@ def test_a_missing_schedule_is_an_error() -> None:
 def test_the_list_shows_when_each_ticks() -> None:
     shown = [schedule(), schedule("poll", cron=None, timezone=None, every_seconds=90, next_at=None, paused=True)]
     shown.append(schedule("hot", refused=2))
+    shown.append(schedule("quick", cron=None, timezone=None, every_seconds=2, next_at=None, paused=True))
     result = run(Server(answer({"schedules": shown, "next": None})), "schedules", "list", "ann")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("report  30 7 * * * Europe/Zurich  log  next ")
     assert lines[0].endswith("(in 1 min)")
     assert lines[1] == "poll  every 1 min 30 s  log  paused"
     assert lines[2].endswith("2 ticks refused")
+    assert lines[3] == "quick  every 2 s  log  paused"
 
 
 def test_a_user_alone_lists_the_schedules() -> None:

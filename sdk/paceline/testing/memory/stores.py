@@ -611,8 +611,9 @@ class MemoryTaskStore:
 
     def delete_finished(self, user_id: str, up_to_seq: int, most: int) -> tuple[int, bool]:
         with self._lock:
-            mine = [key for key, record in self._records.items() if key[0] == user_id and record.outcome]
-            found = [key for key in mine if self._records[key].task.seq <= up_to_seq]
+            mine = [record for record in self._records.values() if record.task.user_id == user_id]
+            ended = [one for one in mine if 0 < one.task.seq <= up_to_seq or (one.outcome and not one.task.seq)]
+            found = [(user_id, record.task.task_id) for record in ended]
             for key in found[:most]:
                 del self._records[key]
         return len(found[:most]), len(found) >= most
