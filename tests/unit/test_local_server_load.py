@@ -167,14 +167,14 @@ def test_the_thread_that_became_idle_last_serves_the_next_request() -> None:
 
 def test_a_shutdown_drops_the_requests_that_wait_and_ends_the_threads() -> None:
     threads, channel, waiting = RequestThreads(), Stuck(), Stuck()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for one in (*[channel] * THREADS, waiting):
         threads.add_task(one)
     for _ in range(THREADS):
         assert channel.began.acquire(timeout=WAIT_SECONDS)
     threads.shutdown()
     channel.go.set()
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: before.issuperset(threading.enumerate()))
     assert not waiting.began.acquire(blocking=False)
 
 
