@@ -181,7 +181,10 @@ def cancel_task(user: str, task_id: str) -> Response:
 
 @route("/api/v1/users/{user}/tasks", "GET")
 def list_tasks(user: str) -> Response:
-    return responses.tasks_answer(*container().control.tasks(user, *requests.read_listing(_request.get())))
+    control, request = container().control, _request.get()
+    if most := requests.read_next(request):
+        return responses.tasks_answer(control.next_tasks(user, most), None)
+    return responses.tasks_answer(*control.tasks(user, *requests.read_listing(request)))
 
 
 @route("/api/v1/users/{user}/tasks", "DELETE")
