@@ -146,6 +146,11 @@ def list_failed_tasks() -> Response:
     return responses.failed_answer(*container().failed_tasks.newest(*requests.read_failed(_request.get())))
 
 
+@route("/api/v1/task-names", "GET")
+def list_task_names() -> Response:
+    return responses.task_names_answer(container().registry.names)
+
+
 @route("/api/v1/users/{user}/tasks/{task_id}/redrive", "POST")
 def redrive_task(user: str, task_id: str) -> Response:
     outcome = container().redriver.redrive(user, requests.path_task_id(task_id), _wish())

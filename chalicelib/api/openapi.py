@@ -30,6 +30,7 @@ from chalicelib.api.schema import (
     SubmitRequest,
     TaskAnswer,
     TaskListAnswer,
+    TaskNamesAnswer,
     UserRedriveRequest,
 )
 from chalicelib.api.shared_operations import SHARED_OPERATIONS
@@ -127,6 +128,13 @@ OPERATIONS: tuple[Operation, ...] = (
             422: Answer("A parameter is invalid."),
         },
         ("failed.state", "limit", "before"),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/task-names",
+        "listTaskNames",
+        "List the names of the tasks that can be submitted",
+        GUARDED | UNAVAILABLE | {200: ok(TaskNamesAnswer, "The tasks built in and the deployment's own.")},
     ),
     Operation(
         "POST",

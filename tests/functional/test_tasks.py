@@ -102,3 +102,12 @@ def test_tasks_that_start_next_are_listed_first_one_first(paceline: Paceline, us
 )
 def test_order_that_is_none_is_refused(paceline: Paceline, user: str, query: str) -> None:
     assert paceline.get(f"/api/v1/users/{user}/tasks?{query}").status_code == 422
+
+
+def test_names_of_the_tasks_that_can_be_submitted_are_listed(paceline: Paceline, user: str) -> None:
+    names = paceline.get("/api/v1/task-names").json_body["names"]
+    assert {"http", "log"} <= set(names)
+    assert names == sorted(names)
+    for name in set(names) - {"http"}:
+        submitted = paceline.request("POST", "/api/v1/task", {"user_id": user, "task": name})
+        assert submitted.json_body.get("title") != "Unknown task"
