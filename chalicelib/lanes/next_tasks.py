@@ -10,7 +10,7 @@ from chalicelib.core.task import TaskRecord
 def next_to_start(lane: Lane, tasks: TaskStore, most: int) -> list[TaskRecord]:
     """The lane's tasks between two attempts, and the next `most` waiting ones by seq; cancelled ones may be among them.
 
-    Scheduled tasks have no seq yet, and are left out.
+    Scheduled tasks have no seq yet, and are left out; so is one that was scheduled before hundreds of finished tasks.
     """
     leases = [*([lane.running] if lane.running else []), *(lane.slots or {}).values()]
     retried = [tasks.get(lane.user_id, lease.task_id) for lease in leases if lease.phase is Phase.RETRY]

@@ -101,11 +101,12 @@ export function lanePage(user, frame) {
   /** Fetched at once when the page opens, in this order. */
   const opening = [fetchLane, tasks.refresh, next.refresh, failed.refresh, schedules.refresh, names.refresh];
 
-  /** Every other request is for the lane, and one in four for its newest tasks. */
+  /** Every other request is for the lane, and one in four or more for its newest tasks; the other parts take turns. */
   function due() {
     turn += 1;
     if (turn % 2) return fetchLane;
-    const other = turn % 4 && [failed, next, schedules].find((part) => part.isDue(lane));
+    const parts = turn % 8 === 2 ? [next, failed, schedules] : [failed, schedules, next];
+    const other = turn % 4 && parts.find((part) => part.isDue(lane));
     return other ? other.refresh : tasks.refresh;
   }
 
