@@ -267,7 +267,7 @@ function laneRow(line, sight) {
       setAttribute(link, "href", linkTo(lane.user_id));
       setText(backlog, lane.backlog ? numberOf(lane.backlog) : "");
       setAttribute(node, "class", `row${isBarred(lane) ? " barred" : ""}`);
-      setAttribute(state, "title", lane.paused ? null : lane.throttled_reason);
+      setAttribute(state, "title", lane.paused || !lane.throttled_reason ? stateOf(lane, clock.now()) : lane.throttled_reason);
       setAttribute(canvas, "aria-label", describe(lane, line, clock.now()));
       row.write(clock.now()); // also while the row is out of sight, where it is not drawn
     },
