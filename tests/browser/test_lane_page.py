@@ -30,16 +30,16 @@ def submit(page: Page, count: int, **fields: str) -> None:
 
 def test_tasks_are_submitted_queue_start_and_finish(window: Window, user: str) -> None:
     page = window.lane(user)
-    submit(page, 5, payload='{"mail": 7}')
-    expect(page.locator("#submit-form .status")).to_have_text(re.compile("5 tasks queued, the last starts in about"))
-    expect(task_row(page, 5)).to_contain_text("queued")
-    expect(task_row(page, 5)).to_contain_text(re.compile(r"in \d"))
+    submit(page, 12, payload='{"mail": 7}')
+    expect(page.locator("#submit-form .status")).to_have_text(re.compile("12 tasks queued, the last starts in about"))
+    expect(task_row(page, 12)).to_contain_text("queued")
+    expect(task_row(page, 12)).to_contain_text(re.compile(r"in \d"))
     window.shoot("queued")
-    for seq in (1, 5):
+    for seq in (1, 12):
         expect(task_row(page, seq)).to_contain_text("succeeded")
-    picture = page.get_by_role("img", name=re.compile(f"^Lane of {user}, .*5 of 20 a minute used, nothing waiting"))
+    picture = page.get_by_role("img", name=re.compile(f"^Lane of {user}, .*12 of 20 a minute used, nothing waiting"))
     expect(picture).to_be_visible()
-    expect(page.locator("#live")).to_have_text(re.compile("Task 5 succeeded|tasks succeeded"))
+    expect(page.locator("#live")).to_have_text(re.compile("Task 12 succeeded|tasks succeeded"))
     window.shoot("finished")
 
 
