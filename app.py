@@ -146,6 +146,11 @@ def list_failed_tasks() -> Response:
     return responses.failed_answer(*container().failed_tasks.newest(*requests.read_failed(_request.get())))
 
 
+@route("/api/v1/task-names", "GET")
+def list_task_names() -> Response:
+    return responses.task_names_answer(container().registry.names)
+
+
 @route("/api/v1/users/{user}/tasks/{task_id}/redrive", "POST")
 def redrive_task(user: str, task_id: str) -> Response:
     outcome = container().redriver.redrive(user, requests.path_task_id(task_id), _wish())
@@ -181,7 +186,10 @@ def cancel_task(user: str, task_id: str) -> Response:
 
 @route("/api/v1/users/{user}/tasks", "GET")
 def list_tasks(user: str) -> Response:
-    return responses.tasks_answer(*container().control.tasks(user, *requests.read_listing(_request.get())))
+    control, request = container().control, _request.get()
+    if most := requests.read_next(request):
+        return responses.tasks_answer(control.next_tasks(user, most), None)
+    return responses.tasks_answer(*control.tasks(user, *requests.read_listing(request)))
 
 
 @route("/api/v1/users/{user}/tasks", "DELETE")

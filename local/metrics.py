@@ -51,13 +51,57 @@ class ProcessMetrics:
     ) -> None:
         """folder: of all processes of one run. process_name: no other process that lives has it. seconds: a clock."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._stage = folder, stage
+        self._folder, self._process_name, self._stage = folder, process_name, stage
         self._backlog = Kept(backlog, BACKLOG_SECONDS, seconds)
         self._shared = Kept(shared, BACKLOG_SECONDS, seconds)
-        _delete_damaged(folder, process_name)
-        _count_in_files(folder, process_name)
+        self._made: _Counts | None = None
+        self._making = threading.Lock()
+        if any(_files_of(folder, process_name)):
+            self.prepare()  # one that is damaged would fail every scrape
+
+    def prepare(self) -> None:
+        """Loads the counts of this process now: the import takes a tenth of a second, which no task should wait for."""
+        self._counts()
+
+    def _counts(self) -> _Counts:
+        with self._making:  # two of them would overwrite each other's counts
+            if self._made is None:
+                _delete_damaged(self._folder, self._process_name)
+                _count_in_files(self._folder, self._process_name)
+                self._made = _Counts(self._stage)
+            return self._made
+
+    def started(self, task: Task, _start: Start) -> UnobservedAttempt:
+        self._counts().started(task.name)
+        return UnobservedAttempt(task.traceparent)
+
+    def finished(self, event: Mapping[str, Any]) -> None:
+        """event: a line of the completion log, with the metrics that CloudWatch would extract from it."""
+        self._counts().finished(event)
+
+    def text(self) -> str:
+        """All metrics of all processes as OpenMetrics text. UnavailableError if the lanes can't be read."""
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415
+        from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
+        from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415
+
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(self._folder))
+        registry.register(_Gauges(self._backlog.get(), self._stage))
+        registry.register(SharedGauges(self._shared.get(), self._stage))
+        try:
+            return str(generate_latest(registry), "utf-8")
+        except (*DAMAGES, OSError) as error:
+            raise UnavailableError(f"reading the metrics in {self._folder}: {error}") from error
+
+
+class _Counts:
+    """What this process counts, in its files. Loads prometheus_client, so it is made when something is counted."""
+
+    def __init__(self, stage: str) -> None:
         from prometheus_client import Counter, Histogram  # noqa: PLC0415 - reads the folder from the environment
 
+        self._stage = stage
         labels = ("stage", "task")
         self._starts = Counter("paceline_starts", "Starts that workers took, retries included.", labels, registry=None)
         self._outcomes = Counter(
@@ -80,33 +124,16 @@ class ProcessMetrics:
             unit="seconds",
         )
 
-    def started(self, task: Task, _start: Start) -> UnobservedAttempt:
-        self._starts.labels(self._stage, task.name).inc()
-        return UnobservedAttempt(task.traceparent)
+    def started(self, task_name: str) -> None:
+        self._starts.labels(self._stage, task_name).inc()
 
     def finished(self, event: Mapping[str, Any]) -> None:
-        """event: a line of the completion log, with the metrics that CloudWatch would extract from it."""
         labels = (self._stage, event["task"])
         self._outcomes.labels(*labels, _OUTCOMES[event["event"]]).inc()
         if event.get("late_ms") is not None:
             self._late.labels(*labels).observe(max(0, event["late_ms"]) / 1000)
         if "run_ms" in event:
             self._run.labels(*labels).observe(event["run_ms"] / 1000)
-
-    def text(self) -> str:
-        """All metrics of all processes as OpenMetrics text. UnavailableError if the lanes can't be read."""
-        from prometheus_client import CollectorRegistry  # noqa: PLC0415
-        from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
-        from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415
-
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=str(self._folder))
-        registry.register(_Gauges(self._backlog.get(), self._stage))
-        registry.register(SharedGauges(self._shared.get(), self._stage))
-        try:
-            return str(generate_latest(registry), "utf-8")
-        except (*DAMAGES, OSError) as error:
-            raise UnavailableError(f"reading the metrics in {self._folder}: {error}") from error
 
 
 Sums = TypeVar("Sums")
@@ -149,6 +176,10 @@ class _Gauges:
             yield gauge
 
 
+def _files_of(folder: Path, process_name: str) -> Iterable[Path]:
+    return folder.glob(f"*_{process_name}.db")
+
+
 def _count_in_files(folder: Path, process_name: str) -> None:
     """Lets each metric that this process makes from now on count in this process's files."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -162,7 +193,7 @@ def _delete_damaged(folder: Path, process_name: str) -> None:
     """Deletes this process's files that can't be read, as after a power cut: their counts begin again at 0."""
     from prometheus_client.mmap_dict import MmapedDict  # noqa: PLC0415
 
-    for path in folder.glob(f"*_{process_name}.db"):
+    for path in _files_of(folder, process_name):
         try:
             list(MmapedDict.read_all_values_from_file(str(path)))
         except (*DAMAGES, OSError) as error:

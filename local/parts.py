@@ -23,6 +23,8 @@ def make_container(runner: TaskRunner | None = None) -> Container:
     log = FileLog(log_dir, settings.stage, process_name, secrets.token_hex(16), SystemClock().now_ms)
     folder = Path(os.environ["STATE_DIR"]) / "metrics"
     metrics = ProcessMetrics(folder, process_name, settings.stage, _backlog, shared=_shared)
+    if runner:  # an API process counts little: only what it cancels
+        metrics.prepare()
     return Container(settings, log, MachinePresence(run_dir / "serving"), runner, metrics)
 
 

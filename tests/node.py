@@ -63,15 +63,14 @@ def _install(folder: Path, wanted: str, *command: str) -> None:
         pytest.skip(f"{command[0]} could not install the packages: {done.stderr.strip()[-200:]}")
 
 
-def packages() -> Path:
-    """The folder `node_modules` of the tests."""
+def packages(wanted: Path = PACKAGES, folder: Path = BUILD / "typescript") -> Path:
+    """The folder `node_modules` with the packages that the file `wanted` names, installed into that folder."""
     if not shutil.which("npm"):
         pytest.skip("Node is not installed")
     version = run(ROOT, "node", "--version")
     if int(re.findall(r"\d+", version)[0]) < NODE:
         pytest.skip(f"Node {NODE} is needed, not {version.strip()}")
-    folder = BUILD / "typescript"
-    install(folder, PACKAGES.read_text(), "npm", "install", "--no-audit", "--no-fund", "--no-package-lock")
+    install(folder, wanted.read_text(), "npm", "install", "--no-audit", "--no-fund", "--no-package-lock")
     return folder / "node_modules"
 
 

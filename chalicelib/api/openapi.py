@@ -30,6 +30,7 @@ from chalicelib.api.schema import (
     SubmitRequest,
     TaskAnswer,
     TaskListAnswer,
+    TaskNamesAnswer,
     UserRedriveRequest,
 )
 from chalicelib.api.shared_operations import SHARED_OPERATIONS
@@ -110,9 +111,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/api/v1/users/{user}/tasks",
         "listTasks",
-        "List a user's tasks, newest first",
+        "List a user's tasks, newest first, or those that start next",
         COMMON | {200: ok(TaskListAnswer, "One page."), 422: Answer("A parameter is invalid.")},
-        ("user", "state", "limit", "before"),
+        ("user", "state", "limit", "before", "tasks.order"),
     ),
     Operation(
         "GET",
@@ -127,6 +128,13 @@ OPERATIONS: tuple[Operation, ...] = (
             422: Answer("A parameter is invalid."),
         },
         ("failed.state", "limit", "before"),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/task-names",
+        "listTaskNames",
+        "List the names of the tasks that can be submitted",
+        GUARDED | UNAVAILABLE | {200: ok(TaskNamesAnswer, "The tasks built in and the deployment's own.")},
     ),
     Operation(
         "POST",
@@ -354,6 +362,12 @@ PARAMETERS: Mapping[str, Object] = {
         "in": "query",
         "description": "The cursor from `next` of the previous page.",
         "schema": {"type": "string", "pattern": "^[0-9a-f-]{1,64}$"},
+    },
+    "tasks.order": {
+        "in": "query",
+        "description": "`next` lists the waiting tasks that start next, the first one first, on one page; `limit` is "
+        "then 100 unless it is given, and `state` and `before` are left out.",
+        "schema": {"type": "string", "enum": ["newest", "next"], "default": "newest"},
     },
     "name": {
         "in": "path",

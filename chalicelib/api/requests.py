@@ -6,7 +6,7 @@ An error names the field and the allowed values.
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -214,15 +214,34 @@ def read_failed(request: Request) -> tuple[int, str | None]:
 def read_listing(request: Request) -> tuple[TaskState | None, int, str | None]:
     """The state to list, None for all; the most tasks on the page; and the id before which it begins."""
     query = _query(request)
-    state, most, before = query.get("state"), query.get("limit", "50"), query.get("before")
+    state, before = query.get("state"), query.get("before")
     states = [one.value for one in TaskState]
     if state is not None and state not in states:
         raise InvalidError("Invalid state", f"{state[:64]!r} is none of {', '.join(states)}.", "state")
-    if not re.fullmatch(r"[0-9]{1,3}", most) or not 1 <= int(most) <= MAX_LISTED:
-        raise InvalidError("Invalid limit", f"{most[:64]!r} is not a number from 1 to {MAX_LISTED}.", "limit")
+    most = _most_listed(query, 50)
     if before is not None and not _TASK_ID.fullmatch(before):
         raise InvalidError("Invalid cursor", "`before` has to be the value of `next` in the previous page.", "before")
-    return TaskState(state) if state else None, int(most), before
+    return TaskState(state) if state else None, most, before
+
+
+def read_next(request: Request) -> int | None:
+    """How many of the tasks that run next are asked for by `order=next`; None for a list of the newest tasks."""
+    query = _query(request)
+    order = query.get("order", "newest")
+    if order not in ("newest", "next"):
+        raise InvalidError("Invalid order", "`order` is `newest` or `next`.", "order")
+    if order == "newest":
+        return None
+    for name in {"state", "before"} & query.keys():
+        raise InvalidError("Invalid order", f"`order=next` lists waiting tasks, without `{name}`.", name)
+    return _most_listed(query, MAX_LISTED)
+
+
+def _most_listed(query: Mapping[str, str], default: int) -> int:
+    most = query.get("limit", str(default))
+    if not re.fullmatch(r"[0-9]{1,3}", most) or not 1 <= int(most) <= MAX_LISTED:
+        raise InvalidError("Invalid limit", f"{most[:64]!r} is not a number from 1 to {MAX_LISTED}.", "limit")
+    return int(most)
 
 
 def read_lanes(request: Request) -> tuple[str, int, str, bool]:

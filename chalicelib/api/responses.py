@@ -27,6 +27,7 @@ from chalicelib.api.schema import (
     StayingTask,
     TaskAnswer,
     TaskListAnswer,
+    TaskNamesAnswer,
     TotalsAnswer,
     WaitsForAnswer,
 )
@@ -435,6 +436,10 @@ def _limit_answer(limit: Limit, lane: Lane, now_ms: int) -> LimitAnswer:
         remaining=_remaining(limit, lane, now_ms),
         reset_seconds=_reset_seconds(limit, lane, now_ms),
     )
+
+
+def task_names_answer(names: list[str]) -> Response:
+    return answer(TaskNamesAnswer(names))
 
 
 def health_answer(services: Iterable[tuple[str, str | None]]) -> Response:

@@ -418,6 +418,10 @@ class LanesAnswer(Struct):
     now: int
 
 
+class TaskNamesAnswer(Struct):
+    names: Annotated[list[str], Meta(description="In alphabetical order.")]
+
+
 class HealthAnswer(Struct):
     status: Literal["ok", "unavailable"]
     dynamodb: Annotated[str, Meta(description="`ok`, or the error.")]

@@ -101,9 +101,21 @@ class DynamoDBTaskStore:
         self._payloads.keep(user_id, now_ms)
 
     def between(self, user_id: str, first_seq: int, last_seq: int, newest_seq: int | None) -> Sequence[TaskRecord]:
-        query: Item = {
+        left = None if newest_seq is None else OLDER_SEARCHED + newest_seq - first_seq
+        query = self._by_seq(user_id, first_seq, last_seq)
+        query["KeyConditionExpression"] = "user_id = :user AND #item < :lane"
+        return self._searched(query | {"ScanIndexForward": False}, last_seq + 1 - first_seq, left)
+
+    def following(self, user_id: str, task_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        query, most = self._by_seq(user_id, first_seq, last_seq), last_seq + 1 - first_seq
+        query["KeyConditionExpression"] = "user_id = :user AND #item BETWEEN :id AND :lane"
+        query["ExpressionAttributeValues"][":id"] = {"S": task_id}
+        return self._searched(query, most, OLDER_SEARCHED + most)
+
+    def _by_seq(self, user_id: str, first_seq: int, last_seq: int) -> Item:
+        """The part of a query that lets only these seqs through."""
+        return {
             "TableName": self._table,
-            "KeyConditionExpression": "user_id = :user AND #item < :lane",
             "FilterExpression": "seq BETWEEN :first AND :last",
             "ExpressionAttributeNames": {"#item": "item"},
             "ExpressionAttributeValues": {
@@ -112,13 +124,15 @@ class DynamoDBTaskStore:
                 ":first": number(first_seq),
                 ":last": number(last_seq),
             },
-            "ScanIndexForward": False,
             "ConsistentRead": True,
         }
-        found, left = list[TaskRecord](), None if newest_seq is None else OLDER_SEARCHED + newest_seq - first_seq
+
+    def _searched(self, query: Item, most: int, left: int | None) -> Sequence[TaskRecord]:
+        """The first records that the query finds, by seq. left: how many tasks it reads at most, None for all."""
+        found = list[TaskRecord]()
         # A page ends at 1 MB, which may hold only 15 tasks with large payloads. A seq below the first ends nothing:
         # who was scheduled, or came again with its key, has an old id and a new seq.
-        while (left is None or left > 0) and len(found) <= last_seq - first_seq:
+        while (left is None or left > 0) and len(found) < most:
             with unavailable("looking for earlier tasks"):
                 answer = self._client.query(**query, **({} if left is None else {"Limit": left}))
             found += map(record_of, answer["Items"])

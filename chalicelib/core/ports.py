@@ -383,6 +383,13 @@ class TaskStore(Protocol):
         """
         ...
 
+    def following(self, user_id: str, task_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        """Returns the lane's tasks with these seqs, by seq, if their ids follow that id: a few hundred are searched.
+
+        It reads little, however long the backlog is, but finds no scheduled task and none whose request was repeated.
+        """
+        ...
+
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Stores the task's outcome, creating the item if needed; a final task stays unchanged.
 

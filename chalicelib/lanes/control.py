@@ -1,6 +1,6 @@
 """Views and controls of one lane: its tasks, cancellation, limits, pause, resume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from chalicelib.core.scheduled import CancelScheduled
 from chalicelib.core.shared_groups import pass_over_lost
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
+from chalicelib.lanes.next_tasks import next_to_start
 from chalicelib.lanes.shared import SharedStates
 from chalicelib.settings import Settings
 
@@ -84,11 +85,22 @@ class Control:
         records, next_cursor = self._tasks.newest(user_id, stored, limit, before)
         if lane is None and any(not record.outcome for record in records):
             lane = self._lanes.get(user_id)
+        views = self._views(records, lane)
+        return [view for view in views if state in (None, view.state)], next_cursor
+
+    def next_tasks(self, user_id: str, most: int) -> list[TaskView]:
+        """The user's waiting tasks that start next, the first one first, those between two attempts included."""
+        lane = self._lanes.get(user_id)
+        views = self._views(next_to_start(lane, self._tasks, most), lane)
+        waiting = [view for view in views if view.state is TaskState.QUEUED]
+        return sorted(waiting, key=lambda view: (view.estimated_at or 0, view.record.task.seq))[:most]
+
+    def _views(self, records: Sequence[TaskRecord], lane: Lane | None) -> list[TaskView]:
+        """lane: None if all are finished."""
         if lane:  # once for all of them, since new plans are computed from the whole backlog
             lane = up_to_date(lane, lane.limits_or(self._settings.limits), self._clock.now_ms())
         shared = self._shared()
-        views = [self._view(record, lane, shared) for record in records]
-        return [view for view in views if state in (None, view.state)], next_cursor
+        return [self._view(record, lane, shared) for record in records]
 
     def lane(self, user_id: str) -> LaneView:
         return self._lane_view(self._lanes.get(user_id))

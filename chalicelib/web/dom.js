@@ -47,6 +47,17 @@ export function keyed(parent, entries, key, make) {
   return rows.map(([, row]) => row);
 }
 
+/** A table with these heads. Its roles are explicit: narrow layouts display rows as grids, which hides tables. */
+export function table(kind, titleId, heads, body) {
+  const head = (text) => el("th", { scope: "col", role: "columnheader" }, el("span", { class: text === "Actions" ? "unseen" : undefined, text }));
+  const top = el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads.map(head)));
+  setAttribute(body, "role", "rowgroup");
+  return el("div", { class: "wide" }, el("table", { class: kind, role: "table", "aria-labelledby": titleId }, top, body));
+}
+
+export const tableRow = (...cells) => el("tr", { role: "row" }, ...cells);
+export const cell = (kind, ...children) => el("td", { class: kind, role: "cell" }, ...children);
+
 /** Announces text to screen readers. */
 export function announce(text) {
   setText(document.getElementById("live"), text);

@@ -1,11 +1,11 @@
 // The failed tasks of all users on the page of all lanes: the newest ones, with reasons and a button to submit each again.
 
 import { api, Problem } from "./api.js";
-import { dayOf, el, keyed, numberOf, setAttribute, setText, stampOf } from "./dom.js";
+import { cell, dayOf, el, keyed, numberOf, setAttribute, setText, stampOf, table, tableRow } from "./dom.js";
 import { clock } from "./lines.js";
 import { linkTo } from "./overview.js";
 
-const PER_PAGE = 25;
+const PER_PAGE = 10;
 /** Failed tasks that are counted at most. */
 const COUNTED = 100;
 const DAY_MS = 86_400_000;
@@ -19,12 +19,11 @@ export function failedList(frame, showCount) {
   const newest = el("button", { type: "button", text: "Newest", disabled: true });
   const older = el("button", { type: "button", text: "Older", disabled: true });
   const heads = ["Failed at", "User", "Task", "Reason", "Actions"];
-  const head = (text) => el("th", { scope: "col" }, el("span", { class: text === "Actions" ? "unseen" : undefined, text }));
   const node = el(
     "section",
     { class: "card", "aria-labelledby": "failed-title", hidden: true },
     el("div", { class: "bar" }, el("h2", { id: "failed-title", text: "Failed tasks" }), status, el("div", { class: "pager" }, newest, older)),
-    el("div", { class: "wide" }, el("table", { class: "failures" }, el("thead", {}, el("tr", {}, ...heads.map(head))), body)),
+    table("failures", "failed-title", heads, body),
   );
   let asked = 0;
   let before = null;
@@ -78,13 +77,13 @@ const cursorOf = (task) => `${String(task.completed_at).padStart(15, "0")}-${tas
 
 function failedRow(redrive) {
   let task;
-  const at = el("td", { class: "number" });
+  const at = cell("number at");
   const link = el("a");
-  const name = el("td");
+  const name = cell("name");
   const reason = el("span", { class: "error" });
   const again = el("span", { class: "detail" });
   const button = el("button", { type: "button", class: "quiet", text: "Redrive", on: { click: () => redrive(task) } });
-  const node = el("tr", {}, at, el("td", { class: "id" }, link), name, el("td", { class: "end" }, reason), el("td", { class: "act" }, button, again));
+  const node = tableRow(at, cell("id", link), name, cell("end", reason), cell("act", button, again));
   return {
     node,
     update(newest) {

@@ -1,7 +1,7 @@
 // The page of all lanes: totals, one moving line per lane, newest completions.
 
 import { api } from "./api.js";
-import { el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, timeOf } from "./dom.js";
+import { cell, el, keyed, limitOf, numberOf, setAttribute, setText, shortSpanOf, spanOf, stampOf, table, tableRow, timeOf } from "./dom.js";
 import { failedList } from "./failed.js";
 import { animate, clock, drawAxis, drawLine, Line } from "./lines.js";
 import { sharedLimits } from "./shared.js";
@@ -42,6 +42,7 @@ export function overviewPage(frame) {
   const pictures = el("div", {}, legend(), el("div", { class: "row head", "aria-hidden": "true" }, el("span"), axis, el("span")), list);
   const shared = sharedLimits(frame);
   const feed = el("tbody");
+  const feedTable = table("feed", "feed-title", ["At", "User", "Task", "No.", "State", "Late"], feed);
   const noFeed = el("p", { class: "hint", text: "No completions yet." });
   const node = el(
     "div",
@@ -72,16 +73,7 @@ export function overviewPage(frame) {
       "section",
       { class: "card", "aria-labelledby": "feed-title" },
       el("div", { class: "bar" }, el("h2", { id: "feed-title", text: "Newest completions" }), el("p", { class: "range", text: FEED_SHOWS })),
-      el(
-        "div",
-        { class: "wide" },
-        el(
-          "table",
-          { class: "feed" },
-          el("thead", {}, el("tr", {}, ...["At", "User", "Task", "No.", "State", "Late"].map((text) => el("th", { scope: "col", text })))),
-          feed,
-        ),
-      ),
+      feedTable,
       noFeed,
     ),
   );
@@ -201,6 +193,7 @@ export function overviewPage(frame) {
     for (const one of shown) if (!kept.includes(one)) completions.delete(one.task_id);
     keyed(feed, kept, (one) => one.task_id, completionRow);
     noFeed.hidden = shown.length > 0;
+    feedTable.hidden = !shown.length;
   }
 
   const stop = animate(() => {
@@ -247,7 +240,7 @@ export function legend() {
 
 function nothing(wanted) {
   if (wanted) return [el("p", { text: `No user id starts with “${wanted}”.` })];
-  const example = "curl -d '{\"user_id\": \"ann\"}' -H 'Content-Type: application/json' …/api/v1/task";
+  const example = `curl -d '{"user_id": "ann"}' -H 'Content-Type: application/json' ${new URL("api/v1/task", document.baseURI)}`;
   return [el("p", { text: "No lanes yet. A user’s lane appears with the first task:" }), el("code", { text: example })];
 }
 
@@ -266,7 +259,7 @@ function laneRow(line, sight) {
   );
   sight.observe(node);
   let lane;
-  return {
+  const row = {
     node,
     update(newest) {
       lane = newest;
@@ -274,17 +267,22 @@ function laneRow(line, sight) {
       setAttribute(link, "href", linkTo(lane.user_id));
       setText(backlog, lane.backlog ? numberOf(lane.backlog) : "");
       setAttribute(node, "class", `row${isBarred(lane) ? " barred" : ""}`);
-      setAttribute(state, "title", lane.paused ? null : lane.throttled_reason);
+      setAttribute(state, "title", lane.paused || !lane.throttled_reason ? stateOf(lane, clock.now()) : lane.throttled_reason);
       setAttribute(canvas, "aria-label", describe(lane, line, clock.now()));
+      row.write(clock.now()); // also while the row is out of sight, where it is not drawn
     },
-    draw(now) {
-      drawLine(canvas, line);
+    write(now) {
       const main = line.main();
       const long = main ? `${numberOf(line.used(main, now))} of ${limitOf(main)}` : lane.limits;
       setText(limits, lane.own_limits ? `${long} · own limits` : long);
       setText(state, stateOf(lane, now));
     },
+    draw(now) {
+      drawLine(canvas, line);
+      row.write(now);
+    },
   };
+  return row;
 }
 
 /** True for a lane whose picture would be empty. */
@@ -347,15 +345,14 @@ export function pill(state) {
 
 function completionRow(one) {
   const link = el("a", { href: linkTo(one.user_id), text: one.user_id });
-  const node = el(
-    "tr",
-    {},
-    el("td", { class: "number", text: timeOf(one.completed_at), title: stampOf(one.completed_at) }),
-    el("td", { class: "id" }, link),
-    el("td", { text: one.task }),
-    el("td", { class: "number", text: String(one.seq) }),
-    el("td", { class: "end" }, pill(one.state), ...(one.error ? [el("span", { class: "error", title: one.error, text: one.error })] : [])),
-    el("td", { class: "number", text: shortSpanOf(one.late_ms) }),
+  const error = one.error ? [el("span", { class: "error", title: one.error, text: one.error })] : [];
+  const node = tableRow(
+    el("td", { class: "number", role: "cell", text: timeOf(one.completed_at), title: stampOf(one.completed_at) }),
+    cell("id", link),
+    cell("name", one.task),
+    cell("number", String(one.seq)),
+    cell("end", pill(one.state), ...error),
+    cell("number", shortSpanOf(one.late_ms)),
   );
   return { node, update() {} };
 }

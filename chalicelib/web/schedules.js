@@ -1,47 +1,41 @@
 // The list of a user's schedules, each with its next tick; hidden while the user has none.
 
 import { api } from "./api.js";
-import { dayOf, el, keyed, numberOf, setAttribute, setText, spanOf, timeOf } from "./dom.js";
+import { cell, dayOf, el, keyed, numberOf, setAttribute, setText, spanOf, table, tableRow, timeOf } from "./dom.js";
 import { clock } from "./lines.js";
 
 const SHOWN = 20;
+const REFRESH_MS = 30_000;
 
 export function scheduleList(user) {
   const body = el("tbody");
   const more = el("p", { class: "hint", text: `The first ${SHOWN} by name.` });
-  const heads = ["Schedule", "Ticks", "Task", "Next tick"];
   const node = el(
     "section",
     { class: "card", "aria-labelledby": "schedules-title", hidden: true },
     el("div", { class: "bar" }, el("h2", { id: "schedules-title", text: "Schedules" })),
-    el(
-      "div",
-      { class: "wide" },
-      el(
-        "table",
-        { "aria-labelledby": "schedules-title" },
-        el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", text })))),
-        body,
-      ),
-    ),
+    table("schedules", "schedules-title", ["Schedule", "Ticks", "Task", "Next tick"], body),
     more,
   );
 
+  let asked = 0;
+
   async function refresh(signal) {
+    asked = Date.now();
     const answer = await api.schedules(user, { limit: SHOWN }, signal);
     keyed(body, answer.schedules, (schedule) => schedule.name, scheduleRow);
     node.hidden = answer.schedules.length === 0;
     more.hidden = !answer.next;
   }
 
-  return { node, refresh, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
+  return { node, refresh, isDue: () => Date.now() >= asked + REFRESH_MS, draw: (now) => body.entries?.forEach((row) => row.draw(now)) };
 }
 
 function scheduleRow() {
-  const [name, ticks, task, next] = [el("td"), el("td"), el("td"), el("td", { class: "number" })];
+  const [name, ticks, task, next] = [cell("id"), cell("ticks"), cell("name"), cell("number at")];
   let schedule;
   const row = {
-    node: el("tr", {}, name, ticks, task, next),
+    node: tableRow(name, ticks, task, next),
     update(newest) {
       schedule = newest;
       setText(name, schedule.name);

@@ -67,7 +67,7 @@ function sharedRow(line, ask) {
     const work = () => (stopped ? api.resumeShared(shared.name) : api.pauseShared(shared.name));
     void ask(work, `${shared.name} ${stopped ? "resumed" : "paused"}`);
   });
-  return {
+  const row = {
     node,
     update(newest) {
       shared = newest;
@@ -79,15 +79,20 @@ function sharedRow(line, ask) {
       setAttribute(node, "class", `row${isStopped(shared) ? " barred" : ""}`);
       setAttribute(state, "title", shared.paused ? null : shared.throttled_reason);
       setAttribute(canvas, "aria-label", describe(shared, line, clock.now()));
+      row.write(clock.now()); // before it is drawn, so that the row does not grow
     },
-    draw(now) {
-      drawLine(canvas, line);
+    write(now) {
       const main = line.main();
       const used = main ? `${numberOf(line.used(main, now))} of ${limitOf(main)}` : shared.limits;
       setText(limits, shared.at_once === null ? used : `${used} · ${shared.running} of ${shared.at_once} at once`);
       setText(state, stateOf(shared, now));
     },
+    draw(now) {
+      drawLine(canvas, line);
+      row.write(now);
+    },
   };
+  return row;
 }
 
 const isStopped = (shared) => shared.paused || shared.throttled_until !== null;

@@ -125,6 +125,10 @@ class AsyncPaceline:
         """As Paceline.tasks, for `async for`."""
         return self._pages(self._rules.tasks(user_id, state, page_size))
 
+    async def task_names(self) -> list[str]:
+        """As Paceline.task_names."""
+        return await run_async(self._rules.task_names(), self._perform)
+
     def failed(self, *, page_size: int = 100) -> AsyncIterator[Task]:
         """As Paceline.failed, for `async for`."""
         return self._pages(self._rules.failed(page_size))

@@ -162,6 +162,10 @@ class Paceline:
         """The user's tasks, newest first; pages are fetched as they are needed."""
         return self._pages(self._rules.tasks(user_id, state, page_size))
 
+    def task_names(self) -> list[str]:
+        """The names of the tasks that can be submitted."""
+        return run(self._rules.task_names(), self._perform)
+
     def failed(self, *, page_size: int = 100) -> Iterator[Task]:
         """The failed tasks of all users, the newest failure first; pages are fetched as they are needed."""
         return self._pages(self._rules.failed(page_size))

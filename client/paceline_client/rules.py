@@ -116,6 +116,10 @@ class Rules:
         params = {"limit": str(page_size)} | ({"state": state} if state else {})
         return Listing(Task, user_path(user_id, "/tasks"), params, "tasks")
 
+    def task_names(self) -> Steps[list[str]]:
+        body = yield from self._exchange().body(Call("GET", "/api/v1/task-names"))
+        return [str(name) for name in body["names"]]
+
     def failed(self, page_size: int) -> Listing[Task]:
         return Listing(Task, "/api/v1/tasks", {"state": "failed", "limit": str(page_size)}, "tasks")
 

@@ -67,6 +67,7 @@ def test_tasks_are_submitted_found_and_cancelled_and_limits_changed(
     write(page, "How many", "3")
     press(page, "Submit")
     expect(page.locator("table.tasks tbody tr")).to_have_count(3)
+    tab_to(page, "Payload")  # past the list of the tasks that start next
     press(page, "Cancel task 2")
     row = page.locator("table.tasks tbody tr").filter(has_text="cancelled")
     expect(row).to_be_focused()

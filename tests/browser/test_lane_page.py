@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.chromium import missing
+from tests.browser.chromium import DESKTOP, missing
 from tests.browser.conftest import Open, Window
 from tests.e2e.running import Paceline
 
@@ -29,16 +30,16 @@ def submit(page: Page, count: int, **fields: str) -> None:
 
 def test_tasks_are_submitted_queue_start_and_finish(window: Window, user: str) -> None:
     page = window.lane(user)
-    submit(page, 5, payload='{"mail": 7}')
-    expect(page.locator("#submit-form .status")).to_have_text(re.compile("5 tasks queued, the last starts in about"))
-    expect(task_row(page, 5)).to_contain_text("queued")
-    expect(task_row(page, 5)).to_contain_text(re.compile(r"in \d"))
+    submit(page, 12, payload='{"mail": 7}')
+    expect(page.locator("#submit-form .status")).to_have_text(re.compile("12 tasks queued, the last starts in about"))
+    expect(task_row(page, 12)).to_contain_text("queued")
+    expect(task_row(page, 12)).to_contain_text(re.compile(r"in \d"))
     window.shoot("queued")
-    for seq in (1, 5):
+    for seq in (1, 12):
         expect(task_row(page, seq)).to_contain_text("succeeded")
-    picture = page.get_by_role("img", name=re.compile(f"^Lane of {user}, .*5 of 20 a minute used, nothing waiting"))
+    picture = page.get_by_role("img", name=re.compile(f"^Lane of {user}, .*12 of 20 a minute used, nothing waiting"))
     expect(picture).to_be_visible()
-    expect(page.locator("#live")).to_have_text(re.compile("Task 5 succeeded|tasks succeeded"))
+    expect(page.locator("#live")).to_have_text(re.compile("Task 12 succeeded|tasks succeeded"))
     window.shoot("finished")
 
 
@@ -47,8 +48,8 @@ def test_running_task_is_shown_and_a_long_outcome_unfolds(window: Window, open_s
     submit(page, 1, task="sleep", payload=json.dumps({"seconds": 3, "text": "long " * 30}))
     expect(task_row(page, 1)).to_contain_text("running")
     expect(task_row(page, 1)).to_contain_text("succeeded")
-    task_row(page, 1).locator("summary").click()
-    expect(task_row(page, 1).locator("pre")).to_contain_text("long " * 20)
+    task_row(page, 1).locator(".outcome summary").click()
+    expect(task_row(page, 1).locator(".outcome pre")).to_contain_text("long " * 20)
     assert open_system.completions(user)[0]["result"]["seconds"] == 3
 
 
@@ -59,9 +60,9 @@ def test_running_task_shows_its_progress_and_stops_when_it_is_cancelled(window: 
     expect(task_row(page, 1).get_by_role("progressbar")).to_have_js_property("max", 1)
     expect(task_row(page, 1).get_by_role("progressbar")).to_have_attribute("value", re.compile(r"^0\.\d+$"))
     window.shoot("progress")
-    page.get_by_role("button", name="Cancel task 1").click()
-    expect(page.locator(".bar .status")).to_have_text("Task 1 asked to stop")
-    expect(page.get_by_role("button", name="Cancel task 1")).to_have_count(0)
+    task_row(page, 1).get_by_role("button").click()
+    expect(page.get_by_role("region", name="Tasks").get_by_role("status")).to_have_text("Task 1 asked to stop")
+    expect(task_row(page, 1).get_by_role("button")).to_have_count(0)
     expect(task_row(page, 1)).to_contain_text(re.compile(r"cancelled.*ended at \d+ % step \d+"))
     expect(task_row(page, 1).get_by_role("progressbar")).to_have_count(0)
     window.shoot("stopped")
@@ -71,7 +72,7 @@ def test_running_task_that_ignores_its_cancellation_says_so_at_its_deadline(wind
     page = window.lane(user)
     submit(page, 1, task="ignore", payload="")
     expect(task_row(page, 1)).to_contain_text("running")
-    page.get_by_role("button", name="Cancel task 1").click()
+    task_row(page, 1).get_by_role("button").click()
     expect(task_row(page, 1)).to_contain_text(re.compile(r"running.*asked to stop at \d\d:\d\d:\d\d"))
     expect(task_row(page, 1)).to_contain_text("failed")
     expect(task_row(page, 1)).to_contain_text(re.compile(r"asked to stop at \d\d:\d\d:\d\d"))
@@ -100,7 +101,7 @@ def test_paused_lane_holds_its_tasks_until_it_is_resumed(window: Window, user: s
     expect(page.locator(".title .status")).to_have_text("Paused")
     submit(page, 3)
     expect(task_row(page, 3)).to_contain_text("when resumed")
-    page.get_by_role("button", name="Cancel task 2").click()
+    task_row(page, 2).get_by_role("button").click()
     expect(task_row(page, 2)).to_contain_text("cancelled")
     window.shoot("paused")
     expect(task_row(page, 1)).to_contain_text("queued")
@@ -141,9 +142,9 @@ def test_scheduled_task_is_listed_with_its_time_and_can_be_cancelled(
     expect(row.get_by_role("cell").first).to_have_text("\N{EN DASH}")
     at = page.evaluate("at => new Date(at).toTimeString().slice(0, 8)", run_at)
     expect(row).to_contain_text(f"logqueuedjoins {at}")
-    page.get_by_role("button", name=f"Cancel task for {at}").press("Enter")
+    row.get_by_role("button", name=f"Cancel task for {at}").press("Enter")
     expect(row).to_contain_text("logcancellednever")
-    expect(page.locator(".bar .status")).to_have_text(f"Task for {at} cancelled")
+    expect(page.get_by_role("region", name="Tasks").get_by_role("status")).to_have_text(f"Task for {at} cancelled")
     assert open_system.request("GET", f"/api/v1/users/{user}/tasks").body["tasks"][0]["state"] == "cancelled"
 
 
@@ -172,6 +173,77 @@ def test_limits_are_changed_and_wrong_ones_explained(window: Window, user: str) 
     expect(page.locator(".band .limit b")).to_have_text(["2 a second", "20 a minute"])
 
 
+def test_next_tasks_and_failures_are_on_the_first_screen(window: Window, open_system: Paceline, user: str) -> None:
+    open_system.submit(user, {"path": "/nowhere"}, task="when-there")
+    open_system.request("POST", "/api/v1/tasks", {"user_id": user, "tasks": [{"payload": {"mail": 7}}] * 60})
+    open_system.wait_for_completions(5, user)
+    open_system.request("POST", f"/api/v1/users/{user}/pause", {})
+    page = window.lane(user)
+    upcoming, failed = page.get_by_role("region", name="Next to start"), page.get_by_role("region", name="Failed")
+    expect(upcoming.locator("li")).to_have_count(5)
+    expect(failed.locator("li")).to_have_count(1)
+    expect(failed.locator("li")).to_contain_text("FileNotFoundError")
+    seqs = [int(text) for text in upcoming.locator("li b").all_inner_texts()]
+    assert seqs == list(range(seqs[0], seqs[0] + 5))
+    assert seqs[0] < 61 - 25, "the list of the newest tasks does not reach as far"
+    expect(upcoming.locator("li").first).to_contain_text('{"mail":7}')
+    expect(upcoming.locator("li").first).to_contain_text("when resumed")
+    for card in (upcoming, failed):
+        box = card.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= DESKTOP[1]
+    window.shoot("first-screen")
+    upcoming.get_by_role("button", name=f"Cancel task {seqs[0]}").press("Enter")
+    expect(upcoming.locator("li b").first).to_have_text(str(seqs[1]))
+    expect(page.get_by_role("heading", name="Next to start")).to_be_focused()
+
+
+def test_failure_behind_a_long_backlog_is_found(window: Window, user: str) -> None:
+    """A page of failed tasks may be empty and have a next one."""
+
+    def pages(route: Route) -> None:
+        query = parse_qs(urlsplit(route.request.url).query)
+        if query.get("state") != ["failed"]:
+            return route.fulfill(json={"tasks": [], "next": None})
+        read = int(query.get("before", ["0"])[0])
+        return route.fulfill(
+            json={"tasks": [failed_task(1)] if read == 3 else [], "next": str(read + 1) if read < 3 else None}
+        )
+
+    window.page.route(re.compile(r"/tasks\?"), pages)
+    page = window.lane(user)
+    expect(page.get_by_role("region", name="Failed").locator("li")).to_contain_text("out of order")
+
+
+def failed_task(seq: int) -> dict[str, Any]:
+    task: dict[str, Any] = {"user_id": "ann", "task_id": str(seq), "seq": seq, "task": "log", "state": "failed"}
+    task |= dict.fromkeys(("position", "planned_at", "submitted_at", "started_at", "completed_at"), 1)
+    return task | {"attempts": 1, "result": None, "error": "out of order", "estimated_at": None, "redriven_as": None}
+
+
+def test_payload_is_shown_and_a_large_one_fetched_when_it_unfolds(
+    window: Window, open_system: Paceline, user: str
+) -> None:
+    open_system.submit(user, {"text": "long " * 20})
+    open_system.submit(user, {"text": "larger " * 500})
+    open_system.submit(user, {"n": 1})
+    page = window.lane(user)
+    expect(task_row(page, 3).locator(".payload")).to_have_text('{"n":1}')
+    task_row(page, 1).locator(".payload summary").click()
+    expect(task_row(page, 1).locator(".payload pre")).to_contain_text("long " * 20)
+    task_row(page, 2).locator(".payload summary").click()
+    expect(task_row(page, 2).locator(".payload pre")).to_contain_text("larger " * 500)
+
+
+def test_form_offers_the_names_of_the_tasks(window: Window, user: str) -> None:
+    page = window.lane(user)
+    options = page.locator("#task-names option")
+    expect(options).not_to_have_count(0)
+    names = [option.get_attribute("value") for option in options.all()]
+    assert {"http", "log", "report", "sleep"} <= set(names)
+    expect(page.get_by_label("Task", exact=True)).to_have_attribute("list", "task-names")
+
+
 def test_wrong_payload_is_explained_and_not_sent(window: Window, user: str) -> None:
     page = window.lane(user)
     page.get_by_label("Payload").fill("{oops")
@@ -187,7 +259,7 @@ def test_what_strangers_send_is_shown_as_text(window: Window, open_system: Pacel
     open_system.submit(HOSTILE)
     page = window.page
     page.on("dialog", lambda dialog: window.complaints.append(f"a dialog: {dialog.message}"))
-    page.route(re.compile("/tasks"), hostile_tasks)
+    page.route(re.compile(r"/tasks\?"), hostile_tasks)
     window.go()
     page.get_by_label("Find users").fill("<img")
     page.locator("a.name", has_text=HOSTILE).click()
@@ -199,10 +271,8 @@ def test_what_strangers_send_is_shown_as_text(window: Window, open_system: Pacel
 
 
 def hostile_tasks(route: Route) -> None:
-    task: dict[str, Any] = {"user_id": HOSTILE, "task_id": "0", "seq": 1, "task": HOSTILE, "state": "failed"}
-    task |= dict.fromkeys(("position", "planned_at", "submitted_at", "started_at", "completed_at"), 1)
-    task |= {"attempts": 1, "result": None, "error": HOSTILE, "estimated_at": None}
-    other = task | {"task_id": "1", "seq": 2, "state": "succeeded", "error": None, "result": [HOSTILE]}
+    task = failed_task(1) | {"user_id": HOSTILE, "task": HOSTILE, "error": HOSTILE, "payload": HOSTILE}
+    other = task | {"task_id": "2", "seq": 2, "state": "succeeded", "error": None, "result": [HOSTILE]}
     route.fulfill(json={"tasks": [task, other], "next": None})
 
 

@@ -45,6 +45,9 @@ def test_wrong_token_is_refused_and_a_users_own_leads_to_its_lane(
     expect(page.locator("table.tasks tbody tr").first).to_contain_text("succeeded")
     for control in ("Pause", "Change"):  # only an admin may
         expect(page.get_by_role("button", name=control, exact=True)).to_have_count(0)
+    expect(page.get_by_role("link", name="All lanes")).to_have_count(0)
+    expect(page.get_by_role("button", name="Empty")).to_be_visible()
+    window.shoot("own-lane")
     window.lane("somebody-else")
     expect(page.get_by_role("heading", level=1)).to_have_text("Access denied")
 

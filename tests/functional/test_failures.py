@@ -340,3 +340,12 @@ def test_redrive_of_a_task_whose_units_no_limit_allows_any_more_says_so(deploy: 
     assert answer.status_code == 422, answer.json_body
     page = paceline.request("POST", f"/api/v1/users/{user}/redrive").json_body
     assert "more than the limit" in page["stays"][0]["reason"]
+
+
+def test_task_between_two_attempts_is_among_those_that_start_next(paceline: Paceline, user: str) -> None:
+    for task in ("broken", "log"):
+        paceline.request("POST", "/api/v1/task", {"user_id": user, "task": task})
+    paceline.work(*paceline.receive(user)[:1])
+    listed = paceline.get(f"/api/v1/users/{user}/tasks?order=next").json_body["tasks"]
+    assert sorted(task["seq"] for task in listed) == [1, 2]
+    assert [task["attempts"] for task in listed if task["task"] == "broken"] == [1]

@@ -73,3 +73,41 @@ def test_kill_is_not_there_unless_it_is_allowed(deploy: Deploy, allow: str) -> N
     response = deploy(ALLOW_KILL=allow).get("/kill")
     assert response.status_code == 404
     assert json.loads(response.body)["status"] == 404
+
+
+def next_seqs(paceline: Paceline, user: str, query: str = "") -> list[int]:
+    listed = paceline.get(f"/api/v1/users/{user}/tasks?order=next{query}").json_body
+    assert listed["next"] is None
+    return [task["seq"] for task in listed["tasks"]]
+
+
+def test_tasks_that_start_next_are_listed_first_one_first(paceline: Paceline, user: str) -> None:
+    assert next_seqs(paceline, user) == []
+    tasks = [paceline.submit(user).json_body for _ in range(130)]
+    paceline.request("POST", "/api/v1/task", {"user_id": user, "delay_seconds": 600})
+    assert next_seqs(paceline, user) == list(range(1, 101))
+    assert paceline.work(*paceline.receive(user)[:1]) == []
+    assert paceline.request("DELETE", task_path(user, tasks[2]["task_id"])).status_code == 200
+    assert next_seqs(paceline, user, "&limit=3") == [2, 4, 5]
+    listed = paceline.get(f"/api/v1/users/{user}/tasks?order=next&limit=1").json_body["tasks"][0]
+    assert listed == paceline.get(task_path(user, tasks[1]["task_id"])).json_body
+    paceline.request("POST", f"/api/v1/users/{user}/pause", {})
+    assert next_seqs(paceline, user)[:3] == [2, 4, 5]
+    paceline.request("DELETE", f"/api/v1/users/{user}/tasks?state=queued")
+    assert next_seqs(paceline, user) == []
+
+
+@pytest.mark.parametrize(
+    "query", ["order=first", "order=next&state=queued", "order=next&before=0198", "order=next&limit=101"]
+)
+def test_order_that_is_none_is_refused(paceline: Paceline, user: str, query: str) -> None:
+    assert paceline.get(f"/api/v1/users/{user}/tasks?{query}").status_code == 422
+
+
+def test_names_of_the_tasks_that_can_be_submitted_are_listed(paceline: Paceline, user: str) -> None:
+    names = paceline.get("/api/v1/task-names").json_body["names"]
+    assert {"http", "log"} <= set(names)
+    assert names == sorted(names)
+    for name in set(names) - {"http"}:
+        submitted = paceline.request("POST", "/api/v1/task", {"user_id": user, "task": name})
+        assert submitted.json_body.get("title") != "Unknown task"

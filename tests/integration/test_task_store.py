@@ -237,6 +237,16 @@ def test_between_searches_the_whole_backlog_and_a_few_hundred_older_tasks(ports:
     assert ports.tasks.between(user, 1, 2, 2) == []
 
 
+def test_following_gives_the_tasks_of_these_numbers_that_are_stored_after_an_id(ports: Ports, user: str) -> None:
+    ports.tasks.create_many([make_task(seq, user) for seq in range(1, 401)])
+    ports.tasks.create_if_absent(make_task(3, f"{user}-2"))
+    ports.lanes.try_fast_admit(user, parse_limits("1/second"), NOW, task_id_of(401))
+    seqs = [record.task.seq for record in ports.tasks.following(user, task_id_of(2), 2, 4)]
+    assert seqs == [2, 3, 4]
+    assert ports.tasks.following(user, task_id_of(4), 2, 3) == []
+    assert [record.task.seq for record in ports.tasks.following(user, task_id_of(1), 302, 303)] == [302]
+
+
 def test_between_looks_as_far_where_payloads_are_large(ports: Ports, user: str) -> None:
     """A page of DynamoDB ends at 1 MB, whatever of it is given."""
     for seq in range(1, 41):

@@ -767,6 +767,12 @@ def test_a_user_id_stays_one_part_of_the_path(user: str, path: str) -> None:
     assert server.requests[0].url.raw_path.decode() == f"/api{path}"
 
 
+def test_names_of_the_tasks_are_listed() -> None:
+    server = Server(answer({"names": ["http", "log"]}))
+    assert client(server).task_names() == ["http", "log"]
+    assert server.requests[0].url.path == "/api/v1/task-names"
+
+
 def test_health_is_told_also_when_it_is_bad() -> None:
     server = Server(answer({"status": "unavailable", "dynamodb": "ok", "sqs": "it does not answer"}, 503))
     health = client(server).health()

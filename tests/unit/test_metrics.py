@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,24 @@ def test_each_process_gives_the_sums_of_all_also_of_those_that_have_ended(make: 
     again.started(task, start_of(task))
     for metrics in (again, api):
         assert samples(metrics)["paceline_starts_total", "charge", ""] == 3
+
+
+def test_library_is_loaded_once_something_is_counted_or_scraped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        for name in [one for one in sys.modules if one.partition(".")[0] == "prometheus_client"]:
+            patch.setitem(sys.modules, name, None)  # an import now fails
+        metrics = make("api-1")
+        with pytest.raises(ImportError):
+            metrics.prepare()
+    metrics.finished(event("task_cancelled", late_ms=None))
+    assert samples(metrics)["paceline_outcomes_total", "charge", "cancelled"] == 1
+
+
+def test_counts_of_threads_that_begin_together_are_all_kept(make: Make) -> None:
+    metrics = make()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(metrics.finished, [event()] * 64))
+    assert samples(metrics)["paceline_outcomes_total", "charge", "succeeded"] == 64
 
 
 def test_damaged_file_begins_again_and_takes_no_other_file_with_it(

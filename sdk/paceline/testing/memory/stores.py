@@ -568,6 +568,15 @@ class MemoryTaskStore:
         found = [record for record in newest if first_seq <= record.task.seq <= last_seq]
         return sorted(found, key=lambda record: record.task.seq)
 
+    def following(self, user_id: str, task_id: str, first_seq: int, last_seq: int) -> Sequence[TaskRecord]:
+        with self._lock:
+            ids = sorted(task for user, task in self._records if user == user_id and task >= task_id)
+            records = [
+                _as_listed(self._records[user_id, one]) for one in ids[: OLDER_SEARCHED + last_seq + 1 - first_seq]
+            ]
+        found = [record for record in records if first_seq <= record.task.seq <= last_seq]
+        return sorted(found, key=lambda record: record.task.seq)
+
     def finish(self, task: Task, outcome: Outcome) -> None:
         known = self._records.get((task.user_id, task.task_id))
         progress = outcome.progress or (known.progress if known else None)
