@@ -201,6 +201,11 @@ def get_lane(user: str) -> Response:
     return responses.lane_answer(container().control.lane(user))
 
 
+@route("/api/v1/users/{user}", "PUT", Access.ADMIN)
+def put_user(user: str) -> Response:
+    return responses.lane_answer(container().control.set_group(user, requests.read_group(_request.get())))
+
+
 @route("/api/v1/users/{user}/limits", "PUT", Access.ADMIN)
 def put_limits(user: str) -> Response:
     return responses.lane_answer(container().control.set_limits(user, requests.read_limits(_request.get())))

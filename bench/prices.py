@@ -67,11 +67,12 @@ def cost(
 ) -> dict[str, float]:
     """Dollars for a million tasks, by service.
 
-    submit, run: calls of one task by kind, with `write units` and without empty receives. requests: HTTP requests of
+    submit, run: calls of one task by kind, with `write units` and without empty receives; each other receive brings one
+    message, for an invocation of its own. requests: HTTP requests of
     one task. slept_seconds: time for which the worker's invocations wait for the task's start.
     """
     per_second = LAMBDA_GB_SECOND * 1e6
-    invocations = 1 + run.get("ChangeMessageVisibility", 0)
+    invocations = run["ReceiveMessage"]
     api_seconds = requests * HANDLER_SECONDS["api"] + _calls(submit) * CALL_SECONDS
     own_calls = _calls(run) - run.get("ReceiveMessage", 0) - run.get("DeleteMessageBatch", 0)
     worker_seconds = invocations * HANDLER_SECONDS["worker"] + own_calls * CALL_SECONDS

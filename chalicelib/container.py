@@ -265,7 +265,8 @@ class Container:
     def clearance(self) -> Clearance:
         stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
         delete_schedules = self.schedule_control.delete_all
-        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules)
+        shared_limits = self.shared_limits
+        return Clearance(*stores, *queues, self.clock, self._retry, self.settings, delete_schedules, shared_limits)
 
     @cached_property
     def canary(self) -> Canary:

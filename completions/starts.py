@@ -13,11 +13,8 @@ def own_starts(ends: Iterable[Completion], default: Limits) -> Collection[Start]
 
 
 def shared_starts(ends: Iterable[Completion], setting: Limits) -> Collection[Start]:
-    """Every start of one shared limit, under its limits. setting: those of a start whose line names none.
-
-    There a start counts for its task's units, whatever its function reports.
-    """
-    return _starts((end, end.all_shared_limits, (None,) * len(end.starts), setting) for end in ends)
+    """Every start of one shared limit, under its limits. setting: those of a start whose line names none."""
+    return _starts((end, end.all_shared_limits, end.used, setting) for end in ends)
 
 
 def _starts(

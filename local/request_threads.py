@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 from waitress.channel import HTTPChannel
 from waitress.utilities import Error
@@ -29,34 +29,40 @@ class BusyError(Error):  # type: ignore[misc]
 
 
 class RequestThreads:
-    """Waitress's dispatcher: a thread pool that grows with the number of concurrent requests.
+    """Waitress's dispatcher: threads that grow with the number of concurrent requests.
 
-    Waitress's own dispatcher rotates through all its threads, so each request runs with a cold CPU cache.
+    The thread that became idle last serves the next request, with a warm CPU cache. Waitress's own dispatcher rotates
+    through all its threads.
     """
 
     def __init__(self, wait_seconds: float = WAIT_SECONDS, now: Callable[[], float] = time.monotonic) -> None:
         """wait_seconds: how long a request may wait for a thread."""
         self._wait_seconds = wait_seconds
         self._now = now
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
-        #: requests that may still wait for a thread: since when, and what runs them
-        self._waiting: deque[tuple[float, HTTPChannel, Future[None]]] = deque()
+        self._lock = threading.Lock()
+        #: what gives each idle thread its next request, None for its end; the last of them became idle last
+        self._idle: list[SimpleQueue[HTTPChannel | None]] = []
+        self._started = 0
+        #: requests that wait for a thread, and since when
+        self._waiting: deque[tuple[float, HTTPChannel]] = deque()
         #: since when each busy thread serves its request
         self._busy: dict[int, float] = {}
+        self._stopping = False
 
     def add_task(self, channel: HTTPChannel) -> None:
-        self._waiting.append((self._now(), channel, self._pool.submit(self._serve, channel)))
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(channel)
+            elif self._started < THREADS:
+                threading.Thread(target=self._run, args=[channel], name="request", daemon=True).start()
+                self._started += 1
+            else:
+                self._waiting.append((self._now(), channel))
 
     def refuse_overdue(self) -> None:
         """Answers each request that waited too long with a 503. Only the server's loop may call it."""
-        while self._waiting:
-            since, channel, future = self._waiting[0]
-            is_waiting = not future.running() and not future.done()
-            if is_waiting and self._now() - since < self._wait_seconds:
-                return
-            self._waiting.popleft()
-            if is_waiting and future.cancel():
-                refuse(channel, "All threads are busy, since AWS answers slowly or too many requests came at once")
+        while self._waiting and (channel := self._overdue()):
+            refuse(channel, "All threads are busy, since AWS answers slowly or too many requests came at once")
 
     def are_stuck(self) -> bool:
         """Returns True if every thread has been busy with one request for far longer than a request may take."""
@@ -64,8 +70,35 @@ class RequestThreads:
         return len(began) == THREADS and self._now() - max(began) > STUCK_SECONDS
 
     def shutdown(self) -> None:
-        """Drops the requests that wait; the running ones finish."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drops the requests that wait; the running ones finish while the process lives."""
+        with self._lock:
+            self._stopping = True
+            self._waiting.clear()
+            while self._idle:
+                self._idle.pop().put(None)
+
+    def _overdue(self) -> HTTPChannel | None:
+        with self._lock:
+            if self._waiting and self._now() - self._waiting[0][0] >= self._wait_seconds:
+                return self._waiting.popleft()[1]
+        return None
+
+    def _run(self, first: HTTPChannel) -> None:
+        requests: SimpleQueue[HTTPChannel | None] = SimpleQueue()
+        channel: HTTPChannel | None = first
+        while channel is not None:
+            self._serve(channel)
+            channel = self._next(requests)
+
+    def _next(self, requests: SimpleQueue[HTTPChannel | None]) -> HTTPChannel | None:
+        """The next request for the calling thread; None when the thread has to end."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()[1]
+            if self._stopping:
+                return None
+            self._idle.append(requests)
+        return requests.get()
 
     def _serve(self, channel: HTTPChannel) -> None:
         thread = threading.get_ident()

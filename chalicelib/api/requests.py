@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from chalicelib.api.headers import preferred, values
 from chalicelib.api.schema import (
     BulkRequest,
+    GroupRequest,
     LimitsRequest,
     PauseRequest,
     RedriveRequest,
@@ -128,6 +129,11 @@ def read_limits(request: Request) -> Limits:
         return parse_limits(text)
     except LimitsError as error:
         raise InvalidError("Invalid limits", str(error), "/limits") from error
+
+
+def read_group(request: Request) -> str:
+    """The user's group; "" for none."""
+    return read_form(request, GroupRequest, ENVELOPE_BYTES).group or ""
 
 
 def read_pause(request: Request, now_ms: int) -> int | None:

@@ -421,6 +421,7 @@ def _lane_answer(view: LaneView) -> LaneAnswer:
         started=lane.started,
         now=now_ms,
         waits_for=WaitsForAnswer(waits.name, waits.before, waits.start_at) if waits else None,
+        group=lane.group or None,
     )
 
 

@@ -65,6 +65,12 @@ class LimitsRequest(Struct, forbid_unknown_fields=True):
     limits: LimitsText
 
 
+class GroupRequest(Struct, forbid_unknown_fields=True):
+    """With whom the user takes turns at shared limits, such as all users of one tenant; null for nobody."""
+
+    group: Annotated[str, Meta(pattern=USER_PATTERN)] | None = None
+
+
 class PauseRequest(Struct, forbid_unknown_fields=True):
     """End of the pause, epoch milliseconds; null pauses until a resume."""
 
@@ -313,6 +319,7 @@ class LaneAnswer(Struct):
     waits_for: Annotated[
         WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
     ]
+    group: Annotated[str | None, Meta(description="With whom the user takes turns at shared limits; null for nobody.")]
 
 
 class ScheduleAnswer(Struct):

@@ -31,7 +31,7 @@ from chalicelib.aws.dynamodb_histories import (
 )
 from chalicelib.core.admission import Admission
 from chalicelib.core.claim import Start
-from chalicelib.core.lane import BRIEF_MS, MARKED_BY_MS, Lane, Lease, Phase, Turn
+from chalicelib.core.lane import BRIEF_MS, FOREVER_MS, MARKED_BY_MS, Lane, Lease, Phase, Turn
 from chalicelib.core.limits import (
     Limits,
     at_once,
@@ -55,6 +55,9 @@ from chalicelib.core.ports import (
 #: Seconds after its last planned or real start at which a lane expires at the earliest; see `kept_seconds`.
 LANE_KEPT_SECONDS = 30 * 24 * 3600
 
+#: The attribute of a lane with a group that stands for each time at which the lane would expire, since only an
+#: administrator ends a group: the year 9999, epoch seconds.
+GROUP_KEPT = "group_kept_until"
 #: Attributes of a lane that was emptied, or whose user was forgotten; each is a number.
 MARKS = ("emptied_seq", "emptied_from", "emptied_at", "forgotten_seq", "forgotten_at")
 
@@ -168,7 +171,7 @@ def fast_admit_expression(
     update.prepend("planned", now_ms)
     update.set("newest", {"S": task_id})
     update.list_lane(user_id)
-    update.set("expires_at", number(now_ms // 1000 + kept_seconds(limits)))
+    _keep_until(update, now_ms // 1000 + kept_seconds(limits))
     update.set("planned_under", {"S": fingerprint(limits)})
     update.increment("admitted")
     update.absent("limits")
@@ -201,7 +204,7 @@ def admit_expression(seen: Lane, admission: Admission) -> Expression:
     update.list_lane(seen.user_id)
     update.set("admitted", number(lane.admitted))
     if not lane.limits and lane.paused_until is None:
-        update.set("expires_at", number(lane.planned[0] // 1000 + kept_seconds(admission.limits)))
+        _keep_until(update, lane.planned[0] // 1000 + kept_seconds(admission.limits))
     if lane.revision != seen.revision:
         _set_new_plans(update, seen, lane)
     elif lane.planned_under != seen.planned_under:
@@ -372,7 +375,14 @@ def kept_seconds(limits: Limits) -> int:
 def _outlive_start(update: Expression, start: Start, limits: Limits) -> None:
     """Keeps the lane beyond this start, since its backlog may last for months. Own limits never expire."""
     if not start.lane.limits:
-        update.set("expires_at", number(start.at // 1000 + kept_seconds(limits)))
+        _keep_until(update, start.at // 1000 + kept_seconds(limits))
+
+
+def _keep_until(update: Expression, seconds: int) -> None:
+    """Keeps the lane until that time, epoch seconds; one with a group for ever, whatever the writer knows of it."""
+    update.sets.append(
+        f"{update.name('expires_at')} = if_not_exists({update.name(GROUP_KEPT)}, {update.value(number(seconds))})"
+    )
 
 
 def change_expression(seen: Lane, changed: Lane, is_listed: bool = True) -> Expression:
@@ -404,7 +414,10 @@ def change_expression(seen: Lane, changed: Lane, is_listed: bool = True) -> Expr
     if changed.plans != seen.plans:
         set_history(update, PLANS, changed.plans, seen.plans)
     add(update, WAITING_UNITS, changed.waiting_units - seen.waiting_units)
-    if changed.limits or changed.paused_until is not None:
+    if changed.group != seen.group:
+        update.set_or_remove("group", {"S": changed.group} if changed.group else None)
+        update.set_or_remove(GROUP_KEPT, number(FOREVER_MS // 1000) if changed.group else None)
+    if changed.limits or changed.paused_until is not None or changed.group:
         update.remove("expires_at")  # only an administrator ends those
     _set_marks(update, seen, changed)
     update.equals("admitted", seen.admitted)
@@ -469,7 +482,8 @@ def save_turn_expression(seen: Lane, turn: Turn) -> Expression:
 
 
 def _turn_value(turn: Turn) -> Item:
-    return {"M": {"name": {"S": turn.name}, "number": number(turn.number), "revision": number(turn.revision)}}
+    turn_value = {"name": {"S": turn.name}, "number": number(turn.number), "revision": number(turn.revision)}
+    return {"M": {**turn_value, **({"group": {"S": turn.group}} if turn.group else {})}}
 
 
 def save_next_receipt_expression(seen: Lane, receipt: str) -> Expression:
@@ -669,12 +683,14 @@ def lane_of(user_id: str, item: Item | None) -> Lane:
         plans=history_of(item, PLANS),
         waiting_units=integer(item, WAITING_UNITS),
         turn=_turn_of(item["turn"]["M"]) if "turn" in item else None,
+        group=item.get("group", {}).get("S", ""),
         **{attribute: integer(item, attribute) for attribute in MARKS},
     )
 
 
 def _turn_of(fields: Item) -> Turn:
-    return Turn(fields["name"]["S"], integer(fields, "number"), integer(fields, "revision"))
+    group = fields.get("group", {}).get("S", "")
+    return Turn(fields["name"]["S"], integer(fields, "number"), integer(fields, "revision"), group)
 
 
 def _slots_of(fields: Item) -> dict[str, Lease]:

@@ -3,14 +3,31 @@
 A shared limit has a partition of its own. Its key holds a space, which no user id may hold.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.aws.client import Condition, conditional, unavailable
 from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
-from chalicelib.aws.dynamodb_histories import EXTRA_UNITS, STARTS, add, history_of, set_history, take_room
+from chalicelib.aws.dynamodb_histories import (
+    EXTRA_UNITS,
+    STARTS,
+    add,
+    history_of,
+    prepend_extra,
+    set_history,
+    take_room,
+)
 from chalicelib.aws.server_time import ServerTime
-from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits
-from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
+from chalicelib.core.limits import format_limits, large_limits, most_at_once, parse_shared_limits, smallest_units_quota
+from chalicelib.core.ports import (
+    Correction,
+    SharedClaim,
+    SharedStale,
+    SharedWrite,
+    SharedWritten,
+    is_corrected,
+    own_shared_claim,
+)
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
 
 #: The partition that lists the shared limits that were changed at run time, each an item by its name.
@@ -70,6 +87,17 @@ class DynamoDBSharedLimitStore:
         update.increment("asked")
         return self._update(name, update).shared
 
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        update = Expression()
+        for attribute, value in (("served", served), ("turn", turn), ("turn_from", turn_from)):
+            update.set(attribute, number(value))
+        update.equals("turn", queue.turn)
+        return self._update(queue.name, update)
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        write = self._update(correction.name, correction_expression(correction, now_ms))
+        return SharedWritten(write.shared) if is_corrected(write.shared, correction) else write
+
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
         return self._update(name, throttle_expression(until, reason)).shared
 
@@ -80,6 +108,8 @@ class DynamoDBSharedLimitStore:
         update = Expression()
         update.set("waiting_user", {"S": waiter.user_id})
         update.set("task_id", {"S": waiter.task_id})
+        if waiter.group:
+            update.set("user_group", {"S": waiter.group})
         update.set("expires_at", number(until // 1000 + WAITER_KEPT_SECONDS))
         with unavailable("listing the lane that waits"):
             self._client.update_item(
@@ -88,10 +118,7 @@ class DynamoDBSharedLimitStore:
 
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         items = self._query(partition(name), _waiter_item(after_turn + 1), most)
-        return [
-            Waiter(int(item["item"]["S"].removeprefix(WAITER_PREFIX)), item["waiting_user"]["S"], item["task_id"]["S"])
-            for item in items
-        ]
+        return [_waiter_of(item) for item in items]
 
     def _query(self, hash_key: str, first: str, most: int) -> list[Item]:
         query: Item = {
@@ -135,6 +162,11 @@ def _waiter_item(turn: int) -> str:
     return f"{WAITER_PREFIX}{turn:012}"
 
 
+def _waiter_of(item: Item) -> Waiter:
+    turn, group = int(item["item"]["S"].removeprefix(WAITER_PREFIX)), item.get("user_group", {}).get("S", "")
+    return Waiter(turn, item["waiting_user"]["S"], item["task_id"]["S"], group)
+
+
 def fast_claim_expression(claim: SharedClaim) -> Expression:
     update, most = Expression(), most_at_once(claim.limits)
     update.prepend("starts", claim.at)
@@ -149,8 +181,15 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
     else:
         update.conditions.append(f"{update.name('limits')} = {update.value({'S': format_limits(claim.own)})}")
     _take_turn(update, claim)
+    if claim.asks_again:
+        update.increment("asked")
     slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
     update.within("starts", "started", claim.limits, claim.at, slack)
+    if smallest_units_quota(claim.limits):
+        reported = update.name("reported_at")
+        update.conditions.append(
+            f"(attribute_not_exists({reported}) OR {reported} <= {update.value(number(claim.at))})"
+        )
     if large_limits(claim.limits) or claim.units != 1:
         take_room(update, STARTS, claim.limits, claim.at, claim.units)
         add(update, EXTRA_UNITS, claim.units - 1)
@@ -187,6 +226,8 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
     update.set("newest", {"S": after.newest})
     if after.served != seen.served:
         update.set("served", number(after.served))
+    if after.asked != seen.asked:
+        update.increment("asked")
     if seen.paused_until is not None:
         update.remove("paused_until")  # it is over, or nothing would start
     if seen.throttled_until:
@@ -203,6 +244,9 @@ def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
     update.equals("revision", seen.revision)
     update.equals("started", seen.started)
     update.equals("served", seen.served)
+    update.equals("reports", seen.reports)
+    if seen.corrected != after.corrected:
+        update.set("corrected", _texts(after.corrected))
     if seen.asked <= seen.served:
         update.equals("asked", seen.asked)
     return update
@@ -221,8 +265,35 @@ def change_expression(seen: SharedLimit, changed: SharedLimit) -> Expression:
         update.set("starts", numbers(changed.starts))
         set_history(update, STARTS, changed.real, seen.real)
         update.equals("started", seen.started)
+        update.equals("reports", seen.reports)
+    if changed.reported_at != seen.reported_at:
+        update.set("reported_at", number(changed.reported_at))
     update.equals("revision", seen.revision)
     return update
+
+
+def correction_expression(correction: Correction, now_ms: int) -> Expression:
+    """Leaves the room as it is when units are given back: the next exact claim finds more."""
+    update, more = Expression(), correction.more
+    corrected, token = update.name("corrected"), correction.token
+    update.conditions.append(f"NOT contains({corrected}, {update.value({'S': token})})")
+    none = update.value({"L": []})
+    update.sets.append(
+        f"{corrected} = list_append({update.value(_texts((token,)))}, if_not_exists({corrected}, {none}))"
+    )
+    update.increment("reports")
+    add(update, EXTRA_UNITS, more)
+    prepend_extra(update, STARTS, now_ms if more > 0 else correction.started_at, more)
+    if more > 0:
+        add(update, STARTS.unit_room, -more)
+        update.set("reported_at", number(now_ms))
+        newest = f"{update.name('starts')}[0]"
+        update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} < {update.value(number(now_ms))})")
+    return update
+
+
+def _texts(values: Sequence[str]) -> Item:
+    return {"L": [{"S": value} for value in values]}
 
 
 def throttle_expression(until: int, reason: str) -> Expression:
@@ -271,6 +342,11 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         served=integer(item, "served"),
         holders=_holders_of(item["holders"]["M"]) if "holders" in item else None,
         newest=item.get("newest", {}).get("S", ""),
+        reported_at=integer(item, "reported_at"),
+        reports=integer(item, "reports"),
+        corrected=tuple(token["S"] for token in item.get("corrected", {}).get("L", ())),
+        turn=integer(item, "turn"),
+        turn_from=integer(item, "turn_from"),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from chalicelib.core.history import NO_HISTORY, History
 from chalicelib.core.limits import Limits, fingerprint
@@ -95,10 +96,12 @@ class Turn(Struct, frozen=True):
 
     #: the shared limit
     name: str
-    #: counted by the shared limit, from 1 on
+    #: counted by the shared limit, from 1 on; of a user in a group: by the group's queue
     number: int
     #: of the lane when it was stored: a lane that was paused, throttled or emptied since has lost it
     revision: int
+    #: the user's group then; "" without one
+    group: str = ""
 
 
 class Lane(Struct, frozen=True):
@@ -149,6 +152,8 @@ class Lane(Struct, frozen=True):
     waiting_units: int = 0
     #: None while the lane waits for no shared limit
     turn: Turn | None = None
+    #: the users of a group take turns at shared limits as one; "" for a user without a group
+    group: str = ""
     #: leases of tasks that may run beside each other, and of those between two attempts, by task id; None in a lane
     #: that never had several at once, or whose last such task is over
     slots: Mapping[str, Lease] | None = None
@@ -191,15 +196,22 @@ class Lane(Struct, frozen=True):
         return 1 - (-self.waiting_units // self.waiting) if self.waiting and self.waiting_units > 0 else 1
 
     def turn_for(self, shared: str) -> int:
-        """The number of the lane's turn for that shared limit; 0 if it has none, or lost it."""
-        turn = self.turn
-        return turn.number if turn and (turn.name, turn.revision) == (shared, self.revision) else 0
+        """The number of the lane's turn for that shared limit; 0 if it has none, or lost it, or is in a group."""
+        return 0 if self.group else self._number_for(shared)
+
+    def turn_in_group(self, shared: str) -> int:
+        """The lane's number in its group's queue for that shared limit; 0 if it has none, or lost it."""
+        return self._number_for(shared) if self.group else 0
+
+    def _number_for(self, shared: str) -> int:
+        mine, turn = (shared, self.revision, self.group), self.turn
+        return turn.number if turn and (turn.name, turn.revision, turn.group) == mine else 0
 
     @property
     def kept_turn(self) -> Turn | None:
         """The lane's turn as a change that does not lose it stores it, with the next revision."""
         turn = self.turn
-        return Turn(turn.name, turn.number, self.revision + 1) if turn and turn.revision == self.revision else None
+        return replace(turn, revision=self.revision + 1) if turn and turn.revision == self.revision else None
 
     def lease_of(self, task_id: str) -> Lease | None:
         """The task's lease, if it is the lane's newest or in a slot; it may be over."""

@@ -51,6 +51,11 @@ def _has_plans_to_count_anew(lane: Lane, limits: Limits) -> bool:
     return is_old or bool(lane.retries) or lane.plans.is_outdated
 
 
+def with_group(lane: Lane, group: str) -> Lane:
+    """The lane of a user in that group, "" for none. It loses its turn: it asks again, with its new group."""
+    return lane if group == lane.group else replace(lane, group=group, turn=None, revision=lane.revision + 1)
+
+
 def paused(lane: Lane, until: int, default: Limits, now_ms: int) -> Lane:
     """The lane, paused until that time, epoch ms; FOREVER_MS for no end."""
     return replanned(replace(lane, paused_until=until, turn=None), lane.limits_or(default), now_ms)
@@ -161,6 +166,7 @@ def emptied(lane: Lane, retrying: Mapping[str, int], default: Limits, at: int, n
         emptied_from=lane.started_seq if is_drained_long_ago else lane.emptied_from,
         emptied_at=at,
         waiting_units=0,
+        turn=None,
     )
     return replanned(after, lane.limits_or(default), now_ms)
 
@@ -171,6 +177,8 @@ def forgotten(lane: Lane, default: Limits, now_ms: int) -> Lane:
         lane,
         limits=None,
         paused_until=None,
+        group="",
+        turn=None,
         forgotten_seq=lane.admitted,
         forgotten_at=now_ms,
     )

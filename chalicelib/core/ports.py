@@ -245,6 +245,24 @@ class SharedClaim(Struct, frozen=True):
     turn: int = 0
     #: the turn is newer than all that were used
     is_newest_turn: bool = False
+    #: it gives the next turn too: for another lane of the same group
+    asks_again: bool = False
+
+
+class Correction(Struct, frozen=True):
+    """The units that a start under a shared limit really used."""
+
+    name: str
+    #: names this one start
+    token: str
+    #: when the task started, epoch ms
+    started_at: int
+    #: beyond those that it was claimed with; below 0 if it used less
+    more: int
+
+
+def is_corrected(shared: SharedLimit, correction: Correction) -> bool:
+    return correction.token in shared.corrected
 
 
 def own_shared_claim(write: SharedWrite, token: str) -> SharedWrite:
@@ -293,6 +311,22 @@ class SharedLimitStore(Protocol):
 
     def ask(self, name: str) -> SharedLimit:
         """Gives the next turn: `asked` of the answer. A turn of a lost answer is passed over."""
+        ...
+
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        """Stores a group's turn of a shared limit in the group's queue, and the newest number in it that was used.
+
+        turn_from: from when on the group may use it, epoch ms. Stale if the group's turn is not that of `queue` any
+        more.
+        """
+        ...
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        """Counts the units that a start really used: more from now_ms on, less are given back at the start.
+
+        Once for each token, whatever is repeated. Stale, if more were used, while a start lies at now_ms or later:
+        another worker may have claimed it before it could know of them.
+        """
         ...
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:

@@ -21,6 +21,8 @@ MISSED_AFTER_MS = 60
 #: each other, since no start may lie before one that was taken. All windows are multiples of it, so that no start of a
 #: full shared limit is lost.
 MANY_WAITING, TICK_MS = 10, 20
+#: Corrections of units that are remembered: a call whose answer was lost is repeated within so many.
+CORRECTIONS_KEPT = 40
 #: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
 EXACT_TURNS = 200
 
@@ -39,6 +41,8 @@ class Waiter(Struct, frozen=True):
     turn: int
     user_id: str
     task_id: str
+    #: of the user; the turn is the group's
+    group: str = ""
 
 
 class SharedLimit(Struct, frozen=True):
@@ -70,6 +74,16 @@ class SharedLimit(Struct, frozen=True):
     holders: Mapping[str, Holder] | None = None
     #: the token of the newest claim, so that a claim whose answer was lost is recognised
     newest: str = ""
+    #: the latest time from which on units that tasks really used count, epoch ms: nothing starts before it
+    reported_at: int = 0
+    #: how many starts had their units corrected
+    reports: int = 0
+    #: names the corrections of late, newest first, so that none counts twice
+    corrected: tuple[str, ...] = ()
+    #: of a group's queue: the newest turn that the group got of the shared limit; 0 if the next lane has to ask for one
+    turn: int = 0
+    #: and from when on the group may use it, epoch ms
+    turn_from: int = 0
 
     @property
     def waiting(self) -> int:
@@ -87,8 +101,8 @@ class SharedLimit(Struct, frozen=True):
         return self.throttled_until > now_ms
 
     def opens_at(self, now_ms: int) -> int:
-        """When pause and throttling are over, epoch ms; now if there is neither."""
-        return max(now_ms, self.paused_until or 0, self.throttled_until)
+        """When pause and throttling are over and all reports of units count, epoch ms; now if there is nothing."""
+        return max(now_ms, self.paused_until or 0, self.throttled_until, self.reported_at)
 
     def is_full(self, limits: Limits, task_id: str = "") -> bool:
         """True if as many tasks run as may run at once, this one not counted."""
@@ -170,6 +184,7 @@ def _after(
         throttled_until=0,
         throttled_reason="",
         served=max(shared.served, turn),
+        corrected=shared.corrected[:CORRECTIONS_KEPT],
         holders=holders,
         newest=token,
     )
@@ -199,7 +214,7 @@ def turn_times(shared: SharedLimit, limits: Limits, turn: int, now_ms: int, unit
     if places > 1:
         places = max(1, places - _missed(shared, limits, places, now_ms, units))
     if not tuple(limits):  # only a number at once
-        return 0, begin
+        return 0, max((begin, *shared.starts[:1]))  # not before a start by another machine's clock, which ended a pause
     planned = _planned(shared, limits, begin, min(places, EXACT_TURNS), units)
     beyond = max(0, places - EXACT_TURNS)
     rest_ms = max(beyond * limit.window_ms * limit.taken_by(units) // limit.quota for limit in limits)
@@ -278,6 +293,7 @@ def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
         throttled_reason="",
         starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
         real=without_future(shared.real, latest) if is_ahead else shared.real,
+        reported_at=min(shared.reported_at, latest),
         opened_at=now_ms,
         revision=shared.revision + 1,
     )

@@ -8,8 +8,19 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, UnavailableError
 from chalicelib.core.lane import FOREVER_MS, Lane, Phase
 from chalicelib.core.lane_changes import emptied, forgotten
-from chalicelib.core.ports import Clock, DueTasks, LaneStore, ScheduledQueue, TaskQueue, TaskStore, Write, Written
+from chalicelib.core.ports import (
+    Clock,
+    DueTasks,
+    LaneStore,
+    ScheduledQueue,
+    SharedLimitStore,
+    TaskQueue,
+    TaskStore,
+    Write,
+    Written,
+)
 from chalicelib.core.scheduled import EmptySchedule
+from chalicelib.core.shared_groups import pass_over_lost
 from chalicelib.core.task import TaskState
 from chalicelib.settings import Settings
 
@@ -56,8 +67,10 @@ class Clearance:
         retry: RetryWithJitter,
         settings: Settings,
         delete_schedules: Callable[[str], object],
+        shared_limits: SharedLimitStore | None = None,
     ) -> None:
-        """delete_schedules: deletes those of a user."""
+        """delete_schedules: deletes those of a user. shared_limits: None in a deployment without any."""
+        self._shared_limits = shared_limits
         self._lanes = lanes
         self._tasks = tasks
         self._due_tasks = due_tasks
@@ -85,7 +98,10 @@ class Clearance:
             seen, waiting = lane, lane.waiting + len(retrying)
             return emptied(lane, retrying, self._settings.limits, at, self._clock.now_ms())
 
-        self._wake(self._write(user_id, change, self._lanes.change))
+        after = self._write(user_id, change, self._lanes.change)
+        self._wake(after)
+        if self._shared_limits is not None:
+            pass_over_lost(self._shared_limits, self._lanes, self._queue, seen, after, self._clock.now_ms())
         if 0 < seen.emptied_at < at - SENT_AGAIN_AFTER_MS:
             self._send_again(seen)
         self._clock.sleep_until(at + CLOCKS_AGREE_MS)

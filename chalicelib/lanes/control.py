@@ -8,7 +8,15 @@ from msgspec.structs import replace
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, NotFoundError, UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane, Lease, Phase
-from chalicelib.core.lane_changes import paused, resumed, up_to_date, with_limits, without, without_retrying
+from chalicelib.core.lane_changes import (
+    paused,
+    resumed,
+    up_to_date,
+    with_group,
+    with_limits,
+    without,
+    without_retrying,
+)
 from chalicelib.core.limits import Limits, at_once
 from chalicelib.core.ports import (
     Clock,
@@ -21,6 +29,7 @@ from chalicelib.core.ports import (
 )
 from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.scheduled import CancelScheduled
+from chalicelib.core.shared_groups import pass_over_lost
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState, cancelled_outcome
 from chalicelib.core.views import LaneView, TaskView, view_of_lane, view_of_task
 from chalicelib.lanes.shared import SharedStates
@@ -111,9 +120,10 @@ class Control:
             changed = self._cancelled(record, lane)
             if changed == lane:
                 return self._store_cancelled(task, lane)
-            write = self._lanes.change(lane, changed)
+            before, write = lane, self._lanes.change(lane, changed)
             lane = write.lane
             if isinstance(write, Written):
+                self._pass_over(before, lane)
                 return self._store_cancelled(task, lane)
         raise UnavailableError(f"the lane of {user_id} is changed too often to be changed once more")
 
@@ -185,6 +195,10 @@ class Control:
         is_finished = record is not None and record.outcome is not None
         return replace(lane, running=replace(lease, until=now_ms)) if is_finished else lane
 
+    def set_group(self, user_id: str, group: str) -> LaneView:
+        """Sets with whom the user takes turns at shared limits, "" for nobody. The lane asks for its turn again."""
+        return self._apply(user_id, lambda lane: with_group(lane, group))
+
     def pause(self, user_id: str, until: int | None) -> LaneView:
         """Pauses the lane until that time, epoch ms, None for no end. After it returns, nothing starts."""
         end = FOREVER_MS if until is None else until
@@ -220,9 +234,14 @@ class Control:
                 return lane
             write = self._lanes.change(lane, changed)
             if isinstance(write, Written):
+                self._pass_over(lane, write.lane)
                 return write.lane
             lane = write.lane
         raise UnavailableError(f"the lane of {user_id} is changed too often to be changed once more")
+
+    def _pass_over(self, before: Lane, after: Lane) -> None:
+        if self._shared_limits is not None:
+            pass_over_lost(self._shared_limits, self._lanes, self._queue, before, after, self._clock.now_ms())
 
     def _record(self, user_id: str, task_id: str) -> TaskRecord:
         record = self._tasks.get(user_id, task_id)
@@ -236,7 +255,9 @@ class Control:
         return shared.view(view, lane, now_ms) if shared else view
 
     def _shared(self) -> SharedStates | None:
-        return SharedStates(self._shared_limits, self._settings.shared_limits) if self._shared_limits else None
+        return (
+            SharedStates(self._shared_limits, self._settings.shared_limits) if self._shared_limits is not None else None
+        )
 
     def _lane_view(self, lane: Lane) -> LaneView:
         now_ms = self._clock.now_ms()

@@ -10,6 +10,7 @@ from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS, Lane
 from chalicelib.core.limits import Limits
 from chalicelib.core.ports import Clock, LaneStore, SharedBacklog, SharedLimitStore, SharedWritten, TaskQueue
 from chalicelib.core.shared_estimates import SharedState, used_of, waiting_of
+from chalicelib.core.shared_groups import has_waiters_turn, queue_name, wake_first
 from chalicelib.core.shared_limit import SharedLimit, Waiter, paused_shared, resumed_shared, with_shared_limits
 from chalicelib.core.shared_views import behind_shared, waits_for
 from chalicelib.core.task import TaskState
@@ -49,10 +50,10 @@ class SharedStates:
 
     def waits_for(self, lane: Lane, now_ms: int) -> WaitsFor | None:
         """The shared limit that the lane waits for; None, and no read, for a lane without a turn."""
-        if lane.turn is None or not lane.turn_for(lane.turn.name):
+        if lane.turn is None or not (lane.turn_for(lane.turn.name) or lane.turn_in_group(lane.turn.name)):
             return None
         state = self.get(lane.turn.name)
-        return waits_for(lane, state, now_ms) if state else None
+        return waits_for(lane, state, now_ms, self._queue_of(lane, lane.turn.name)) if state else None
 
     def view(self, view: TaskView, lane: Lane | None, now_ms: int) -> TaskView:
         """The task's view with the wait that its shared limit adds; no read for a task without one."""
@@ -60,7 +61,11 @@ class SharedStates:
         if lane is None or not task.shared or not task.seq or view.state is not TaskState.QUEUED:
             return view
         state = self.get(task.shared)
-        return behind_shared(view, lane, state, now_ms) if state else view
+        return behind_shared(view, lane, state, now_ms, self._queue_of(lane, task.shared)) if state else view
+
+    def _queue_of(self, lane: Lane, name: str) -> SharedLimit | None:
+        """The queue in which the lane waits with its group; None if it waits in none."""
+        return self._shared_limits.get(queue_name(name, lane.group)) if lane.turn_in_group(name) else None
 
 
 class SharedControl:
@@ -126,7 +131,7 @@ class SharedControl:
         self._wait_for_newest_start(shared)
         view = self._listed(shared)
         if shared.paused_until != FOREVER_MS:
-            self._wake(view.waiters)
+            self._wake(shared, view.waiters)
         return view
 
     def _wait_for_newest_start(self, shared: SharedLimit) -> None:
@@ -144,11 +149,15 @@ class SharedControl:
             shared = write.shared
         raise UnavailableError(f"the shared limit {shared.name} is changed too often to be changed once more")
 
-    def _wake(self, waiters: Sequence[Waiter]) -> None:
+    def _wake(self, shared: SharedLimit, waiters: Sequence[Waiter]) -> None:
         """Shows the messages of these lanes to the workers: their waits were computed from the old state."""
         now_ms = self._clock.now_ms()
         for waiter in waiters:
-            for receipt in self._lanes.get(waiter.user_id).next_receipts(now_ms):
+            lane = self._lanes.get(waiter.user_id)
+            if waiter.group and not has_waiters_turn(lane, shared, waiter):
+                wake_first(self._shared_limits, self._lanes, self._queue, shared.name, waiter.group, now_ms)
+                continue
+            for receipt in lane.next_receipts(now_ms):
                 self._queue.defer(receipt, 0)
 
     def _existing(self, name: str) -> SharedLimit:

@@ -215,6 +215,7 @@ function field(text, input) {
 function limitsForm(user, frame, show) {
   const limits = el("input", { id: "limits", required: true, maxlength: "500", spellcheck: "false", "aria-describedby": "limits-hint" });
   const reset = el("button", { type: "button", text: "Use the default" });
+  const group = el("p", { class: "hint", id: "group", hidden: true });
   const status = el("p", { class: "status", role: "status" });
   const form = el(
     "form",
@@ -222,6 +223,7 @@ function limitsForm(user, frame, show) {
     el("h2", { id: "limits-title", text: "Limits" }),
     field("All limits apply together", limits),
     el("p", { class: "hint", id: "limits-hint", text: "For example 1/second; 20/minute. Applies from the next start on, to waiting tasks too." }),
+    group,
     el("div", { class: "actions" }, el("button", { type: "submit", class: "main", text: "Change" }), reset, status),
   );
   let shown = "";
@@ -230,6 +232,8 @@ function limitsForm(user, frame, show) {
     if (limits.value === shown) limits.value = lane.limits;
     shown = lane.limits;
     reset.hidden = !lane.own_limits;
+    group.hidden = !lane.group;
+    setText(group, `Takes turns at shared limits with the group ${lane.group}.`);
   };
   const send = async (work, done) => {
     const answer = await frame.ask(work, status, done);

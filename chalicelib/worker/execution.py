@@ -153,7 +153,23 @@ class TaskExecutor:
         """Counts the units that the function reported; None if it reported none, or what the task counted for."""
         if used_units is None or used_units == start.units:
             return None
-        return lambda: self._lanes.correct_units(start, used_units, now_ms)
+        return lambda: self._correct(start, used_units, now_ms)
+
+    def _correct(self, start: Start, used_units: int, now_ms: int) -> int | None:
+        """Counts the units in the shared limit too: more before its lane does, from the same time on; less after it.
+
+        Less is given back once at most: not again if it failed, nor by a worker that lost its lease.
+        """
+        more, shared, lease = used_units - start.units, start.shared, start.lease
+        if self._shared is None or shared is None or lease is None:
+            return self._lanes.correct_units(start, used_units, now_ms)
+        if more > 0:
+            now_ms = self._shared.correct_units(shared, lease.token, more, now_ms)
+        counts_from = self._lanes.correct_units(start, used_units, now_ms)
+        if more < 0 and counts_from is not None:
+            with suppress(UnavailableError):  # it counts as it was claimed
+                self._shared.correct_units(shared, lease.token, more, now_ms)
+        return counts_from
 
     def _finish(
         self,

@@ -15,9 +15,17 @@ from msgspec.structs import replace
 from chalicelib.core.claim import NO_SHARED_LIMITS, SharedStart, Start, smallest_exceeded
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, LEASE_MS, Lane, Phase, Turn
-from chalicelib.core.limits import Limits, format_limits, large_limits, memory_needed, most_at_once
+from chalicelib.core.limits import (
+    Limits,
+    format_limits,
+    large_limits,
+    memory_needed,
+    most_at_once,
+    smallest_units_quota,
+)
 from chalicelib.core.ports import (
     Clock,
+    Correction,
     LaneStore,
     SharedClaim,
     SharedLimitStore,
@@ -25,6 +33,7 @@ from chalicelib.core.ports import (
     TaskQueue,
     Written,
 )
+from chalicelib.core.shared_groups import has_waiters_turn, is_passed_over, wake_first
 from chalicelib.core.shared_limit import (
     MISSED_AFTER_MS,
     Full,
@@ -33,11 +42,13 @@ from chalicelib.core.shared_limit import (
     Waiter,
     claim_shared,
     first_time,
+    turn_time,
     turn_times,
 )
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
+from chalicelib.worker.shared_groups import LISTED_FROM_MS, GroupTurns, Place, is_listed
 from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
 
 #: Tries of a claim that loses races against others; then the message looks again a moment later.
@@ -45,16 +56,12 @@ CLAIM_TRIES = 12
 #: Milliseconds before its time at which a lane claims whose turn has come. One whose turn was passed over, since its
 #: message was late, claims up to LEAD_MS before: so it comes first.
 ON_TIME_LEAD_MS = 100
-#: Turns used after the lane's own, if no more lanes wait, after which it asks for a new one.
-PASSED_OVER = 3
 #: Turns before the newest one that was used among which a release looks for a lane that still waits.
 PASSED_TURNS = 20
 #: Starts after which the list of starts is trimmed.
 TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
-#: Milliseconds of wait from which on a lane is listed as waiting, and looks again halfway at the latest.
-LISTED_FROM_MS = 3_000
 #: Milliseconds after which a message looks again whose wait has no certain end: for a task that runs to end, or while
 #: the shared limit is paused or throttled.
 LOOK_AGAIN_MS = 60_000
@@ -95,6 +102,7 @@ class SharedClaims:
         self._settings = settings
         self._known: dict[str, SharedLimit] = {}
         self._claims = count(1)
+        self._groups = GroupTurns(store, lanes, queue)
 
     def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
         """Takes a start of the task's shared limit at or shortly after start.at, at which its lane lets it start.
@@ -105,20 +113,21 @@ class SharedClaims:
             return ReadLane(), facts  # it waited for something: a start would be lost if that is not over
         return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
 
-    def _seen(self, task: Task) -> SharedLimit:
+    def _seen(self, task: Task, is_grouped: bool) -> SharedLimit:
         """The shared limit as it was seen last, if that may allow the start at once; else as it is."""
         known = self._known.get(task.shared)
         limits = self._limits(known) if known else None
-        if known is None or limits is None or known.waiting or smallest_exceeded(limits, task.units):
+        if is_grouped or known is None or limits is None or known.waiting or smallest_exceeded(limits, task.units):
             return self._read(task.shared)
         return known
 
     def _take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
-        shared = self._seen(task)
+        shared = self._seen(task, bool(facts.is_lane_fresh and facts.lane and facts.lane.group))
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
-        turn, asked = facts.lane.turn_for(task.shared) if facts.lane else 0, 0
-        has_given_way = False
+        place = Place(facts.lane.turn_for(task.shared) if facts.lane else 0)
+        if facts.lane and facts.is_lane_fresh:
+            place.member = self._groups.member(task.shared, facts.lane)
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
             if limits is None:
@@ -128,31 +137,50 @@ class SharedClaims:
             now_ms = self._clock.now_ms()
             begin = start.at if now_ms <= start.at + CLOCKS_DIFFER_MS else now_ms
             who = (task.user_id, task.task_id)
+            turn = place.turn
             latest = now_ms + (LEAD_MS if turn <= shared.served or not turn else ON_TIME_LEAD_MS)
             decision = claim_shared(shared, limits, begin, latest, task.units, turn, who, token)
-            if isinstance(decision, Taken) and not has_given_way and _comes_before_others(shared, limits, turn):
+            decision = place.decided(decision, now_ms)
+            if isinstance(decision, Taken) and not place.has_given_way and _comes_before_others(shared, limits, turn):
                 self._clock.sleep(GIVE_WAY_MS)
-                has_given_way, shared = True, self._read(task.shared)
+                place.has_given_way, shared = True, self._read(task.shared)
                 start = replace(start, at=max(start.at, self._clock.now_ms()))
             elif isinstance(decision, Taken):
-                before, shared = shared, self._claim(task, shared, decision, turn, token)
+                allowed_at = first_time(shared, limits, turn, task.units) if turn else 0
+                shared = self._claim(task, shared, place.asking_again(shared, decision, allowed_at), place, token)
                 if shared.newest == token:
-                    allowed_at = first_time(before, limits, turn, task.units) if turn else 0
+                    self._groups.hand_on(task.shared, facts.lane, place, shared, limits, decision.at)
                     return self._start(shared, decision, limits, allowed_at), facts
+                place.lose_if_used(shared)
             elif not facts.is_lane_fresh or facts.lane is None:
                 return ReadLane(), facts
             elif decision.is_for_holder and (freed := self._without_lost_holder(shared, now_ms)):
                 shared = freed
-            elif turn and shared.served - turn < max(PASSED_OVER, shared.waiting):
-                self._list(task, turn, decision, now_ms, is_new=turn == asked)
-                return self._wait(shared, limits, turn, decision, facts, task.units), facts
             else:
-                turn, shared, facts = self._ask(task.shared, facts, facts.lane)
-                asked = turn
-                if not turn:
-                    return ReadLane(), facts
+                shared, step, facts = self._find_turn(task, place, shared, limits, decision, facts, facts.lane)
+                if step:
+                    return step, facts
         now_ms = self._clock.now_ms()
         return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
+
+    def _find_turn(
+        self, task: Task, place: Place, shared: SharedLimit, limits: Limits, full: Full, facts: Facts, lane: Lane
+    ) -> tuple[SharedLimit, Step | None, Facts]:
+        """Waits for the turn that the lane has; None as the step once it has got one, perhaps that of its group."""
+        now_ms = self._clock.now_ms()
+        if place.turn and not is_passed_over(shared, place.turn):
+            self._list(task, place, lane.group, full, now_ms)
+            return shared, self._wait(shared, limits, place.turn, full, facts, task.units), facts
+        if not lane.group:
+            place.turn, shared, facts = self._ask(task.shared, facts, lane)
+            place.is_new = True
+            return shared, None if place.turn else ReadLane(), facts
+        asked, facts = self._groups.look(task.shared, place, shared, facts, now_ms)
+        if place.member is None:
+            return shared, ReadLane(), facts
+        step = self._wait_in_group(task, place, self._remember(asked), limits, full, facts)
+        place.turn = 0 if step else place.member.queue.turn
+        return asked, step, facts
 
     def _leave_to_others(self, task: Task, facts: Facts) -> WaitUntil:
         now_ms = self._clock.now_ms()
@@ -196,6 +224,20 @@ class SharedClaims:
         with suppress(UnavailableError):  # it looks again by itself
             self._wake_first(shared)
 
+    def correct_units(self, start: SharedStart, token: str, more: int, now_ms: int) -> int:
+        """Counts the units that a start really used beyond those that it was claimed with, below 0 for less.
+
+        token: names the start. Returns from when on they count, epoch ms.
+        """
+        limits = self._limits(self._known.get(start.name) or self._read(start.name))
+        if limits is None or smallest_units_quota(limits) is None:
+            return now_ms
+        correction = Correction(start.name, token, start.at, more)
+        while not isinstance(write := self._store.correct_units(correction, now_ms), SharedWritten):
+            now_ms = max(now_ms, write.shared.starts[0]) + 1  # after a start that was claimed without knowing of them
+        self._remember(write.shared)
+        return now_ms
+
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
         self._known[name] = self._store.throttle(name, until, reason)
@@ -216,12 +258,12 @@ class SharedClaims:
         self._known[shared.name] = shared
         return shared
 
-    def _claim(self, task: Task, seen: SharedLimit, taken: Taken, turn: int, token: str) -> SharedLimit:
+    def _claim(self, task: Task, seen: SharedLimit, taken: Taken, place: Place, token: str) -> SharedLimit:
         """The shared limit after the claim; the token of its newest claim says whether the claim succeeded."""
-        is_newest = turn > seen.served
+        is_newest = place.turn > seen.served
         claim = SharedClaim(
             task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
-            turn, is_newest,
+            place.turn, is_newest, place.asks_again,
         )  # fmt: skip
         write = self._store.try_claim(claim)
         if isinstance(write, SharedWritten):
@@ -249,11 +291,31 @@ class SharedClaims:
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
-    def _list(self, task: Task, turn: int, full: Full, now_ms: int, is_new: bool) -> None:
+    def _list(self, task: Task, place: Place, group: str, full: Full, now_ms: int) -> None:
         """Lists the lane as one that the end of a task wakes; or if its new turn is some seconds ahead."""
-        if full.is_for_holder or (is_new and full.at - now_ms >= LISTED_FROM_MS):
+        if full.is_for_holder or (place.is_new and is_listed(full, now_ms)):
             with suppress(UnavailableError):  # it looks again by itself
-                self._store.add_waiter(task.shared, Waiter(turn, task.user_id, task.task_id), full.at)
+                self._store.add_waiter(task.shared, Waiter(place.turn, task.user_id, task.task_id, group), full.at)
+
+    def _wait_in_group(
+        self, task: Task, place: Place, shared: SharedLimit, limits: Limits, full: Full, facts: Facts
+    ) -> WaitUntil | None:
+        """The wait of a lane that may not use its group's turn yet; None if it may."""
+        member, units, now_ms = place.member, task.units, self._clock.now_ms()
+        assert member is not None, "it was looked at"
+        at = turn_time(shared, limits, member.expected_turn(shared), now_ms, units)
+        self._groups.list(task, facts.lane.group if facts.lane else "", place, replace(full, at=at), now_ms)
+        if not member.has_turn(shared):  # another lane of the group asks for the next one at this moment
+            return WaitUntil(now_ms, max(now_ms + MISSED_AFTER_MS * (member.before > 0), member.queue.turn_from))
+        if member.may_use_turn(shared, limits, units, now_ms):
+            return WaitUntil(now_ms, member.queue.turn_from) if now_ms < member.queue.turn_from else None
+        step = self._wait(shared, limits, member.expected_turn(shared), full, facts, units)
+        if full.is_for_holder or member.before > 1 or not tuple(limits):
+            return step
+        at = member.takes_over_at(shared, limits, units)
+        if not now_ms < at < step.wake_at:
+            return step
+        return WaitUntil(at + LEAD_MS, at) if at - now_ms <= MAX_SLEEP_MS else _waiting(at)
 
     def _wait(self, shared: SharedLimit, limits: Limits, turn: int, full: Full, facts: Facts, units: int) -> WaitUntil:
         """Until the turn's time if that is near; else half the way, since turns before it may be lost.
@@ -282,9 +344,13 @@ class SharedClaims:
         first, now_ms = max(0, shared.served - PASSED_TURNS), self._clock.now_ms()
         for waiter in self._store.waiters(shared.name, first, 2 * PASSED_TURNS) if shared.asked else ():
             lane = self._lanes.get(waiter.user_id)
-            if lane.turn_for(shared.name) == waiter.turn and (receipts := lane.next_receipts(now_ms)):
+            has_turn = has_waiters_turn(lane, shared, waiter)
+            if has_turn and (receipts := lane.next_receipts(now_ms)):
                 for receipt in receipts:
                     self._queue.defer(receipt, 0)
+                return
+            if waiter.group and not has_turn and waiter.turn > shared.served:
+                wake_first(self._store, self._lanes, self._queue, shared.name, waiter.group, now_ms)
                 return
 
 
@@ -300,5 +366,5 @@ def _comes_before_others(shared: SharedLimit, limits: Limits, turn: int) -> bool
 
 def _shows_the_same(one: SharedLimit, other: SharedLimit) -> bool:
     """True if a fast claim was refused although nothing changed: the exact one decides."""
-    facts = ("started", "revision", "asked", "served", "limits", "holders")
+    facts = ("started", "revision", "asked", "served", "limits", "holders", "reports")
     return all(getattr(one, name) == getattr(other, name) for name in facts)

@@ -1,4 +1,4 @@
-"""The commands on lanes: lane, limits, pause, resume."""
+"""The commands on lanes: lane, limits, group, pause, resume."""
 
 from __future__ import annotations
 
@@ -56,6 +56,26 @@ def limits(
         _show(found, as_json)
     else:
         show([found.limits])
+
+
+def group(
+    context: typer.Context,
+    user: User,
+    name: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Such as the tenant's name.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="The user takes turns alone.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show, set or clear a user's group: its users take turns at shared limits as one."""
+    if clear and name is not None:
+        raise typer.BadParameter("either a group or --clear, not both")
+    with connect(context, url, token) as paceline:
+        found = paceline.lane(user) if name is None and not clear else paceline.set_group(user, name)
+    if as_json or name is not None or clear:
+        _show(found, as_json)
+    else:
+        show([found.group or ""])
 
 
 def pause(

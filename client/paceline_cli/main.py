@@ -118,6 +118,7 @@ app.add_typer(
     rich_help_panel=_LANES,
     epilog=_examples("limits ann '5/second; 100/minute'", "limits ann --clear", "limits set stripe '25/second'"),
 )
+add(_LANES, lane_commands.group, "group ann acme", "group ann --clear")
 add(_LANES, lane_commands.pause, "pause ann", "pause ann --for 10m")
 add(_LANES, lane_commands.resume, "resume ann")
 add(_LANES, clearing_commands.empty, "empty ann")

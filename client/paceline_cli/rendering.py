@@ -202,6 +202,7 @@ def lane_lines(lane: Lane, with_bars: bool) -> list[Text]:
         [
             ("user", Text(lane.user_id, "bold")),
             ("limits", f"{lane.limits} ({whose})"),
+            ("group", lane.group or ""),
             *((f"per {limit.name}", _left(limit, with_bars)) for limit in lane.policies),
             ("waiting", count(lane.backlog, "task")),
             ("running", _running(lane)),

@@ -177,6 +177,10 @@ class AsyncPaceline:
         """As Paceline.clear_limits."""
         return await run_async(self._rules.clear_limits(user_id), self._perform)
 
+    async def set_group(self, user_id: str, group: str | None) -> Lane:
+        """As Paceline.set_group."""
+        return await run_async(self._rules.set_group(user_id, group), self._perform)
+
     async def pause(self, user_id: str, until: int | datetime | None = None) -> Lane:
         """As Paceline.pause."""
         return await run_async(self._rules.pause(user_id, until), self._perform)

@@ -233,6 +233,10 @@ class Paceline:
         """Gives the user the deployment's limits again."""
         return run(self._rules.clear_limits(user_id), self._perform)
 
+    def set_group(self, user_id: str, group: str | None) -> Lane:
+        """Sets with whom the user takes turns at shared limits, such as the tenant; None for nobody. Needs an admin."""
+        return run(self._rules.set_group(user_id, group), self._perform)
+
     def pause(self, user_id: str, until: int | datetime | None = None) -> Lane:
         """Pauses the lane until that time, None for no end. Once this returns, no task starts.
 

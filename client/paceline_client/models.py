@@ -212,6 +212,8 @@ class LaneAnswer:
     now: int
     #: The shared limit that the lane's next task waits for; null for none.
     waits_for: WaitsForAnswer | None
+    #: With whom the user takes turns at shared limits; null for nobody.
+    group: str | None
 
 
 @dataclass(frozen=True)

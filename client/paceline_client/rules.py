@@ -178,6 +178,9 @@ class Rules:
     def clear_limits(self, user_id: str) -> Steps[Lane]:
         return self._lane("DELETE", user_id, "/limits")
 
+    def set_group(self, user_id: str, group: str | None) -> Steps[Lane]:
+        return self._lane("PUT", user_id, "", {"group": group})
+
     def pause(self, user_id: str, until: int | datetime | None) -> Steps[Lane]:
         return self._lane("POST", user_id, "/pause", {} if until is None else {"until": epoch_ms(until, "until")})
 

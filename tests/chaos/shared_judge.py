@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from chalicelib.core.limits import Limits, most_at_once
 from completions.reader import Completion
@@ -20,10 +19,8 @@ from tests.windows import most_in_any_window
 QUIET_MS = 12_000
 #: Starts that another user may have while a lane waits for its turn. A lane whose message is late is passed over.
 MOST_PASSED = 8
-#: A user with a backlog has at least this share of the median user's starts, faults included.
-LEAST_SHARE = 1 / 3
-#: Starts of the median user from which on shares are compared.
-MANY_STARTS = 12
+#: Milliseconds after which a lane that waits has looked again, although a fault cost it what was to wake it.
+LONGEST_WAIT_MS = 75_000
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,9 @@ class SharedVerdict:
     waits: int
     most_passed: int
     passed_over: list[str]
-    starts_by_user: dict[str, int]
+    #: lanes that waited for too long although others started, counted from then on too
     starved: list[str]
+    starts_by_user: dict[str, int]
     #: tasks that the shared limit still takes for running when all are final
     left: int
 
@@ -73,39 +71,50 @@ def judge_shared(
     # By true times below: the audit allows for clocks that differ by less.
     over += [f"audit: {breach.what}" for breach in audit_shared(ends, {name: tuple(limits)}).breaches]
     most, allowed = most_at_one_time(runs.by_task, ends, skew_ms), most_at_once(limits)
-    passed = list(_passed(ledger, own_limits, ends, runs, quiet_at))
-    begun = Counter(ledger.tasks[task_id].user_id for task_id in _user_tasks(ledger) for _ in runs.by_task[task_id])
+    waits = list(_waits(ledger, own_limits, ends, runs, quiet_at))
+    passed = [wait for wait in waits if wait.since > quiet_at]
+    begun = Counter({user: len(times) for user, times in _begun_by_user(ledger, runs).items()})
     return SharedVerdict(
         starts=len(starts),
         over=over,
         most_at_once=most,
         too_many=[f"{most} ran at once"] if allowed is not None and most > allowed else [],
         waits=len(passed),
-        most_passed=max((count for count, _ in passed), default=0),
-        passed_over=[what for count, what in passed if count > MOST_PASSED],
+        most_passed=max((wait.passed for wait in passed), default=0),
+        passed_over=[str(wait) for wait in passed if wait.passed > MOST_PASSED],
+        starved=[str(wait) for wait in waits if wait.passed and wait.until - wait.since > LONGEST_WAIT_MS],
         starts_by_user=dict(sorted(begun.items())),
-        starved=_starved(begun, {ledger.tasks[task_id].user_id for task_id in _user_tasks(ledger)}),
         left=left,
     )
 
 
-def _user_tasks(ledger: Ledger) -> list[str]:
-    """All but those that were submitted to crash."""
-    return [task_id for task_id, task in ledger.tasks.items() if not task.crashes]
+@dataclass(frozen=True)
+class Wait:
+    """A lane's next task waited for nothing but the shared limit, from the first to the second time by our clock."""
+
+    user: str
+    since: float
+    until: float
+    #: the user who started most often meanwhile, and how often
+    other: str
+    passed: int
+
+    def __str__(self) -> str:
+        return f"{self.user} waited for {self.until - self.since:.0f} ms; {self.other} started {self.passed} times"
 
 
-def _passed(
+def _waits(
     ledger: Ledger, own_limits: Limits, ends: Sequence[Completion], runs: Runs, quiet_at: float
-) -> Iterator[tuple[int, str]]:
-    """For each task that waited for the shared limit alone: how often another user started, who did so most often."""
+) -> Iterator[Wait]:
+    """The waits that ended after quiet_at, from then on."""
     by_user = _begun_by_user(ledger, runs)
-    for user, since, until in _waits(ledger, own_limits, ends, runs):
-        if since < quiet_at:
+    for user, ready_at, until in _ready_and_begun(ledger, own_limits, ends, runs):
+        if until < quiet_at:
             continue
+        since = max(ready_at, quiet_at)
         others = Counter({other: sum(since < at < until for at in begun) for other, begun in by_user.items()})
         del others[user]
-        other, count = others.most_common(1)[0] if others else ("", 0)
-        yield count, f"{user} waited for {until - since:.0f} ms; {other} started {count} times"
+        yield Wait(user, since, until, *(others.most_common(1) or [("", 0)])[0])
 
 
 def _begun_by_user(ledger: Ledger, runs: Runs) -> Mapping[str, list[int]]:
@@ -116,10 +125,10 @@ def _begun_by_user(ledger: Ledger, runs: Runs) -> Mapping[str, list[int]]:
     return {user: sorted(times) for user, times in begun.items()}
 
 
-def _waits(
+def _ready_and_begun(
     ledger: Ledger, own_limits: Limits, ends: Sequence[Completion], runs: Runs
 ) -> Iterator[tuple[str, float, float]]:
-    """The times, by our clock, from which on a lane's next task lacked only the shared limit, and when it began."""
+    """From when on each task lacked only the shared limit, with its user, and when it began."""
     over_at = {end.task_id: end.completed_at for end in ends}
     by_user: defaultdict[str, list[Acknowledged]] = defaultdict(list)
     for task in ledger.tasks.values():
@@ -137,14 +146,3 @@ def _waits(
 def _allowed_at(begun: Sequence[int], limits: Limits) -> float:
     """When the user's own limits allow a start after these, in order."""
     return max((begun[-limit.quota] + limit.window_ms for limit in limits if len(begun) >= limit.quota), default=0)
-
-
-def _starved(begun: Counter[str], users: set[str]) -> list[str]:
-    middle = median(begun[user] for user in users) if users else 0
-    if middle < MANY_STARTS:
-        return [f"{user} never started" for user in sorted(users) if not begun[user]]
-    return [
-        f"{user}: {begun[user]} starts, the median user {middle:.0f}"
-        for user in sorted(users)
-        if begun[user] < LEAST_SHARE * middle
-    ]

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from chalice.test import HTTPResponse
 
 from chalicelib.core.lane import Turn
 from tests.factories import NOW
 from tests.functional.conftest import Deploy, Paceline
+from tests.functional.test_hostile_inputs import assert_refused
 from tests.functional.test_shared_limits import shared, taken, waiting
 from tests.functional.test_units import lane, run, submit
 
@@ -79,3 +81,56 @@ def test_turn_at_a_deleted_shared_limit_is_not_waited_for(paceline: Paceline, us
     assert lane(paceline, user)["waits_for"]["name"] == "hub"
     paceline.request("DELETE", "/api/v1/limits/hub")
     assert lane(paceline, user)["waits_for"] is None
+
+
+def put_group(paceline: Paceline, user: str, body: dict[str, Any]) -> HTTPResponse:
+    return paceline.request("PUT", f"/api/v1/users/{user}", body)
+
+
+def test_user_is_put_into_a_group_and_taken_out_again(paceline: Paceline, user: str) -> None:
+    assert lane(paceline, user)["group"] is None
+    answered = put_group(paceline, user, {"group": "acme"})
+    assert (answered.status_code, answered.json_body["group"]) == (200, "acme")
+    assert lane(paceline, user)["group"] == "acme"
+    assert put_group(paceline, user, {"group": None}).json_body["group"] is None
+    put_group(paceline, user, {"group": "acme"})
+    assert put_group(paceline, user, {}).json_body["group"] is None
+    assert lane(paceline, user)["group"] is None
+
+
+@pytest.mark.parametrize("group", ["", "two words", "x" * 129, "\u00e9", 7, ["acme"]])
+def test_name_of_a_group_has_to_be_like_a_user_id(paceline: Paceline, user: str, group: Any) -> None:
+    assert_refused(put_group(paceline, user, {"group": group}), 422, "/group")
+    assert lane(paceline, user)["group"] is None
+
+
+def test_group_survives_submits_starts_and_changes_and_is_forgotten_with_its_user(
+    paceline: Paceline, user: str
+) -> None:
+    put_group(paceline, user, {"group": "acme"})
+    submit(paceline, user, shared="stripe")
+    paceline.request("PUT", f"/api/v1/users/{user}/limits", {"limits": "50/second"})
+    paceline.request("POST", f"/api/v1/users/{user}/pause")
+    paceline.request("POST", f"/api/v1/users/{user}/resume")
+    run(paceline, user)
+    assert lane(paceline, user)["started"] == 1
+    paceline.request("DELETE", f"/api/v1/users/{user}/limits")
+    assert lane(paceline, user)["group"] == "acme"
+    paceline.clock.sleep(20_000)
+    assert paceline.request("DELETE", f"/api/v1/users/{user}").status_code == 200
+    assert lane(paceline, user)["group"] is None
+
+
+def test_lane_that_waits_with_its_group_says_what_goes_before_it(paceline: Paceline, user: str) -> None:
+    taken(paceline, 2_000)
+    users = [f"{user}-{number}" for number in range(3)]
+    for one in users:
+        put_group(paceline, one, {"group": "acme"})
+        submit(paceline, one, shared="stripe")
+        run(paceline, one)
+    waits = [lane(paceline, one)["waits_for"] for one in users]
+    assert [one["before"] for one in waits] == [0, 1, 2]
+    assert [one["start_at"] for one in waits] == [NOW + 8_000, NOW + 18_000, NOW + 28_000]
+    assert [one["user_id"] for one in shared(paceline)["waiters"]] == users[:1]
+    tasks = paceline.get(f"/api/v1/users/{users[2]}/tasks").json_body["tasks"]
+    assert tasks[0]["position"] == 3

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
 from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
-from chalicelib.core.lane import Lane, Lease, Phase
-from chalicelib.core.lane_changes import paused, with_limits, without, without_retrying
+from chalicelib.core.lane import Lane, Lease, Phase, Turn
+from chalicelib.core.lane_changes import forgotten, paused, with_group, with_limits, without, without_retrying
 from chalicelib.core.limits import fingerprint, memory_needed, parse_limits
 from chalicelib.core.ports import Stale, Write, Written
 from tests.factories import NOW
@@ -610,3 +610,33 @@ def test_twenty_workers_at_once_take_one_next_attempt(atomic_ports: Ports, user:
     )
     assert sum(isinstance(write, Written) for write in writes) == 1
     assert atomic_ports.lanes.get(user).started == 2
+
+
+# --- group
+
+
+def join(ports: Ports, user: str, group: str) -> Lane:
+    lane = ports.lanes.get(user)
+    return written(ports.lanes.change(lane, with_group(lane, group)))
+
+
+def test_group_stays_through_quick_and_exact_writes_until_its_user_is_forgotten(ports: Ports, user: str) -> None:
+    assert join(ports, user, "acme").group == "acme"
+    reserve(ports, user, "t1")
+    assert start_in_turn(ports, user, 1).group == "acme"
+    assert reserve(ports, user, "t2", NOW + 1_500).group == "acme"
+    lane = ports.lanes.get(user)
+    assert written(ports.lanes.claim(lane, decide(lane, 2, NOW + 2_000))).group == "acme"
+    lane = ports.lanes.get(user)
+    assert written(ports.lanes.forget(lane, forgotten(lane, LIMITS, NOW), 2_000_000_000)).group == ""
+
+
+def test_new_group_takes_the_turn_of_the_old_one_and_refuses_one_asked_before(ports: Ports, user: str) -> None:
+    seen = join(ports, user, "acme")
+    turn = Turn("stripe", 3, seen.revision, "acme")
+    lane = written(ports.lanes.save_turn(seen, turn))
+    assert (lane.turn, lane.turn_in_group("stripe"), lane.turn_for("stripe")) == (turn, 3, 0)
+    changed = join(ports, user, "other")
+    assert (changed.group, changed.turn) == ("other", None)
+    assert stale(ports.lanes.save_turn(lane, turn)).turn is None
+    assert join(ports, user, "").turn_in_group("stripe") == 0

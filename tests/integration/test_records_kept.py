@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.container import Container
+from chalicelib.core.admission import admit
 from chalicelib.core.claim import Candidate, Start, claim
-from chalicelib.core.lane import Lane
-from chalicelib.core.lane_changes import with_limits
+from chalicelib.core.lane import FOREVER_MS, Lane
+from chalicelib.core.lane_changes import forgotten, with_group, with_limits
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
 from chalicelib.core.task import Outcome, Task, TaskState
@@ -157,3 +158,40 @@ def test_record_of_a_cancelled_scheduled_task_stays_as_long_as_keep_finished_say
     store = records.kept_for(KEEP_FINISHED="7d")
     assert store.cancel_scheduled(SCHEDULED, Outcome(TaskState.CANCELLED, None, NOW, 0))
     assert records.expires_ms == NOW // 1000 * 1000 + 7 * DAY_MS
+
+
+def join(records: Records, group: str) -> None:
+    seen = records.lanes.get("ann")
+    records.lanes.change(seen, with_group(seen, group))
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_submit_and_start_give_no_end_to_a_group(records: Records, is_fast: bool) -> None:
+    join(records, "acme")
+    assert "expires_at" not in records.item("lane")
+    if is_fast:
+        records.lanes.try_fast_admit("ann", LIMITS, NOW, "t1")
+    else:
+        seen = records.lanes.get("ann")
+        records.lanes.admit(seen, admit(seen, LIMITS, NOW, "t1"))
+    take_start(records, is_fast, NOW)
+    assert int(records.item("lane")["expires_at"]["N"]) == FOREVER_MS // 1000
+    assert records.lanes.get("ann").group == "acme"
+
+
+def test_lane_that_left_its_group_expires_like_any_other(records: Records) -> None:
+    join(records, "acme")
+    join(records, "")
+    take_start(records, True, NOW)
+    assert int(records.item("lane")["expires_at"]["N"]) == (NOW + 30 * DAY_MS) // 1000
+    assert records.lanes.get("ann").group == ""
+
+
+def test_forgotten_user_is_in_no_group_and_its_lane_expires(records: Records) -> None:
+    join(records, "acme")
+    seen = records.lanes.get("ann")
+    records.lanes.forget(seen, forgotten(seen, LIMITS, NOW), 2_000_000_000)
+    assert int(records.item("lane")["expires_at"]["N"]) == 2_000_000_000
+    assert records.lanes.get("ann").group == ""
+    take_start(records, True, NOW)
+    assert int(records.item("lane")["expires_at"]["N"]) == (NOW + 30 * DAY_MS) // 1000

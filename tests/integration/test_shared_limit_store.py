@@ -1,10 +1,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from chalicelib.core.limits import Limits, parse_shared_limits
-from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten
+from chalicelib.core.ports import Correction, SharedClaim, SharedStale, SharedWrite, SharedWritten
 from chalicelib.core.shared_limit import (
     Full,
     SharedLimit,
@@ -173,6 +174,25 @@ def test_turns_are_counted_and_nobody_without_one_starts_before_them(ports: Port
     assert written(quick(ports, user, NOW + 1_000)).started == 4
 
 
+def test_claim_that_asks_again_gives_the_next_turn_by_the_same_write(ports: Ports, user: str) -> None:
+    assert [ports.shared_limits.ask(user).asked for _ in range(2)] == [1, 2]
+    first = written(quick(ports, user, turn=1, is_newest_turn=True, asks_again=True))
+    assert (first.asked, first.served) == (3, 1)
+    decision = taken(first, NOW + 1, turn=2)
+    second = written(ports.shared_limits.claim(first, replace(decision, after=replace(decision.after, asked=4))))
+    assert (second.asked, second.served, second.started) == (4, 2, 2)
+
+
+def test_groups_turn_is_stored_unless_another_lane_has_stored_one(ports: Ports, user: str) -> None:
+    queue = ports.shared_limits.ask(f"{user} acme")
+    assert (queue.asked, queue.turn) == (1, 0)
+    saved = written(ports.shared_limits.save_group_turn(queue, 0, 7, NOW))
+    assert (saved.asked, saved.served, saved.turn, saved.turn_from) == (1, 0, 7, NOW)
+    assert stale(ports.shared_limits.save_group_turn(queue, 1, 8, 0)) == saved
+    assert written(ports.shared_limits.save_group_turn(saved, 1, 0, NOW)).served == 1
+    assert ports.shared_limits.get(user) == SharedLimit(user)
+
+
 def test_turn_asked_between_reading_and_an_exact_claim_refuses_it(ports: Ports, user: str) -> None:
     seen = ports.shared_limits.get(user)
     ports.shared_limits.ask(user)
@@ -208,8 +228,9 @@ def test_units_and_large_limits_count_as_in_lanes(ports: Ports, user: str) -> No
 
 def test_listed_waiters_come_in_the_order_of_their_turns(ports: Ports, user: str) -> None:
     for turn in (12, 3, 100):
-        ports.shared_limits.add_waiter(user, Waiter(turn, f"user{turn}", f"t{turn}"), NOW)
+        ports.shared_limits.add_waiter(user, Waiter(turn, f"user{turn}", f"t{turn}", "acme" * (turn == 3)), NOW)
     assert [waiter.turn for waiter in ports.shared_limits.waiters(user, 0, 10)] == [3, 12, 100]
+    assert [waiter.group for waiter in ports.shared_limits.waiters(user, 0, 10)] == ["acme", "", ""]
     assert ports.shared_limits.waiters(user, 3, 1) == [Waiter(12, "user12", "t12")]
     assert ports.shared_limits.waiters(user, 100, 10) == []
 
@@ -235,3 +256,69 @@ def test_racing_claims_never_take_more_than_the_limit_allows(
 def test_revision_counts_changes(ports: Ports, user: str) -> None:
     change(ports, user, lambda shared: replace(shared, revision=shared.revision + 1))
     assert ports.shared_limits.throttle(user, NOW, "x").revision == 2
+
+
+# --- correct_units
+
+UNITS = parse_shared_limits("100 units/minute")
+
+
+def correct(ports: Ports, name: str, more: int, now_ms: int = NOW + 500, token: str = "first") -> SharedWrite:
+    return ports.shared_limits.correct_units(Correction(name, token, NOW, more), now_ms)
+
+
+def next_at(ports: Ports, name: str, units: int, now_ms: int) -> int:
+    decision = claim_shared(ports.shared_limits.get(name), UNITS, now_ms, now_ms, units)
+    return decision.at
+
+
+@pytest.mark.parametrize(("more", "at_once", "too_many"), [(-50, 90, 91), (10, 30, 31), (-60, 100, 101)])
+def test_next_start_sees_the_units_that_were_really_used(
+    ports: Ports, user: str, more: int, at_once: int, too_many: int
+) -> None:
+    written(quick(ports, user, limits=UNITS, units=60))
+    written(correct(ports, user, more))
+    assert next_at(ports, user, at_once, NOW + 600) == NOW + 600
+    if too_many <= 100:
+        assert next_at(ports, user, too_many, NOW + 600) >= NOW + 60_000
+        stale(quick(ports, user, NOW + 600, UNITS, units=too_many))
+    written(exact(ports, user, NOW + 600, UNITS, units=at_once))
+    assert next_at(ports, user, 1, NOW + 700) >= NOW + 60_000
+
+
+def test_each_correction_counts_once_whatever_is_repeated(ports: Ports, user: str) -> None:
+    written(quick(ports, user, limits=UNITS, units=60))
+    for _ in range(3):
+        assert written(correct(ports, user, -40)).real.extra_units == 19
+    written(exact(ports, user, NOW + 600, UNITS, units=10))
+    assert written(correct(ports, user, -40)).reports == 1
+    assert written(correct(ports, user, -20, token="second")).reports == 2
+
+
+def test_more_units_count_after_a_start_that_was_claimed_ahead(ports: Ports, user: str) -> None:
+    written(quick(ports, user, limits=UNITS, units=60))
+    written(quick(ports, user, NOW + 100, UNITS))
+    assert stale(correct(ports, user, 20, NOW + 100)).reports == 0
+    assert written(correct(ports, user, 20, NOW + 101)).reported_at == NOW + 101
+    stale(quick(ports, user, NOW + 100, UNITS, token="other"))
+    assert next_at(ports, user, 1, NOW + 50) == NOW + 101
+    assert written(correct(ports, user, 20, NOW + 90)).real.extra_units == 79
+
+
+def test_units_given_back_to_an_old_start_make_no_room(ports: Ports, user: str) -> None:
+    written(quick(ports, user, limits=UNITS, units=60))
+    written(exact(ports, user, NOW + 70_000, UNITS, units=90))
+    written(correct(ports, user, -50, NOW + 70_500))
+    stale(quick(ports, user, NOW + 70_600, UNITS, units=11))
+    assert next_at(ports, user, 11, NOW + 70_600) >= NOW + 130_000
+    assert next_at(ports, user, 10, NOW + 70_600) == NOW + 70_600
+
+
+def test_claim_and_resume_that_do_not_know_of_a_correction_are_stale(ports: Ports, user: str) -> None:
+    written(quick(ports, user, NOW + 5_000, UNITS, units=60))
+    seen = ports.shared_limits.get(user)
+    written(correct(ports, user, 20, NOW + 5_001))
+    stale(ports.shared_limits.claim(seen, taken(seen, NOW + 5_100, UNITS)))
+    stale(ports.shared_limits.change(seen, resumed_shared(seen, NOW)))
+    changed = change(ports, user, lambda shared: resumed_shared(shared, NOW))
+    assert changed.reported_at == NOW + 500

@@ -16,8 +16,10 @@ from tests.simulation.schedule import (
     draw_due,
     draw_emptyings,
     draw_forgettings,
+    draw_groups,
     draw_several,
     draw_shared,
+    draw_shared_units,
     draw_units,
     shrink,
 )
@@ -39,6 +41,8 @@ def main() -> int:
         "--several", action="store_true", help="schedules of lanes with several tasks at once; also with another kind"
     )
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
+    parser.add_argument("--shared-units", action="store_true", help="the same, of tasks with units")
+    parser.add_argument("--groups", action="store_true", help="the same, with users in groups")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
     parser.add_argument("--forgettings", action="store_true", help="schedules of users who are forgotten")
     options = parser.parse_args()
@@ -48,6 +52,7 @@ def main() -> int:
         kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
         plan_of = partial(draw_beside, kind) if kind else draw_several
     plan_of = draw_shared if options.shared else plan_of
+    plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     plan_of = draw_forgettings if options.forgettings else plan_of
     seeds = range(options.seed, options.seed + options.schedules)
@@ -101,6 +106,8 @@ def show_mutant(name: str, seeds: range) -> bool:
     plan_of = draw_cancels if name.startswith("cancel:") else plan_of
     plan_of = draw_several if name.startswith("slots:") else plan_of
     plan_of = draw_shared if name.startswith("shared:") else plan_of
+    plan_of = draw_groups if name.endswith("to a group") else plan_of
+    plan_of = draw_shared_units if name.startswith("shared:") and "units" in name else plan_of
     plan_of = draw_emptyings if name.startswith("emptying:") else plan_of
     plan_of = draw_forgettings if name.startswith("forgetting:") else plan_of
     tries, result = find(MUTANTS[name], chain(map(plan_of, seeds), [FOUND_BY[name]]))

@@ -11,7 +11,17 @@ from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.history import NO_HISTORY
 from chalicelib.core.lane import Lane, Lease, Phase
 from chalicelib.core.limits import Limits, LimitsAtOnce
-from chalicelib.core.ports import RequestRecord, SharedClaim, SharedWrite, Stale, Write, Written, own_admission
+from chalicelib.core.ports import (
+    Correction,
+    RequestRecord,
+    SharedClaim,
+    SharedWrite,
+    SharedWritten,
+    Stale,
+    Write,
+    Written,
+    own_admission,
+)
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
@@ -41,8 +51,10 @@ from tests.simulation.schedule import (
     draw_due,
     draw_emptyings,
     draw_forgettings,
+    draw_groups,
     draw_several,
     draw_shared,
+    draw_shared_units,
     draw_units,
 )
 from tests.simulation.several import draw_beside
@@ -544,6 +556,14 @@ class ForgottenTurns(SharedClaims):
         return super().take(task, start, replace(facts, lane=lane), token)
 
 
+class TurnForEachOfAGroup(SharedClaims):
+    """Each user of a group takes turns by itself."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        lane = facts.lane and replace(facts.lane, group="")
+        return super().take(task, start, replace(facts, lane=lane), token)
+
+
 class FinishedHolders(SharedClaims):
     def release_finished(self, task: Task) -> None:
         """Leaves it to those who find the shared limit full."""
@@ -560,6 +580,25 @@ class AnyRelease(MemorySharedLimitStore):
     def release(self, name: str, task_id: str, at: int) -> SharedLimit:
         holder = (self.get(name).holders or {}).get(task_id)
         return super().release(name, task_id, holder.at if holder else at)
+
+
+class NoSharedCorrection(MemorySharedLimitStore):
+    """A shared limit does not count units beyond those claimed."""
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        before, write = self.get(correction.name), super().correct_units(correction, now_ms)
+        if isinstance(write, SharedWritten) and correction.more > 0:
+            self._stored[correction.name] = replace(write.shared, real=before.real)
+        return write
+
+
+class ForgottenCorrections(MemorySharedLimitStore):
+    """A shared limit does not know which units it has corrected."""
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        write = super().correct_units(correction, now_ms)
+        self._stored[correction.name] = replace(write.shared, corrected=())
+        return write
 
 
 class NoSharedPauseCheck(MemorySharedLimitStore):
@@ -605,10 +644,13 @@ MUTANTS: dict[str, Parts] = {
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
     "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
     "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
+    "shared: one turn to a group": Parts(shared_claims=TurnForEachOfAGroup),
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
     "shared: released once finished": Parts(shared_claims=FinishedHolders),
     "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
+    "shared: more units are counted": Parts(shared_limits=NoSharedCorrection),
+    "shared: units corrected once": Parts(shared_limits=ForgottenCorrections),
     "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
@@ -727,10 +769,13 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: no start without a claim": draw_shared(1),
     "shared: room for a late turn": _late_turn(),
     "shared: one turn to a lane": draw_shared(1),
+    "shared: one turn to a group": draw_groups(1),
     "shared: waiters woken": _waiter(),
     "shared: released once": _late_release(),
     "shared: released once finished": draw_shared(15),
     "shared: not paused": draw_shared(12),
+    "shared: more units are counted": draw_shared_units(0),
+    "shared: units corrected once": draw_shared_units(13),
     "shared: unmoved since read": draw_shared(37),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),

@@ -223,6 +223,11 @@ class History:
         self._emptied: dict[str, Lane] = {}
         #: time and units of each start under a shared limit, by name
         self._shared_starts: dict[str, list[tuple[int, int]]] = {}
+        #: units that were used beyond those claimed: time and number, by name
+        self._shared_overuse: dict[str, list[tuple[int, int]]] = {}
+        #: where the start with that token is in the list above
+        self._shared_tokens: dict[str, int] = {}
+        self._shared_corrected = set[str]()
         self._shared_closed: dict[str, Closed] = {}
         #: the same for each start that was taken of it, and the limits of the newest
         self._shared_taken: dict[str, list[tuple[int, int]]] = {}
@@ -451,12 +456,16 @@ class History:
         self.figures["starts under a shared limit"] += limits is not None
         if limits is None:
             return
+        self._shared_tokens[lease.token] = len(starts)
         starts.append((at, units))
+        overuse = self._shared_overuse.get(name, ())
         taken = sum(one == at for one, _ in self._shared_taken.get(name, ()))
         if taken < sum(one == at for one, _ in starts):
             self.breaks("shared start taken", f"{known.tag} starts at {at}, and {taken} starts were taken of {name}")
         for limit in limits:
             within = [(one, count) for one, count in starts if at - limit.window_ms < one <= at]
+            if limit.counts_units:  # those of later starts were not known to this claim
+                within += [(one, count) for one, count in overuse if at - limit.window_ms < one <= at]
             after = [(one, count) for one, count in starts if at <= one < at + limit.window_ms]
             for window in (within, after):
                 if sum(limit.taken_by(count) for _, count in window) > limit.quota:
@@ -467,6 +476,27 @@ class History:
             self.breaks("shared limit is closed", f"{known.tag} starts at {at}, closed until {closed.until}")
         if closed and at >= closed.since + self._clocks_differ_ms and closed.limits not in (None, limits):
             self.breaks("shared limits in force", f"{known.tag} starts at {at} under {limits}, not {closed.limits}")
+
+    def corrected_shared(self, name: str, token: str, more: int, at: int) -> None:
+        """The shared limit counts the units that a start really used beyond those claimed, below 0 for less."""
+        index = self._shared_tokens.get(token)
+        self.figures["starts under a shared limit whose units were corrected"] += 1
+        if index is None or token in self._shared_corrected:
+            self.breaks("shared units", f"the start of {token} was not made, or was corrected before")
+        elif more > 0:
+            self._shared_overuse.setdefault(name, []).append((at, more))
+            self._shared_taken.setdefault(name, []).append((at, more))
+        else:
+            start, units = self._shared_starts[name][index]
+            self._shared_starts[name][index] = start, units + more
+        self._shared_corrected.add(token)
+
+    def check_shared_units(self, name: str, counted: int) -> None:
+        """At the end the shared limit has counted each correction once."""
+        real = sum(units for _, units in (*self._shared_starts.get(name, ()), *self._shared_overuse.get(name, ())))
+        self.figures["units that starts of a shared limit lost"] += counted - real
+        if counted < real:
+            self.breaks("shared units", f"{name} has counted {counted} units of {real}")
 
     def _check_shared_at_once(self, known: Known, limits: Limits, at: int) -> None:
         most = most_at_once(limits)
@@ -598,7 +628,16 @@ class History:
         is_open = turn and turn.revision == before.revision == after.revision and turn.number > served
         if turn and new and is_open and new.name == turn.name and new.number != turn.number:
             self.breaks("one turn to a lane", f"{after.user_id} has turn {turn.number} and asks for another one")
+        if new and not new.group and after.group:
+            self.breaks("one turn to a group", f"{after.user_id} of {after.group} asks for a turn of its own")
         self.figures["turns"] += 1
+        self.figures["numbers in groups' queues"] += bool(new and new.group)
+
+    def group_turn_stored(self, queue: SharedLimit, turn: int, served: int) -> None:
+        """A group gets a turn only if it has none that is still to come."""
+        if queue.turn > served and turn not in (queue.turn, 0):
+            self.breaks("one turn to a group", f"{queue.name} has turn {queue.turn} and gets {turn}")
+        self.figures["turns of groups"] += turn > queue.turn
 
     def shared_opens(self, name: str, at: int) -> None:
         """It is changed or throttled until then, epoch ms, or a task that ran under it has ended by then."""

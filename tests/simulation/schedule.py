@@ -145,8 +145,18 @@ class ChangeShared:
     pauses_ms: int | None = None
 
 
+@dataclass(frozen=True)
+class SetGroup:
+    """Sets with whom the user takes turns at shared limits; "" for nobody."""
+
+    at: int
+    user: str
+    group: str
+
+
 Action: TypeAlias = (
     ChangeShared
+    | SetGroup
     | Submit
     | Cancel
     | Empty
@@ -438,6 +448,39 @@ def draw_shared(seed: int) -> Plan:
         seed, random.choice(("5/second", "20/second", *LIMITS)), is_lambda, workers, offsets, actions, faults, outages,
         random.choice((1, 2, 3)), is_apart, shared=random.choice(SHARED_LIMITS),
     )  # fmt: skip
+
+
+def draw_groups(seed: int) -> Plan:
+    """Returns the plan of `draw_shared`, with most of its users in a group, which some of them leave or join later."""
+    plan, random = draw_shared(seed), Random(f"groups {seed}")
+    users = sorted({action.user for action in plan.actions if isinstance(action, Submit)}) or ["ann"]
+    joins = [SetGroup(0, user, "g") for user in users if random.random() < 0.75]
+    changes = [SetGroup(random.randint(1, 30_000), random.choice(users), random.choice(("g", "h", ""))) for _ in "12"]
+    emptyings = [Empty(random.randint(1, 20_000), random.choice(users))] if random.random() < 0.4 else []
+    actions = (*joins, *plan.actions, *(changes if random.random() < 0.5 else ()), *emptyings)
+    return replace(plan, actions=tuple(sorted(actions, key=lambda action: action.at)))
+
+
+def draw_shared_units(seed: int) -> Plan:
+    """Returns the plan of `draw_shared` under a shared limit of units, which its tasks estimate too high or too low."""
+    plan, random = draw_shared(seed), Random(f"shared units {seed}")
+
+    def spending(behaviour: Behaviour) -> Behaviour:
+        units = random.choice((1, 3, 6))
+        return replace(behaviour, units=units, uses=random.choice((None, 0, 1, units, 2 * units)))
+
+    def of_units(action: Action) -> Action:
+        if not isinstance(action, Submit):
+            return action
+        return replace(action, behaviours=tuple(map(spending, action.behaviours)))
+
+    shared = random.choice(
+        ("s: 12 units/5 seconds", "s: 3/second; 30 units/20 seconds", "s: 6 units/second; 2 at once")
+    )
+    numbers, wrongs = random.sample(range(1, 9), 2), random.sample(list(Wrong), 2)
+    faults = [Fault("shared_limits.correct_units", n, wrong, 700) for n, wrong in zip(numbers, wrongs, strict=True)]
+    faults = (*plan.faults, *faults) if random.random() < 0.6 else plan.faults
+    return replace(plan, actions=tuple(map(of_units, plan.actions)), shared=shared, faults=tuple(faults))
 
 
 def _shared_actions(random: Random, users: list[str], workers: int) -> Iterator[Action]:

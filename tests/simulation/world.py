@@ -19,8 +19,9 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError, InvalidError, NotFoundError, RetryAfter, UnavailableError
 from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
-from chalicelib.core.ports import Presence, Written
+from chalicelib.core.ports import Presence, SharedWritten, Written
 from chalicelib.core.scheduled import Callback
+from chalicelib.core.shared_groups import queue_name
 from chalicelib.core.shared_names import parse_shared
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
@@ -237,6 +238,8 @@ class World:
                 self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
+                shared = self.shared_limits.get("s")
+                self.history.check_shared_units("s", shared.started + shared.real.extra_units)
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
                 self.history.check_released(self.shared_limits.get("s"))
         finally:
@@ -323,6 +326,8 @@ class World:
                 self._forget_user(api, action.user)
             elif isinstance(action, schedule.SetLimits):
                 api.control.set_limits(action.user, parse_limits(action.limits) if action.limits else None)
+            elif isinstance(action, schedule.SetGroup):
+                api.control.set_group(action.user, action.group)
             elif isinstance(action, schedule.ChangeShared):
                 self._change_shared(api, action)
             elif isinstance(action, schedule.Pause | schedule.Resume):
@@ -437,7 +442,7 @@ class World:
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
         if name.startswith("shared_limits."):
-            return self._observe_shared(name, effect)
+            return self._observe_shared(name, arguments, effect)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -501,7 +506,9 @@ class World:
         if name == "lanes.save_turn":
             before, answer = self.lanes.get(arguments[0].user_id), effect()
             if isinstance(answer, Written):
-                self.history.turn_stored(before, answer.lane, self.shared_limits.get(arguments[1].name).served)
+                turn = arguments[1]
+                queue = queue_name(turn.name, turn.group) if turn.group else turn.name
+                self.history.turn_stored(before, answer.lane, self.shared_limits.get(queue).served)
             return answer
         if name in ("lanes.change", "lanes.forget", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
@@ -533,10 +540,19 @@ class World:
                 self.history.started_shared(known, lease, self._shared_limits_of(lease), process, start.units)
         return answer
 
-    def _observe_shared(self, name: str, effect: Callable[[], Any]) -> Any:
+    def _observe_shared(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+        if name == "shared_limits.save_group_turn":
+            queue = self.shared_limits.get(arguments[0].name)
+            write = effect()
+            if isinstance(write, SharedWritten):
+                self.history.group_turn_stored(queue, arguments[2], self.shared_limits.get("s").served)
+            return write
         before = self.shared_limits.get("s")
         answer = effect()
         after = self.shared_limits.get("s")
+        if name == "shared_limits.correct_units" and after.reports > before.reports:
+            correction, at = arguments
+            self.history.corrected_shared("s", correction.token, correction.more, at)
         limits = after.limits or self.settings.shared_limits.get("s", ())
         if after.started > before.started:
             units = 1 + after.real.extra_units - before.real.extra_units
@@ -695,10 +711,20 @@ class ApiMachine(Machine):
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
         known = world.settings.shared_limits
         self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known)
-        self.control = world.parts.control(lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue)
+        self.control = world.parts.control(
+            lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue, self.remote("shared_limits")
+        )
         queues = (queue, scheduled_queue)
         self.clearance = Clearance(
-            lanes, tasks, self.remote("due_tasks"), *queues, self.clock, races, world.settings, lambda user_id: None
+            lanes,
+            tasks,
+            self.remote("due_tasks"),
+            *queues,
+            self.clock,
+            races,
+            world.settings,
+            lambda user_id: None,
+            self.remote("shared_limits"),
         )
 
     def serve(self, name: str, action: Callable[["ApiMachine"], None]) -> None:

@@ -32,9 +32,9 @@ class Log:
         assert isinstance(entry, Completion)
         self.ends.append(entry)
 
-    def judged(self, limits: str, left: int = 0) -> SharedVerdict:
+    def judged(self, limits: str, left: int = 0, quiet_at: int = -1) -> SharedVerdict:
         parsed = parse_shared_limits(limits)
-        return judge_shared("bank", parsed, OWN, self.ledger, self.ends, self.runs, 300, NOW, left)
+        return judge_shared("bank", parsed, OWN, self.ledger, self.ends, self.runs, 300, NOW + quiet_at, left)
 
 
 def in_turn(rounds: int, gap_ms: int = 200) -> Log:
@@ -99,13 +99,19 @@ def test_a_lane_that_waited_for_its_own_limits_or_task_was_not_passed_over() -> 
     assert len(verdict.passed_over) == 1  # ann's first task, while bob used up his own limits
 
 
-def test_a_user_with_few_of_the_starts_starved() -> None:
+def test_a_lane_that_waits_for_longer_than_it_takes_to_look_again_starved() -> None:
     log = Log()
-    for number in range(40):
-        log.ran(USERS[number % 2], number * 100)
-    for number in range(6):
-        log.ran("eve", number * 600 + 50)
-    assert log.judged("90/second").starved == ["eve: 6 starts, the median user 20"]
+    log.ran("ann", 80_000)
+    log.ran("bob", 76_000)
+    assert log.judged("9/second").starved == ["ann waited for 80000 ms; bob started 1 times"]
+
+
+def test_waits_that_faults_explain_are_not_judged() -> None:
+    log = Log()
+    for number in range(10):
+        log.ran("ann", 500 * number)
+    log.ran("bob", 4_600)
+    assert log.judged("9/second", quiet_at=4_000).breaches == {}
 
 
 def test_a_task_that_the_shared_limit_takes_for_running_at_the_end_is_found() -> None:

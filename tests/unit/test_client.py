@@ -186,7 +186,7 @@ def lane(**changes: Any) -> dict[str, Any]:
             "admitted": 1,
         }
         | {"now": NOW_MS}
-        | {"waits_for": None}
+        | {"waits_for": None, "group": None}
         | changes
     )
 
@@ -706,6 +706,8 @@ def test_pages_are_fetched_as_they_are_needed() -> None:
             {"limits": "5/second"},
         ),
         (lambda paceline: paceline.clear_limits("ann"), "DELETE", "/api/v1/users/ann/limits", None),
+        (lambda paceline: paceline.set_group("ann", "acme"), "PUT", "/api/v1/users/ann", {"group": "acme"}),
+        (lambda paceline: paceline.set_group("ann", None), "PUT", "/api/v1/users/ann", {"group": None}),
         (lambda paceline: paceline.pause("ann"), "POST", "/api/v1/users/ann/pause", {}),
         (lambda paceline: paceline.pause("ann", NOW_MS), "POST", "/api/v1/users/ann/pause", {"until": NOW_MS}),
         (

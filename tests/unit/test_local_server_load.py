@@ -130,6 +130,7 @@ class Stuck:
         self.began, self.go = threading.Semaphore(0), threading.Event()
 
     def service(self) -> None:
+        self.thread = threading.get_ident()
         self.began.release()
         self.go.wait(60)
 
@@ -147,6 +148,34 @@ def test_threads_are_stuck_once_all_are_busy_for_longer_than_a_request_may_take(
     channel.go.set()
     wait_until(lambda: not threads.are_stuck())
     threads.shutdown()
+
+
+def test_the_thread_that_became_idle_last_serves_the_next_request() -> None:
+    threads, first, second, next_one = RequestThreads(), Stuck(), Stuck(), Stuck()
+    for channel in (first, second):
+        threads.add_task(channel)
+        assert channel.began.acquire(timeout=WAIT_SECONDS)
+    for idle, channel in enumerate((second, first), 1):
+        channel.go.set()
+        wait_until(lambda idle=idle: len(threads._idle) == idle)
+    threads.add_task(next_one)
+    assert next_one.began.acquire(timeout=WAIT_SECONDS)
+    assert next_one.thread == first.thread
+    next_one.go.set()
+    threads.shutdown()
+
+
+def test_a_shutdown_drops_the_requests_that_wait_and_ends_the_threads() -> None:
+    threads, channel, waiting = RequestThreads(), Stuck(), Stuck()
+    before = threading.active_count()
+    for one in (*[channel] * THREADS, waiting):
+        threads.add_task(one)
+    for _ in range(THREADS):
+        assert channel.began.acquire(timeout=WAIT_SECONDS)
+    threads.shutdown()
+    channel.go.set()
+    wait_until(lambda: threading.active_count() == before)
+    assert not waiting.began.acquire(blocking=False)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -64,11 +64,14 @@ def test_units_of_all_users_count_against_a_shared_limit_of_units() -> None:
     assert found(audited(*lines, started("cat", 2_000), shared="stripe: 100 units/minute")) == [("shared", "stripe")]
 
 
-def test_units_that_a_function_reports_change_nothing_in_a_shared_limit() -> None:
-    lines = [started("ann", 0, units=60, used_units=90), started("bob", 1_000, units=40, used_units=0)]
+def test_units_that_a_function_reports_count_in_a_shared_limit() -> None:
+    more = started("ann", 0, units=60, used_units=90, completed_at=NOW + 1_500)
     shared = "stripe: 100 units/minute"
-    assert found(audited(*lines, shared=shared)) == []
-    assert found(audited(*lines, started("cat", 2_000), shared=shared)) == [("shared", "stripe")]
+    assert found(audited(more, started("bob", 1_000, units=40), shared=shared)) == []  # it was claimed before
+    assert found(audited(more, started("bob", 2_000, units=11), shared=shared)) == [("shared", "stripe")]
+    less = started("ann", 0, units=60, used_units=10, completed_at=NOW + 1_500)
+    assert found(audited(less, started("bob", 2_000, units=90), shared=shared)) == []
+    assert found(audited(less, started("bob", 2_000, units=91), shared=shared)) == [("shared", "stripe")]
 
 
 def test_a_task_that_was_logged_twice_started_once() -> None:

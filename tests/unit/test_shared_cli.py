@@ -149,3 +149,23 @@ def test_another_answer_is_none_of_paceline(body: dict[str, Any]) -> None:
 )
 def test_values_have_the_fields_of_the_api(value: Any, form: Any) -> None:
     assert {field.name for field in fields(value)} == set(form.__struct_fields__)
+
+
+@pytest.mark.parametrize(("words", "body"), [(("acme",), {"group": "acme"}), (("--clear",), {"group": None})])
+def test_group_of_a_user_is_set_and_cleared(words: tuple[str, ...], body: Any) -> None:
+    server = Server(answer(lane(group=body["group"])))
+    result = run(server, "group", "ann", *words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    [request] = server.requests
+    assert (request.method, request.url.path, json.loads(request.content)) == ("PUT", "/api/v1/users/ann", body)
+    assert ("group       acme" in result.stdout) is (body["group"] is not None)
+
+
+def test_group_of_a_user_is_shown() -> None:
+    server = Server(answer(lane(group="acme")))
+    assert run(server, "group", "ann").stdout == "acme\n"
+    assert server.requests[0].method == "GET"
+
+
+def test_group_is_either_set_or_cleared() -> None:
+    assert run(Server(), "group", "ann", "acme", "--clear").exit_code == 2

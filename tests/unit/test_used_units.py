@@ -10,6 +10,7 @@ from chalicelib.core.errors import UnavailableError
 from chalicelib.core.lane import LEASE_MS
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.ports import Written
+from chalicelib.core.shared_limit import claim_shared
 from chalicelib.submit.submission import Submitted, TaskRequest
 from chalicelib.tasks import Context, PermanentError, RetryAfter
 from completions.audit import audit
@@ -30,7 +31,7 @@ class Spending(Workshop):
     """A shop whose task `spend` counts for 60 units, takes 500 ms, and ends each attempt as its payload says."""
 
     def __init__(self, **env: str) -> None:
-        super().__init__(LIMITS=LIMITS, BACKOFF="1s", **env)
+        super().__init__(**{"LIMITS": LIMITS, "BACKOFF": "1s", **env})
         self.registry.task("spend")(self._spend)
         self._attempts = 0
 
@@ -184,3 +185,85 @@ def test_report_of_a_worker_that_lost_its_lease_does_not_count_and_is_not_logged
     assert shop.used == (None, None)
     assert shop.wait_of(20) == 0
     assert shop.wait_of(1) > 0
+
+
+# --- shared limits
+
+SHARED = "model: 100 units/10 minutes"
+
+
+class SharedSpending(Spending):
+    """The same shop: a lane may use more than the shared limit of units, which `spend` counts against."""
+
+    def __init__(self) -> None:
+        super().__init__(SHARED_LIMITS=SHARED, LIMITS="10000 units/second")
+
+    def order(self, *attempts: tuple[int | None, str], units: int = 60) -> None:
+        self.try_submit_many("ann", TaskRequest("spend", list(attempts), units=units), shared="model", units=units)
+
+    @property
+    def left(self) -> int:
+        """The units that the shared limit allows now."""
+        shared, now_ms = self.shared_limits.get("model"), self.clock.now_ms()
+        limits = self.settings.shared_limits["model"]
+        return sum(claim_shared(shared, limits, now_ms, now_ms, units).at == now_ms for units in range(1, 101))
+
+    @property
+    def is_clean(self) -> bool:
+        lines = [LogLine("stream", json.dumps(event)) for event in self.events]
+        found = audit(map(parse_line, lines), self.settings.limits, self.settings.shared_limits)
+        return found.clean
+
+
+@pytest.mark.parametrize(("used", "left"), [(None, 40), (60, 40), (10, 90), (0, 100), (95, 5), (130, 0)])
+@pytest.mark.parametrize("end", ["succeed", "give up"])
+def test_report_counts_in_the_shared_limit_as_in_the_user_s_own(used: int | None, left: int, end: str) -> None:
+    shop = SharedSpending()
+    shop.order((used, end))
+    shop.run()
+    assert (shop.used, shop.left) == ((used, None), left)
+
+
+def test_each_attempt_is_corrected_in_the_shared_limit() -> None:
+    shop = SharedSpending()
+    shop.order((5, "fail"), (30, "succeed"))
+    shop.run()
+    assert shop.left == 65
+    assert shop.is_clean
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("used", "left"), [(90, 10), (10, 90)])
+def test_report_is_counted_once_although_the_shared_limit_fails(used: int, left: int, after: bool) -> None:
+    shop = SharedSpending()
+    shop.shared_limits.fail("correct_units", after=after)
+    shop.order((used, "succeed"))
+    shop.run()
+    assert shop.used == (used, None)
+    assert shop.left == (left if used > 60 or after else 40)  # what failed to be given back counts as it was claimed
+
+
+def test_worker_that_lost_its_task_gives_no_units_back() -> None:
+    shop = SharedSpending()
+    shop.order((10, "is taken over"))
+    shop.run()
+    assert shop.left == 40
+    assert shop.is_clean
+
+
+def test_tasks_that_use_more_keep_the_shared_limit_by_the_log() -> None:
+    shop = SharedSpending()
+    for used in (30, 80, 10, 55):
+        shop.order((used, "succeed"), units=40)
+        shop._attempts = 0
+        shop.run()
+    assert len(shop.events) == 4
+    assert shop.is_clean
+
+
+def test_shared_limit_without_units_is_not_written_for_them() -> None:
+    shop = Spending(SHARED_LIMITS="model: 3/second")
+    shop.shared_limits.fail("correct_units", times=99)
+    shop.try_submit_many("ann", TaskRequest("spend", [(70, "succeed")], units=60), shared="model", units=60)
+    shop.run()
+    assert shop.used == (70, None)

@@ -164,7 +164,16 @@ class Workshop:
     @property
     def control(self) -> Control:
         races = RetryWithJitter(self.clock, lambda: 0.5)
-        return Control(self.lanes, self.tasks, self.queue, self.clock, races, self.settings, self.scheduled_queue)
+        return Control(
+            self.lanes,
+            self.tasks,
+            self.queue,
+            self.clock,
+            races,
+            self.settings,
+            self.scheduled_queue,
+            self.shared_limits,
+        )
 
     def deliver(self, message: Message, worker: Worker | None = None) -> Handled:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""

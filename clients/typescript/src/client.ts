@@ -208,6 +208,11 @@ export class Paceline {
     return this.request("delete", "/api/v1/users/{user}/limits", { path: { user: userId }, signal });
   }
 
+  /** Sets with whom the user takes turns at shared limits, such as the tenant; null for nobody. */
+  async setGroup(userId: string, group: string | null, { signal }: CallOptions = {}): Promise<Lane> {
+    return this.request("put", "/api/v1/users/{user}", { path: { user: userId }, body: { group }, signal });
+  }
+
   /** Pauses the lane until that time, epoch milliseconds or a Date, or without an end. Then no task starts. */
   async pause(userId: string, until?: number | Date, { signal }: CallOptions = {}): Promise<Lane> {
     const body = until === undefined ? {} : { until: Number(until) };

@@ -5,8 +5,16 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from chalicelib.core.limits import Limits, fingerprint, large_limits, most_at_once
-from chalicelib.core.ports import SharedClaim, SharedStale, SharedWrite, SharedWritten, own_shared_claim
+from chalicelib.core.limits import Limits, fingerprint, large_limits, most_at_once, smallest_units_quota
+from chalicelib.core.ports import (
+    Correction,
+    SharedClaim,
+    SharedStale,
+    SharedWrite,
+    SharedWritten,
+    is_corrected,
+    own_shared_claim,
+)
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
 from paceline.testing.memory.stores import TRIM_SLACK, less_room, shows_room, within
 
@@ -36,6 +44,7 @@ class MemorySharedLimitStore:
             is_new = shared.newest != claim.token
             ordinary = is_new and room and not special and _has_turn(shared, claim) and _has_slot(shared, claim)
             slack = TRIM_SLACK if large_limits(claim.limits) else SHARED_SLACK
+            ordinary = ordinary and (not smallest_units_quota(claim.limits) or shared.reported_at <= claim.at)
             return ordinary and within(shared.starts, shared.started, claim.limits, claim.at, slack)
 
         def taken(shared: SharedLimit) -> SharedLimit:
@@ -49,7 +58,8 @@ class MemorySharedLimitStore:
             holders = shared.holders
             if most_at_once(claim.limits) is not None:
                 holders = {**(holders or {}), claim.task_id: Holder(claim.user_id, claim.at)}
-            changes = {"starts": starts, "started": started, "real": real, "served": served}
+            asked = shared.asked + claim.asks_again
+            changes = {"starts": starts, "started": started, "real": real, "served": served, "asked": asked}
             return replace(shared, **changes, holders=holders, newest=claim.token)
 
         return own_shared_claim(self._write(claim.name, fits, taken), claim.token)
@@ -58,16 +68,18 @@ class MemorySharedLimitStore:
         after = taken.after
 
         def unmoved(shared: SharedLimit) -> bool:
-            same = (shared.revision, shared.started, shared.served) == (seen.revision, seen.started, seen.served)
+            names = ("revision", "started", "served", "reports")
+            same = all(getattr(shared, name) == getattr(seen, name) for name in names)
             same = same and (seen.asked > seen.served or shared.asked == seen.asked)
             return same and (shared.holders is None) == (seen.holders is None) and not shared.is_full(*_of(taken))
 
         def claimed(shared: SharedLimit) -> SharedLimit:
-            names = ("starts", "started", "real", "served", "newest", "paused_until", "throttled_until")
+            names = ("starts", "started", "real", "served", "newest", "corrected", "paused_until", "throttled_until")
             holders = shared.holders
             if most_at_once(taken.limits) is not None and after.holders:
                 holders = {**(holders or {}), taken.task_id: after.holders[taken.task_id]}
             values = {name: getattr(after, name) for name in names}
+            values["asked"] = shared.asked + after.asked - seen.asked
             return replace(shared, throttled_reason=after.throttled_reason, holders=holders, **values)
 
         return own_shared_claim(self._write(seen.name, unmoved, claimed), after.newest)
@@ -82,10 +94,12 @@ class MemorySharedLimitStore:
         has_new_starts = (changed.starts, changed.real) != (seen.starts, seen.real)
 
         def unmoved(shared: SharedLimit) -> bool:
-            return shared.revision == seen.revision and (not has_new_starts or shared.started == seen.started)
+            same_starts = (shared.started, shared.reports) == (seen.started, seen.reports)
+            return shared.revision == seen.revision and (not has_new_starts or same_starts)
 
         def whole(shared: SharedLimit) -> SharedLimit:
             names = ["limits", "paused_until", "throttled_until", "throttled_reason", "revision", "opened_at"]
+            names += ["reported_at"] if changed.reported_at != seen.reported_at else []
             names += ["starts", "real"] if has_new_starts else []
             return replace(shared, **{name: getattr(changed, name) for name in names})
 
@@ -94,6 +108,35 @@ class MemorySharedLimitStore:
 
     def ask(self, name: str) -> SharedLimit:
         return self._write(name, lambda _: True, lambda shared: replace(shared, asked=shared.asked + 1)).shared
+
+    def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
+        return self._write(
+            queue.name,
+            lambda shared: shared.turn == queue.turn,
+            lambda shared: replace(shared, served=served, turn=turn, turn_from=turn_from),
+        )
+
+    def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
+        more = correction.more
+
+        def is_open(shared: SharedLimit) -> bool:
+            is_ahead = more > 0 and bool(shared.starts) and shared.starts[0] >= now_ms
+            return not is_corrected(shared, correction) and not is_ahead
+
+        def corrected(shared: SharedLimit) -> SharedLimit:
+            real = shared.real
+            extras = (now_ms if more > 0 else correction.started_at, more, *real.extras)
+            room = (real.unit_room or 0) - more if more > 0 else real.unit_room
+            return replace(
+                shared,
+                real=replace(real, extras=extras, extra_units=real.extra_units + more, unit_room=room),
+                reported_at=now_ms if more > 0 else shared.reported_at,
+                reports=shared.reports + 1,
+                corrected=(correction.token, *shared.corrected),
+            )
+
+        write = self._write(correction.name, is_open, corrected)
+        return SharedWritten(write.shared) if is_corrected(write.shared, correction) else write
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
         def throttled(shared: SharedLimit) -> SharedLimit:
