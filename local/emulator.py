@@ -7,7 +7,6 @@ is answered 503.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -19,7 +18,7 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
-from local.ministack_calls import CallProtocol, Calls
+from local.ministack_calls import UNAVAILABLE, CallProtocol, Calls, refusal
 from local.ministack_cleaning import Cleaning, without_reaper
 from local.ministack_queues import index_groups
 from local.ministack_state import MinistackState
@@ -30,7 +29,6 @@ from local.state_file import StateFile
 HOST = "127.0.0.1"
 
 STATE_FILE = "state.sqlite3"
-_UNAVAILABLE = "The emulator can't store its state. Is the disk full, or was the state deleted?"
 
 
 def free_port() -> int:
@@ -134,14 +132,14 @@ def _target(scope: Scope) -> str:
 async def _refuse(scope: Scope, send: Any) -> None:
     """Answers as AWS does, so that its SDKs repeat the call."""
     if _target(scope):
-        body = json.dumps({"__type": "ServiceUnavailable", "message": _UNAVAILABLE})
-        kind = "application/x-amz-json-1.0"
+        _, fields, body = refusal()
+        kind = fields["Content-Type"]
     else:
-        error = f"<Error><Code>ServiceUnavailable</Code><Message>{_UNAVAILABLE}</Message></Error>"
-        body, kind = f"<ErrorResponse>{error}</ErrorResponse>", "text/xml"
+        error = f"<Error><Code>ServiceUnavailable</Code><Message>{UNAVAILABLE}</Message></Error>"
+        body, kind = f"<ErrorResponse>{error}</ErrorResponse>".encode(), "text/xml"
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 if __name__ == "__main__":

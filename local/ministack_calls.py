@@ -50,7 +50,7 @@ _MESSAGE_CALLS = frozenset(
 )
 _DYNAMODB, _SQS = "DynamoDB_20120810", "AmazonSQS"
 _JSON = "application/x-amz-json-1.0"
-_UNAVAILABLE = "The emulator can't store its state. Is the disk full, or was the state deleted?"
+UNAVAILABLE = "The emulator can't store its state. Is the disk full, or was the state deleted?"
 
 log = logging.getLogger("emulator")
 
@@ -84,7 +84,7 @@ class Calls:
         self._responses.set_request_account_id(account)
         self._responses.set_request_region(region)
         if self._state.is_failing and not self._state.is_stored():
-            self._answer(transport, _refusal())
+            self._answer(transport, refusal())
         elif target.startswith(_DYNAMODB):
             self._answer(transport, self._items(target, body))
         elif target.endswith(".ReceiveMessage"):
@@ -124,8 +124,8 @@ class Calls:
         try:
             call = decode(body) if body else {}
         except ValueError:
-            refusal: Answer = self._responses.error_response_json("SerializationException", "Invalid JSON", 400)
-            return refusal
+            malformed: Answer = self._responses.error_response_json("SerializationException", "Invalid JSON", 400)
+            return malformed
         try:
             answer: Answer = getattr(self._dynamodb, _ITEM_CALLS[_action(target)])(call)
         except Exception as error:  # noqa: BLE001 - answered, as by MiniStack
@@ -144,7 +144,7 @@ class Calls:
         is_stored = self._state.are_calls_stored()
         for transport, answer in waiting:
             if not transport.is_closing():
-                transport.write(self._bytes(answer if is_stored else _refusal()))
+                transport.write(self._bytes(answer if is_stored else refusal()))
 
     def _bytes(self, answer: Answer) -> bytes:
         status, headers, body = answer
@@ -233,7 +233,7 @@ def _failure(target: str, error: Exception) -> Answer:
     return 500, {"Content-Type": "application/json"}, body
 
 
-def _refusal() -> Answer:
+def refusal() -> Answer:
     """As AWS answers, so that its SDKs repeat the call."""
-    body = json.dumps({"__type": "ServiceUnavailable", "message": _UNAVAILABLE}).encode()
+    body = json.dumps({"__type": "ServiceUnavailable", "message": UNAVAILABLE}).encode()
     return 503, {"Content-Type": _JSON}, body
