@@ -122,7 +122,8 @@ def correction_expression(start: Start, used_units: int, now_ms: int) -> Express
         newest = f"{update.name('starts')}[0]"
         update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} < {update.value(number(now_ms))})")
     if any(limit.counts_units for limit in start.limits):
-        add(update, STARTS.unit_room, -more)
+        # Beside others the start may have left the window before the room was found.
+        add(update, STARTS.unit_room, min(0, -more) if lease.in_slot else -more)
         add(update, PLANS.unit_room, min(0, -more))
         update.set(OUTDATED, {"BOOL": True})
     return update

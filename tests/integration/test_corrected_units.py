@@ -100,3 +100,25 @@ def test_resume_that_moves_starts_out_of_the_future_loses_no_report(ports: Ports
     assert ports.lanes.correct_units(start, 95, NOW + 90_200)
     assert NOW <= next_at(ports, user, 5, NOW) < NOW + 1_000
     assert NOW + 60_000 <= next_at(ports, user, 6, NOW) < NOW + 62_000
+
+
+def test_units_given_back_to_an_old_start_beside_others_make_no_room_for_a_quick_claim(ports: Ports, user: str) -> None:
+    limits = parse_limits("100 units/minute; 2 at once")
+
+    def beside(lane: Lane, seq: int, units: int, at: int) -> Start:
+        task = Candidate(f"t{seq}", seq, 0, units=units, in_slot=True)
+        decision = claim(lane, task, limits, at, 200_000, f"token-{seq}")
+        assert isinstance(decision, Start)
+        return decision
+
+    starts = []
+    for seq, units, at in ((1, 60, NOW), (2, 90, NOW + 70_000)):
+        lane = ports.lanes.get(user)
+        starts.append(beside(lane, seq, units, at))
+        assert isinstance(ports.lanes.claim(lane, starts[-1]), Written)
+    ports.lanes.correct_units(starts[0], 10, NOW + 70_500)
+    assert starts[1].lease
+    ports.lanes.release_slot(user, starts[1].lease, 0)
+    unknown = Lane(user, admitted=2, started_seq=2, slots={})
+    assert isinstance(ports.lanes.try_fast_claim(beside(unknown, 3, 40, NOW + 70_600), limits), Stale)
+    assert beside(ports.lanes.get(user), 3, 40, NOW + 70_600).at >= NOW + 130_000

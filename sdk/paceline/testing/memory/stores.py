@@ -288,7 +288,8 @@ class MemoryLaneStore:
             lane = replace(lane, reported_at=now_ms, reports=lane.reports + 1) if lease.in_slot else lane
             if not smallest_units_quota(start.limits):
                 return lane
-            room, planned_room = (lane.real.unit_room or 0) - more, (lane.plans.unit_room or 0) + min(0, -more)
+            room = (lane.real.unit_room or 0) + (min(0, -more) if lease.in_slot else -more)
+            planned_room = (lane.plans.unit_room or 0) + min(0, -more)
             plans = replace(lane.plans, unit_room=planned_room, is_outdated=True)
             return replace(lane, real=replace(real, unit_room=room), plans=plans)
 
