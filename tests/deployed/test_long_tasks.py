@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     "shop_tasks" not in os.environ.get("TASKS_DIR", ""), reason="TASKS_DIR names other tasks"
 )
 #: Milliseconds within which a dead worker's message comes back, by docs/production/troubleshooting.md.
-NOTICED_MS = 20_000
+NOTICED_MS = 15_000
 #: Milliseconds that LocalStack may take from then on to deliver it, and to start a process.
 DELIVERED_MS = 8_000
 POLLERS = 4
