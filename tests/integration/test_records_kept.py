@@ -145,21 +145,6 @@ def test_start_gives_no_end_to_own_limits(records: Records, is_fast: bool) -> No
     assert "expires_at" not in records.item("lane")
 
 
-@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"KEEP_FINISHED": "7d"}, 7)])
-def test_record_of_a_finished_task_stays_as_long_as_keep_finished_says(
-    records: Records, settings: dict[str, str], days: int
-) -> None:
-    records.kept_for(**settings).finish(WAITING, Outcome(TaskState.SUCCEEDED, NOW, NOW, 1))
-    assert records.expires_ms == NOW // 1000 * 1000 + days * DAY_MS
-
-
-def test_record_of_a_cancelled_scheduled_task_stays_as_long_as_keep_finished_says(records: Records) -> None:
-    records.store.create_if_absent(SCHEDULED)
-    store = records.kept_for(KEEP_FINISHED="7d")
-    assert store.cancel_scheduled(SCHEDULED, Outcome(TaskState.CANCELLED, None, NOW, 0))
-    assert records.expires_ms == NOW // 1000 * 1000 + 7 * DAY_MS
-
-
 def join(records: Records, group: str) -> None:
     seen = records.lanes.get("ann")
     records.lanes.change(seen, with_group(seen, group))
@@ -195,3 +180,18 @@ def test_forgotten_user_is_in_no_group_and_its_lane_expires(records: Records) ->
     assert records.lanes.get("ann").group == ""
     take_start(records, True, NOW)
     assert int(records.item("lane")["expires_at"]["N"]) == (NOW + 30 * DAY_MS) // 1000
+
+
+@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"KEEP_FINISHED": "7d"}, 7)])
+def test_record_of_a_finished_task_stays_as_long_as_keep_finished_says(
+    records: Records, settings: dict[str, str], days: int
+) -> None:
+    records.kept_for(**settings).finish(WAITING, Outcome(TaskState.SUCCEEDED, NOW, NOW, 1))
+    assert records.expires_ms == NOW // 1000 * 1000 + days * DAY_MS
+
+
+def test_record_of_a_cancelled_scheduled_task_stays_as_long_as_keep_finished_says(records: Records) -> None:
+    records.store.create_if_absent(SCHEDULED)
+    store = records.kept_for(KEEP_FINISHED="7d")
+    assert store.cancel_scheduled(SCHEDULED, Outcome(TaskState.CANCELLED, None, NOW, 0))
+    assert records.expires_ms == NOW // 1000 * 1000 + 7 * DAY_MS
