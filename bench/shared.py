@@ -53,7 +53,7 @@ def measure(*, quick: bool) -> Results:
         _add(results, f"{lanes} lanes, {rate} a second", Model(f"{NAME}: {rate}/second", lanes, seconds).run(), rate)
     if not quick:
         for lanes, rate in ((300, 100), (600, 200)):
-            busy = Model(f"{NAME}: {rate}/second", lanes, 30, writes_a_second=ITEM_WRITES[rate])
+            busy = Model(f"{NAME}: {rate}/second", lanes, 20, writes_a_second=ITEM_WRITES[rate])
             _add_busy(results, f"{lanes} lanes, {rate} a second, as much as one item takes", busy.run(), rate)
     free = Model(f"{NAME}: 100/second", 5, 60, pause_ms=500).run()
     results.add("calls for a shared limit a start, free", [free.calls_per_start(_WRITES)])
