@@ -242,7 +242,7 @@ def _is_long_forwarded(facts: Facts, now_ms: int) -> bool:
 
 
 def _wait_or_send_back(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int, lead_ms: int = 0) -> Step:
-    is_long = _is_long_forwarded(facts, now_ms) and lane.lease_of(task.task_id) is None
+    is_long = _is_long_forwarded(facts, now_ms) and task.task_id not in (lane.slots or {})
     if is_long and wait.until >= now_ms + 2 * LOOK_FOR_MS and (not wait.is_for_slot or facts.receives >= MANY_LOOKS):
         return SendBack()
     if lead_ms:  # for the pace: a task that reports fewer units than it counted for may shorten it
@@ -252,11 +252,11 @@ def _wait_or_send_back(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms:
 
 def _wait_for(wait: Wait, facts: Facts, lane: Lane, task: Task, now_ms: int) -> WaitUntil:
     until = wait.until
-    is_started = lane.lease_of(task.task_id) is not None
+    is_woken = task.task_id in (lane.slots or {})  # its lease has the receipt
     if wait.is_for_slot:
         if lane.took_ms < MARKED_AFTER_MS and now_ms < facts.received_at + LOOK_FOR_MS:
             return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
         until = until if facts.receives < QUICK_LOOKS else max(until, now_ms + SLOW_LOOK_MS)
-    elif facts.is_forwarded and not is_started:
+    elif facts.is_forwarded and not is_woken:
         until = min(until, now_ms + FORWARDED_WAIT_MS)
     return WaitUntil(until, until, is_for_slot=wait.is_for_slot)

@@ -13,6 +13,7 @@ from tests.simulation.schedule import (
     Kill,
     LoseMessages,
     Outage,
+    Pause,
     Plan,
     SetLimits,
     Submit,
@@ -143,6 +144,13 @@ def test_a_worker_without_dynamodb_keeps_the_slots_of_its_tasks_on_one_machine(s
     starts = [at for _, at in starts_of(replace(alone, outages=(cut_off,)))]
     assert len(starts) == 6
     assert all(later - at >= 45_000 for at, later in zip(starts, starts[2:], strict=False))
+
+
+def test_a_task_that_waited_alone_goes_on_after_a_pause_during_which_several_may_run() -> None:
+    """Its lease is in no slot, so no receipt of its forwarded message is stored."""
+    task, pause = Submit(0, "ann", "first", (Behaviour(0, holds=1, holds_ms=20_000),)), Pause(1_000, "ann", None)
+    starts = starts_of(plan(task, pause, SetLimits(6_000, "ann", "2/second; 5 at once"), limits="1/second"))
+    assert [seq for seq, _ in starts] == [1, 1]
 
 
 def test_a_backoff_delays_nobody() -> None:
