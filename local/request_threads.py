@@ -87,7 +87,10 @@ class RequestThreads:
         requests: SimpleQueue[HTTPChannel | None] = SimpleQueue()
         channel: HTTPChannel | None = first
         while channel is not None:
-            self._serve(channel)
+            try:
+                self._serve(channel)
+            except BaseException:  # a SystemExit would end the thread for good
+                log.exception("a request failed without an answer")
             channel = self._next(requests)
 
     def _next(self, requests: SimpleQueue[HTTPChannel | None]) -> HTTPChannel | None:
@@ -104,7 +107,7 @@ class RequestThreads:
         thread = threading.get_ident()
         self._busy[thread] = self._now()
         try:
-            serve(channel)
+            channel.service()
         finally:
             del self._busy[thread]
 
@@ -126,7 +129,7 @@ class LoopRequests:
 def serve(channel: HTTPChannel) -> None:
     try:
         channel.service()
-    except BaseException:  # a SystemExit would end a thread of the pool for good
+    except BaseException:  # a SystemExit would end the server's loop
         log.exception("a request failed without an answer")
 
 
