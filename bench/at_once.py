@@ -71,10 +71,12 @@ class _AtOnce:
             self._ended += 1
 
     def _submit(self, user: str, seconds: Sequence[float]) -> None:
-        for first in range(0, len(seconds), 100):
-            event = submit_event(user, 2)
-            tasks = [{"task": "wait", "payload": {"seconds": one}} for one in seconds[first : first + 100]]
-            event["body"] = json.dumps({"user_id": user, "tasks": tasks})
+        """One task by the usual route, more of them in bulks."""
+        tasks = [{"task": "wait", "payload": {"seconds": one}} for one in seconds]
+        for first in range(0, len(tasks), 100):
+            some = tasks[first : first + 100]
+            event, content = submit_event(user, len(some)), some[0] if len(some) == 1 else {"tasks": some}
+            event["body"] = json.dumps({"user_id": user, **content})
             answer: dict[str, Any] = self._app.app(event, Context())
             assert answer["statusCode"] in (202, 429), answer
 

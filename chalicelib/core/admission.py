@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from chalicelib.core.estimates import planner_of_plans, plans_from
 from chalicelib.core.history import NO_HISTORY, listed_for, updated
 from chalicelib.core.lane import Lane
-from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed
+from chalicelib.core.limits import Limits, at_once, fingerprint, large_limits, memory_needed
 from chalicelib.core.planner import Planner
+from chalicelib.core.task import Task
 
 
 class Admission(Struct, frozen=True):
@@ -96,3 +97,14 @@ def reserved(lane: Lane, limits: Limits, expected: Sequence[int]) -> tuple[int, 
         latest = [starts[limit.quota - 1] - limit.window_ms for limit in limits if limit.quota <= len(starts)]
         starts.insert(0, min([starts[0], *latest]))
     return tuple(starts)
+
+
+def may_start_in_slot(lane: Lane, task: Task, default: Limits, now_ms: int) -> bool:
+    """True if the task, just admitted, may start now beside those that run.
+
+    Then its message needs no place behind those of the lane: it goes to a group of its own, as if it was forwarded.
+    """
+    most = at_once(lane.limits_or(default))
+    is_next = lane.started_seq == task.seq - 1 and task.planned_at <= now_ms and not lane.cancelled
+    is_open = not lane.is_paused(now_ms) and not lane.is_throttled(now_ms) and not lane.retrying
+    return most > 1 and is_next and is_open and len(lane.in_use(now_ms)) + len(lane.at_the_door(now_ms)) < most

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from msgspec.structs import replace
 
-from chalicelib.core.admission import Admission, admit, reserved
+from chalicelib.core.admission import Admission, admit, may_start_in_slot, reserved
 from chalicelib.core.claim import without_cancelled
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.estimates import busy_ms
@@ -94,7 +94,10 @@ class Submitter:
                 self.give_back_seq(admission, ids[0], units[0], now_ms)
                 return self._refused(admission.lane, "Its user was forgotten.", now_ms, now_ms)
             [task] = _tasks(submission, ids, admission, is_repeat)
-            self._queue.send(task)
+            if not is_repeat and may_start_in_slot(admission.lane, task, self._settings.limits, now_ms):
+                self._queue.forward(task, now_ms)
+            else:
+                self._queue.send(task)
         self._tasks.create_if_absent(task)
         return self._submitted(admission.lane, [task], now_ms, shared)
 

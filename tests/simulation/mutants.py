@@ -782,7 +782,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "slots: counted by the quick claim": draw_several(32),
     "slots: no start before the one before it": draw_several(0),
     "slots: forwarded once": draw_several(0),
-    "slots: an expired lease was not renewed": draw_several(339),
+    "slots: an expired lease was not renewed": draw_several(469),
     "slots: each report of units known to a claim": draw_beside("units", 3),
     "answers: running task marked": 35,
     "answers: mark cleared": 1356,

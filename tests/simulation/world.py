@@ -447,6 +447,7 @@ class World:
             "queue.send",
             "tasks.create_if_absent",
             "queue.send_many",
+            "queue.forward",
             "tasks.create_many",
             "tasks.mark_admitted",
         ):

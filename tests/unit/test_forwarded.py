@@ -27,9 +27,9 @@ def test_a_task_that_is_forwarded_from_its_record_runs_with_its_whole_payload() 
 def test_a_pause_of_days_uses_up_no_message_and_its_end_brings_the_forwarded_tasks_on_in_order(forwarded: int) -> None:
     shop = Workshop(LIMITS="5/second; 5 at once")
     submitted(shop, 4)
-    for _ in range(forwarded):
-        head = next(message for message in shop.queue.receive() if message.user_id == "ann")
-        shop.deliver(head)
+    for _ in range(forwarded - 1):  # the first one needs no forwarding
+        received = iter(lambda: shop.queue.receive()[0], None)
+        shop.deliver(next(message for message in received if message.user_id == "ann"))
     shop.control.pause("ann", None)
     shop.run(until_ms=72 * HOUR_MS)
     shop.clock.sleep_until(NOW + 72 * HOUR_MS)
