@@ -193,3 +193,16 @@ def test_a_task_whose_shared_limit_lost_its_number_at_once_before_its_next_attem
     change_shared(shop, then)
     run_through(shop)
     assert_nobody_is_listed(shop, "task_completed")
+
+
+@pytest.mark.parametrize("lanes", LIMITS)
+def test_a_task_that_took_a_start_and_was_cancelled_with_its_lane_before_it_began(lanes: str) -> None:
+    shop = shop_of(lanes)
+    shop.submit(shared="db")
+    shop.lanes.fail("try_fast_claim", "claim", times=100)
+    shop.run(until_ms=100)
+    assert len(shop.shared_limits.get("db").holders) == 1
+    shop.lanes.fail()
+    shop.clearance.empty("ann")
+    run_through(shop)
+    assert_nobody_is_listed(shop, "task_cancelled")
