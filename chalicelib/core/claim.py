@@ -39,8 +39,9 @@ class SharedStart(Struct, frozen=True):
     limits: str = ""
     #: when the shared limit and the lane's turn allowed it, epoch ms; 0 if it waited for neither
     allowed_at: int = 0
-    #: the task is listed among those that run at once
-    is_listed: bool = False
+    #: the start with which the task is listed among those that run at once, epoch ms; 0 if it is not listed. It is an
+    #: earlier one where the limits had a number at once before, and a worker died meanwhile.
+    listed_at: int = 0
 
 
 class Candidate(Struct, frozen=True):

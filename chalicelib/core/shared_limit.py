@@ -106,6 +106,11 @@ class SharedLimit(Struct, frozen=True):
         """When pause and throttling are over and all reports of units count, epoch ms; now if there is nothing."""
         return max(now_ms, self.paused_until or 0, self.throttled_until, self.reported_at)
 
+    def listed_at(self, task_id: str) -> int:
+        """The start with which the task is listed among those that run at once, epoch ms; 0 if it is not listed."""
+        holder = (self.holders or {}).get(task_id)
+        return holder.at if holder else 0
+
     def is_full(self, limits: Limits, task_id: str = "") -> bool:
         """True if as many tasks run as may run at once, this one not counted."""
         most, holders = most_at_once(limits), self.holders or {}

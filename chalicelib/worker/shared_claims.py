@@ -138,7 +138,8 @@ class SharedClaims:
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
             if limits is None:
-                return SharedStart(task.shared, start.at, NO_SHARED_LIMITS), facts
+                listed_at = shared.listed_at(task.task_id)
+                return SharedStart(task.shared, start.at, NO_SHARED_LIMITS, listed_at=listed_at), facts
             if limit := smallest_exceeded(limits, task.units):
                 return fail_too_large(facts, facts.lane or start.lane, task, limit), facts
             now_ms = self._clock.now_ms()
@@ -157,7 +158,7 @@ class SharedClaims:
                 shared = self._claim(task, shared, place.asking_again(shared, decision, allowed_at), place, token)
                 if shared.newest == token:
                     self._groups.hand_on(task.shared, facts.lane, place, shared, limits, decision.at)
-                    return self._start(shared, decision, limits, allowed_at), facts
+                    return self._start(shared, decision, allowed_at), facts
                 place.lose_if_used(shared)
             elif not facts.is_lane_fresh or facts.lane is None:
                 return ReadLane(), facts
@@ -218,13 +219,13 @@ class SharedClaims:
 
         UnavailableError if that fails: the task's message then comes back for it.
         """
-        if start and start.is_listed:
-            self._release(start.name, task.task_id, start.at)
+        if start and start.listed_at:
+            self._release(start.name, task.task_id, start.listed_at)
 
     def release_finished(self, task: Task) -> None:
         """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
-        if holder := (self._read(task.shared).holders or {}).get(task.task_id):
-            self._release(task.shared, task.task_id, holder.at)
+        if listed_at := self._read(task.shared).listed_at(task.task_id):
+            self._release(task.shared, task.task_id, listed_at)
 
     def _release(self, name: str, task_id: str, at: int) -> None:
         shared = self._store.release(name, task_id, at)
@@ -289,9 +290,9 @@ class SharedClaims:
             with suppress(UnavailableError):  # the next one does it
                 self._store.trim(shared, kept)
 
-    def _start(self, shared: SharedLimit, taken: Taken, limits: Limits, allowed_at: int) -> SharedStart:
+    def _start(self, shared: SharedLimit, taken: Taken, allowed_at: int) -> SharedStart:
         text = format_limits(shared.limits) if shared.limits is not None else ""
-        return SharedStart(shared.name, taken.at, text, allowed_at, most_at_once(limits) is not None)
+        return SharedStart(shared.name, taken.at, text, allowed_at, shared.listed_at(taken.task_id))
 
     def _ask(self, name: str, facts: Facts, lane: Lane) -> tuple[int, SharedLimit, Facts]:
         """The lane's turn, stored in it; 0 if the lane changed meanwhile."""

@@ -268,7 +268,7 @@ class Worker:
                 return None
             case DropEmptied(at):
                 self._finalizer.cancel(job.task, emptied_outcome(at))
-                return Done()
+                return self._free_slot(job)
             case DropCancelled() | FailTooLarge():
                 return self._end_without_start(step, job)
             case GiveUp(start):

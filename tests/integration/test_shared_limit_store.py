@@ -241,6 +241,13 @@ def test_as_many_tasks_at_once_as_allowed_and_each_release_counts_once(ports: Po
     assert len(again.holders or ()) == 5
 
 
+def test_claims_without_a_number_at_once_show_the_task_as_it_was_listed_before(ports: Ports, user: str) -> None:
+    listed = written(exact(ports, user, NOW, FIVE_AT_ONCE)).holders
+    assert listed
+    assert written(quick(ports, user, NOW + 1)).holders == listed
+    assert written(exact(ports, user, NOW + 600)).holders == listed
+
+
 def test_units_and_large_limits_count_as_in_lanes(ports: Ports, user: str) -> None:
     limits = parse_shared_limits("500/minute; 900 units/minute")
     written(quick(ports, user, NOW, limits, units=600))

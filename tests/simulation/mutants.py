@@ -569,6 +569,16 @@ class FinishedHolders(SharedClaims):
         """Leaves it to those who find the shared limit full."""
 
 
+class OwnStartsReleased(SharedClaims):
+    """Forgets the start of an earlier attempt, with which a task is listed among those that run."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        if isinstance(taken, SharedStart) and taken.listed_at != taken.at:
+            taken = replace(taken, listed_at=0)
+        return taken, after
+
+
 class ForgottenWaiters(MemorySharedLimitStore):
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         return []
@@ -648,6 +658,7 @@ MUTANTS: dict[str, Parts] = {
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
     "shared: released once finished": Parts(shared_claims=FinishedHolders),
+    "shared: start of an earlier attempt released": Parts(shared_claims=OwnStartsReleased),
     "shared: not paused": Parts(shared_limits=NoSharedPauseCheck),
     "shared: more units are counted": Parts(shared_limits=NoSharedCorrection),
     "shared: units corrected once": Parts(shared_limits=ForgottenCorrections),
@@ -773,6 +784,7 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: waiters woken": _waiter(),
     "shared: released once": _late_release(),
     "shared: released once finished": draw_shared(15),
+    "shared: start of an earlier attempt released": draw_shared(5285),
     "shared: not paused": draw_shared(12),
     "shared: more units are counted": draw_shared_units(0),
     "shared: units corrected once": draw_shared_units(13),

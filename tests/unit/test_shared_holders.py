@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
+
 import pytest
 
 from chalicelib.core.errors import UnavailableError
+from chalicelib.core.limits import parse_shared_limits
+from chalicelib.core.shared_limit import with_shared_limits
 from chalicelib.core.task import Json
 from chalicelib.worker.finalizer import FINALIZE_TRIES
 from chalicelib.worker.worker import Deferred
@@ -20,6 +25,21 @@ def shop_of(limits: str = LIMITS[0], shared: str = "db: 1 at once", **env: str) 
 
 def dies(_: Json) -> Json:
     raise WorkerDiedError
+
+
+def dies_once() -> Callable[[Json], Json]:
+    runs = count(1)
+
+    def function(payload: Json) -> Json:
+        return dies(payload) if next(runs) == 1 else None
+
+    return function
+
+
+def change_shared(shop: Workshop, limits: str | None) -> None:
+    seen = shop.shared_limits.get("db")
+    changed = with_shared_limits(seen, limits and parse_shared_limits(limits), shop.clock.now_ms())
+    shop.shared_limits.change(seen, changed)
 
 
 def run_through(shop: Workshop) -> None:
@@ -156,3 +176,33 @@ def test_a_lane_that_first_waited_for_the_rate_is_woken_when_the_task_that_runs_
         ("bob", 2_000),
         ("cid", 7_000),
     ]
+
+
+@pytest.mark.parametrize("lanes", LIMITS)
+@pytest.mark.parametrize("then", ["100/second", None], ids=["no number at once", "deleted"])
+def test_a_task_whose_shared_limit_lost_its_number_at_once_before_its_next_attempt(
+    lanes: str, then: str | None
+) -> None:
+    shop = shop_of(lanes, shared="")
+    change_shared(shop, "1 at once")
+    shop.register("query", dies_once())
+    shop.submit(name="query", shared="db")
+    with pytest.raises(WorkerDiedError):
+        shop.run()
+    shop.replace_worker()
+    change_shared(shop, then)
+    run_through(shop)
+    assert_nobody_is_listed(shop, "task_completed")
+
+
+@pytest.mark.parametrize("lanes", LIMITS)
+def test_a_task_that_took_a_start_and_was_cancelled_with_its_lane_before_it_began(lanes: str) -> None:
+    shop = shop_of(lanes)
+    shop.submit(shared="db")
+    shop.lanes.fail("try_fast_claim", "claim", times=100)
+    shop.run(until_ms=100)
+    assert len(shop.shared_limits.get("db").holders) == 1
+    shop.lanes.fail()
+    shop.clearance.empty("ann")
+    run_through(shop)
+    assert_nobody_is_listed(shop, "task_cancelled")

@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import ConflictError
-from chalicelib.lanes.clearance import Clearance
 from tests.factories import NOW
 from tests.unit.workshop import Workshop
 
@@ -26,12 +24,6 @@ class Row(Workshop):
         for _ in users:
             self.handle_next()
         self.clock.advance(2_000)
-
-    @property
-    def clearance(self) -> Clearance:
-        races = RetryWithJitter(self.clock, lambda: 0.5)
-        stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
-        return Clearance(*stores, *queues, self.clock, races, self.settings, lambda _: None, self.shared_limits)
 
     def starts(self) -> dict[str, int]:
         self.run()

@@ -7,6 +7,7 @@ from typing import Any
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.task import Json, Task, TaskRecord
+from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.submit.daily_cap import DailyCap
 from chalicelib.submit.submission import Refused, Submission, Submitted, TaskRequest
@@ -174,6 +175,12 @@ class Workshop:
             self.scheduled_queue,
             self.shared_limits,
         )
+
+    @property
+    def clearance(self) -> Clearance:
+        races = RetryWithJitter(self.clock, lambda: 0.5)
+        stores, queues = (self.lanes, self.tasks, self.due_tasks), (self.queue, self.scheduled_queue)
+        return Clearance(*stores, *queues, self.clock, races, self.settings, lambda _: None, self.shared_limits)
 
     def deliver(self, message: Message, worker: Worker | None = None) -> Handled:
         """Hands one message over as the event source does: deleted when done, else left as the worker left it."""
