@@ -260,7 +260,11 @@ class Worker:
             case Forward(tasks, then_wait_until):
                 for task in tasks:
                     self._queue.forward(task, self._clock.now_ms())
-                return Deferred(then_wait_until) if then_wait_until else Done()
+                is_woken = (
+                    job.facts.lane is not None and job.facts.lane.awaited_shared != ""
+                )  # by the next task's start
+                lane = job.facts.lane if is_woken else None
+                return Deferred(then_wait_until, lane) if then_wait_until else Done()
             case SendBack():
                 self._queue.send_again(job.task, self._clock.now_ms())
                 return Done()
@@ -352,12 +356,12 @@ class Worker:
         """None if the claim was refused: the job then has the lane as it is."""
         task, start = job.task, step.start
         with self._presence.serving(job.token):
-            write = self._claim(step, job)
+            before, write = job.facts.lane, self._claim(step, job)
             job.facts = self._with_lane(job, write.lane)
             if not isinstance(write, Written):
                 return None
             job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
-            self._wake_head(job, has_waited=start.shared is not None and start.shared.allowed_at > 0)
+            self._wake_head(job, has_waited=before is not None and before.awaited_shared != "")
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
         handled = self._after_run(job, start, write.lane, ended)
@@ -395,7 +399,7 @@ class Worker:
     def _wake_head(self, job: _Job, has_waited: bool = False) -> None:
         """Shows the lane's head, which waits until the next task, in its own group, has got its shared limit.
 
-        has_waited: the next task waited for it until now.
+        has_waited: the next task waited for it until this start.
         """
         lane = job.facts.lane
         if lane and job.facts.is_forwarded and lane.head_receipt and (has_waited or lane.awaited_shared):

@@ -48,10 +48,10 @@ def main() -> int:
     options = parser.parse_args()
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
-    plan_of = draw_shared if options.shared else plan_of
     if options.several:
         kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
         plan_of = partial(draw_beside, kind) if kind else draw_several
+    plan_of = draw_shared if options.shared else plan_of
     plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     plan_of = draw_forgettings if options.forgettings else plan_of

@@ -67,12 +67,17 @@ def open_now(shop: Workshop) -> None:
     shop.shared_limits.change(shared, resumed_shared(shared, shop.clock.now_ms()))
 
 
-def test_the_start_of_the_first_wakes_the_next_before_its_own_end() -> None:
-    shop = Workshop(LIMITS="100/second; 3 at once", SHARED_LIMITS="db: 100/second")
+@pytest.mark.parametrize("looks", [1, 2, 3])
+@pytest.mark.parametrize("shared", ["100/second", "2 at once"])
+def test_the_start_of_the_first_wakes_the_next_before_its_own_end(shared: str, looks: int) -> None:
+    shop = Workshop(LIMITS="100/second; 3 at once", SHARED_LIMITS=f"db: {shared}")
     shown: list[int] = []
     shop.register("call", lambda _: shown.append(shop.queue.next_available_at() or 0))
     waiting(shop, "call")
-    shop.run(until_ms=10_000)
+    for look in range(1, looks + 1):  # one of them looks for the message of the first, too
+        shop.run(until_ms=10_000 * look)
+        shop.queue.defer(shop.lanes.get("ann").head_receipt, 0)
+    shop.run(until_ms=50_000)
     lane = shop.lanes.get("ann")
     assert lane.head_receipt
     assert lane.next_receipt
