@@ -198,8 +198,7 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
     if lane.awaited_shared and facts.is_shared_near is None:
         return ReadShared(lane.awaited_shared)
     is_shared_far = facts.is_shared_near is False
-    is_closed = facts.is_forwarded and (lane.is_paused(now_ms) or lane.is_throttled(now_ms))
-    if is_closed or (lane.awaited_shared and is_shared_far):
+    if lane.awaited_shared and is_shared_far:
         if step := _wait_behind(facts, now_ms):
             return step
     elif now_ms < facts.received_at + LOOK_FOR_MS:

@@ -205,8 +205,6 @@ def again(wait_ms: int) -> WaitUntil:
         (forwarded(AWAITS, is_shared_near=False, receives=3), again(4_000)),
         (forwarded(AWAITS, is_shared_near=False, receives=31), again(FORWARDED_WAIT_MS)),
         (forwarded(AWAITS, is_shared_near=False, sent_at=LONG_AGO), SendBack()),
-        (forwarded(replace(ONE_AHEAD, paused_until=NOW + 90_000)), again(1_000)),
-        (forwarded(replace(ONE_AHEAD, throttled_until=NOW + 90_000), sent_at=LONG_AGO), SendBack()),
     ],
 )
 def test_one_task_of_a_lane_waits_for_a_shared_limit_and_the_others_look_seldom(facts: Facts, step: object) -> None:
