@@ -208,6 +208,11 @@ class Lane(Struct, frozen=True):
         return turn.number if turn and (turn.name, turn.revision, turn.group) == mine else 0
 
     @property
+    def awaited_shared(self) -> str:
+        """The shared limit that the lane's next task waits for; "" if it waits for none."""
+        return self.turn.name if self.turn and self._number_for(self.turn.name) else ""
+
+    @property
     def kept_turn(self) -> Turn | None:
         """The lane's turn as a change that does not lose it stores it, with the next revision."""
         turn = self.turn

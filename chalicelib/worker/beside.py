@@ -16,6 +16,7 @@ from chalicelib.core.visibility import again_seconds
 from chalicelib.worker.steps import (
     GAP_GRACE_MS,
     LEAD_MS,
+    LOOK_FOR_MS,
     SERVED_POLL_MS,
     Claim,
     DropCancelled,
@@ -25,6 +26,7 @@ from chalicelib.worker.steps import (
     ReadLane,
     ReadPredecessors,
     ReadRecord,
+    ReadShared,
     Rules,
     SendBack,
     Skip,
@@ -36,9 +38,7 @@ from chalicelib.worker.steps import (
 
 #: Milliseconds before its start at which a message is forwarded: as long as its way to the next worker may take.
 FORWARD_AHEAD_MS = 500
-#: Milliseconds from its receive for which a worker keeps looking for a predecessor's start, or a slot of brief tasks,
-#: and the pause between two looks. Meanwhile it handles no other message, which matters where all workers are busy.
-LOOK_FOR_MS = 1_000
+#: The pause between two looks for a predecessor's start, or a slot of brief tasks.
 LOOK_AGAIN_MS = 50
 #: The pause between two looks at whether the tasks ahead have started, which were forwarded shortly before.
 LOOK_FORWARD_MS = 300
@@ -53,6 +53,11 @@ SLOW_LOOK_MS = 300_000
 SENT_BACK_AFTER_MS = 600_000
 #: Tasks whose messages are forwarded from their records by one message behind them.
 MOST_FORWARDED = 10
+#: Milliseconds after which the head looks again while the task before it waits for a shared limit: that task's start
+#: wakes it. After OFTEN_WOKEN receives it looks less often, so that 1,000 receives last for a message's 14 days.
+WOKEN_LOOK_MS = 60_000
+OFTEN_WOKEN = 300
+SELDOM_LOOK_MS = 1_800_000
 #: Receives after which a message goes back that waits for a slot, whose release wakes it.
 MANY_LOOKS = 500
 
@@ -121,6 +126,12 @@ def _forward_in_time(facts: Facts, lane: Lane, task: Task, limits: Limits, forwa
     has_slot = ahead + len(lane.in_use(now_ms)) < at_once(limits)
     if now_ms < forward_at:
         return _wait_for_start(facts, lane, task, limits, forward_at, now_ms) if facts.is_lane_fresh else ReadLane()
+    if has_slot and ahead and (shared := lane.awaited_shared or task.shared):
+        if not facts.is_lane_fresh:
+            return ReadLane()
+        if facts.is_shared_near is None:
+            return ReadShared(shared)
+        has_slot = facts.is_shared_near  # one task of the lane is enough to wait for it
     if has_slot and ahead and _is_far_behind(facts, lane, limits, ahead, now_ms):
         return WaitUntil(now_ms, now_ms + LOOK_FORWARD_MS) if facts.is_lane_fresh else ReadLane()
     return Forward((task,)) if has_slot else None
@@ -157,7 +168,7 @@ def _may_be_ahead_of_its_turn(facts: Facts, lane: Lane, task: Task, limits: Limi
     one before it is forwarded, which is shortly before its start; it then waits for nothing but its own.
     """
     ahead = lane.waiting_before(task.seq)
-    if not ahead:
+    if not ahead or lane.awaited_shared:  # the one before was received, and waits
         return False
     if facts.receives > 1 or now_ms < task.submitted_at + GAP_GRACE_MS:
         return True
@@ -184,7 +195,13 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
         return None
     if not facts.is_lane_fresh:
         return ReadLane()
-    if now_ms < facts.received_at + LOOK_FOR_MS:
+    if lane.awaited_shared and facts.is_shared_near is None:
+        return ReadShared(lane.awaited_shared)
+    is_shared_far = facts.is_shared_near is False
+    if lane.awaited_shared and is_shared_far:
+        if step := _wait_behind(facts, now_ms):
+            return step
+    elif now_ms < facts.received_at + LOOK_FOR_MS:
         return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
     if facts.predecessors is None:
         return ReadPredecessors(gap)
@@ -192,13 +209,38 @@ def _after_predecessors(facts: Facts, lane: Lane, task: Task, now_ms: int) -> St
     if unfinished and _is_long_forwarded(facts, now_ms):
         return SendBack()
     if unfinished:
-        again_at = now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
-        return Forward(tuple(unfinished[:MOST_FORWARDED]), again_at)
+        again_at = _woken_at(facts, now_ms) if lane.awaited_shared and is_shared_far else _again_at(facts, now_ms)
+        return Forward(tuple(unfinished[: 1 if is_shared_far else MOST_FORWARDED]), again_at)
     if len(facts.predecessors) > gap.last - gap.first:  # all are finished
         return None
     if now_ms < task.submitted_at + GAP_GRACE_MS:
         return WaitUntil(now_ms, now_ms + LOOK_AGAIN_MS)
     return None if facts.is_search_whole else ReadPredecessors(gap, is_whole=True)
+
+
+def _wait_behind(facts: Facts, now_ms: int) -> Step | None:
+    """Waits while the next task cannot start; None to look for the next task's message first.
+
+    Its start wakes the head. The head looks for that message each time its own receives have doubled.
+    """
+    if not facts.is_forwarded:
+        is_doubled = facts.receives > 2 and facts.receives & (facts.receives - 1) == 0
+        again_at = _woken_at(facts, now_ms)
+        return None if is_doubled else WaitUntil(again_at, again_at)
+    if _is_long_forwarded(facts, now_ms):
+        return SendBack()
+    again_at = _again_at(facts, now_ms)
+    return WaitUntil(again_at, again_at)
+
+
+def _again_at(facts: Facts, now_ms: int) -> int:
+    """When a message looks again that nothing wakes, epoch ms."""
+    return now_ms + 1_000 * min(again_seconds(facts.receives), FORWARDED_WAIT_MS // 1_000)
+
+
+def _woken_at(facts: Facts, now_ms: int) -> int:
+    """When the head looks again that the start of the task before it wakes, epoch ms."""
+    return now_ms + (WOKEN_LOOK_MS if facts.receives < OFTEN_WOKEN else SELDOM_LOOK_MS)
 
 
 def _claim_or_wait(facts: Facts, lane: Lane, task: Task, now_ms: int, rules: Rules, token: str) -> Step:

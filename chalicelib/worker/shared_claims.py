@@ -49,7 +49,7 @@ from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
 from chalicelib.worker.shared_groups import LISTED_FROM_MS, GroupTurns, Place, is_listed
-from chalicelib.worker.steps import LEAD_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
+from chalicelib.worker.steps import LEAD_MS, LOOK_FOR_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
 
 #: Tries of a claim that loses races against others; then the message looks again a moment later.
 CLAIM_TRIES = 12
@@ -213,6 +213,15 @@ class SharedClaims:
         shared = self._read(task.shared)
         limits, now_ms = self._limits(shared), self._clock.now_ms()
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
+
+    def is_near(self, name: str, lane: Lane) -> bool:
+        """True if the shared limit lets the lane's next task start within LOOK_FOR_MS, as far as is known."""
+        shared, now_ms = self._read(name), self._clock.now_ms()
+        limits = self._limits(shared)
+        if limits is None:
+            return True
+        turn = lane.turn_for(name) or shared.asked + 1
+        return not shared.is_full(limits) and turn_time(shared, limits, turn, now_ms) <= now_ms + LOOK_FOR_MS
 
     def release(self, task: Task, start: SharedStart | None) -> None:
         """Takes a task whose attempt is over off those that run at once, and wakes the first lane that waits.

@@ -13,6 +13,9 @@ LEAD_MS = 150
 GAP_GRACE_MS = 2_000
 #: Milliseconds between two looks for that predecessor.
 GAP_POLL_MS = 50
+#: Milliseconds from its receive for which a worker keeps looking for a predecessor's start, or a slot of brief tasks.
+#: Meanwhile it handles no other message, which matters where all workers are busy.
+LOOK_FOR_MS = 1_000
 #: Milliseconds after which the worker looks again at a task whose lease ran out while the worker that runs it lives.
 SERVED_POLL_MS = 2_500
 
@@ -44,6 +47,8 @@ class Facts(Struct, frozen=True):
     shared_start: SharedStart | None = None
     #: when its message was sent to the group that it is in, epoch ms
     sent_at: int = 0
+    #: the shared limit that the task or its lane's next one needs opens within LOOK_FOR_MS; None before it is read
+    is_shared_near: bool | None = None
     #: the lane's next task, submitted after the emptying that cancelled this one, has had its chance to start
     gave_way: bool = False
 
@@ -67,6 +72,12 @@ class ReadNewest(Struct, frozen=True):
     """Read the record of the lane's newest task, which is the only one in the gap: a search would read hundreds."""
 
     gap: Gap
+
+
+class ReadShared(Struct, frozen=True):
+    """Read the shared limit: whether it soon lets a task of the lane start."""
+
+    name: str
 
 
 class RunFirst(Struct, frozen=True):
@@ -147,6 +158,7 @@ Step = (
     | ReadRecord
     | ReadPredecessors
     | ReadNewest
+    | ReadShared
     | RunFirst
     | WaitUntil
     | Forward

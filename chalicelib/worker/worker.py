@@ -46,6 +46,7 @@ from chalicelib.worker.steps import (
     ReadNewest,
     ReadPredecessors,
     ReadRecord,
+    ReadShared,
     Rules,
     RunFirst,
     SendBack,
@@ -233,6 +234,9 @@ class Worker:
                 job.facts = replace(job.facts, predecessors=tuple(found), is_search_whole=is_whole)
             case ReadNewest(gap):
                 self._read_newest(gap, job)
+            case ReadShared(name):
+                is_near = not (self._shared and job.facts.lane) or self._shared.is_near(name, job.facts.lane)
+                job.facts = replace(job.facts, is_shared_near=is_near)
             case RunFirst(predecessors):
                 first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]
                 for one in first:
@@ -256,7 +260,11 @@ class Worker:
             case Forward(tasks, then_wait_until):
                 for task in tasks:
                     self._queue.forward(task, self._clock.now_ms())
-                return Deferred(then_wait_until) if then_wait_until else Done()
+                is_woken = (
+                    job.facts.lane is not None and job.facts.lane.awaited_shared != ""
+                )  # by the next task's start
+                lane = job.facts.lane if is_woken else None
+                return Deferred(then_wait_until, lane) if then_wait_until else Done()
             case SendBack():
                 self._queue.send_again(job.task, self._clock.now_ms())
                 return Done()
@@ -348,11 +356,12 @@ class Worker:
         """None if the claim was refused: the job then has the lane as it is."""
         task, start = job.task, step.start
         with self._presence.serving(job.token):
-            write = self._claim(step, job)
+            before, write = job.facts.lane, self._claim(step, job)
             job.facts = self._with_lane(job, write.lane)
             if not isinstance(write, Written):
                 return None
             job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
+            self._wake_head(job, has_waited=before is not None and before.awaited_shared != "")
             self._clock.sleep_until(start.at)
             ended = self._executor.run(task, replace(start, lane=write.lane), room, job.receipt)
         handled = self._after_run(job, start, write.lane, ended)
@@ -387,6 +396,16 @@ class Worker:
             with suppress(UnavailableError):  # it looks again by itself
                 self._queue.defer(receipt, 0)
 
+    def _wake_head(self, job: _Job, has_waited: bool = False) -> None:
+        """Shows the lane's head, which waits until the next task, in its own group, has got its shared limit.
+
+        has_waited: the next task waited for it until this start.
+        """
+        lane = job.facts.lane
+        if lane and job.facts.is_forwarded and lane.head_receipt and (has_waited or lane.awaited_shared):
+            with suppress(UnavailableError):  # it looks again by itself
+                self._queue.defer(lane.head_receipt, 0)
+
     def _claim(self, step: Claim, job: _Job) -> Write:
         if step.is_fast:
             return self._lanes.try_fast_claim(step.start, step.start.lane.limits_or(self._settings.limits))
@@ -406,7 +425,7 @@ class Worker:
         if write is None:
             return True
         job.facts = self._with_lane(job, write.lane)
-        if not isinstance(write, Written):
+        if not isinstance(write, Written) or _has_missed_start(deferred.lane, write.lane):
             return False
         if deferred.is_for_shared and self._shared and self._shared.is_open(job.task):
             # Whoever opened it may have looked for the receipt before it was stored, or wakes the message now.
@@ -480,6 +499,7 @@ class Worker:
             write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq, task.units))
             job.facts = self._with_lane(job, write.lane)
             lane = write.lane
+            self._wake_head(job)
 
     def _pass_over(self, job: _Job) -> None:
         """Counts a failed task that takes no start, or no further one, as started; does nothing with any other task."""
@@ -488,6 +508,7 @@ class Worker:
             after = passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
             job.facts = self._with_lane(job, self._lanes.change(lane, after).lane)
             lane = job.facts.lane
+            self._wake_head(job)
 
     def _read_lane(self, job: _Job) -> None:
         job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
@@ -504,6 +525,7 @@ class Worker:
         facts = job.facts
         times = {"receives": facts.receives, "received_at": facts.received_at, "sent_at": facts.sent_at}
         others = {"is_forwarded": facts.is_forwarded, "shared_start": facts.shared_start}
+        others["is_shared_near"] = facts.is_shared_near
         return replace(self._fresh_facts(job.task, lane), **others, **times)
 
     def _read_payload(self, job: _Job) -> None:
@@ -542,6 +564,11 @@ class Worker:
         return lane
 
 
+def _has_missed_start(seen: Lane, stored: Lane) -> bool:
+    """True if the task that waited for a shared limit started before it could find the head's receipt and wake it."""
+    return bool(seen.awaited_shared) and stored.started_seq != seen.started_seq
+
+
 def _is_emptied(lane: Lane | None, task: Task) -> bool:
     return lane is not None and lane.is_emptied(task.task_id, task.seq)
 
@@ -558,7 +585,7 @@ def _loses_shared_start(step: Step, taken: SharedStart, now_ms: int) -> bool:
 
     A start that was delayed for longer may come after the answer to a pause or lower limits.
     """
-    if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors):
+    if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors | ReadShared):
         return False
     return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS
 

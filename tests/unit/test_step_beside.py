@@ -8,22 +8,25 @@ from msgspec.structs import replace
 
 from chalicelib.core import lane as lane_module
 from chalicelib.core.claim import DOOR_MS, Gap
-from chalicelib.core.lane import AT_DOOR_MS, Lane, Lease, Phase
+from chalicelib.core.lane import AT_DOOR_MS, Lane, Lease, Phase, Turn
 from chalicelib.core.limits import parse_limits
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.worker.beside import (
     FORWARD_AHEAD_MS,
     FORWARDED_WAIT_MS,
     LOOK_AGAIN_MS,
-    LOOK_FOR_MS,
     LOOK_FORWARD_MS,
     MANY_LOOKS,
+    OFTEN_WOKEN,
+    SELDOM_LOOK_MS,
     SENT_BACK_AFTER_MS,
     SLOW_LOOK_MS,
+    WOKEN_LOOK_MS,
 )
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.steps import (
     LEAD_MS,
+    LOOK_FOR_MS,
     SERVED_POLL_MS,
     Claim,
     DropCancelled,
@@ -32,6 +35,7 @@ from chalicelib.worker.steps import (
     ReadLane,
     ReadPredecessors,
     ReadRecord,
+    ReadShared,
     Rules,
     SendBack,
     Skip,
@@ -175,6 +179,42 @@ def test_a_message_that_came_before_its_predecessors_keeps_it_back_for_a_second_
 )
 def test_a_task_that_later_ones_passed_over_waits_at_the_head_for_its_first_start(facts: Facts, step: object) -> None:
     assert next_step(facts, TASK, NOW, RULES) == step
+
+
+#: The task before it was forwarded, and waits for its shared limit.
+AWAITS = lane(started_seq=1, started=0, starts=(), turn=Turn("db", 4, 0))
+BEFORE = {"received_at": NOW - LOOK_FOR_MS, "predecessors": (TaskRecord(SECOND),)}
+
+
+def again(wait_ms: int) -> WaitUntil:
+    return WaitUntil(NOW + wait_ms, NOW + wait_ms)
+
+
+@pytest.mark.parametrize(
+    ("facts", "step"),
+    [
+        (head(AWAITS), ReadShared("db")),
+        (head(AWAITS, fresh=False), ReadLane()),
+        (head(AWAITS, is_shared_near=True, received_at=NOW - LOOK_FOR_MS), Forward((TASK,))),
+        (head(AWAITS, is_shared_near=False), again(WOKEN_LOOK_MS)),
+        (head(AWAITS, is_shared_near=False, receives=OFTEN_WOKEN), again(SELDOM_LOOK_MS)),
+        (head(AWAITS, is_shared_near=False, receives=4), ReadPredecessors(Gap(2, 2))),
+        (head(AWAITS, is_shared_near=False, receives=4, **BEFORE), Forward((SECOND,), NOW + WOKEN_LOOK_MS)),
+        (forwarded(AWAITS), ReadShared("db")),
+        (forwarded(AWAITS, is_shared_near=True), WaitUntil(NOW, NOW + LOOK_AGAIN_MS)),
+        (forwarded(AWAITS, is_shared_near=False, receives=3), again(4_000)),
+        (forwarded(AWAITS, is_shared_near=False, receives=31), again(FORWARDED_WAIT_MS)),
+        (forwarded(AWAITS, is_shared_near=False, sent_at=LONG_AGO), SendBack()),
+    ],
+)
+def test_one_task_of_a_lane_waits_for_a_shared_limit_and_the_others_look_seldom(facts: Facts, step: object) -> None:
+    assert next_step(facts, TASK, NOW, RULES) == step
+
+
+def test_a_task_that_needs_a_shared_limit_is_not_forwarded_behind_another_before_that_opens() -> None:
+    task = replace(TASK, shared="db")
+    assert next_step(head(ONE_AHEAD), task, NOW, RULES) == ReadShared("db")
+    assert next_step(head(ONE_AHEAD, is_shared_near=False), task, NOW, RULES) == WaitUntil(NOW, NOW + LOOK_AGAIN_MS)
 
 
 @pytest.mark.parametrize(
