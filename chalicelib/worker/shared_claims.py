@@ -329,13 +329,19 @@ class SharedClaims:
         member, units, now_ms = place.member, task.units, self._clock.now_ms()
         assert member is not None, "it was looked at"
         at = turn_time(shared, limits, member.expected_turn(shared), now_ms, units)
-        self._groups.list(task, facts.lane.group if facts.lane else "", place, replace(full, at=at), now_ms)
+        # Only a number at once, and a task may start: another lane of the group does, or its message is lost.
+        is_left = not tuple(limits) and not full.is_for_holder and shared.opens_at(now_ms) <= now_ms
+        listed = replace(full, at=at, is_for_holder=full.is_for_holder or is_left)
+        self._groups.list(task, facts.lane.group if facts.lane else "", place, listed, now_ms)
         if not member.has_turn(shared):  # another lane of the group asks for the next one at this moment
             return WaitUntil(now_ms, max(now_ms + MISSED_AFTER_MS, member.asks_from(shared)))
         if member.looks_for_lost and member.queue.turn < shared.served:
             member = place.member = self._groups.without_lost(shared.name, member, now_ms)
         if member.may_use_turn(shared, limits, units, now_ms):
             return WaitUntil(now_ms, member.queue.turn_from) if now_ms < member.queue.turn_from else None
+        if is_left:
+            self._groups.without_lost(shared.name, member, now_ms)
+            return _waiting(now_ms + 1_000 * again_seconds(facts.receives))
         step = self._wait(shared, limits, member.expected_turn(shared), full, facts, units)
         if full.is_for_holder or member.before > 1 or not tuple(limits):
             return step

@@ -180,3 +180,9 @@ def test_user_who_changes_its_group_while_it_waits_loses_no_task_and_no_share() 
     assert len(starts) == 32
     times = [at for at, _ in starts]
     assert all(later - earlier <= 2_200 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("seed", [610, 1396])
+def test_a_lane_behind_another_of_its_group_that_does_not_start_looks_seldom(seed: int) -> None:
+    """Under a number at once alone, it looked each millisecond, and both waited for ever."""
+    assert not run(draw_groups(seed)).broken
