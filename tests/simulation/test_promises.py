@@ -33,51 +33,41 @@ BATCHES = [range(start, start + 25) for start in range(0, extent(50, 250), 25)]
 FEW = [range(start, start + 10) for start in range(0, extent(10, 80), 10)]
 
 
+def assert_all_keep_promises(plan_of, seeds, option=""):
+    for seed in seeds:
+        result = run(plan_of(seed))
+        story = f"python -m tests.simulation {option}--seed {seed} --tell"
+        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+
+
 @pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw(seed))
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; python -m tests.simulation --seed {seed} --tell"
+    assert_all_keep_promises(draw, seeds)
 
 
 @pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_tasks_due_at_one_time_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw_due(seed))
-        story = f"python -m tests.simulation --due --seed {seed} --tell"
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+    assert_all_keep_promises(draw_due, seeds, "--due ")
 
 
 @pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_tasks_with_units_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw_units(seed))
-        story = f"python -m tests.simulation --units --seed {seed} --tell"
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+    assert_all_keep_promises(draw_units, seeds, "--units ")
 
 
 @pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_running_tasks_that_are_cancelled_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw_cancels(seed))
-        story = f"python -m tests.simulation --cancels --seed {seed} --tell"
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+    assert_all_keep_promises(draw_cancels, seeds, "--cancels ")
 
 
 @pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_lanes_that_are_emptied_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw_emptyings(seed))
-        story = f"python -m tests.simulation --emptyings --seed {seed} --tell"
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+    assert_all_keep_promises(draw_emptyings, seeds, "--emptyings ")
 
 
 @pytest.mark.parametrize("seeds", FEW, ids=lambda seeds: f"seeds {seeds.start} to {seeds.stop - 1}")
 def test_no_schedule_of_users_who_are_forgotten_breaks_a_promise(seeds):
-    for seed in seeds:
-        result = run(draw_forgettings(seed))
-        story = f"python -m tests.simulation --forgettings --seed {seed} --tell"
-        assert not result.broken, f"seed {seed}: {result.broken[0]}; {story}"
+    assert_all_keep_promises(draw_forgettings, seeds, "--forgettings ")
 
 
 @pytest.mark.parametrize(("runs_ms", "forgotten_at"), [(5, 3_000), (3_000, 14_000), (3_000, 5_000)])
