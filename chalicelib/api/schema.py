@@ -66,7 +66,7 @@ class LimitsRequest(Struct, forbid_unknown_fields=True):
 
 
 class GroupRequest(Struct, forbid_unknown_fields=True):
-    """With whom the user takes turns at shared limits, such as all users of one tenant; null for nobody."""
+    """The user's group, such as all users of one tenant: it takes turns at shared limits as one. null for no group."""
 
     group: Annotated[str, Meta(pattern=USER_PATTERN)] | None = None
 
@@ -320,7 +320,9 @@ class LaneAnswer(Struct):
     waits_for: Annotated[
         WaitsForAnswer | None, Meta(description="The shared limit that the lane's next task waits for; null for none.")
     ]
-    group: Annotated[str | None, Meta(description="With whom the user takes turns at shared limits; null for nobody.")]
+    group: Annotated[
+        str | None, Meta(description="The user's group, which takes turns at shared limits as one; null for no group.")
+    ]
 
 
 class ScheduleAnswer(Struct):

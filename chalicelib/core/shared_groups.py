@@ -55,7 +55,7 @@ class Member(Struct, frozen=True):
         return 0 < self.before <= 2 or (self.before > 0 and self.before % 8 == 0)
 
     def has_turn(self, shared: SharedLimit) -> bool:
-        """False if the group's turn was used, or passed over so long ago that it has to ask for a new one."""
+        """True until the group's turn is used, or many later turns are: then the group asks for a new turn."""
         turn = self.queue.turn
         return turn > shared.served or (0 < turn < shared.served and not is_passed_over(shared, turn))
 

@@ -21,7 +21,7 @@ MISSED_AFTER_MS = 60
 #: each other, since no start may lie before one that was taken. All windows are multiples of it, so that no start of a
 #: full shared limit is lost.
 MANY_WAITING, TICK_MS = 10, 20
-#: Corrections of units that are remembered: a call whose answer was lost is repeated within so many.
+#: Number of corrections of units in the item: a repeated call, whose first answer was lost, finds its own among them.
 CORRECTIONS_KEPT = 40
 #: Turns ahead for which the time of a turn is computed start by start; beyond them it follows from the rate.
 EXACT_TURNS = 200
@@ -268,7 +268,7 @@ def first_time(shared: SharedLimit, limits: Limits, turn: int, units: int) -> in
 
 
 def _duration_ms(limits: Limits, count: int, units: int) -> int:
-    """How long so many starts take by the rates."""
+    """Milliseconds that this number of starts takes under the rate limits."""
     return max((count * one.window_ms * one.taken_by(units) // one.quota for one in limits), default=0)
 
 

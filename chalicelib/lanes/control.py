@@ -208,7 +208,7 @@ class Control:
         return replace(lane, running=replace(lease, until=now_ms)) if is_finished else lane
 
     def set_group(self, user_id: str, group: str) -> LaneView:
-        """Sets with whom the user takes turns at shared limits, "" for nobody. The lane asks for its turn again."""
+        """Puts the user into the group, "" for none, whose users take turns as one. The lane asks for a new turn."""
         return self._apply(user_id, lambda lane: with_group(lane, group))
 
     def pause(self, user_id: str, until: int | None) -> LaneView:

@@ -5,7 +5,7 @@ import { dayOf, el, keyed, setAttribute, setText, stampOf, timeOf } from "./dom.
 import { clock } from "./lines.js";
 import { detailsOf, nameOf, payloadOf, startOf } from "./tasks.js";
 
-/** Tasks of each list; a desktop's page keeps room for so many, so that nothing moves. */
+/** Tasks of each list. A desktop's page keeps room for this number from the start, so that nothing moves. */
 const SHOWN = 5;
 const NEXT_MS = 2_000;
 const FAILED_MS = 10_000;

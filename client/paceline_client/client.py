@@ -238,7 +238,7 @@ class Paceline:
         return run(self._rules.clear_limits(user_id), self._perform)
 
     def set_group(self, user_id: str, group: str | None) -> Lane:
-        """Sets with whom the user takes turns at shared limits, such as the tenant; None for nobody. Needs an admin."""
+        """Puts the user into a group, such as a tenant's, that takes turns as one; None for none. Needs an admin."""
         return run(self._rules.set_group(user_id, group), self._perform)
 
     def pause(self, user_id: str, until: int | datetime | None = None) -> Lane:

@@ -212,7 +212,7 @@ class LaneAnswer:
     now: int
     #: The shared limit that the lane's next task waits for; null for none.
     waits_for: WaitsForAnswer | None
-    #: With whom the user takes turns at shared limits; null for nobody.
+    #: The user's group, which takes turns at shared limits as one; null for no group.
     group: str | None
 
 

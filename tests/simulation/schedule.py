@@ -147,7 +147,7 @@ class ChangeShared:
 
 @dataclass(frozen=True)
 class SetGroup:
-    """Sets with whom the user takes turns at shared limits; "" for nobody."""
+    """Puts the user into a group that takes turns at shared limits as one; "" for none."""
 
     at: int
     user: str

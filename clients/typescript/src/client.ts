@@ -208,7 +208,7 @@ export class Paceline {
     return this.request("delete", "/api/v1/users/{user}/limits", { path: { user: userId }, signal });
   }
 
-  /** Sets with whom the user takes turns at shared limits, such as the tenant; null for nobody. */
+  /** Puts the user into a group, such as a tenant's, that takes turns as one; null for no group. */
   async setGroup(userId: string, group: string | null, { signal }: CallOptions = {}): Promise<Lane> {
     return this.request("put", "/api/v1/users/{user}", { path: { user: userId }, body: { group }, signal });
   }
