@@ -317,7 +317,7 @@ class SharedLimitStore(Protocol):
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         """Stores a group's turn of a shared limit in the group's queue, and the newest number in it that was used.
 
-        turn_from: from when on the group may use it, epoch ms. Stale if the stored turn or number is not that of `queue`.
+        turn_from: from when on the group may use it, epoch ms. Stale if turn or number is not that of `queue`.
         """
         ...
 
