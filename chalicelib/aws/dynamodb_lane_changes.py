@@ -120,4 +120,9 @@ def save_turn_expression(seen: Lane, turn: Turn) -> Expression:
     update = Expression()
     update.set("turn", turn_value(turn))
     update.equals("revision", seen.revision)
+    update.equals("started", seen.started)
+    path = update.name("turn")
+    same_turn = f"{path} = {update.value(turn_value(seen.turn))}" if seen.turn else f"attribute_not_exists({path})"
+    as_seen = f"{update.conditions.pop()} AND {same_turn}"
+    update.conditions.append(f"(({as_seen}) OR {path} = {update.value(turn_value(turn))})")
     return update

@@ -83,6 +83,12 @@ class DynamoDBSharedLimitStore:
         update.increment("asked")
         return self._update(name, update).shared
 
+    def withdraw(self, name: str, turn: int) -> None:
+        update = Expression()
+        update.set("asked", number(turn - 1))
+        update.equals("asked", turn)
+        self._update(name, update)
+
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         update = Expression()
         for attribute, value in (("served", served), ("turn", turn), ("turn_from", turn_from)):

@@ -42,6 +42,9 @@ class SharedStart(Struct, frozen=True):
     #: the start with which the task is listed among those that run at once, epoch ms; 0 if it is not listed. It is an
     #: earlier one where the limits had a number at once before, and a worker died meanwhile.
     listed_at: int = 0
+    #: the number of the lane's turn, of its shared limit or its group's queue, that it was taken with; 0 without one.
+    #: Another task of the lane may use that turn first: then this start is lost.
+    turn: int = 0
 
 
 class Candidate(Struct, frozen=True):

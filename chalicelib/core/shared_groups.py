@@ -57,7 +57,8 @@ class Member(Struct, frozen=True):
     def has_turn(self, shared: SharedLimit) -> bool:
         """True until the group's turn is used, or many later turns are: then the group asks for a new turn."""
         turn = self.queue.turn
-        return turn > shared.served or (0 < turn < shared.served and not is_passed_over(shared, turn))
+        is_late = 0 < turn < shared.served and turn not in shared.used and not is_passed_over(shared, turn)
+        return turn > shared.served or is_late
 
     def asks_from(self, shared: SharedLimit) -> int:
         """From when on the lane may ask for the group's next turn, epoch ms: those before it come first.

@@ -126,6 +126,8 @@ class Taken(Struct, frozen=True):
     limits: Limits = ()
     user_id: str = ""
     task_id: str = ""
+    #: the turn that it uses; 0 for a start without one
+    turn: int = 0
 
 
 class Full(Struct, frozen=True):
@@ -171,7 +173,7 @@ def claim_shared(
     if allowed_at > latest_ms or (position > 1 and not turn):
         return Full(allowed_at, position)
     at = -(-allowed_at // TICK_MS) * TICK_MS if shared.waiting >= MANY_WAITING else allowed_at
-    return Taken(at, _after(shared, limits, at, units, turn, task, token), limits, *task)
+    return Taken(at, _after(shared, limits, at, units, turn, task, token), limits, *task, turn)
 
 
 def _after(

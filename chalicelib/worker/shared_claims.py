@@ -132,8 +132,15 @@ class SharedClaims:
         shared = self._seen(task, bool(facts.is_lane_fresh and facts.lane and facts.lane.group))
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
-        place = Place(facts.lane.turn_for(task.shared) if facts.lane else 0)
-        if facts.lane and facts.is_lane_fresh:
+        return self._take_of(shared, task, start, facts, token)
+
+    def _take_of(
+        self, shared: SharedLimit, task: Task, start: Start, facts: Facts, token: str
+    ) -> tuple[SharedStart | Step, Facts]:
+        """Takes a start of the shared limit, as it was read."""
+        place = Place()
+        if facts.lane and facts.is_lane_fresh:  # an older lane may have a turn that was used since
+            place.turn = facts.lane.turn_for(task.shared)
             place.member = self._groups.member(task.shared, facts.lane)
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
@@ -152,13 +159,16 @@ class SharedClaims:
             if isinstance(decision, Taken) and not place.has_given_way and _comes_before_others(shared, limits, turn):
                 self._clock.sleep(GIVE_WAY_MS)
                 place.has_given_way, shared = True, self._read(task.shared)
+                place.lose_if_used(shared)
                 start = replace(start, at=max(start.at, self._clock.now_ms()))
+            elif isinstance(decision, Taken) and facts.is_forwarded and _was_just_used(turn, shared, now_ms):
+                return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts  # another task of the lane starts with it
             elif isinstance(decision, Taken):
                 allowed_at = first_time(shared, limits, turn, task.units) if turn else 0
                 shared = self._claim(task, shared, place.asking_again(shared, decision, allowed_at), place, token)
                 if shared.newest == token:
                     self._groups.hand_on(task.shared, facts.lane, place, shared, limits, decision.at)
-                    return self._start(shared, decision, allowed_at), facts
+                    return replace(self._start(shared, decision, allowed_at), turn=_lanes_turn(facts, place)), facts
                 place.lose_if_used(shared)
             elif not facts.is_lane_fresh or facts.lane is None:
                 return ReadLane(), facts
@@ -307,6 +317,9 @@ class SharedClaims:
         """The lane's turn, stored in it; 0 if the lane changed meanwhile."""
         shared = self._remember(self._store.ask(name))
         write = self._lanes.save_turn(lane, Turn(name, shared.asked, lane.revision))
+        if not isinstance(write, Written):
+            with suppress(UnavailableError):  # it is passed over
+                self._store.withdraw(name, shared.asked)
         is_stored = isinstance(write, Written)
         return shared.asked if is_stored else 0, shared, replace(facts, lane=write.lane)
 
@@ -385,6 +398,17 @@ class SharedClaims:
             if waiter.group and not has_turn and waiter.turn > shared.served:
                 wake_first(self._store, self._lanes, self._queue, shared.name, waiter.group, now_ms)
                 return
+
+
+def _lanes_turn(facts: Facts, place: Place) -> int:
+    """The lane's number that a start with a turn uses up; 0 for a start without one."""
+    return facts.lane.turn.number if place.turn and facts.lane and facts.lane.turn else 0
+
+
+def _was_just_used(turn: int, shared: SharedLimit, now_ms: int) -> bool:
+    """True if a start was taken with that turn whose lane may still be claimed."""
+    is_used = 0 < turn == shared.served or turn in shared.used
+    return is_used and bool(shared.starts) and now_ms < shared.starts[0] + CLOCKS_DIFFER_MS
 
 
 def _waiting(until: int, is_for_shared: bool = False) -> WaitUntil:

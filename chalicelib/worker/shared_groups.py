@@ -87,6 +87,8 @@ class GroupTurns:
             write = self._lanes.save_turn(lane, Turn(name, joined.asked, lane.revision, lane.group))
             place.has_joined, facts = True, replace(facts, lane=write.lane)
             if not isinstance(write, Written):
+                with suppress(UnavailableError):  # it is passed over
+                    self._store.withdraw(joined.name, joined.asked)
                 return shared, facts
             place.member = Member(joined, joined.asked)
         member = place.member
@@ -156,8 +158,6 @@ class GroupTurns:
             write = self._store.save_group_turn(queue, max(queue.served, served), turn, turn_from)
             if isinstance(write, SharedWritten):
                 return
-            queue, turn, turn_from = (
-                write.shared,
-                write.shared.turn,
-                write.shared.turn_from,
-            )  # another lane of the group has asked for a turn meanwhile
+            if write.shared.turn != queue.turn:  # another lane of the group has asked for a turn meanwhile
+                turn, turn_from = write.shared.turn, write.shared.turn_from
+            queue = write.shared

@@ -317,10 +317,11 @@ class Worker:
     def _next_step(self, job: _Job) -> Step:
         now_ms, rules = self._clock.now_ms(), Rules(self._settings.limits, self._executor.max_attempts(job.task))
         step = self._decide(job.facts, job.task, now_ms, rules, job.token, job.out_of_order)
-        if job.facts.shared_start is None or not _loses_shared_start(step, job.facts.shared_start, now_ms):
+        taken = job.facts.shared_start
+        if taken is None or not _loses_shared_start(step, taken, job.facts.lane, now_ms):
             return step
         if self._shared:
-            self._shared.release(job.task, job.facts.shared_start)
+            self._shared.release(job.task, taken)
         job.facts = replace(job.facts, shared_start=None)
         return self._decide(job.facts, job.task, now_ms, rules, job.token, job.out_of_order)
 
@@ -330,7 +331,8 @@ class Worker:
         longest_ms = SHORT_SLEEP_MS if self._settings.late_up_to_ms else MAX_SLEEP_MS
         if wait_ms > longest_ms or self._clock.sleep(wait_ms):
             return Deferred(step.until, job.facts.lane, step.is_for_slot, step.is_for_shared)
-        if step.wake_at >= step.until:  # the wait was not for the pace, so the lane may have changed meanwhile
+        is_beside = job.facts.is_forwarded and job.task.shared != ""  # other tasks of the lane use its turn too
+        if step.wake_at >= step.until or is_beside:  # unless the wait was for the pace, the lane may have changed
             self._read_lane(job)
         return None
 
@@ -580,11 +582,14 @@ def _task_of(delivery: Delivery) -> Task:
     return task
 
 
-def _loses_shared_start(step: Step, taken: SharedStart, now_ms: int) -> bool:
+def _loses_shared_start(step: Step, taken: SharedStart, lane: Lane | None, now_ms: int) -> bool:
     """True if the task can't start in its lane at the time of the start that it took, or not soon enough.
 
-    A start that was delayed for longer may come after the answer to a pause or lower limits.
+    A start that was delayed for longer may come after the answer to a pause or lower limits. One whose turn another
+    task of the lane has used would be the lane's second one of that turn.
     """
+    if taken.turn and lane and (lane.turn is None or lane.turn.number != taken.turn):
+        return True
     if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors | ReadShared):
         return False
     return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS

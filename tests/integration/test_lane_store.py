@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.core.admission import admit
-from chalicelib.core.claim import Cancelled, Candidate, Start, claim, without_cancelled
+from chalicelib.core.claim import Cancelled, Candidate, SharedStart, Start, claim, without_cancelled
 from chalicelib.core.lane import Lane, Lease, Phase, Turn
 from chalicelib.core.lane_changes import forgotten, paused, with_group, with_limits, without, without_retrying
 from chalicelib.core.limits import fingerprint, memory_needed, parse_limits
@@ -640,3 +640,28 @@ def test_new_group_takes_the_turn_of_the_old_one_and_refuses_one_asked_before(po
     assert (changed.group, changed.turn) == ("other", None)
     assert stale(ports.lanes.save_turn(lane, turn)).turn is None
     assert join(ports, user, "").turn_in_group("stripe") == 0
+
+
+@pytest.mark.parametrize("first", [None, 1])
+def test_turn_is_refused_if_the_lane_got_another_one_since_it_was_read(
+    ports: Ports, user: str, first: int | None
+) -> None:
+    reserve(ports, user, "t1")
+    seen = ports.lanes.get(user)
+    if first:
+        seen = written(ports.lanes.save_turn(seen, Turn("stripe", first, seen.revision)))
+    turn = Turn("stripe", 2, seen.revision)
+    assert written(ports.lanes.save_turn(seen, turn)).turn == turn
+    assert written(ports.lanes.save_turn(seen, turn)).turn == turn  # the repeat of a call whose answer was lost
+    assert stale(ports.lanes.save_turn(seen, Turn("stripe", 3, seen.revision))).turn == turn
+
+
+def test_turn_that_was_used_is_not_stored_again_by_the_repeat_of_a_call(ports: Ports, user: str) -> None:
+    reserve(ports, user, "t1")
+    seen = ports.lanes.get(user)
+    turn = Turn("stripe", 1, seen.revision)
+    lane = written(ports.lanes.save_turn(seen, turn))
+    start = claim(lane, Candidate("t1", 1, 0, shared=SharedStart("stripe", NOW)), LIMITS, NOW, 10_000, "mine")
+    assert isinstance(start, Start)
+    assert written(ports.lanes.claim(lane, start)).turn is None
+    assert stale(ports.lanes.save_turn(seen, turn)).turn is None

@@ -175,6 +175,17 @@ def test_turns_are_counted_and_nobody_without_one_starts_before_them(ports: Port
     assert written(quick(ports, user, NOW + 1_001)).started == 5
 
 
+def test_turn_is_taken_back_unless_a_later_one_was_given(ports: Ports, user: str) -> None:
+    for _ in range(2):
+        ports.shared_limits.ask(user)
+    ports.shared_limits.withdraw(user, 1)
+    assert ports.shared_limits.get(user).asked == 2
+    ports.shared_limits.withdraw(user, 2)
+    ports.shared_limits.withdraw(user, 2)
+    assert ports.shared_limits.get(user).asked == 1
+    assert ports.shared_limits.ask(user).asked == 2
+
+
 def test_claims_that_come_in_another_order_than_their_turns_are_all_written(ports: Ports, user: str) -> None:
     for _ in range(3):
         ports.shared_limits.ask(user)

@@ -48,13 +48,13 @@ def main() -> int:
     options = parser.parse_args()
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
-    if options.several:
-        kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
-        plan_of = partial(draw_beside, kind) if kind else draw_several
     plan_of = draw_shared if options.shared else plan_of
     plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     plan_of = draw_forgettings if options.forgettings else plan_of
+    if options.several:
+        kind = next((kind for kind in DRAWS if getattr(options, kind)), "")
+        plan_of = partial(draw_beside, kind) if kind else draw_several
     seeds = range(options.seed, options.seed + options.schedules)
     if options.mutants:
         found = [show_mutant(name, seeds) for name in MUTANTS]
@@ -107,6 +107,8 @@ def show_mutant(name: str, seeds: range) -> bool:
     plan_of = draw_several if name.startswith("slots:") else plan_of
     plan_of = draw_shared if name.startswith("shared:") else plan_of
     plan_of = draw_groups if name.endswith("to a group") else plan_of
+    kind, _, rest = name.partition(" ")
+    plan_of = partial(draw_beside, kind) if rest.startswith("beside:") else plan_of
     plan_of = draw_shared_units if name.startswith("shared:") and "units" in name else plan_of
     plan_of = draw_emptyings if name.startswith("emptying:") else plan_of
     plan_of = draw_forgettings if name.startswith("forgetting:") else plan_of

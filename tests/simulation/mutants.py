@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import SharedStart, Start
 from chalicelib.core.history import NO_HISTORY
-from chalicelib.core.lane import Lane, Lease, Phase
+from chalicelib.core.lane import Lane, Lease, Phase, Turn
 from chalicelib.core.limits import Limits, LimitsAtOnce
 from chalicelib.core.ports import (
     Correction,
@@ -556,6 +556,30 @@ class ForgottenTurns(SharedClaims):
         return super().take(task, start, replace(facts, lane=lane), token)
 
 
+class AnyTurn(MemoryLaneStore):
+    """Stores a turn whether the lane has got another one since it was read or not."""
+
+    def save_turn(self, seen: Lane, turn: Turn) -> Write:
+        lane = self.get(seen.user_id)
+        return super().save_turn(replace(seen, turn=lane.turn, started=lane.started), turn)
+
+
+class StartsOfAnyTurn(SharedClaims):
+    """Forgets with which turn a start was taken: another task of the lane may use it too."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, facts, token)
+        return (replace(taken, turn=0) if isinstance(taken, SharedStart) else taken), after
+
+
+class TurnsOfRememberedLanes(SharedClaims):
+    """Uses the turn of a lane that was remembered, which may be used since."""
+
+    def take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
+        taken, after = super().take(task, start, replace(facts, is_lane_fresh=facts.lane is not None), token)
+        return taken, replace(after, is_lane_fresh=facts.is_lane_fresh)
+
+
 class TurnForEachOfAGroup(SharedClaims):
     """Each user of a group takes turns by itself."""
 
@@ -582,6 +606,17 @@ class OwnStartsReleased(SharedClaims):
 class ForgottenWaiters(MemorySharedLimitStore):
     def waiters(self, name: str, after_turn: int, most: int) -> list[Waiter]:
         return []
+
+
+class UsedTurnsForgotten(MemorySharedLimitStore):
+    """Knows the newest turn that was used, and not which ones."""
+
+    def try_claim(self, claim: SharedClaim) -> SharedWrite:
+        write = super().try_claim(claim)
+        if isinstance(write, SharedWritten):
+            self._stored[claim.name] = replace(write.shared, used=())
+            return SharedWritten(self._stored[claim.name])
+        return write
 
 
 class AnyRelease(MemorySharedLimitStore):
@@ -653,7 +688,11 @@ MUTANTS: dict[str, Parts] = {
     "forgetting: workers honour the mark": Parts(decide=no_mark_of_forgetting),
     "shared: no start without a claim": Parts(shared_claims=UnclaimedStarts),
     "shared: room for a late turn": Parts(shared_claims=NoRoomForLateTurns),
-    "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns),
+    "shared: one turn to a lane": Parts(shared_claims=ForgottenTurns, lanes=AnyTurn),
+    "shared beside: one turn to a lane": Parts(lanes=AnyTurn),
+    "shared beside: one start to a turn": Parts(shared_claims=StartsOfAnyTurn),
+    "shared beside: turn of the lane as it is": Parts(shared_claims=TurnsOfRememberedLanes),
+    "groups beside: used turns known": Parts(shared_limits=UsedTurnsForgotten),
     "shared: one turn to a group": Parts(shared_claims=TurnForEachOfAGroup),
     "shared: waiters woken": Parts(shared_limits=ForgottenWaiters),
     "shared: released once": Parts(shared_limits=AnyRelease),
@@ -780,6 +819,10 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: no start without a claim": draw_shared(1),
     "shared: room for a late turn": _late_turn(),
     "shared: one turn to a lane": draw_shared(1),
+    "shared beside: one turn to a lane": draw_beside("shared", 3),
+    "shared beside: one start to a turn": draw_beside("shared", 55),
+    "shared beside: turn of the lane as it is": draw_beside("shared", 25),
+    "groups beside: used turns known": draw_beside("groups", 96),
     "shared: one turn to a group": draw_groups(1),
     "shared: waiters woken": _waiter(),
     "shared: released once": _late_release(),

@@ -228,6 +228,9 @@ class History:
         #: where the start with that token is in the list above
         self._shared_tokens: dict[str, int] = {}
         self._shared_corrected = set[str]()
+        #: the turn with which the start of that user at that time was taken, and the task that started with that turn
+        self._turn_of: dict[tuple[str, int], int] = {}
+        self._turn_used_by: dict[int, str] = {}
         self._shared_closed: dict[str, Closed] = {}
         #: the same for each start that was taken of it, and the limits of the newest
         self._shared_taken: dict[str, list[tuple[int, int]]] = {}
@@ -457,6 +460,7 @@ class History:
         if limits is None:
             return
         self._shared_tokens[lease.token] = len(starts)
+        self._check_turn(known, at)
         starts.append((at, units))
         overuse = self._shared_overuse.get(name, ())
         taken = sum(one == at for one, _ in self._shared_taken.get(name, ()))
@@ -564,14 +568,18 @@ class History:
         return start.claimed_at - self._renewal_failed_at.get(machine, 0) < LEASE_MS
 
     def _check_pause(self, start: Started) -> None:
-        if start.at < self._throttled_until.get(start.user, 0) and not self._open_resumes[start.user]:
-            self.breaks(
-                "throttled",
-                f"{start.task_id} was claimed for {start.at}, throttled until {self._throttled_until[start.user]}",
-            )
+        until = self._throttled_until.get(start.user, 0)
+        # A start that was taken of a shared limit before the throttling may be claimed up to 500 ms later.
+        is_over = self._is_shared(start) and start.claimed_at + self._clocks_differ_ms >= until
+        if start.at < until and not is_over and not self._open_resumes[start.user]:
+            self.breaks("throttled", f"{start.task_id} was claimed for {start.at}, throttled until {until}")
         pause = self._paused.get(start.user)
         if pause and start.at < pause.until:
             self.breaks("paused", f"{start.task_id} was claimed for {start.at}, paused until {pause.until}")
+
+    def _is_shared(self, start: Started) -> bool:
+        known = self.known.get(start.task_id)
+        return known is not None and known.task.shared != ""
 
     def outage_ends(self, now: int) -> None:
         """A long outage is over: each lane with a task that waits, and may start, has to go on."""
@@ -621,6 +629,23 @@ class History:
     def shared_taken(self, name: str, at: int, units: int, limits: Limits) -> None:
         self._shared_taken.setdefault(name, []).append((at, units))
         self._shared_limits[name] = limits
+
+    def turn_taken(self, user: str, at: int, turn: int) -> None:
+        """A start of the shared limit was taken for a lane, with this turn; 0 for none."""
+        self._turn_of[user, at] = turn
+        self.figures["starts of a shared limit that were lost"] += 1  # until its lane takes it
+
+    def _check_turn(self, known: Known, at: int) -> None:
+        """Each turn lets one task start: a start that its lane does not take is lost, and does not count."""
+        turn = self._turn_of.get((known.task.user_id, at), 0)
+        self.figures["starts with a turn"] += turn > 0
+        self.figures["starts of a shared limit that were lost"] -= 1
+        if turn in self._turn_used_by:
+            self.breaks(
+                "one start to a turn", f"{known.tag} starts with turn {turn}, as {self._turn_used_by[turn]} did"
+            )
+        if turn:
+            self._turn_used_by[turn] = known.tag
 
     def turn_stored(self, before: Lane, after: Lane, served: int) -> None:
         """A lane asks for a turn only if it has none that is still to come."""

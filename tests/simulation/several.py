@@ -4,7 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from tests.simulation.schedule import Plan, SetLimits, draw, draw_cancels, draw_due, draw_units
+from tests.simulation.schedule import (
+    Plan,
+    SetLimits,
+    draw,
+    draw_cancels,
+    draw_due,
+    draw_groups,
+    draw_shared,
+    draw_shared_units,
+    draw_units,
+)
 
 #: Workers that such a plan has at least: each runs one task on Lambda.
 WORKERS = 8
@@ -16,6 +26,9 @@ DRAWS: dict[str, Callable[[int], Plan]] = {
     "cancels": draw_cancels,
     "units": draw_units,
     "due": draw_due,
+    "shared": draw_shared,
+    "shared_units": draw_shared_units,
+    "groups": draw_groups,
 }
 
 

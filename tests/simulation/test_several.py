@@ -39,7 +39,7 @@ def test_no_schedule_of_several_tasks_at_once_breaks_a_promise(seeds: range) -> 
 def test_no_schedule_breaks_a_promise_with_several_tasks_at_once(kind: str) -> None:
     for seed in range(extent(3, 25)):
         result = run(draw_beside(kind, seed))
-        story = f"python -m tests.simulation --several --{kind} --seed {seed} --tell"
+        story = f"python -m tests.simulation --several --{kind.replace('_', '-')} --seed {seed} --tell"
         assert not result.broken, f"{kind} {seed}: {result.broken[0]}; {story}"
 
 

@@ -186,3 +186,7 @@ def test_user_who_changes_its_group_while_it_waits_loses_no_task_and_no_share() 
 def test_a_lane_behind_another_of_its_group_that_does_not_start_looks_seldom(seed: int) -> None:
     """Under a number at once alone, it looked each millisecond, and both waited for ever."""
     assert not run(draw_groups(seed)).broken
+
+
+def test_a_lane_that_let_others_go_first_uses_no_turn_of_its_group_that_one_of_them_used() -> None:
+    assert not run(draw_groups(120)).broken

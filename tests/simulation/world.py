@@ -557,7 +557,9 @@ class World:
         limits = after.limits or self.settings.shared_limits.get("s", ())
         if after.started > before.started:
             units = 1 + after.real.extra_units - before.real.extra_units
+            claim = arguments[-1]
             self.history.shared_taken("s", after.starts[0], units, limits)
+            self.history.turn_taken(claim.user_id, after.starts[0], claim.turn)
         if len(after.holders or ()) < len(before.holders or ()) or after.revision > before.revision:
             self.history.shared_opens("s", after.opens_at(self.timeline.now))
         return answer

@@ -133,9 +133,10 @@ class LaneStore(Protocol):
         ...
 
     def save_turn(self, seen: Lane, turn: Turn) -> Write:
-        """Stores the lane's turn for a shared limit. Stale if the lane changed.
+        """Stores the lane's turn for a shared limit. Stale if the lane changed, or got another turn or start meanwhile.
 
-        A claim of a task with a shared limit takes the turn out of the lane.
+        Another task of the lane may have asked for one. A claim of a task with a shared limit takes the turn out of
+        the lane.
         """
         ...
 

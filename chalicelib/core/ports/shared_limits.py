@@ -112,6 +112,10 @@ class SharedLimitStore(Protocol):
         """Gives the next turn: `asked` of the answer. A turn of a lost answer is passed over."""
         ...
 
+    def withdraw(self, name: str, turn: int) -> None:
+        """Takes back the turn that `ask` gave, unless a later one was given: then it is passed over."""
+        ...
+
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         """Stores a group's turn of a shared limit in the group's queue, and the newest number in it that was used.
 

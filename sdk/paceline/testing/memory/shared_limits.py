@@ -118,6 +118,9 @@ class MemorySharedLimitStore:
     def ask(self, name: str) -> SharedLimit:
         return self._write(name, lambda _: True, lambda shared: replace(shared, asked=shared.asked + 1)).shared
 
+    def withdraw(self, name: str, turn: int) -> None:
+        self._write(name, lambda shared: shared.asked == turn, lambda shared: replace(shared, asked=turn - 1))
+
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         return self._write(
             queue.name,

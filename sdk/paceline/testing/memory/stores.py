@@ -195,9 +195,11 @@ class MemoryLaneStore:
         return self._write(seen.user_id, unmoved, lambda lane: replace(lane, head_receipt=receipt))
 
     def save_turn(self, seen: Lane, turn: Turn) -> Write:
-        return self._write(
-            seen.user_id, lambda lane: lane.revision == seen.revision, lambda lane: replace(lane, turn=turn)
-        )
+        def unmoved(lane: Lane) -> bool:
+            is_as_seen = (lane.turn, lane.started) == (seen.turn, seen.started)
+            return lane.revision == seen.revision and (is_as_seen or lane.turn == turn)
+
+        return self._write(seen.user_id, unmoved, lambda lane: replace(lane, turn=turn))
 
     def save_next_receipt(self, seen: Lane, receipt: str) -> Write:
         def unmoved(lane: Lane) -> bool:
