@@ -295,6 +295,8 @@ def change_expression(seen: SharedLimit, changed: SharedLimit) -> Expression:
         set_history(update, STARTS, changed.real, seen.real)
         update.equals("started", seen.started)
         update.equals("reports", seen.reports)
+    if changed.holders is None and seen.holders is not None:
+        update.remove("holders")
     if changed.reported_at != seen.reported_at:
         update.set("reported_at", number(changed.reported_at))
     update.equals("revision", seen.revision)

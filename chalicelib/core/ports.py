@@ -309,7 +309,7 @@ class SharedLimitStore(Protocol):
         ...
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
-        """Writes limits, pause, throttling, shards and starts.
+        """Writes limits, pause, throttling, shards and starts; drops the list of those that run if `changed` has none.
 
         Stale if they changed, or if `changed` has other starts and one was taken meanwhile.
         """

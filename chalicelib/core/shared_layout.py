@@ -14,7 +14,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from chalicelib.core.errors import UnavailableError
-from chalicelib.core.limits import Limits
+from chalicelib.core.limits import Limits, most_at_once
 from chalicelib.core.ports import Clock, SharedLimitStore, SharedWritten
 from chalicelib.core.shared_estimates import limits_of, state_of
 from chalicelib.core.shared_limit import SharedLimit, controlled_by, full_at
@@ -140,8 +140,11 @@ class SharedLayout:
         return self._write(seen, lambda one: one.revision <= control.revision, lambda one: self._open(one, used_up_at))
 
     def _open(self, shared: SharedLimit, used_up_at: int) -> SharedLimit:
-        full = full_at(shared, self.share(shared) or (), used_up_at) if used_up_at else shared
-        return replace(full, is_changing=False, revision=shared.revision + 1)
+        limits = self.share(shared) or ()
+        full = full_at(shared, limits, used_up_at) if used_up_at else shared
+        # A later attempt of a task that is listed may count against another shard: nobody would take it off here.
+        holders = None if most_at_once(limits) is None else shared.holders
+        return replace(full, holders=holders, is_changing=False, revision=shared.revision + 1)
 
     def _write(self, seen: SharedLimit, is_older: Callable[[SharedLimit], bool], change: Change) -> SharedLimit:
         for _ in range(WRITE_TRIES):

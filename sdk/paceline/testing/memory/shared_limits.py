@@ -112,7 +112,7 @@ class MemorySharedLimitStore:
 
         def whole(shared: SharedLimit) -> SharedLimit:
             names = ["limits", "paused_until", "throttled_until", "throttled_reason", "revision", "opened_at"]
-            names += ["shards", "is_changing"]
+            names += ["shards", "is_changing", *(["holders"] if changed.holders is None else [])]
             names += ["reported_at"] if changed.reported_at != seen.reported_at else []
             names += ["starts", "real", "started"] if has_new_starts else []
             return replace(shared, **{name: getattr(changed, name) for name in names})
