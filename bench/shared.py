@@ -100,7 +100,7 @@ class _Port:
         def call(*arguments: Any) -> Any:
             self._model.call()
             if name in _ITEM_WRITES:
-                self._model.write_item()
+                self._model.write_item(arguments[0] if isinstance(arguments[0], str) else arguments[0].name)
             answer = real(*arguments)
             self._model.called(name, answer)
             return answer
@@ -114,10 +114,10 @@ class Model:
     ) -> None:
         """pause_ms: between a lane's task and its next one, beside the usual time.
 
-        writes_a_second: of the shared limit's item; DynamoDB refuses those beyond. None: any number.
+        writes_a_second: of each item of the shared limit; DynamoDB refuses those beyond. None: any number.
         """
         self._writes_a_second = writes_a_second
-        self._written = Counter[int]()
+        self._written = Counter[tuple[str, int]]()
         self.throttled = 0
         self._timeline = Timeline(7, NOW)
         self._random = Random(7)
@@ -144,12 +144,12 @@ class Model:
     def call(self) -> None:
         self._wait(self._random.randint(*CALL_MS))
 
-    def write_item(self) -> None:
+    def write_item(self, item: str) -> None:
         now_ms = self._clock.now_ms()
-        if self._writes_a_second is not None and self._written[now_ms // 1_000] >= self._writes_a_second:
+        if self._writes_a_second is not None and self._written[item, now_ms // 1_000] >= self._writes_a_second:
             self.throttled += self._is_measured(now_ms)
             raise UnavailableError("the item is written too often")
-        self._written[now_ms // 1_000] += 1
+        self._written[item, now_ms // 1_000] += 1
 
     def called(self, name: str, answer: object) -> None:
         if not self._is_measured(self._clock.now_ms()):

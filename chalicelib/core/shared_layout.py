@@ -119,8 +119,9 @@ class SharedLayout:
         while shared.is_changing:
             shards = [shared, *self._closed(shared)]
             used_up_at = max((at for one in shards for at in one.starts[:1]), default=0)
-            others = [self._opened(one, shared, used_up_at) for one in shards[1:]]
-            write = self._store.change(shared, self._open(shared, used_up_at))
+            used_up = (used_up_at, sum(one.started for one in shards))
+            others = [self._opened(one, shared, used_up) for one in shards[1:]]
+            write = self._store.change(shared, self._open(shared, used_up))
             shared = write.shared
             if isinstance(write, SharedWritten):
                 return [shared, *others[: shared.shards - 1]]
@@ -136,12 +137,13 @@ class SharedLayout:
         """The shard with the state of the first one, unless it has a newer one."""
         return self._write(seen, lambda one: one.revision < control.revision, partial(_following, control, also))
 
-    def _opened(self, seen: SharedLimit, control: SharedLimit, used_up_at: int) -> SharedLimit:
-        return self._write(seen, lambda one: one.revision <= control.revision, lambda one: self._open(one, used_up_at))
+    def _opened(self, seen: SharedLimit, control: SharedLimit, used_up: tuple[int, int]) -> SharedLimit:
+        return self._write(seen, lambda one: one.revision <= control.revision, lambda one: self._open(one, used_up))
 
-    def _open(self, shared: SharedLimit, used_up_at: int) -> SharedLimit:
+    def _open(self, shared: SharedLimit, used_up: tuple[int, int]) -> SharedLimit:
+        """used_up: when, epoch ms, and how many starts were taken; 0 if none was."""
         limits = self.share(shared) or ()
-        full = full_at(shared, limits, used_up_at) if used_up_at else shared
+        full = full_at(shared, limits, *used_up) if used_up[0] else shared
         # A later attempt of a task that is listed may count against another shard: nobody would take it off here.
         holders = None if most_at_once(limits) is None else shared.holders
         return replace(full, holders=holders, is_changing=False, revision=shared.revision + 1)

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated, without_future
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
-from chalicelib.core.limits import Limits, fingerprint, large_limits, memory_needed, most_at_once
+from chalicelib.core.limits import Limit, Limits, fingerprint, large_limits, memory_needed, most_at_once
 from chalicelib.core.past_starts import next_start, with_start
 from chalicelib.core.planner import Planner
+from chalicelib.core.shared_shards import LONGEST_WINDOW_MS
 from chalicelib.core.tally import Tally, counted
 
 #: Milliseconds from its time after which a turn counts as missed: the next ones may take its start.
@@ -346,12 +347,20 @@ def controlled_by(shared: SharedLimit, control: SharedLimit) -> SharedLimit:
     )
 
 
-def full_at(shared: SharedLimit, limits: Limits, at: int) -> SharedLimit:
-    """The shared limit as if it had been used up at that time, epoch ms, and forgotten all starts before."""
+def full_at(shared: SharedLimit, limits: Limits, at: int, started: int) -> SharedLimit:
+    """The shared limit as if it had been used up at that time, epoch ms, and forgotten all starts before.
+
+    started: how many were taken, in all its shards. A limit with a longer window than shards may have, which is new,
+    counts no more.
+    """
     listed = (at,) * memory_needed(limits)
-    extra_units = shared.real.extra_units
-    started, real = shared.started + len(listed), History(extra_units=extra_units) if extra_units else NO_HISTORY
-    tallies = {limit: counted(Tally(), limit, [(at, limit.quota)]) for limit in large_limits(limits)}
+    total, extra_units = max(shared.started, len(listed) + 1), shared.real.extra_units
+    real = History(extra_units=extra_units) if extra_units else NO_HISTORY
+    tallies = {limit: counted(Tally(), limit, [(at, _used_up(limit, started))]) for limit in large_limits(limits)}
     if tallies:
-        real = updated(real, listed, started, tallies, fingerprint(limits))
-    return replace(shared, starts=listed, started=started, real=real)
+        real = updated(real, listed, total, tallies, fingerprint(limits))
+    return replace(shared, starts=listed, started=total, real=real)
+
+
+def _used_up(limit: Limit, started: int) -> int:
+    return limit.quota if limit.window_ms <= LONGEST_WINDOW_MS else min(limit.quota, started)
