@@ -353,7 +353,7 @@ def full_at(shared: SharedLimit, limits: Limits, at: int, started: int) -> Share
     started: how many were taken, in all its shards. A limit with a longer window than shards may have, which is new,
     counts no more.
     """
-    listed = (at,) * memory_needed(limits)
+    listed = (at,) * max(1, memory_needed(limits) - 1)
     total, extra_units = max(shared.started, len(listed) + 1), shared.real.extra_units
     real = History(extra_units=extra_units) if extra_units else NO_HISTORY
     tallies = {limit: counted(Tally(), limit, [(at, _used_up(limit, started))]) for limit in large_limits(limits)}

@@ -14,6 +14,9 @@ from chalicelib.core.limits import Limits, LimitsAtOnce
 
 #: Starts a second that one item carries: DynamoDB takes 1,000 write units a second for an item.
 STARTS_OF_AN_ITEM = 100
+#: And that each of several shards is made for: the item of so many stays below 1 KB, so a write takes one unit, and the
+#: unit that another one takes is left for the seconds in which lanes refuse each other's claims.
+STARTS_OF_A_SHARD = 60
 #: Most shards of one shared limit.
 MAX_SHARDS = 20
 #: Longest window of a shared limit with shards, milliseconds: another number of shards stops it for so long.
@@ -26,18 +29,20 @@ def is_plain(limits: Limits) -> bool:
 
 
 @lru_cache(maxsize=1_000)
-def shards_of(limits: Limits, starts_each: int = STARTS_OF_AN_ITEM) -> int:
-    """How many shards these limits need, by the rate that they allow for long.
+def shards_of(limits: Limits, of_an_item: int = STARTS_OF_AN_ITEM, of_a_shard: int = STARTS_OF_A_SHARD) -> int:
+    """How many shards these limits need, by the rate that they allow for long; of_…: starts a second.
 
     >>> from chalicelib.core.limits import parse_shared_limits
     >>> [shards_of(parse_shared_limits(text)) for text in ("100/second", "1000/second", "1000/second; 9000/minute")]
-    [1, 10, 2]
+    [1, 17, 3]
     >>> [shards_of(parse_shared_limits(text)) for text in ("1000/second; 9 at once", "900 units/second", "900000/day")]
     [1, 1, 1]
     """
     if not limits or not is_plain(limits) or any(limit.window_ms > LONGEST_WINDOW_MS for limit in limits):
         return 1
-    needed = min(-(-limit.quota * 1_000 // (limit.window_ms * starts_each)) for limit in limits)
+    if any(limit.quota * 1_000 <= limit.window_ms * of_an_item for limit in limits):
+        return 1
+    needed = min(-(-limit.quota * 1_000 // (limit.window_ms * of_a_shard)) for limit in limits)
     return max(1, min(needed, MAX_SHARDS, *(limit.quota for limit in limits)))
 
 

@@ -9,7 +9,6 @@ from chalicelib.core.lane import Lane, Lease
 from chalicelib.core.limits import Limit, Limits, at_once, large_limits, most_at_once, small_limits
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.shared_limit import SharedLimit
-from chalicelib.core.shared_shards import STARTS_OF_AN_ITEM
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.settings import Settings
 from tests.simulation.schedule import Plan
@@ -223,7 +222,7 @@ class History:
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
-        self._is_sharded = plan.starts_each != STARTS_OF_AN_ITEM
+        self._is_sharded = plan.starts_each > 0
         self._paused: dict[str, Paused] = {}
         #: the users' lanes as they were emptied last
         self._emptied: dict[str, Lane] = {}

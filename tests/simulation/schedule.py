@@ -6,8 +6,6 @@ from enum import Enum
 from random import Random
 from typing import TypeAlias
 
-from chalicelib.core.shared_shards import STARTS_OF_AN_ITEM
-
 
 @dataclass(frozen=True)
 class Behaviour:
@@ -239,8 +237,8 @@ class Plan:
     is_any_order: bool = False
     #: SHARED_LIMITS
     shared: str = ""
-    #: starts a second of one shard of it
-    starts_each: int = STARTS_OF_AN_ITEM
+    #: starts a second of one shard of it; 0: as it is built
+    starts_each: int = 0
     #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
     throttled_until: int = 0
 

@@ -709,9 +709,8 @@ class Machine(ABC):
 
     def layout(self) -> SharedLayout:
         world, each = self.world, self.world.plan.starts_each
-        return world.parts.shared_layout(
-            self.remote("shared_limits"), self.clock, world.settings.shared_limits, partial(shards_of, starts_each=each)
-        )
+        count = partial(shards_of, of_an_item=each, of_a_shard=each) if each else shards_of
+        return world.parts.shared_layout(self.remote("shared_limits"), self.clock, world.settings.shared_limits, count)
 
     def scheduling(self) -> dict[str, Any]:
         cap = DailyCap(self.remote("scheduled_counts"), self.world.settings.max_scheduled)

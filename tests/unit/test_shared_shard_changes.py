@@ -98,7 +98,7 @@ class Deployment:
 def test_first_task_lays_out_the_shards_of_the_setting_and_starts_at_once() -> None:
     deployment = Deployment("api: 300/second")
     assert deployment.start(400) == 300
-    assert deployment.shards() == {"api": 100, "api#1": 100, "api#2": 100}
+    assert deployment.shards() == {"api": 60, **{f"api#{index}": 60 for index in range(1, 5)}}
     assert deployment.most_within(1_000) == 300
 
 
@@ -148,7 +148,7 @@ def test_raised_limits_are_used_by_more_shards() -> None:
     deployment.control.set_limits("api", parse_shared_limits("500/second"))
     deployment.clock.advance(1_100)
     assert deployment.start(700) == 500
-    assert len(deployment.shards()) == 5
+    assert len(deployment.shards()) == 9
     deployment.control.delete("api")
     deployment.clock.advance(1_100)
     assert deployment.start(100) == 50
@@ -251,7 +251,7 @@ def test_view_sums_the_shards() -> None:
     deployment = Deployment("api: 300/second; 9000/minute")
     deployment.start(90)
     view = deployment.control.one("api")
-    assert len(view.shards) == 2
+    assert len(view.shards) == 3
     assert [(str(limit), usage.used, usage.left) for limit, usage in view.usage] == [
         ("300/second", 90, 210),
         ("9000/minute", 90, 8_910),
