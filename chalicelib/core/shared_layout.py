@@ -56,10 +56,6 @@ class SharedLayout:
         """All shards, given the first one."""
         return [shared, *(self._store.get(item_name(shared.name, index)) for index in range(1, shared.shards))]
 
-    def expected_shards(self, name: str) -> int:
-        """How many shards it has, as long as nobody has changed that at run time."""
-        return self._count(self._settings.get(name, ()))
-
     def is_due(self, shared: SharedLimit) -> bool:
         """True if the number of shards is too low, or too high for the limits; or its change was interrupted.
 
