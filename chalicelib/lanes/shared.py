@@ -20,7 +20,7 @@ from chalicelib.core.shared_limit import (
     with_shared_limits,
     without_starts_ahead,
 )
-from chalicelib.core.shared_shards import shard_of, share
+from chalicelib.core.shared_shards import item_name, shard_of, share
 from chalicelib.core.shared_views import behind_shared, waits_for
 from chalicelib.core.task import Task, TaskState
 from chalicelib.core.views import TaskView, WaitsFor
@@ -196,15 +196,15 @@ class SharedControl:
 
     def _apply(self, shared: SharedLimit, how: Change, others: Change | None = None) -> SharedView:
         """others: is done to the shards behind the first one."""
-        before = shared
+        shards_before = shared.shards
         shards = self._layout.spread(self._change(shared, how), others)
         self._wait_for_newest_start(shards)
         waiters = self._waiters(shards)
         if shards[0].paused_until != FOREVER_MS:
-            for shard, listed in waiters:
+            given_up = [item_name(shared.name, index) for index in range(len(shards), shards_before)]
+            # Lanes that wait at a shard that was given up ask for a turn of the one that their tasks count against now.
+            for shard, listed in (*waiters, *self._waiters([self._shared_limits.get(item) for item in given_up])):
                 self._wake(shard, listed)
-            for shard, listed in self._waiters(self._layout.shards(before)[len(shards) :]):
-                self._wake(shard, listed)  # they ask for a turn of the shard that their tasks count against now
         return self._view(shards, waiters)
 
     def _wait_for_newest_start(self, shards: Sequence[SharedLimit]) -> None:
