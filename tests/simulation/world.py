@@ -40,9 +40,10 @@ from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.messages import Deferred, Delivery, Handled
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
-from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
+from chalicelib.worker.worker import Decide, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue

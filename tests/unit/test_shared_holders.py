@@ -12,7 +12,7 @@ from chalicelib.core.limits import parse_shared_limits
 from chalicelib.core.shared_limit import with_shared_limits
 from chalicelib.core.task import Json
 from chalicelib.worker.finalizer import FINALIZE_TRIES
-from chalicelib.worker.worker import Deferred
+from chalicelib.worker.messages import Deferred
 from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop
 

@@ -17,9 +17,10 @@ from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, TaskRunner
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.messages import Deferred, Delivery, Done, Handled
 from chalicelib.worker.progress import ProgressWriter
 from chalicelib.worker.shared_claims import SharedClaims
-from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
+from chalicelib.worker.worker import Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
