@@ -19,7 +19,7 @@ from bench.finished_records import multiply
 from bench.local_run import LocalRun
 
 #: Milliseconds for which the lanes of a backlog are paused.
-PAUSE_MS = 6 * 3_600_000
+PAUSE_MS = 40 * 60_000
 CLIENTS = 8
 TIMEOUT_SECONDS = 120
 #: The goals: figures over those of the empty system, KB for each kept task, seconds.
@@ -43,8 +43,9 @@ class Size:
 QUICK = Size(users=4, waiting=40, kept=400, submits=16, lanes=3, rounds=1, restarts=1)
 #: Tasks of a bulk: the first starts at once, the others follow at 1 a second.
 TASKS = 4
-#: Limit and, per user, waiting tasks of lanes that start tasks while others are measured: 67 starts a second in all.
-STARTING_LIMIT, SHORT_LANE = "1/3 seconds", 12
+#: Limit of lanes that start tasks while others are measured, 20 starts a second in all; tasks that wait in a short lane
+#: of them, and tasks that each lane gets before each round.
+STARTING_LIMIT, SHORT_LANE, ADDED = "1/10 seconds", 5, 3
 
 Figures = dict[str, tuple[str, float]]
 
@@ -63,7 +64,7 @@ def measure(*, quick: bool) -> Results:
     with _systems("short", "long") as runs:
         for name, tasks in (("short", SHORT_LANE), ("long", size.waiting // size.users)):
             _add_starting_lanes(runs[name], size, tasks)
-        found = _in_turns(runs, size, lambda run: _add_bulks(run, size, SHORT_LANE))
+        found = _in_turns(runs, size, lambda run: _add_bulks(run, size, ADDED))
         _add_ratios(results, found, "short", {"long": f"{size.waiting:,} waiting that start"})
     return results
 
@@ -84,6 +85,8 @@ def _systems(*names: str) -> Iterator[Mapping[str, LocalRun]]:
 def _add_paused_lanes(run: LocalRun, size: Size) -> None:
     send_all(run.port, [pause(f"waiting-{n}", PAUSE_MS) for n in range(size.users)], CLIENTS)
     _add_bulks(run, size, size.waiting // size.users)
+    if (waiting := run.waiting()) < size.waiting:
+        raise RuntimeError(f"{waiting} of {size.waiting} tasks wait")
 
 
 def _add_starting_lanes(run: LocalRun, size: Size, tasks: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from local.emulator_address import STATE_FILE, free_port
 from local.run_settings import LocalSettings
@@ -85,6 +86,12 @@ class LocalRun:
                 return False
             time.sleep(0.5)
         return True
+
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            text: str = answer.read().decode()
+        return sum(int(float(line.split()[-1])) for line in text.splitlines() if line.startswith("paceline_waiting{"))
 
     def cpu_seconds(self) -> dict[str, float]:
         """User and system CPU time of each process so far, by name."""
