@@ -201,12 +201,13 @@ class Signer:
         return f"AWS4-HMAC-SHA256 {by}, SignedHeaders={names}, Signature={signature}"
 
     def _key_of(self, day: str) -> bytes:
-        if self._key[0] != day:
+        known_day, key = self._key
+        if known_day != day:
             key = f"AWS4{self._credentials.secret_key}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.new(key, part.encode(), "sha256").digest()
             self._key = (day, key)
-        return self._key[1]
+        return key
 
 
 class Connections:
