@@ -253,6 +253,8 @@ def test_answer_in_chunks_is_read_whole(make: Callable[..., SignedClient], chunk
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\n\r\nno length",
         b"HTTP/1.1 abc OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n<html>hello</>",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         b"x" * 70_000,
     ],
