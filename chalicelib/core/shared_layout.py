@@ -139,7 +139,8 @@ class SharedLayout:
     def _open(self, shared: SharedLimit, used_up: tuple[int, int]) -> SharedLimit:
         """used_up: when, epoch ms, and how many starts were taken; 0 if none was."""
         limits = self.share(shared) or ()
-        full = full_at(shared, limits, *used_up) if used_up[0] else shared
+        is_used = used_up[0] and index_of(shared.name) < shared.shards
+        full = full_at(shared, limits, *used_up) if is_used else shared
         # A later attempt of a task that is listed may count against another shard: nobody would take it off here.
         holders = None if most_at_once(limits) is None else shared.holders
         return replace(full, holders=holders, is_changing=False, revision=shared.revision + 1)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated, without_future
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
-from chalicelib.core.limits import Limit, Limits, fingerprint, large_limits, memory_needed, most_at_once
+from chalicelib.core.limits import Limit, Limits, fingerprint, large_limits, most_at_once, small_limits
 from chalicelib.core.past_starts import next_start, with_start
 from chalicelib.core.planner import Planner
 from chalicelib.core.shared_shards import LONGEST_WINDOW_MS
@@ -348,13 +348,12 @@ def controlled_by(shared: SharedLimit, control: SharedLimit) -> SharedLimit:
 
 
 def full_at(shared: SharedLimit, limits: Limits, at: int, started: int) -> SharedLimit:
-    """The shared limit as if it had been used up at that time, epoch ms, and forgotten all starts before.
+    """The shared limit as if it had been used up at that time, epoch ms, and knew no start before.
 
-    started: how many were taken, in all its shards. A limit with a longer window than shards may have, which is new,
-    counts no more.
+    started: how many were taken, in all its shards. A large limit with a longer window than shards have counts no more.
     """
-    listed = (at,) * max(1, memory_needed(limits) - 1)
-    total, extra_units = max(shared.started, len(listed) + 1), shared.real.extra_units
+    listed = (at,) * max((limit.quota for limit in small_limits(limits)), default=1)
+    total, extra_units = max(shared.started, len(listed), started if shared.shards == 1 else 0), shared.real.extra_units
     real = History(extra_units=extra_units) if extra_units else NO_HISTORY
     tallies = {limit: counted(Tally(), limit, [(at, _used_up(limit, started))]) for limit in large_limits(limits)}
     if tallies:

@@ -142,6 +142,18 @@ def test_after_lowered_limits_were_answered_nothing_starts_beyond_them(lowered: 
         assert all(sum(at - limit.window_ms < one <= at for one in deployment.starts) <= limit.quota for at in new)
 
 
+@pytest.mark.parametrize(("day", "left"), [("50/day", 0), ("500/day", 470)])
+def test_limit_of_a_day_that_comes_with_lower_limits_counts_the_starts_of_all_shards(day: str, left: int) -> None:
+    deployment = Deployment("api: 300/second")
+    deployment.start(30)
+    deployment.control.set_limits("api", parse_shared_limits(f"90/second; {day}"))
+    started = 0
+    for _ in range(8):
+        deployment.clock.advance(1_100)
+        started += deployment.start(90, deployment.new_worker())
+    assert started == left  # one with a quota up to 100 counts as used up, like the limits of a second
+
+
 def test_raised_limits_are_used_by_more_shards() -> None:
     deployment = Deployment("api: 50/second")
     assert deployment.start(60) == 50
