@@ -22,6 +22,9 @@ from chalicelib.core.shared_shards import MAX_SHARDS, index_of, is_shareable, it
 
 #: Milliseconds after which a change of shards that is not finished counts as interrupted: a worker finishes it.
 INTERRUPTED_AFTER_MS = 5_000
+#: Milliseconds after a change for which no worker adds shards: old and new processes of a deployment, whose settings
+#: need different numbers, would stop the shared limit again and again.
+KEPT_FOR_MS = 60_000
 #: Tries of a write that loses races against claims.
 WRITE_TRIES = 20
 
@@ -62,12 +65,12 @@ class SharedLayout:
         One that is only higher than needed stays: while a deployment goes on, old and new processes would change it in
         turn.
         """
+        limits, since_ms = self.limits(shared), self._clock.now_ms() - shared.opened_at
         if shared.is_changing:
-            return self._clock.now_ms() >= shared.opened_at + INTERRUPTED_AFTER_MS
-        limits = self.limits(shared)
-        if limits is None:
+            return since_ms >= INTERRUPTED_AFTER_MS
+        if limits is None or (is_shareable(limits, shared.shards) and self._count(limits) <= shared.shards):
             return False
-        return self._count(limits) > shared.shards or not is_shareable(limits, shared.shards)
+        return since_ms >= KEPT_FOR_MS or not is_shareable(limits, shared.shards)
 
     def lay_out(self, name: str) -> None:
         """Gives the shared limit the number of shards that it needs, if that is due."""

@@ -104,14 +104,11 @@ class SharedLimitReader:
         """The shard that the task counts against; read again if there is another number of them than was known."""
         for _ in range(SHARD_TRIES):
             item = shard_of(name, task_id, self._shards.get(name, 1))
-            if item not in states:
-                state = state_of(self._store.get(item), self._settings)
-                if state is None:
-                    return None
+            shared = states[item].shared if item in states else self._store.get(item)
+            self._shards[name] = shared.shards
+            if state := state_of(shared, self._settings):
                 states[item] = state
-            state = states[item]
-            self._shards[name] = state.shared.shards
-            if shard_of(name, task_id, state.shared.shards) == item:
+            if shard_of(name, task_id, shared.shards) == item:
                 break
         return state
 

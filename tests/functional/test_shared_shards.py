@@ -8,6 +8,7 @@ import pytest
 from chalicelib.core.errors import RetryAfter
 from chalicelib.core.shared_shards import item_name, shard_of
 from tests.functional.conftest import Deploy, Paceline
+from tests.functional.test_hostile_inputs import assert_refused
 from tests.functional.test_shared_limits import put, shared
 from tests.functional.test_submit import header
 from tests.functional.test_units import run, submit, submit_many
@@ -106,6 +107,18 @@ def test_shared_limit_of_many_starts_is_made_and_deleted_at_run_time(paceline: P
     assert shared(paceline, "new")["policies"][0]["used"] == 8
     assert paceline.request("DELETE", "/api/v1/limits/new").status_code == 200
     assert paceline.get("/api/v1/limits/new").status_code == 404
+
+
+def test_process_that_knows_shards_of_a_deleted_limit_finds_the_one_that_came_after_it(
+    paceline: Paceline, user: str
+) -> None:
+    for limits in ("1000/second", "50/second"):
+        assert put(paceline, "new", limits).status_code == 200
+        answered = [submit(paceline, f"{user}-{number}", shared="new") for number in range(5)]
+        assert {one.status_code for one in answered} <= {202, 429}
+        assert f'"new-second";q={limits.partition("/")[0]};w=1' in header(answered[-1], "RateLimit-Policy")
+        assert paceline.request("DELETE", "/api/v1/limits/new").status_code == 200
+    assert_refused(submit(paceline, user, shared="new"), 422, "/shared")
 
 
 def test_slow_down_of_an_api_stops_the_tasks_of_every_shard(paceline: Paceline, user: str) -> None:

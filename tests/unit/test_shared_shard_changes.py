@@ -249,6 +249,21 @@ def test_lowered_setting_that_has_no_part_for_each_shard_gets_fewer_of_them() ->
     assert new.start(50) == 5
 
 
+def test_old_and_new_workers_that_need_different_shards_do_not_stop_the_shared_limit_in_turn() -> None:
+    old = Deployment("api: 800/second")
+    old.start(100)
+    new = Deployment("api: 5/second", old)
+    new.start(1)
+    old.starts.clear()
+    for _ in range(40):
+        old.clock.advance(1_000)
+        old.start(3)
+        new.start(3)
+    assert len(old.starts) > 150
+    assert len(old.shards()) > 1
+    assert old.store.get("api").shards == 1
+
+
 def test_lanes_that_wait_at_a_shard_which_is_no_longer_one_are_woken() -> None:
     deployment = Deployment("api: 300/second")
     deployment.start(10)
