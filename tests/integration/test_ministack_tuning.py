@@ -266,14 +266,51 @@ SEND: Call = {"QueueUrl": QUEUE, "MessageBody": "é\u2028", "MessageGroupId": "a
     ],
 )
 def test_short_way_of_a_call_and_the_usual_one(emulator: Emulator, target: str, body: Any) -> None:
-    """A request that names its origin takes MiniStack's usual way."""
-    short, usual = (send(emulator, target, body, headers) for headers in ({}, {"Origin": "http://localhost"}))
+    """A request that says how it is encoded takes MiniStack's usual way."""
+    short, usual = (send(emulator, target, body, headers) for headers in ({}, {"Content-Encoding": "identity"}))
     assert "access-control-allow-origin" not in short.headers
     assert short.status == usual.status
     assert short.json == usual.json
     for name in ("content-type", "x-amz-crc32", "x-amzn-errortype", "x-amzn-query-error", "date"):
         assert (name in short.headers) == (name in usual.headers), name
     assert short.headers["content-type"] == usual.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:3000"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin", "Host": "localhost"},
+        {"Host": "evil.example"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("OPTIONS", "/"),
+        ("POST", "/"),
+        ("GET", "/?Action=ListQueues"),
+        ("GET", "/2015-03-31/functions/"),
+    ],
+)
+def test_a_web_page_may_call_nothing(emulator: Emulator, method: str, path: str, headers: Mapping[str, str]) -> None:
+    connection = HTTPConnection("127.0.0.1", emulator.port)
+    connection.request(method, path, "Action=ListQueues" if method == "POST" else None, dict(headers))
+    with closing(connection):
+        answer = connection.getresponse()
+        assert answer.status == 403
+        assert answer.getheader("Access-Control-Allow-Origin") is None
+
+
+def test_a_web_page_may_make_no_call_that_takes_the_short_way(emulator: Emulator) -> None:
+    connection = HTTPConnection("127.0.0.1", emulator.port)
+    credential = "AWS4-HMAC-SHA256 Credential=test/20261128/us-east-1/any/aws4_request, Signature=0"
+    headers = {"X-Amz-Target": "AmazonSQS.SendMessage", "Authorization": credential, "Sec-Fetch-Site": "cross-site"}
+    connection.request("POST", "/", json.dumps(SEND), headers)
+    with closing(connection):
+        assert connection.getresponse().status == 403
 
 
 class Sent:
