@@ -35,7 +35,7 @@ OPERATIONS = {
     "dynamodb": ("update_item", "put_item", "get_item", "delete_item", "query", "batch_write_item", "batch_get_item"),
     "sqs": (
         *("send_message", "send_message_batch", "change_message_visibility", "change_message_visibility_batch"),
-        *("receive_message", "delete_message", "delete_message_batch"),
+        *("receive_message", "delete_message", "delete_message_batch", "get_queue_attributes"),
     ),
 }
 #: Statuses and error codes after which botocore's standard mode tries again.

@@ -317,10 +317,11 @@ def test_what_only_boto3_understands_is_left_to_it(monkeypatch: pytest.MonkeyPat
     assert not isinstance(aws.client("sqs", None), SignedClient)
 
 
-def test_boto3_is_not_imported_for_a_submit() -> None:
+def test_boto3_is_not_imported_for_a_submit_and_a_health_check() -> None:
     code = (
         "import sys, app; from chalicelib.container import container; parts = container(); "
-        "_ = (parts.submitter, parts.idempotency, parts.worker); sys.exit('boto3' in sys.modules)"
+        "_ = (parts.submitter, parts.idempotency, parts.worker, *parts.check_health()); "
+        "sys.exit('boto3' in sys.modules)"
     )
     urls = ("QUEUE_URL", "DEAD_LETTER_URL", "SCHEDULED_QUEUE_URL")
     env = {**os.environ, "TABLE_NAME": "t", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", **dict.fromkeys(urls, "http://q")}
