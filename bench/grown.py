@@ -121,12 +121,13 @@ def _in_turns(
 
 def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
     """The figures of single submits by distinct users, then those of bulks."""
-    before = run.cpu_seconds()
+    before, started = run.cpu_seconds(), run.completed("waiting-")
     sent = send_all(run.port, [submit(f"{name}-first-{n}") for n in range(submits)], CLIENTS)
     _wait_for(run, f"{name}-first-", submits)
     cpu: dict[str, float] = defaultdict(float)
     for process, taken in run.cpu_seconds().items():
         cpu[process.partition("-")[0]] += (taken - before[process]) * 1000 / submits
+    beside = run.completed("waiting-") - started
     send_all(run.port, [submit(f"{name}-later-{n}", TASKS) for n in range(lanes)], CLIENTS)
     _wait_for(run, f"{name}-later-", lanes * TASKS)
     lines = [line for line in run.completions() if line["user_id"].startswith(name)]
@@ -137,6 +138,7 @@ def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
         "answer, p50": ("ms", quantile(sent.latencies, 0.5) * 1000),
         **_quantiles("first starts late", first),
         **_quantiles("later starts late", later),
+        "starts of waiting tasks beside one of these": ("", beside / submits),
         "CPU per task": ("ms", sum(cpu.values())),
         **{f"CPU of {kind} per task": ("ms", taken) for kind, taken in cpu.items()},
     }
