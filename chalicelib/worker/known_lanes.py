@@ -1,5 +1,6 @@
 """The lanes that a worker has seen, and what each one says about a task's message."""
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 
 from msgspec.structs import replace
@@ -24,12 +25,14 @@ class NoPresence:
 
 
 class KnownLanes:
-    """Remembers each lane as it was last seen."""
+    """Remembers each lane as it was last seen. Thread-safe."""
 
     def __init__(self, presence: Presence, clock: Clock) -> None:
         self._presence = presence
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
+        #: whoever changes the lanes takes it: the oldest can't be found while another thread does
+        self._lock = threading.Lock()
 
     def facts(self, task: Task) -> Facts:
         """The facts about the task's message, with its lane as it is remembered."""
@@ -45,20 +48,26 @@ class KnownLanes:
 
     def remember(self, lane: Lane) -> Lane:
         """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""
-        known = self._lanes.pop(lane.user_id, None)
-        if known and known.took_ms and known.started == lane.started:
-            lane = replace(lane, took_ms=known.took_ms)
-        self._lanes[lane.user_id] = lane
-        if len(self._lanes) > LANES_REMEMBERED:
-            self._lanes.pop(next(iter(self._lanes)), None)
+        with self._lock:
+            known = self._lanes.pop(lane.user_id, None)
+            if known and known.took_ms and known.started == lane.started:
+                lane = replace(lane, took_ms=known.took_ms)
+            self._add(lane)
         return lane
 
     def put(self, lane: Lane) -> None:
         """Remembers the lane as it is, with the run time that it has."""
+        with self._lock:
+            self._add(lane)
+
+    def _add(self, lane: Lane) -> None:
         self._lanes[lane.user_id] = lane
+        if len(self._lanes) > LANES_REMEMBERED:
+            del self._lanes[next(iter(self._lanes))]
 
     def forget(self, user_id: str) -> None:
-        self._lanes.pop(user_id, None)
+        with self._lock:
+            self._lanes.pop(user_id, None)
 
     def _fresh_facts(self, task: Task, lane: Lane) -> Facts:
         is_served, beside = self._is_served(task, lane), self._served_beside(task, lane)
