@@ -37,7 +37,9 @@ _MESSAGES = "SELECT owner, handle, visible_at, first_receive_at, receive_count, 
 
 def queue_id(queue: Queue) -> str:
     """An id that a queue of the same name, created after this one is deleted, doesn't share."""
-    found: str = queue.setdefault("state_id", str(uuid4()))
+    if "state_id" not in queue:
+        queue["state_id"] = str(uuid4())
+    found: str = queue["state_id"]
     return found
 
 

@@ -1,0 +1,238 @@
+"""Reads DynamoDB's conditions and update expressions into functions, so that each text is read once.
+
+It knows the usual parts only. Those mean what they mean in MiniStack, which evaluates whatever is unusual or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Item = dict[str, Any]
+Token = tuple[str, str]
+#: A condition, or an operand of an expression: gets the item and the values of a call.
+Evaluate = Callable[[Item, Item], Any]
+#: Changes the item's own attributes, but no value in them; gets the item, the item before, and the values of a call.
+Change = Callable[[Item, Item, Item], None]
+Path = list[str | int]
+
+_COMPARISONS = ("EQ", "NE", "LT", "GT", "LE", "GE")
+#: The words before the parts of an update.
+CLAUSES = ("SET", "REMOVE", "ADD", "DELETE")
+_KEYWORDS = frozenset(("AND", "OR", "NOT", "BETWEEN", "IN", *CLAUSES))
+#: Digits of a sum that DynamoDB surely stores.
+_SURE_DIGITS = 30
+
+
+class UnusualError(Exception):
+    """This expression, or its use with this item, is not one of the usual ones."""
+
+
+class Reader:
+    """Reads one text, by recursive descent."""
+
+    def __init__(self, tokens: list[Token], names: Mapping[str, str], dynamodb: Any) -> None:
+        """tokens: as MiniStack's `_tokenize` returns them. names: the names of attributes that the call gives."""
+        self._tokens = tokens
+        self._names = names
+        self._at = 0
+        self._compare, self._get = dynamodb._compare_ddb, dynamodb._get_at_path
+        #: attributes that an update changes
+        self.targets = set[str]()
+
+    def condition(self) -> Evaluate:
+        condition = self._either()
+        self._take("EOF")
+        return condition
+
+    def update(self) -> list[Change]:
+        """SET, REMOVE and ADD of whole attributes, each clause and each attribute once."""
+        reading = {"SET": self._assignment, "REMOVE": self._removal, "ADD": self._addition}
+        changes, seen = list[Change](), set[str]()
+        while self._kind() != "EOF":
+            clause = self._take("IDENT")
+            read = reading.get(clause)
+            if read is None or clause in seen:
+                raise UnusualError
+            seen.add(clause)
+            changes.append(read())
+            while self._kind() == "COMMA":
+                self._take("COMMA")
+                changes.append(read())
+        return changes
+
+    def _assignment(self) -> Change:
+        target = self._target()
+        self._take("EQ")
+        value = self._value()
+
+        def assign(item: Item, before: Item, values: Item) -> None:
+            item[target] = value(before, values)
+
+        return assign
+
+    def _removal(self) -> Change:
+        target = self._target()
+        return lambda item, _before, _values: item.pop(target, None)
+
+    def _addition(self) -> Change:
+        target, name = self._target(), self._take("VALUE_REF")
+
+        def add(item: Item, before: Item, values: Item) -> None:
+            sum_ = _natural(values[name]) + _natural(before.get(target, {"N": "0"}))
+            item[target] = {"N": str(sum_)}
+
+        return add
+
+    def _target(self) -> str:
+        path = self._attribute()
+        target = str(path[0])
+        if len(path) > 1 or target in self.targets:
+            raise UnusualError
+        self.targets.add(target)
+        return target
+
+    def _value(self) -> Evaluate:
+        if self._kind() == "IDENT" and self._tokens[self._at + 1][0] == "LPAREN":
+            return self._function()
+        if self._kind() == "VALUE_REF":
+            return self._operand()
+        return self._existing(self._path())
+
+    def _existing(self, path: Evaluate) -> Evaluate:
+        def get(item: Item, values: Item) -> Any:
+            if (found := path(item, values)) is None:
+                raise UnusualError
+            return found
+
+        return get
+
+    def _function(self) -> Evaluate:
+        function = self._take("IDENT")
+        self._take("LPAREN")
+        if function == "if_not_exists":
+            path = self._path()
+            self._take("COMMA")
+            default = self._value()
+            self._take("RPAREN")
+            return lambda *call: default(*call) if (found := path(*call)) is None else found
+        if function == "list_append":
+            first = self._value()
+            self._take("COMMA")
+            second = self._value()
+            self._take("RPAREN")
+            return lambda *call: {"L": _list(first(*call)) + _list(second(*call))}
+        raise UnusualError
+
+    def _either(self) -> Evaluate:
+        parts = [self._all()]
+        while self._skip("OR"):
+            parts.append(self._all())
+        return parts[0] if len(parts) == 1 else lambda *call: any(part(*call) for part in parts)
+
+    def _all(self) -> Evaluate:
+        parts = [self._one()]
+        while self._skip("AND"):
+            parts.append(self._one())
+        return parts[0] if len(parts) == 1 else lambda *call: all(part(*call) for part in parts)
+
+    def _one(self) -> Evaluate:
+        if self._skip("NOT"):
+            denied = self._one()
+            return lambda *call: not denied(*call)
+        if self._kind() == "LPAREN":
+            self._take("LPAREN")
+            inner = self._either()
+            self._take("RPAREN")
+            return inner
+        if self._kind() == "IDENT" and self._tokens[self._at + 1][0] == "LPAREN":
+            return self._existence()
+        return self._comparison()
+
+    def _existence(self) -> Evaluate:
+        function = self._take("IDENT").lower()
+        if function not in ("attribute_exists", "attribute_not_exists"):
+            raise UnusualError
+        self._take("LPAREN")
+        attribute = self._path()
+        self._take("RPAREN")
+        exists = function == "attribute_exists"
+        return lambda *call: (attribute(*call) is not None) is exists
+
+    def _comparison(self) -> Evaluate:
+        left = self._operand()
+        if self._kind() not in _COMPARISONS:
+            raise UnusualError
+        sign = self._take(self._kind())
+        right, compare = self._operand(), self._compare
+        return lambda *call: compare(left(*call), sign, right(*call))
+
+    def _operand(self) -> Evaluate:
+        if self._kind() != "VALUE_REF":
+            return self._path()
+        name = self._take("VALUE_REF")
+        return lambda _item, values: values.get(name)
+
+    def _path(self) -> Evaluate:
+        path, get = self._attribute(), self._get
+        if len(path) > 1:
+            return lambda item, _values: get(item, path)
+        name = str(path[0])
+        return lambda item, _values: item.get(name)
+
+    def _attribute(self) -> Path:
+        parts: Path = [self._name()]
+        while self._kind() in ("DOT", "LBRACKET"):
+            if self._take(self._kind()) == ".":
+                parts.append(self._name())
+            else:
+                parts.append(self._index())
+                self._take("RBRACKET")
+        return parts
+
+    def _name(self) -> str:
+        kind, text = self._tokens[self._at]
+        is_name = kind == "NAME_REF" or (kind == "IDENT" and text.upper() not in _KEYWORDS)
+        if not is_name or self._tokens[self._at + 1][0] == "LPAREN":
+            raise UnusualError
+        self._take(kind)
+        return self._names.get(text, text) if kind == "NAME_REF" else text
+
+    def _index(self) -> int:
+        if not (number := self._take("NUMBER")).isdecimal():
+            raise UnusualError
+        return int(number)
+
+    def _kind(self) -> str:
+        return self._tokens[self._at][0]
+
+    def _take(self, kind: str) -> str:
+        found, text = self._tokens[self._at]
+        if found != kind:
+            raise UnusualError
+        self._at += 1
+        return text
+
+    def _skip(self, keyword: str) -> bool:
+        is_there = self._kind() == "IDENT" and self._tokens[self._at][1].upper() == keyword
+        self._at += is_there
+        return is_there
+
+
+def is_natural(text: Any) -> bool:
+    """True for a number's text that DynamoDB stores as it is: digits, the first of which is not 0."""
+    is_short = type(text) is str and 0 < len(text) <= _SURE_DIGITS and text.isascii() and text.isdigit()
+    return is_short and (text[0] != "0" or text == "0")
+
+
+def _natural(value: Item) -> int:
+    if not is_natural(text := value.get("N")):
+        raise UnusualError
+    return int(text or 0)
+
+
+def _list(value: Item) -> list[Any]:
+    if "L" not in value:
+        raise UnusualError
+    found: list[Any] = value["L"]
+    return found
