@@ -5,13 +5,11 @@ Results are MiniStack's own: a text that is unusual here, or wrong, goes to Mini
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-from local.ministack_json import decode, encode
+from local.ministack_json import encode
 from local.ministack_reader import Evaluate, Item, Reader, UnusualError
 
 Names = dict[str, str]
@@ -20,8 +18,6 @@ Names = dict[str, str]
 _PURE = ("_ddb_canonicalize_number", "_number_error", "_number_size_bytes", "_condition_syntax_error", "_tokenize")
 #: Results cached for each function.
 _CACHED = 20_000
-#: Types of a value of an item.
-_TYPES = frozenset(("S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "L", "M"))
 
 
 def tune_expressions(dynamodb: Any) -> None:
@@ -29,22 +25,9 @@ def tune_expressions(dynamodb: Any) -> None:
     for name in _PURE:
         setattr(dynamodb, name, functools.lru_cache(_CACHED)(getattr(dynamodb, name)))
     dynamodb._evaluate_condition = _evaluating_read_ones(dynamodb)
-    dynamodb._validate_expression_attrs = _checking_each_once(dynamodb._validate_expression_attrs)
     dynamodb._update_request_charge = _charging_large_ones(
         dynamodb._update_request_charge, dynamodb._DDB_ITEM_MAX_BYTES
     )
-    dynamodb.copy = SimpleNamespace(deepcopy=copied)
-
-
-def copied(value: Any) -> Any:
-    """A deep copy; of an item it takes a tenth of the standard library's time."""
-    if type(value) is dict and value and all(map(_is_attribute, value.values())):
-        return decode(encode(value))
-    return copy.deepcopy(value)
-
-
-def _is_attribute(value: Any) -> bool:
-    return type(value) is dict and len(value) == 1 and not _TYPES.isdisjoint(value)
 
 
 def _evaluating_read_ones(dynamodb: Any) -> Callable[..., Any]:
@@ -79,28 +62,6 @@ def reading_conditions(dynamodb: Any) -> Callable[[str, str, tuple[tuple[str, st
             return None
 
     return read
-
-
-def _checking_each_once(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Skips a check of texts that were correct with the same names of values and attributes."""
-    correct = set[Any]()
-
-    def check_once(data: Item, fields: tuple[str, ...], *wording: Any) -> Any:
-        values, names = data.get("ExpressionAttributeValues"), data.get("ExpressionAttributeNames")
-        try:
-            call = (fields, *(data.get(field) for field in fields), *(values or ()), None, *(names or ()))
-            if call in correct:
-                return None
-        except TypeError:  # not what a correct call has
-            return check(data, fields, *wording)
-        error = check(data, fields, *wording)
-        if error is None:
-            if len(correct) >= _CACHED:
-                correct.clear()
-            correct.add(call)
-        return error
-
-    return check_once
 
 
 def _charging_large_ones(charge: Callable[..., int], most: int) -> Callable[..., int]:
