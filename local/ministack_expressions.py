@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from local.ministack_json import encode
-from local.ministack_reader import Evaluate, Item, Reader, UnusualError
-
-Names = dict[str, str]
+from local.ministack_reader import Evaluate, Item, Names, Reader, UnusualError
 
 #: Functions whose result depends on the arguments only. Nobody changes the lists that some return.
 _PURE = ("_ddb_canonicalize_number", "_number_error", "_number_size_bytes", "_condition_syntax_error", "_tokenize")
@@ -34,21 +32,22 @@ def _evaluating_read_ones(dynamodb: Any) -> Callable[..., Any]:
     evaluate, read = dynamodb._evaluate_condition, reading_conditions(dynamodb)
 
     def evaluate_read(text: str, item: Item, values: Item, names: Names, slot: str = "ConditionExpression") -> Any:
-        is_usual = text and values is not None and names is not None and all(type(one) is str for one in names.values())
-        condition = read(text, slot, tuple(names.items())) if is_usual else None
-        return evaluate(text, item, values, names, slot) if condition is None else condition(item, values)
+        condition = read(text, slot) if text else None
+        if condition is None or values is None or names is None:
+            return evaluate(text, item, values, names, slot)
+        return condition(item, values, names)
 
     return evaluate_read
 
 
-def reading_conditions(dynamodb: Any) -> Callable[[str, str, tuple[tuple[str, str], ...]], Evaluate | None]:
-    """Returns a function that reads a condition by its text, the name of its parameter, and the names of attributes.
+def reading_conditions(dynamodb: Any) -> Callable[[str, str], Evaluate | None]:
+    """Returns a function that reads a condition, given its text and the name of its parameter.
 
     That function returns None for a condition that is unusual or wrong.
     """
 
     @functools.lru_cache(_CACHED)
-    def read(text: str, slot: str, names: tuple[tuple[str, str], ...]) -> Evaluate | None:
+    def read(text: str, slot: str) -> Evaluate | None:
         tokens = dynamodb._tokenize(text)
         is_wrong = (
             not text.strip()
@@ -57,7 +56,7 @@ def reading_conditions(dynamodb: Any) -> Callable[[str, str, tuple[tuple[str, st
             or dynamodb._condition_syntax_error(text, slot)
         )
         try:
-            return None if is_wrong else Reader(tokens, dict(names), dynamodb).condition()
+            return None if is_wrong else Reader(tokens, dynamodb).condition()
         except UnusualError:
             return None
 

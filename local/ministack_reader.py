@@ -5,15 +5,17 @@ It knows the usual parts only. Those mean what they mean in MiniStack, which eva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 Item = dict[str, Any]
+#: Indexes of lists are looked up too, and not found.
+Names = dict[Any, str]
 Token = tuple[str, str]
-#: A condition, or an operand of an expression: gets the item and the values of a call.
-Evaluate = Callable[[Item, Item], Any]
-#: Changes the item's own attributes, but no value in them; gets the item, the item before, and the values of a call.
-Change = Callable[[Item, Item, Item], None]
+#: A condition, or an operand of an expression: gets the item, the values and the names of a call.
+Evaluate = Callable[[Item, Item, Names], Any]
+#: Changes the item's own attributes, but no value in them: gets the item, the item before, and the same of the call.
+Change = Callable[[Item, Item, Item, Names], None]
 Path = list[str | int]
 
 _COMPARISONS = ("EQ", "NE", "LT", "GT", "LE", "GE")
@@ -31,14 +33,13 @@ class UnusualError(Exception):
 class Reader:
     """Reads one text, by recursive descent."""
 
-    def __init__(self, tokens: list[Token], names: Mapping[str, str], dynamodb: Any) -> None:
-        """tokens: as MiniStack's `_tokenize` returns them. names: the names of attributes that the call gives."""
+    def __init__(self, tokens: list[Token], dynamodb: Any) -> None:
+        """tokens: as MiniStack's `_tokenize` returns them."""
         self._tokens = tokens
-        self._names = names
         self._at = 0
         self._compare, self._get = dynamodb._compare_ddb, dynamodb._get_at_path
-        #: attributes that an update changes
-        self.targets = set[str]()
+        #: attributes that an update changes, as its text names them
+        self.targets = list[str]()
 
     def condition(self) -> Evaluate:
         condition = self._either()
@@ -46,7 +47,7 @@ class Reader:
         return condition
 
     def update(self) -> list[Change]:
-        """SET, REMOVE and ADD of whole attributes, each clause and each attribute once."""
+        """SET, REMOVE and ADD of whole attributes, each clause once."""
         reading = {"SET": self._assignment, "REMOVE": self._removal, "ADD": self._addition}
         changes, seen = list[Change](), set[str]()
         while self._kind() != "EOF":
@@ -66,30 +67,31 @@ class Reader:
         self._take("EQ")
         value = self._value()
 
-        def assign(item: Item, before: Item, values: Item) -> None:
-            item[target] = value(before, values)
+        def assign(item: Item, before: Item, values: Item, names: Names) -> None:
+            item[names.get(target, target)] = value(before, values, names)
 
         return assign
 
     def _removal(self) -> Change:
         target = self._target()
-        return lambda item, _before, _values: item.pop(target, None)
+        return lambda item, _before, _values, names: item.pop(names.get(target, target), None)
 
     def _addition(self) -> Change:
         target, name = self._target(), self._take("VALUE_REF")
 
-        def add(item: Item, before: Item, values: Item) -> None:
-            sum_ = _natural(values[name]) + _natural(before.get(target, {"N": "0"}))
-            item[target] = {"N": str(sum_)}
+        def add(item: Item, before: Item, values: Item, names: Names) -> None:
+            attribute = names.get(target, target)
+            number = _natural(values[name]) + _natural(before.get(attribute, {"N": "0"}))
+            item[attribute] = {"N": str(number)}
 
         return add
 
     def _target(self) -> str:
         path = self._attribute()
         target = str(path[0])
-        if len(path) > 1 or target in self.targets:
+        if len(path) > 1:
             raise UnusualError
-        self.targets.add(target)
+        self.targets.append(target)
         return target
 
     def _value(self) -> Evaluate:
@@ -100,8 +102,8 @@ class Reader:
         return self._existing(self._path())
 
     def _existing(self, path: Evaluate) -> Evaluate:
-        def get(item: Item, values: Item) -> Any:
-            if (found := path(item, values)) is None:
+        def get(*call: Any) -> Any:
+            if (found := path(*call)) is None:
                 raise UnusualError
             return found
 
@@ -171,14 +173,14 @@ class Reader:
         if self._kind() != "VALUE_REF":
             return self._path()
         name = self._take("VALUE_REF")
-        return lambda _item, values: values.get(name)
+        return lambda _item, values, _names: values.get(name)
 
     def _path(self) -> Evaluate:
         path, get = self._attribute(), self._get
         if len(path) > 1:
-            return lambda item, _values: get(item, path)
+            return lambda item, _values, names: get(item, [names.get(part, part) for part in path])
         name = str(path[0])
-        return lambda item, _values: item.get(name)
+        return lambda item, _values, names: item.get(names.get(name, name))
 
     def _attribute(self) -> Path:
         parts: Path = [self._name()]
@@ -195,8 +197,7 @@ class Reader:
         is_name = kind == "NAME_REF" or (kind == "IDENT" and text.upper() not in _KEYWORDS)
         if not is_name or self._tokens[self._at + 1][0] == "LPAREN":
             raise UnusualError
-        self._take(kind)
-        return self._names.get(text, text) if kind == "NAME_REF" else text
+        return self._take(kind)
 
     def _index(self) -> int:
         if not (number := self._take("NUMBER")).isdecimal():

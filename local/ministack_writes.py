@@ -14,12 +14,11 @@ from typing import Any
 from local.ministack_expressions import reading_conditions
 from local.ministack_items import Partitions, Table
 from local.ministack_json import encode
-from local.ministack_reader import CLAUSES, Change, Evaluate, Item, Reader, UnusualError, is_natural
+from local.ministack_reader import CLAUSES, Change, Evaluate, Item, Names, Reader, UnusualError, is_natural
 
 Call = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
 Handler = Callable[[Call], Answer]
-Names = tuple[tuple[str, str], ...]
 
 _EXPRESSIONS = ("ConditionExpression", "UpdateExpression")
 _VALUES, _NAMES = "ExpressionAttributeValues", "ExpressionAttributeNames"
@@ -38,14 +37,27 @@ _HEADERS = {"Content-Type": "application/x-amz-json-1.0"}
 
 @dataclass(frozen=True)
 class Texts:
-    """The expressions of calls with the same names."""
+    """The expressions of a call."""
 
     condition: Evaluate | None
     changes: list[Change]
-    targets: frozenset[str]
-    #: MiniStack's charge for an update is at most this, and for each use of a value the size of all values
+    #: the attributes that change, as the text names them
+    targets: list[str]
+    #: MiniStack's charge for the update is at most this, and the size of all values and names for each use of one
     charge: int
     uses: int
+
+    def holds(self, item: Item, values: Item, names: Names) -> bool:
+        return self.condition is None or self.condition(item, values, names)
+
+    def changed(self, item: Item, key: Item, values: Item, names: Names) -> Item:
+        """The item after the update. Raises UnusualError if an attribute changes twice, or one of the key."""
+        targets = {names.get(target, target) for target in self.targets}
+        _require(len(targets) == len(self.targets) and targets.isdisjoint(key))
+        after = dict(item or key)
+        for change in self.changes:
+            change(after, item, values, names)
+        return after
 
 
 def tune_writes(dynamodb: Any) -> None:
@@ -75,29 +87,24 @@ class Writes:
         self._most = dynamodb._DDB_ITEM_MAX_BYTES
 
     def update(self, call: Call) -> Answer:
-        table, texts = self._table(call, _UPDATE_FIELDS), self._texts(call)
-        key, values, wanted = _map(call, "Key"), _map(call, _VALUES), call.get("ReturnValues", "NONE")
-        _require(len(key) == len(_key_names(table)) and texts.targets.isdisjoint(key))
-        _require(wanted in ("NONE", "ALL_NEW") and texts.charge + texts.uses * len(encode(values)) <= self._most)
-        names = self._key(table, key)
-        before = _item(table, *names)
-        if texts.condition and not texts.condition(before, values):
+        table, key, wanted = self._table(call, _UPDATE_FIELDS), _map(call, "Key"), call.get("ReturnValues", "NONE")
+        texts, given = self._texts(call), (_map(call, _VALUES), _map(call, _NAMES))
+        _require(len(key) == len(_key_names(table)) and wanted in ("NONE", "ALL_NEW"))
+        _require(texts.charge + texts.uses * len(encode(given)) <= self._most)
+        before = _item(table, *(keys := self._key(table, key)))
+        if not texts.holds(before, *given):
             return self._refusal(call, before)
-        item = dict(before or key)
-        for change in texts.changes:
-            change(item, before, values)
-        text = self._set(table, names, before, item, is_update=True)
+        text = self._set(table, keys, before, texts.changed(before, key, *given), is_update=True)
         return 200, dict(_HEADERS), b'{"Attributes":%s}' % text if wanted == "ALL_NEW" else b"{}"
 
     def put(self, call: Call) -> Answer:
         table, texts, item = self._table(call, _PUT_FIELDS), self._texts(call), _map(call, "Item")
         _require(not texts.changes and call.get("ReturnValues", "NONE") == "NONE")
         _require(all(map(_is_usual, item.values())))
-        names = self._key(table, item)
-        before = _item(table, *names)
-        if texts.condition and not texts.condition(before, _map(call, _VALUES)):
+        before = _item(table, *(keys := self._key(table, item)))
+        if not texts.holds(before, _map(call, _VALUES), _map(call, _NAMES)):
             return self._refusal(call, before)
-        self._set(table, names, before, item, is_update=False)
+        self._set(table, keys, before, item, is_update=False)
         return 200, dict(_HEADERS), b"{}"
 
     def _table(self, call: Call, fields: frozenset[str]) -> Table:
@@ -115,31 +122,31 @@ class Writes:
         _require(all(type(text) is str and text for text in (*texts, *names.values())))
         _require(all(map(_is_usual, values.values())))
         texts = (call.get(field, "") for field in _EXPRESSIONS)
-        if (found := self._read(*texts, tuple(names.items()), tuple(values))) is None:
+        if (found := self._read(*texts, tuple(names), tuple(values))) is None:
             raise UnusualError
         return found
 
-    def _read_texts(self, condition: str, update: str, names: Names, values: tuple[str, ...]) -> Texts | None:
+    def _read_texts(self, condition: str, update: str, names: tuple[str, ...], values: tuple[str, ...]) -> Texts | None:
         fields: Call = {"ConditionExpression": condition, "UpdateExpression": update}
-        fields |= {_NAMES: dict(names), _VALUES: dict.fromkeys(values, True)}
+        fields |= {_NAMES: dict.fromkeys(names, "a"), _VALUES: dict.fromkeys(values, True)}
         call = {field: given for field, given in fields.items() if given}
         try:
+            _require(all(name.startswith("#") for name in names))
             _require(not self._dynamodb._single_write_request_error(call))
             _require(not self._dynamodb._validate_expression_attrs(call, _EXPRESSIONS, "envelope"))
-            read = self._condition(condition, "ConditionExpression", names) if condition else None
+            read = self._condition(condition, "ConditionExpression") if condition else None
             _require(read or not condition)
-            return self._read_update(read, update, names)
+            return self._read_update(read, update)
         except UnusualError:
             return None
 
-    def _read_update(self, condition: Evaluate | None, text: str, names: Names) -> Texts:
+    def _read_update(self, condition: Evaluate | None, text: str) -> Texts:
         tokens = self._dynamodb._tokenize(text)
         attributes = [token for token in tokens if token[1] not in CLAUSES]
         _require(not self._dynamodb._check_reserved_keyword_usage(attributes))
-        reader = Reader(tokens, dict(names), self._dynamodb)
+        reader = Reader(tokens, self._dynamodb)
         changes = reader.update()
-        charge = 3 + 64 * len(text) + text.count("#") * len(encode(dict(names)))
-        return Texts(condition, changes, frozenset(reader.targets), charge, text.count(":"))
+        return Texts(condition, changes, reader.targets, 3 + 64 * len(text), text.count(":") + text.count("#"))
 
     def _key(self, table: Table, attributes: Item) -> tuple[str, str]:
         texts = []
