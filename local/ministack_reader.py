@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from local.ministack_json import decode, encode
+
 Item = dict[str, Any]
 #: Indexes of lists are looked up too, and not found.
 Names = dict[Any, str]
 Token = tuple[str, str]
 #: A condition, or an operand of an expression: gets the item, the values and the names of a call.
 Evaluate = Callable[[Item, Item, Names], Any]
-#: Changes the item's own attributes, but no value in them: gets the item, the item before, and the same of the call.
+#: Changes an item, but no value in it that another item has: gets it, the item before, and the same of the call.
 Change = Callable[[Item, Item, Item, Names], None]
 Path = list[str | int]
 
@@ -22,8 +24,8 @@ _COMPARISONS = ("EQ", "NE", "LT", "GT", "LE", "GE")
 #: The words before the parts of an update.
 CLAUSES = ("SET", "REMOVE", "ADD", "DELETE")
 _KEYWORDS = frozenset(("AND", "OR", "NOT", "BETWEEN", "IN", *CLAUSES))
-#: Digits of a sum that DynamoDB surely stores.
-_SURE_DIGITS = 30
+#: Digits of a number, and names in a path, that DynamoDB surely takes.
+_SURE_DIGITS, _SURE_NAMES = 30, 10
 
 
 class UnusualError(Exception):
@@ -38,8 +40,8 @@ class Reader:
         self._tokens = tokens
         self._at = 0
         self._compare, self._get = dynamodb._compare_ddb, dynamodb._get_at_path
-        #: attributes that an update changes, as its text names them
-        self.targets = list[str]()
+        #: paths that an update changes
+        self.targets = list[Path]()
 
     def condition(self) -> Evaluate:
         condition = self._either()
@@ -47,7 +49,7 @@ class Reader:
         return condition
 
     def update(self) -> list[Change]:
-        """SET, REMOVE and ADD of whole attributes, each clause once."""
+        """SET, REMOVE and ADD, each clause once, of attributes and of what is in maps."""
         reading = {"SET": self._assignment, "REMOVE": self._removal, "ADD": self._addition}
         changes, seen = list[Change](), set[str]()
         while self._kind() != "EOF":
@@ -63,43 +65,73 @@ class Reader:
         return changes
 
     def _assignment(self) -> Change:
-        target = self._target()
+        path = self._target()
         self._take("EQ")
-        value = self._value()
+        # What is moved into a map could be nested too deeply.
+        value = self._sum() if len(path) == 1 else self._given()
 
         def assign(item: Item, before: Item, values: Item, names: Names) -> None:
-            item[names.get(target, target)] = value(before, values, names)
+            parent, name = _parent(item, path, names)
+            if parent is None:
+                raise UnusualError
+            parent[name] = value(before, values, names)
 
         return assign
 
     def _removal(self) -> Change:
-        target = self._target()
-        return lambda item, _before, _values, names: item.pop(names.get(target, target), None)
+        path = self._target()
+
+        def remove(item: Item, _before: Item, _values: Item, names: Names) -> None:
+            parent, name = _parent(item, path, names)
+            if parent is not None:
+                parent.pop(name, None)
+
+        return remove
 
     def _addition(self) -> Change:
-        target, name = self._target(), self._take("VALUE_REF")
+        path, added = self._target(), self._given()
+        if len(path) > 1:
+            raise UnusualError
+        target = path[0]
 
         def add(item: Item, before: Item, values: Item, names: Names) -> None:
-            attribute = names.get(target, target)
-            number = _natural(values[name]) + _natural(before.get(attribute, {"N": "0"}))
+            attribute = names.get(target, str(target))
+            number = _natural(added(before, values, names)) + _natural(before.get(attribute, {"N": "0"}))
             item[attribute] = {"N": str(number)}
 
         return add
 
-    def _target(self) -> str:
+    def _target(self) -> Path:
         path = self._attribute()
-        target = str(path[0])
-        if len(path) > 1:
+        if len(path) > _SURE_NAMES or not all(type(part) is str for part in path):
             raise UnusualError
-        self.targets.append(target)
-        return target
+        self.targets.append(path)
+        return path
+
+    def _sum(self) -> Evaluate:
+        first = self._value()
+        if self._kind() not in ("PLUS", "MINUS"):
+            return first
+        sign = 1 if self._take(self._kind()) == "+" else -1
+        second = self._value()
+
+        def add(*call: Any) -> Item:
+            if (number := _natural(first(*call)) + sign * _natural(second(*call))) < 0:
+                raise UnusualError
+            return {"N": str(number)}
+
+        return add
 
     def _value(self) -> Evaluate:
         if self._kind() == "IDENT" and self._tokens[self._at + 1][0] == "LPAREN":
             return self._function()
         if self._kind() == "VALUE_REF":
-            return self._operand()
+            return self._given()
         return self._existing(self._path())
+
+    def _given(self) -> Evaluate:
+        name = self._take("VALUE_REF")
+        return lambda _item, values, _names: values.get(name)
 
     def _existing(self, path: Evaluate) -> Evaluate:
         def get(*call: Any) -> Any:
@@ -170,10 +202,7 @@ class Reader:
         return lambda *call: compare(left(*call), sign, right(*call))
 
     def _operand(self) -> Evaluate:
-        if self._kind() != "VALUE_REF":
-            return self._path()
-        name = self._take("VALUE_REF")
-        return lambda _item, values, _names: values.get(name)
+        return self._given() if self._kind() == "VALUE_REF" else self._path()
 
     def _path(self) -> Evaluate:
         path, get = self._attribute(), self._get
@@ -218,6 +247,27 @@ class Reader:
         is_there = self._kind() == "IDENT" and self._tokens[self._at][1].upper() == keyword
         self._at += is_there
         return is_there
+
+
+def _parent(item: Item, path: Path, names: Names) -> tuple[Item | None, str]:
+    """The map that has the path's last name, in a copy that is the item's own, and this name; None without the map."""
+    first, *inner = (names.get(part, str(part)) for part in path)
+    if not inner:
+        return item, first
+    if first not in item:
+        return None, first
+    found = item[first] = decode(encode(item[first]))
+    for name in inner[:-1]:
+        if (found := _entries(found).get(name)) is None:
+            return None, name
+    return _entries(found), inner[-1]
+
+
+def _entries(value: Item) -> Item:
+    if "M" not in value:
+        raise UnusualError
+    found: Item = value["M"]
+    return found
 
 
 def is_natural(text: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from local.ministack_expressions import reading_conditions
 from local.ministack_items import Partitions, Table
 from local.ministack_json import encode
-from local.ministack_reader import CLAUSES, Change, Evaluate, Item, Names, Reader, UnusualError, is_natural
+from local.ministack_reader import CLAUSES, Change, Evaluate, Item, Names, Path, Reader, UnusualError, is_natural
 
 Call = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
@@ -27,7 +27,7 @@ _FIELDS = frozenset(
 )
 _UPDATE_FIELDS, _PUT_FIELDS = _FIELDS | {"Key"}, _FIELDS | {"Item"}
 #: Characters of a key, and levels of maps and lists in a value, that DynamoDB surely takes.
-_SURE_KEY, _SURE_LEVELS = 250, 20
+_SURE_KEY, _SURE_LEVELS = 250, 10
 #: Texts that are kept.
 _CACHED = 20_000
 #: Python's type of each usual type of value.
@@ -41,8 +41,8 @@ class Texts:
 
     condition: Evaluate | None
     changes: list[Change]
-    #: the attributes that change, as the text names them
-    targets: list[str]
+    #: the paths that change
+    targets: list[Path]
     #: MiniStack's charge for the update is at most this, and the size of all values and names for each use of one
     charge: int
     uses: int
@@ -51,9 +51,12 @@ class Texts:
         return self.condition is None or self.condition(item, values, names)
 
     def changed(self, item: Item, key: Item, values: Item, names: Names) -> Item:
-        """The item after the update. Raises UnusualError if an attribute changes twice, or one of the key."""
-        targets = {names.get(target, target) for target in self.targets}
-        _require(len(targets) == len(self.targets) and targets.isdisjoint(key))
+        """The item after the update. Raises UnusualError if it changes one path twice, or the key."""
+        targets = {tuple(names.get(part, part) for part in path) for path in self.targets}
+        attributes = {path[0] for path in targets}
+        _require(len(targets) == len(self.targets) and attributes.isdisjoint(key))
+        # Paths into one attribute have one length, so none leads to another.
+        _require(len(attributes) == len({(path[0], len(path)) for path in targets}))
         after = dict(item or key)
         for change in self.changes:
             change(after, item, values, names)

@@ -18,8 +18,6 @@ from local.ministack_writes import tune_writes
 from tests.factories import NOW, make_task
 from tests.integration.test_ministack_tuning import TABLE, module
 
-LIMITS = parse_limits("1/second; 20/minute")
-
 
 class Database:
     """Two copies of MiniStack's module, of which one has the usual writes alone, as boto3's client."""
@@ -66,17 +64,23 @@ def database() -> Database:
     return Database()
 
 
-def test_writes_of_tasks_are_usual(database: Database) -> None:
+@pytest.mark.parametrize("text", ["1/second; 20/minute", "1/second; 5000/hour", "20/minute; 5 at once"])
+def test_writes_of_tasks_are_usual(database: Database, text: str) -> None:
+    limits = parse_limits(text)
     lanes, tasks = DynamoDBLaneStore(database, TABLE), DynamoDBTaskStore(database, TABLE)
     for n in range(25):
         now, task = NOW + 1_000 * n, make_task(n + 1, task_id=f"t{n}")
-        write = lanes.try_fast_admit("ann", LIMITS, now - 100, task.task_id)
+        write = lanes.try_fast_admit("ann", limits, now - 100, task.task_id)
         while isinstance(write, Stale):
-            write = lanes.admit(write.lane, admit(write.lane, LIMITS, now - 100, task.task_id))
+            write = lanes.admit(write.lane, admit(write.lane, limits, now - 100, task.task_id))
         tasks.create_if_absent(task)
         tasks.create_if_absent(task)
-        start = claim(write.lane, Candidate(task.task_id, n + 1, 0), LIMITS, now + 3_600_000 * n + 100, 10_000, "token")
+        candidate, start_at = Candidate(task.task_id, n + 1, 0), now + 3_600_000 * n + 100
+        start = claim(write.lane, candidate, limits, start_at, 10_000, f"token-{n}")
         assert isinstance(start, Start)
-        assert isinstance(lanes.try_fast_claim(start, LIMITS), Written)
+        if isinstance(claimed := lanes.try_fast_claim(start, limits), Stale):
+            start = claim(claimed.lane, candidate, limits, start_at, 10_000, f"token-{n}")
+            assert isinstance(start, Start)
+            assert isinstance(lanes.claim(claimed.lane, start), Written)
         tasks.finish(task, Outcome(TaskState.SUCCEEDED, now, now + 5, 1, {"é": None}))
     assert database.refused >= 25
