@@ -1,4 +1,4 @@
-"""Reads DynamoDB's conditions and update expressions into functions, so that each text is read once.
+"""Reads DynamoDB's conditions into functions, so that each text is read once.
 
 It knows the usual parts only. Those mean what they mean in MiniStack, which evaluates whatever is unusual or wrong.
 """
@@ -8,24 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from local.ministack_json import decode, encode
-
 Item = dict[str, Any]
 #: Indexes of lists are looked up too, and not found.
 Names = dict[Any, str]
 Token = tuple[str, str]
 #: A condition, or an operand of an expression: gets the item, the values and the names of a call.
 Evaluate = Callable[[Item, Item, Names], Any]
-#: Changes an item, but no value in it that another item has: gets it, the item before, and the same of the call.
-Change = Callable[[Item, Item, Item, Names], None]
 Path = list[str | int]
 
 _COMPARISONS = ("EQ", "NE", "LT", "GT", "LE", "GE")
-#: The words before the parts of an update.
+#: The words before the parts of an update, which are no attributes.
 CLAUSES = ("SET", "REMOVE", "ADD", "DELETE")
 _KEYWORDS = frozenset(("AND", "OR", "NOT", "BETWEEN", "IN", *CLAUSES))
-#: Digits of a number, and names in a path, that DynamoDB surely takes.
-_SURE_DIGITS, _SURE_NAMES = 30, 10
 
 
 class UnusualError(Exception):
@@ -40,123 +34,11 @@ class Reader:
         self._tokens = tokens
         self._at = 0
         self._compare, self._get = dynamodb._compare_ddb, dynamodb._get_at_path
-        #: paths that an update changes
-        self.targets = list[Path]()
 
     def condition(self) -> Evaluate:
         condition = self._either()
         self._take("EOF")
         return condition
-
-    def update(self) -> list[Change]:
-        """SET, REMOVE and ADD, each clause once, of attributes and of what is in maps."""
-        reading = {"SET": self._assignment, "REMOVE": self._removal, "ADD": self._addition}
-        changes, seen = list[Change](), set[str]()
-        while self._kind() != "EOF":
-            clause = self._take("IDENT")
-            read = reading.get(clause)
-            if read is None or clause in seen:
-                raise UnusualError
-            seen.add(clause)
-            changes.append(read())
-            while self._kind() == "COMMA":
-                self._take("COMMA")
-                changes.append(read())
-        return changes
-
-    def _assignment(self) -> Change:
-        path = self._target()
-        self._take("EQ")
-        # What is moved into a map could be nested too deeply.
-        value = self._sum() if len(path) == 1 else self._given()
-
-        def assign(item: Item, before: Item, values: Item, names: Names) -> None:
-            parent, name = _parent(item, path, names)
-            if parent is None:
-                raise UnusualError
-            parent[name] = value(before, values, names)
-
-        return assign
-
-    def _removal(self) -> Change:
-        path = self._target()
-
-        def remove(item: Item, _before: Item, _values: Item, names: Names) -> None:
-            parent, name = _parent(item, path, names)
-            if parent is not None:
-                parent.pop(name, None)
-
-        return remove
-
-    def _addition(self) -> Change:
-        path, added = self._target(), self._given()
-        if len(path) > 1:
-            raise UnusualError
-        target = path[0]
-
-        def add(item: Item, before: Item, values: Item, names: Names) -> None:
-            attribute = names.get(target, str(target))
-            number = _natural(added(before, values, names)) + _natural(before.get(attribute, {"N": "0"}))
-            item[attribute] = {"N": str(number)}
-
-        return add
-
-    def _target(self) -> Path:
-        path = self._attribute()
-        if len(path) > _SURE_NAMES or not all(type(part) is str for part in path):
-            raise UnusualError
-        self.targets.append(path)
-        return path
-
-    def _sum(self) -> Evaluate:
-        first = self._value()
-        if self._kind() not in ("PLUS", "MINUS"):
-            return first
-        sign = 1 if self._take(self._kind()) == "+" else -1
-        second = self._value()
-
-        def add(*call: Any) -> Item:
-            if (number := _natural(first(*call)) + sign * _natural(second(*call))) < 0:
-                raise UnusualError
-            return {"N": str(number)}
-
-        return add
-
-    def _value(self) -> Evaluate:
-        if self._kind() == "IDENT" and self._tokens[self._at + 1][0] == "LPAREN":
-            return self._function()
-        if self._kind() == "VALUE_REF":
-            return self._given()
-        return self._existing(self._path())
-
-    def _given(self) -> Evaluate:
-        name = self._take("VALUE_REF")
-        return lambda _item, values, _names: values.get(name)
-
-    def _existing(self, path: Evaluate) -> Evaluate:
-        def get(*call: Any) -> Any:
-            if (found := path(*call)) is None:
-                raise UnusualError
-            return found
-
-        return get
-
-    def _function(self) -> Evaluate:
-        function = self._take("IDENT")
-        self._take("LPAREN")
-        if function == "if_not_exists":
-            path = self._path()
-            self._take("COMMA")
-            default = self._value()
-            self._take("RPAREN")
-            return lambda *call: default(*call) if (found := path(*call)) is None else found
-        if function == "list_append":
-            first = self._value()
-            self._take("COMMA")
-            second = self._value()
-            self._take("RPAREN")
-            return lambda *call: {"L": _list(first(*call)) + _list(second(*call))}
-        raise UnusualError
 
     def _either(self) -> Evaluate:
         parts = [self._all()]
@@ -204,6 +86,10 @@ class Reader:
     def _operand(self) -> Evaluate:
         return self._given() if self._kind() == "VALUE_REF" else self._path()
 
+    def _given(self) -> Evaluate:
+        name = self._take("VALUE_REF")
+        return lambda _item, values, _names: values.get(name)
+
     def _path(self) -> Evaluate:
         path, get = self._attribute(), self._get
         if len(path) > 1:
@@ -247,43 +133,3 @@ class Reader:
         is_there = self._kind() == "IDENT" and self._tokens[self._at][1].upper() == keyword
         self._at += is_there
         return is_there
-
-
-def _parent(item: Item, path: Path, names: Names) -> tuple[Item | None, str]:
-    """The map that has the path's last name, in a copy that is the item's own, and this name; None without the map."""
-    first, *inner = (names.get(part, str(part)) for part in path)
-    if not inner:
-        return item, first
-    if first not in item:
-        return None, first
-    found = item[first] = decode(encode(item[first]))
-    for name in inner[:-1]:
-        if (found := _entries(found).get(name)) is None:
-            return None, name
-    return _entries(found), inner[-1]
-
-
-def _entries(value: Item) -> Item:
-    if "M" not in value:
-        raise UnusualError
-    found: Item = value["M"]
-    return found
-
-
-def is_natural(text: Any) -> bool:
-    """True for a number's text that DynamoDB stores as it is: digits, the first of which is not 0."""
-    is_short = type(text) is str and 0 < len(text) <= _SURE_DIGITS and text.isascii() and text.isdigit()
-    return is_short and (text[0] != "0" or text == "0")
-
-
-def _natural(value: Item) -> int:
-    if not is_natural(text := value.get("N")):
-        raise UnusualError
-    return int(text or 0)
-
-
-def _list(value: Item) -> list[Any]:
-    if "L" not in value:
-        raise UnusualError
-    found: list[Any] = value["L"]
-    return found

@@ -14,7 +14,8 @@ from typing import Any
 from local.ministack_expressions import reading_conditions
 from local.ministack_items import Partitions, Table
 from local.ministack_json import encode
-from local.ministack_reader import CLAUSES, Change, Evaluate, Item, Names, Path, Reader, UnusualError, is_natural
+from local.ministack_reader import CLAUSES, Evaluate, Item, Names, Path, UnusualError
+from local.ministack_updates import Change, UpdateReader, is_natural
 
 Call = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
@@ -147,7 +148,7 @@ class Writes:
         tokens = self._dynamodb._tokenize(text)
         attributes = [token for token in tokens if token[1] not in CLAUSES]
         _require(not self._dynamodb._check_reserved_keyword_usage(attributes))
-        reader = Reader(tokens, self._dynamodb)
+        reader = UpdateReader(tokens, self._dynamodb)
         changes = reader.update()
         return Texts(condition, changes, reader.targets, 3 + 64 * len(text), text.count(":") + text.count("#"))
 
