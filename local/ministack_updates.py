@@ -16,6 +16,8 @@ _SURE_DIGITS, _SURE_NAMES = 30, 10
 
 
 class UpdateReader(Reader):
+    """Reads one update expression."""
+
     def __init__(self, tokens: list[Token], dynamodb: Any) -> None:
         super().__init__(tokens, dynamodb)
         #: paths that the update changes
