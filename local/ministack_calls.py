@@ -102,7 +102,7 @@ class Calls:
     def _answering(self, transport: asyncio.Transport, target: str) -> Iterator[Callable[[Any], None]]:
         """Gives a function that answers with a result of SQS; answers with the error that is raised in the block."""
         try:
-            yield lambda result: self._answer(transport, self._sqs._json_ok(result))
+            yield lambda result: self._answer(transport, _json_response(result))
         except self._sqs._Err as error:
             self._answer(transport, self._sqs._json_err_resp(error.code, error.message, error.status))
         except Exception as error:  # noqa: BLE001 - answered, as by MiniStack
