@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
+from local.emulator_address import HOST, STATE_FILE
 from local.ministack_calls import UNAVAILABLE, CallProtocol, Calls, refusal
 from local.ministack_cleaning import Cleaning, without_reaper
 from local.ministack_queues import index_groups
@@ -25,17 +25,6 @@ from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent
 from local.state_file import StateFile
-
-HOST = "127.0.0.1"
-
-STATE_FILE = "state.sqlite3"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:
@@ -62,6 +51,8 @@ def _set_environment(port: str) -> None:
 
 
 async def _serve(port: int, state_dir: Path, finished_at_most: int | None) -> None:
+    # For functions, which no stack has here, MiniStack would import Docker's client for an eighth of a second.
+    sys.modules["docker"] = None  # type: ignore[assignment]
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     with without_reaper():

@@ -7,7 +7,7 @@ from typing import Any
 
 from chalicelib.aws.client import unavailable
 from chalicelib.aws.dynamodb_expression import AFTER_TASK_IDS, LANE_ITEM, LISTED, LISTED_KEYS, LISTED_SHARDS, Item, key
-from chalicelib.aws.dynamodb_lanes import lane_of
+from chalicelib.aws.dynamodb_lane_items import lane_of
 from chalicelib.aws.dynamodb_pages import items_of
 from chalicelib.aws.dynamodb_tasks import record_of
 from chalicelib.core.errors import UnavailableError

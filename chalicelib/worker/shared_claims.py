@@ -27,6 +27,7 @@ from chalicelib.core.ports import (
     Clock,
     Correction,
     LaneStore,
+    Presence,
     SharedClaim,
     SharedLimitStore,
     SharedWritten,
@@ -48,6 +49,7 @@ from chalicelib.core.shared_limit import (
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
+from chalicelib.worker.known_lanes import NoPresence
 from chalicelib.worker.shared_groups import LISTED_FROM_MS, GroupTurns, Place, is_listed
 from chalicelib.worker.steps import LEAD_MS, LOOK_FOR_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
 
@@ -97,9 +99,14 @@ class SharedClaims:
         clock: Clock,
         settings: Settings,
         is_clock_off: Callable[[], bool] = lambda: False,
+        presence: Presence | None = None,
     ) -> None:
-        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count."""
+        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count.
+
+        presence: tells a task that runs on this machine without a valid lease; None on Lambda.
+        """
         self._is_clock_off = is_clock_off
+        self._presence = presence or NoPresence()
         self._clock_logged_at = 0
         self._store = store
         self._lanes = lanes
@@ -204,7 +211,7 @@ class SharedClaims:
         if now_ms < oldest.at + LEASE_MS:
             return None
         lease = self._lanes.get(oldest.user_id).lease_of(task_id)
-        if lease and lease.until > now_ms and lease.phase is not Phase.RETRY:
+        if lease and lease.phase is not Phase.RETRY and (lease.until > now_ms or self._presence.is_served(lease.token)):
             return None
         return self._remember(self._store.release(shared.name, task_id, oldest.at))
 

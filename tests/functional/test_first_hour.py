@@ -21,9 +21,14 @@ URL = "http://localhost:8000"
 
 @pytest.fixture
 def api(load_app: Callable[..., Chalice]) -> Api:
+    return serving(load_app)
+
+
+def serving(load_app: Callable[..., Chalice], **settings: str) -> Api:
+    """The API as the first hour's stage has it, with these settings changed."""
     signer = Signer()
-    settings = {name: value for name, value in stage_environment({}, signer.public_key).items() if value}
-    served = Gateway(load_app(**settings))
+    stage = {name: value for name, value in stage_environment({}, signer.public_key).items() if value}
+    served = Gateway(load_app(**stage | settings))
     return Api(URL, signer, lambda request: through(served, request))
 
 
@@ -59,9 +64,7 @@ def test_accepted_tasks_are_counted(api: Api) -> None:
 
 
 def test_without_the_apps_cors_the_first_hour_sees_a_difference(load_app: Callable[..., Chalice]) -> None:
-    signer = Signer()
-    served = Gateway(load_app(AUTH="jwt", JWT_PUBLIC_KEY=signer.public_key, CORS_ORIGINS="https://other.example"))
-    findings = gateway(Api(URL, signer, lambda request: through(served, request)), "r", is_aws=False)
+    findings = gateway(serving(load_app, CORS_ORIGINS="https://other.example"), "r", is_aws=False)
     different = {one.label: one.value for one in findings if one.is_expected is False and not one.not_measured}
     assert different.keys() == {
         "preflight from an allowed origin",

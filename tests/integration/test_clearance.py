@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.aws.dynamodb_lanes import lane_of
+from chalicelib.aws.dynamodb_lane_items import lane_of
 from chalicelib.core.admission import admit
 from chalicelib.core.lane_changes import emptied, forgotten, paused
 from chalicelib.core.limits import parse_limits

@@ -7,7 +7,8 @@ import pytest
 from moto import mock_aws
 from msgspec.structs import replace
 
-from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore, kept_seconds
+from chalicelib.aws.dynamodb_lane_parts import kept_seconds
+from chalicelib.aws.dynamodb_lanes import DynamoDBLaneStore
 from chalicelib.aws.dynamodb_tasks import DynamoDBTaskStore
 from chalicelib.container import Container
 from chalicelib.core.admission import admit

@@ -28,11 +28,11 @@ from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.known_lanes import NoPresence
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import Facts, Rules, Step, WaitUntil
-from chalicelib.worker.worker import NoPresence
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore

@@ -40,9 +40,10 @@ from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.messages import Deferred, Delivery, Handled
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
-from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
+from chalicelib.worker.worker import Decide, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
@@ -808,7 +809,9 @@ class WorkerMachine(Machine):
         finalizer = parts.finalizer(
             tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
         )
-        shared = parts.shared_claims(self.remote("shared_limits"), lanes, queue, self.clock, world.settings)
+        presence = None if world.plan.is_lambda else parts.presence(self._served)
+        stores = (self.remote("shared_limits"), lanes, queue)
+        shared = parts.shared_claims(*stores, self.clock, world.settings, presence=presence)
         executor = TaskExecutor(
             lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer,
             lambda: self.kill("expired"), MortalRunner(world.timeline), shared,
@@ -817,7 +820,7 @@ class WorkerMachine(Machine):
         tokens = count(1)
         self._worker = Worker(
             lanes, tasks, queue, executor, finalizer, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
-            None if world.plan.is_lambda else parts.presence(self._served), parts.decide, shared,
+            presence, parts.decide, shared,
         )  # fmt: skip
         submitter = parts.submitter(
             lanes,
