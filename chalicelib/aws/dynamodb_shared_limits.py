@@ -4,9 +4,10 @@ A shared limit has a partition of its own. Its key holds a space, which no user 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from chalicelib.aws.client import Condition, conditional, unavailable
+from chalicelib.aws.client import Condition, conditional, tried_once, unavailable
 from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
 from chalicelib.aws.dynamodb_histories import (
     EXTRA_UNITS,
@@ -92,7 +93,9 @@ class DynamoDBSharedLimitStore:
         return self._update(queue.name, update)
 
     def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
-        write = self._update(correction.name, correction_expression(correction, now_ms))
+        # The list of corrections may be too short to show an earlier try: units given back twice would break the limit.
+        with tried_once("correcting units") if correction.more < 0 else nullcontext():
+            write = self._update(correction.name, correction_expression(correction, now_ms))
         return SharedWritten(write.shared) if is_corrected(write.shared, correction) else write
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:

@@ -205,6 +205,8 @@ class History:
         self.broken: list[Broken] = []
         self._renewal_failed_at = renewal_failed_at
         self._is_apart = plan.is_apart
+        #: a task that runs without a valid lease is seen by its lock
+        self._has_locks = not (plan.is_apart or plan.is_lambda)
         self._is_calm = plan.is_calm
         self._clocks_differ_ms = 0 if plan.is_calm else 500
         self.known: dict[str, Known] = {}
@@ -506,7 +508,8 @@ class History:
         running = [one.tag for one in others if one.running_in and one.running_in.is_alive]
         self.figures["starts beside others of a shared limit"] += bool(running)
         self.figures["shared limits that were full at once"] += len(running) == most - 1
-        if len(running) >= most and not self._renewal_failed_at and self._is_one_limit_at_once(known.task.shared):
+        may_be_lost = bool(self._renewal_failed_at) and not self._has_locks
+        if len(running) >= most and not may_be_lost and self._is_one_limit_at_once(known.task.shared):
             self.breaks("shared at once", f"{known.tag} starts at {at} beside {running}, {most} at once")
 
     def _is_one_limit_at_once(self, name: str) -> bool:
