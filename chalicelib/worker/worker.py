@@ -185,7 +185,7 @@ class Worker:
             case ReadNewest(gap):
                 self._read_newest(gap, job)
             case ReadShared(name):
-                is_near = not (self._shared and job.facts.lane) or self._shared.is_near(name, job.facts.lane)
+                is_near = not (self._shared and job.facts.lane) or self._shared.is_near(name, job.facts.lane, job.task)
                 job.facts = replace(job.facts, is_shared_near=is_near)
             case RunFirst(predecessors):
                 first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]

@@ -119,6 +119,10 @@ class Known:
     sent_callbacks: list[str] = field(default_factory=list)
 
 
+#: Milliseconds after a throttling for which starts are left that were taken before it.
+THROTTLED_WITHIN_MS = 500
+
+
 @dataclass(frozen=True)
 class Paused:
     """A pause that was answered."""
@@ -220,6 +224,7 @@ class History:
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
+        self._is_sharded = plan.starts_each > 0
         self._paused: dict[str, Paused] = {}
         #: the users' lanes as they were emptied last
         self._emptied: dict[str, Lane] = {}
@@ -231,6 +236,8 @@ class History:
         self._shared_tokens: dict[str, int] = {}
         self._shared_corrected = set[str]()
         self._shared_closed: dict[str, Closed] = {}
+        #: since and until when, by name
+        self._shared_throttled: dict[str, tuple[int, int]] = {}
         #: the same for each start that was taken of it, and the limits of the newest
         self._shared_taken: dict[str, list[tuple[int, int]]] = {}
         self._shared_limits: dict[str, Limits] = {}
@@ -476,6 +483,9 @@ class History:
         closed = self._shared_closed.get(name)
         if closed and closed.since - self._clocks_differ_ms <= at < closed.until:
             self.breaks("shared limit is closed", f"{known.tag} starts at {at}, closed until {closed.until}")
+        since, until = self._shared_throttled.get(name, (0, 0))
+        if since + THROTTLED_WITHIN_MS + self._clocks_differ_ms <= at < until:
+            self.breaks("shared limit is throttled", f"{known.tag} starts at {at}, throttled until {until}")
         if closed and at >= closed.since + self._clocks_differ_ms and closed.limits not in (None, limits):
             self.breaks("shared limits in force", f"{known.tag} starts at {at} under {limits}, not {closed.limits}")
 
@@ -518,6 +528,7 @@ class History:
 
     def shared_change_begins(self, name: str) -> int:
         self._shared_closed.pop(name, None)
+        self._shared_throttled.pop(name, None)
         self._shared_changes[name] += 1
         self._shared_open[name] += 1
         return self._shared_changes[name] if self._shared_open[name] == 1 else 0
@@ -526,6 +537,12 @@ class History:
         """A change of the shared limit was answered: from now on nothing starts that it does not allow."""
         if change == self._shared_changes[name] and self._shared_open[name] == 1:
             self._shared_closed[name] = Closed(now, shared.paused_until or 0, shared.limits)
+
+    def shared_throttled(self, name: str, now: int, until: int) -> None:
+        """A worker has let nothing start under the shared limit until that time, epoch ms."""
+        self.figures["throttlings of a shared limit"] += 1
+        if not self._shared_open[name]:
+            self._shared_throttled[name] = now, until
 
     def shared_change_ends(self, name: str) -> None:
         self._shared_open[name] -= 1
@@ -594,6 +611,8 @@ class History:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
         late_ms = min(late_ms, start.at - self._newest_first_start(before))
+        if known.task.shared and self._is_sharded:
+            return  # a task waits for its own shard
         if known.task.shared:
             late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
