@@ -53,10 +53,15 @@ Figures = dict[str, tuple[str, float]]
 def measure(*, quick: bool) -> Results:
     size, results = QUICK if quick else Size(), Results()
     with _systems("empty", "waiting", "kept") as runs:
-        memory = {"empty": runs["empty"].total_memory_mb()}
         _add_paused_lanes(runs["waiting"], size)
-        _add_kept(runs["kept"], size)
-        memory |= {name: runs[name].total_memory_mb() for name in ("waiting", "kept")}
+        _run_one_of_each(runs["kept"], size)
+        for name, run in runs.items():
+            run.stop()
+            if name == "kept":
+                multiply(run.state_file, "kept-", size.kept // size.users)
+            run.start()
+            _load(run, "again", size.submits, size.lanes)
+        memory = {name: run.total_memory_mb() for name, run in runs.items()}
         found = _in_turns(runs, size)
         _add_ratios(results, found, "empty", {"waiting": f"{size.waiting:,} waiting", "kept": f"{size.kept:,} kept"})
         _add_memory(results, memory, size)
@@ -98,13 +103,10 @@ def _add_bulks(run: LocalRun, size: Size, tasks: int) -> None:
     send_all(run.port, [submit(f"waiting-{n}", tasks) for n in range(size.users)], CLIENTS)
 
 
-def _add_kept(run: LocalRun, size: Size) -> None:
-    """Runs a task of each user, and copies each record while the system is stopped."""
+def _run_one_of_each(run: LocalRun, size: Size) -> None:
+    """Runs a task of each user, whose record is then copied."""
     send_all(run.port, [submit(f"kept-{n}") for n in range(size.users)], CLIENTS)
     _wait_for(run, "kept-", size.users)
-    run.stop()
-    multiply(run.state_file, "kept-", size.kept // size.users)
-    run.start()
 
 
 def _in_turns(
@@ -121,12 +123,13 @@ def _in_turns(
 
 def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
     """The figures of single submits by distinct users, then those of bulks."""
-    before = run.cpu_seconds()
+    before, started = run.cpu_seconds(), run.completed("waiting-")
     sent = send_all(run.port, [submit(f"{name}-first-{n}") for n in range(submits)], CLIENTS)
     _wait_for(run, f"{name}-first-", submits)
     cpu: dict[str, float] = defaultdict(float)
     for process, taken in run.cpu_seconds().items():
         cpu[process.partition("-")[0]] += (taken - before[process]) * 1000 / submits
+    beside = run.completed("waiting-") - started
     send_all(run.port, [submit(f"{name}-later-{n}", TASKS) for n in range(lanes)], CLIENTS)
     _wait_for(run, f"{name}-later-", lanes * TASKS)
     lines = [line for line in run.completions() if line["user_id"].startswith(name)]
@@ -137,6 +140,7 @@ def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
         "answer, p50": ("ms", quantile(sent.latencies, 0.5) * 1000),
         **_quantiles("first starts late", first),
         **_quantiles("later starts late", later),
+        "starts of waiting tasks beside one of these": ("", beside / submits),
         "CPU per task": ("ms", sum(cpu.values())),
         **{f"CPU of {kind} per task": ("ms", taken) for kind, taken in cpu.items()},
     }

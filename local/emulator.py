@@ -18,7 +18,8 @@ import uvicorn
 import uvloop
 
 from local.emulator_address import HOST, STATE_FILE
-from local.ministack_calls import UNAVAILABLE, CallProtocol, Calls, refusal
+from local.hosts import is_of_this_machine
+from local.ministack_calls import FROM_PAGES, UNAVAILABLE, CallProtocol, Calls, refusal
 from local.ministack_cleaning import Cleaning, without_reaper
 from local.ministack_queues import index_groups
 from local.ministack_state import MinistackState
@@ -87,7 +88,10 @@ async def _serve(port: int, state_dir: Path, finished_at_most: int | None) -> No
 
 
 class WriteThrough:
-    """Wraps MiniStack: an answer begins once all changes so far are stored; while they can't be, it is a 503."""
+    """Wraps MiniStack: an answer begins once all changes so far are stored; while they can't be, it is a 503.
+
+    A web page, which MiniStack would let read and change everything and run code, gets a 403.
+    """
 
     def __init__(self, app: Asgi, state: MinistackState) -> None:
         self._app = app
@@ -96,6 +100,8 @@ class WriteThrough:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif _is_of_a_page(scope):
+            await _answer(send, 403, "text/plain", b"Web pages may not call the emulator.")
         elif self._state.is_stored():
             await self._app(scope, receive, self._answer_when_stored(scope, send))
         else:  # nothing more is changed while earlier changes wait
@@ -120,6 +126,13 @@ def _target(scope: Scope) -> str:
     return target.decode("latin-1")
 
 
+def _is_of_a_page(scope: Scope) -> bool:
+    """True for a request that a browser sends for a page, also one whose name resolves to this machine."""
+    headers = dict(scope.get("headers", ()))
+    host = headers.get(b"host", b"localhost").decode("latin-1")
+    return not headers.keys().isdisjoint(FROM_PAGES) or not is_of_this_machine(host)
+
+
 async def _refuse(scope: Scope, send: Any) -> None:
     """Answers as AWS does, so that its SDKs repeat the call."""
     if _target(scope):
@@ -128,8 +141,12 @@ async def _refuse(scope: Scope, send: Any) -> None:
     else:
         error = f"<Error><Code>ServiceUnavailable</Code><Message>{UNAVAILABLE}</Message></Error>"
         body, kind = f"<ErrorResponse>{error}</ErrorResponse>".encode(), "text/xml"
+    await _answer(send, 503, kind, body)
+
+
+async def _answer(send: Any, status: int, kind: str, body: bytes) -> None:
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -100,3 +100,14 @@ def test_message_whose_submit_is_about_to_store_the_record_runs_its_task(pacelin
     assert completed(paceline) == [later]
     assert paceline.work(passed) == []
     assert len(completed(paceline)) == 2
+
+
+def test_repeat_with_its_key_gets_the_first_answer_and_runs_nothing(paceline: Paceline, user: str) -> None:
+    first = paceline.submit(user, Idempotency_Key='"order-1"')
+    run_all(paceline)
+    expire_records(paceline)
+    paceline.clock.advance(6 * DAY)
+    repeat = paceline.submit(user, Idempotency_Key='"order-1"')
+    assert (repeat.status_code, repeat.json_body) == (first.status_code, first.json_body)
+    run_all(paceline)
+    assert len(completed(paceline)) == 1
