@@ -59,6 +59,11 @@ class SharedLayout:
         """All shards, given the first one."""
         return [shared, *(self._store.get(item_name(shared.name, index)) for index in range(1, shared.shards))]
 
+    def is_open(self, shared: SharedLimit) -> bool:
+        """True unless its shards change at this moment, or are too many for the limits."""
+        limits = self.limits(shared)
+        return not shared.is_changing and (limits is None or is_shareable(limits, shared.shards))
+
     def is_due(self, shared: SharedLimit) -> bool:
         """True if the number of shards is too low, or too high for the limits; or its change was interrupted.
 
@@ -68,9 +73,8 @@ class SharedLayout:
         limits, since_ms = self.limits(shared), self._clock.now_ms() - shared.opened_at
         if shared.is_changing:
             return since_ms >= INTERRUPTED_AFTER_MS
-        if limits is None or (is_shareable(limits, shared.shards) and self._count(limits) <= shared.shards):
-            return False
-        return since_ms >= KEPT_FOR_MS or not is_shareable(limits, shared.shards)
+        is_short = limits is not None and self._count(limits) > shared.shards
+        return not self.is_open(shared) or (is_short and since_ms >= KEPT_FOR_MS)
 
     def lay_out(self, name: str) -> None:
         """Gives the shared limit the number of shards that it needs, if that is due."""

@@ -55,13 +55,15 @@ def is_shareable(limits: Limits, shards: int) -> bool:
 def share(limits: Limits, shards: int, index: int) -> Limits:
     """The part of each quota that the shard with this index has. With a higher quota no part is lower.
 
+    1 at least, for views: limits that are not shareable let nothing start until there are fewer shards.
+
     >>> from chalicelib.core.limits import format_limits, parse_limits
     >>> [format_limits(share(parse_limits("250/second"), 3, index)) for index in range(3)]
     ['84/second', '83/second', '83/second']
     """
     if shards == 1:
         return limits
-    return tuple(replace(one, quota=one.quota // shards + (index < one.quota % shards)) for one in limits)
+    return tuple(replace(one, quota=max(1, one.quota // shards + (index < one.quota % shards))) for one in limits)
 
 
 def item_name(name: str, index: int) -> str:

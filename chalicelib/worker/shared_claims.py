@@ -152,14 +152,16 @@ class SharedClaims:
                 self._layout.lay_out(task.shared)
                 self._read(task.shared)
                 shared = self._read(self._item(task))
-            if shared.is_changing or shared.name == self._item(task):
-                return None if shared.is_changing else shared
+            if not self._has_moved(task, shared):
+                return shared
+            if not self._layout.is_open(shared):
+                return None
             shared = self._read(self._item(task))
         return None
 
     def _has_moved(self, task: Task, shared: SharedLimit) -> bool:
         """True if the shards have changed meanwhile: the next look asks the right one."""
-        return shared.is_changing or shared.name != self._item(task)
+        return shared.name != self._item(task) or not self._layout.is_open(shared)
 
     def _item(self, task: Task) -> str:
         """The name of the item that the task counts against, as far as is known."""

@@ -237,6 +237,8 @@ class Plan:
     is_any_order: bool = False
     #: SHARED_LIMITS
     shared: str = ""
+    #: the same for every second machine, of which no window allows more: those that a deployment has not reached yet
+    earlier_shared: str = ""
     #: starts a second of one shard of it; 0: as it is built
     starts_each: int = 0
     #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
@@ -477,6 +479,7 @@ def draw_shards(seed: int) -> Plan:
     return replace(
         plan, actions=tuple(sorted(actions, key=lambda action: action.at)), faults=faults,
         shared=random.choice(SHARDED_LIMITS), starts_each=1,
+        earlier_shared=random.choice(("", "", "s: 1/second", "s: 2/second")),
     )  # fmt: skip
 
 

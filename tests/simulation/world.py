@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -699,9 +699,9 @@ def _opening(lane: Lane) -> tuple[Any, ...]:
 
 
 class Machine(ABC):
-    def __init__(self, world: World, name: str, offset_ms: int) -> None:
+    def __init__(self, world: World, kind: str, number: int, offset_ms: int) -> None:
         self.world = world
-        self.name = name
+        self.name, self.number = f"{kind}{number}", number
         self.clock = MachineClock(world.timeline, offset_ms)
 
     def remote(self, name: str, error: type[Exception] = UnavailableError) -> Any:
@@ -711,7 +711,12 @@ class Machine(ABC):
     def layout(self) -> SharedLayout:
         world, each = self.world, self.world.plan.starts_each
         count = partial(shards_of, of_an_item=each, of_a_shard=each) if each else shards_of
-        return world.parts.shared_layout(self.remote("shared_limits"), self.clock, world.settings.shared_limits, count)
+        return world.parts.shared_layout(self.remote("shared_limits"), self.clock, self.shared_settings, count)
+
+    @property
+    def shared_settings(self) -> Mapping[str, Limits]:
+        earlier = self.world.plan.earlier_shared
+        return parse_shared(earlier) if earlier and self.number % 2 else self.world.settings.shared_limits
 
     def scheduling(self) -> dict[str, Any]:
         cap = DailyCap(self.remote("scheduled_counts"), self.world.settings.max_scheduled)
@@ -725,7 +730,7 @@ class ApiMachine(Machine):
     """Serves API calls; one that dies takes no other with it, as on Lambda."""
 
     def __init__(self, world: World, number: int) -> None:
-        super().__init__(world, f"api{number}", world.plan.offsets[number])
+        super().__init__(world, "api", number, world.plan.offsets[number])
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         races = RetryWithJitter(self.clock, world.chance)
         scheduled_queue = self.remote("scheduled_queue")
@@ -734,7 +739,7 @@ class ApiMachine(Machine):
         )
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
-        known = world.settings.shared_limits
+        known = self.shared_settings
         self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known, self.layout())
         self.control = world.parts.control(
             lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue, self.remote("shared_limits")
@@ -771,7 +776,7 @@ class WorkerMachine(Machine):
     """A process that handles messages, one at a time as on Lambda or several; it is replaced when it dies."""
 
     def __init__(self, world: World, number: int) -> None:
-        super().__init__(world, f"w{number}", world.plan.offsets[2 + number])
+        super().__init__(world, "w", number, world.plan.offsets[2 + number])
         self.slots = 1 if world.plan.is_lambda else LOCAL_SLOTS
         self._handling: dict[Process, Message] = {}
         self._others: list[Process] = []

@@ -243,6 +243,7 @@ def test_lowered_setting_that_has_no_part_for_each_shard_gets_fewer_of_them() ->
     old = Deployment("api: 800/second")
     old.start(300)
     new = Deployment("api: 5/second", old)
+    assert new.control.one("api").next_start_at
     new.start(1)
     new.clock.advance(1_100)
     new.starts.clear()
