@@ -1,6 +1,7 @@
 """Changes of a shared limit over shards, while workers that know another state of it claim starts."""
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -50,13 +51,13 @@ class Counted:
 class Deployment:
     """Workers and an API with one setting, over stores that others may share."""
 
-    _numbers = count(1)
-
     def __init__(self, setting: str, of: "Deployment | None" = None) -> None:
         self.clock: VirtualClock = of.clock if of else VirtualClock()
         self.store: Any = of.store if of else Failing(MemorySharedLimitStore())
         self.lanes = of.lanes if of else MemoryLaneStore()
         self.queue = of.queue if of else Queue()
+        #: of the tasks, whose ids decide on their shards
+        self._numbers: Iterator[int] = of._numbers if of else count(1)
         #: of all starts, epoch ms
         self.starts: list[int] = of.starts if of else []
         self.settings = Settings.from_env({"SHARED_LIMITS": setting})
@@ -97,7 +98,7 @@ class Deployment:
 
 def test_first_task_lays_out_the_shards_of_the_setting_and_starts_at_once() -> None:
     deployment = Deployment("api: 300/second")
-    assert deployment.start(400) == 300
+    assert deployment.start(600) == 300
     assert deployment.shards() == {"api": 60, **{f"api#{index}": 60 for index in range(1, 5)}}
     assert deployment.most_within(1_000) == 300
 
@@ -159,7 +160,7 @@ def test_raised_limits_are_used_by_more_shards() -> None:
     assert deployment.start(60) == 50
     deployment.control.set_limits("api", parse_shared_limits("500/second"))
     deployment.clock.advance(1_100)
-    assert deployment.start(700) == 500
+    assert deployment.start(1_000) == 500
     assert len(deployment.shards()) == 9
     deployment.control.delete("api")
     deployment.clock.advance(1_100)
@@ -178,7 +179,7 @@ def test_pause_that_fails_halfway_is_finished_by_a_repeat_and_then_stops_every_s
     assert deployment.start(100, deployment.new_worker()) == 0
     assert deployment.control.one("api").state.shared.paused_until
     deployment.control.resume("api")
-    assert deployment.start(400, deployment.new_worker()) == 300
+    assert deployment.start(600, deployment.new_worker()) == 300
 
 
 def test_throttling_stops_every_shard() -> None:
@@ -189,7 +190,7 @@ def test_throttling_stops_every_shard() -> None:
     deployment.clock.advance(19_800)
     assert deployment.start(100) == 0
     deployment.clock.advance(300)
-    assert deployment.start(400, deployment.new_worker()) == 300
+    assert deployment.start(600, deployment.new_worker()) == 300
 
 
 @pytest.mark.parametrize("done", range(1, 6))
@@ -206,7 +207,7 @@ def test_change_that_its_process_left_halfway_is_finished_by_a_worker(done: int)
     deployment.start(1)
     deployment.clock.advance(1_000)
     deployment.starts.clear()
-    assert deployment.start(400, deployment.new_worker()) == 200
+    assert deployment.start(600, deployment.new_worker()) == 200
     assert deployment.most_within(1_000) == 200
 
 
