@@ -30,7 +30,7 @@ from chalicelib.container import (
 from chalicelib.core.errors import SettingError, UnauthenticatedError, UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.submit.submission import Submission
-from chalicelib.worker.worker import Deferred, Delivery
+from chalicelib.worker.messages import Deferred, Delivery
 
 if "AWS_LAMBDA_FUNCTION_NAME" not in os.environ and not os.environ.get("TABLE_NAME"):
     # `chalice local` by itself. Chalice also imports this file to package it, where there is no `local`.

@@ -15,7 +15,7 @@ from bench.figures import BUILD, Figure, Results
 
 NAMES = (
     *("whole", "handler", "calls", "at_once", "flat", "prompt", "crowded", "cold", "on_lambda"),
-    *("children", "lanes", "shared", "scale"),
+    *("children", "lanes", "shared", "scale", "grown"),
 )
 
 

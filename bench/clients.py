@@ -16,21 +16,27 @@ from dataclasses import dataclass
 
 from httptools import HttpResponseParser
 
-Request = tuple[str, bytes]
+#: Method, path and body.
+Request = tuple[str, str, bytes]
 
 
 def submit(user_id: str, tasks: int = 1) -> Request:
-    """Path and body of a submit, by the bulk route if it has several tasks."""
+    """A submit, by the bulk route if it has several tasks."""
     if tasks == 1:
-        return "/api/v1/task", json.dumps({"user_id": user_id, "payload": {"n": 1}}).encode()
+        return "POST", "/api/v1/task", json.dumps({"user_id": user_id, "payload": {"n": 1}}).encode()
     orders = [{"payload": {"n": n}} for n in range(tasks)]
-    return "/api/v1/tasks", json.dumps({"user_id": user_id, "tasks": orders}).encode()
+    return "POST", "/api/v1/tasks", json.dumps({"user_id": user_id, "tasks": orders}).encode()
 
 
 def pause(user_id: str, milliseconds: int) -> Request:
-    """Path and body of a request that pauses the user's lane for that long."""
+    """A request that pauses the user's lane for that long."""
     until = time.time_ns() // 1_000_000 + milliseconds
-    return f"/api/v1/users/{user_id}/pause", json.dumps({"until": until}).encode()
+    return "POST", f"/api/v1/users/{user_id}/pause", json.dumps({"until": until}).encode()
+
+
+def limit(user_id: str, limits: str) -> Request:
+    """A request that sets the user's own limits."""
+    return "PUT", f"/api/v1/users/{user_id}/limits", json.dumps({"limits": limits}).encode()
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def send_all(port: int, requests: Sequence[Request], clients: int) -> Sent:
             latencies: list[float | None] = []
             while (n := next(turn)) < len(requests):
                 begun = time.perf_counter()
-                status, answer = _post(connection, *requests[n])
+                status, answer = _ask(connection, *requests[n])
                 if status not in (200, 202, 429, 503):
                     raise RuntimeError(f"{status}: {answer[:300]!r}")
                 latencies.append(None if status == 503 else time.perf_counter() - begun)
@@ -68,10 +74,10 @@ def send_all(port: int, requests: Sequence[Request], clients: int) -> Sent:
     return Sent(seconds, accepted, len(each) - len(accepted))
 
 
-def _post(connection: socket.socket, path: str, body: bytes) -> tuple[int, bytes]:
+def _ask(connection: socket.socket, method: str, path: str, body: bytes) -> tuple[int, bytes]:
     """Returns status and body of the answer. ConnectionError if it is incomplete."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    connection.sendall(head.encode() + b"\r\n\r\n" + body)
+    fields = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    connection.sendall(f"{method} {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body)
     answer = _Answer()
     parser = HttpResponseParser(answer)
     while not answer.is_complete:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from infra.environment import emulator_defaults
 from infra.stack import ensure_stack
-from local.emulator import HOST, free_port
+from local.emulator_address import HOST, free_port
 from local.programs import app_programs
 from local.run_settings import LocalSettings
 

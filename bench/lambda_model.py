@@ -20,7 +20,8 @@ from chalicelib.core.task import Task
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.execution import Ran
-from chalicelib.worker.worker import Delivery, Done, Worker
+from chalicelib.worker.messages import Delivery, Done
+from chalicelib.worker.worker import Worker
 from paceline.testing.memory.stores import MemoryLaneStore, MemoryTaskStore
 
 #: Assumed milliseconds: a call of DynamoDB or SQS from Lambda; the function's own time; the task's time; and the time

@@ -38,9 +38,10 @@ CALL_MS = (3, 8)
 NEXT_MS = (5, 40)
 #: Share of the wake-ups that are late, and milliseconds of the latest.
 LATE_SHARE, LATEST_MS = 0.05, 1_000
-#: Writes that DynamoDB takes of one item a second: 1,000 units. The item of `100/second` takes more than 1 KB, that of
-#: `200/second`, whose starts are counted by hundredths of the second, less.
-ITEM_WRITES = {100: 500, 200: 1_000}
+#: Write units that DynamoDB takes of one item a second, and bytes of a unit.
+ITEM_UNITS, UNIT_BYTES = 1_000, 1_024
+#: Bytes of an item without its starts, about, and of each start.
+OTHER_BYTES, START_BYTES = 300, 9
 #: Seconds at the beginning that are not measured: all lanes come at once.
 FIRST_SECONDS = 10
 
@@ -52,9 +53,12 @@ def measure(*, quick: bool) -> Results:
         print(f"{lanes} lanes want {rate} a second", flush=True)
         _add(results, f"{lanes} lanes, {rate} a second", Model(f"{NAME}: {rate}/second", lanes, seconds).run(), rate)
     if not quick:
-        for lanes, rate in ((300, 100), (600, 200)):
-            busy = Model(f"{NAME}: {rate}/second", lanes, 20, writes_a_second=ITEM_WRITES[rate])
-            _add_busy(results, f"{lanes} lanes, {rate} a second, as much as one item takes", busy.run(), rate)
+        busy = Model(f"{NAME}: 100/second", 300, 20, units_a_second=ITEM_UNITS).run()
+        _add_busy(results, "300 lanes, 100 a second, as much as one item takes", busy, 100)
+        sharded = Model(f"{NAME}: 1000/second", 1_000, 40, units_a_second=ITEM_UNITS).run()
+        what = "1000 lanes, 1000 a second over shards"
+        _add(results, what, sharded, 1_000)
+        results.add(f"writes that the items refused, {what}", [sharded.throttled])
     free = Model(f"{NAME}: 100/second", 5, 60, pause_ms=500).run()
     results.add("calls for a shared limit a start, free", [free.calls_per_start(_WRITES)])
     return results
@@ -100,7 +104,7 @@ class _Port:
         def call(*arguments: Any) -> Any:
             self._model.call()
             if name in _ITEM_WRITES:
-                self._model.write_item()
+                self._model.write_item(arguments[0] if isinstance(arguments[0], str) else arguments[0].name)
             answer = real(*arguments)
             self._model.called(name, answer)
             return answer
@@ -110,14 +114,14 @@ class _Port:
 
 class Model:
     def __init__(
-        self, shared: str, lanes: int, seconds: int, pause_ms: int = 0, writes_a_second: int | None = None
+        self, shared: str, lanes: int, seconds: int, pause_ms: int = 0, units_a_second: int | None = None
     ) -> None:
         """pause_ms: between a lane's task and its next one, beside the usual time.
 
-        writes_a_second: of the shared limit's item; DynamoDB refuses those beyond. None: any number.
+        units_a_second: write units of each item of the shared limit; DynamoDB refuses those beyond. None: any number.
         """
-        self._writes_a_second = writes_a_second
-        self._written = Counter[int]()
+        self._units_a_second = units_a_second
+        self._written = Counter[tuple[str, int]]()
         self.throttled = 0
         self._timeline = Timeline(7, NOW)
         self._random = Random(7)
@@ -144,12 +148,14 @@ class Model:
     def call(self) -> None:
         self._wait(self._random.randint(*CALL_MS))
 
-    def write_item(self) -> None:
+    def write_item(self, item: str) -> None:
         now_ms = self._clock.now_ms()
-        if self._writes_a_second is not None and self._written[now_ms // 1_000] >= self._writes_a_second:
+        size = OTHER_BYTES + START_BYTES * len(self.store.get(item).starts)
+        written = self._written[item, now_ms // 1_000] + -(-size // UNIT_BYTES)
+        if self._units_a_second is not None and written > self._units_a_second:
             self.throttled += self._is_measured(now_ms)
             raise UnavailableError("the item is written too often")
-        self._written[now_ms // 1_000] += 1
+        self._written[item, now_ms // 1_000] = written
 
     def called(self, name: str, answer: object) -> None:
         if not self._is_measured(self._clock.now_ms()):

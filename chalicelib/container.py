@@ -355,7 +355,7 @@ class Container:
     @cached_property
     def shared_claims(self) -> SharedClaims:
         stores = (self.shared_limits, self.lanes, self.queue)
-        return SharedClaims(*stores, self.clock, self.settings, self.server_time.is_off)
+        return SharedClaims(*stores, self.clock, self.settings, self.server_time.is_off, self._presence)
 
     @cached_property
     def worker(self) -> Worker:

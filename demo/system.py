@@ -17,7 +17,7 @@ import httpx
 
 from completions.reader import completions_folder
 from infra.environment import environment
-from local.emulator import HOST, free_port
+from local.emulator_address import HOST, free_port
 from local.parent import end_with_parent
 from local.run_settings import local_url
 

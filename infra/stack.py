@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.environment import aws_environment, emulator_defaults, environment
@@ -206,7 +204,16 @@ def _emulator_client(service: Any, endpoint_url: str) -> Any:
     return _new_client(service, endpoint_url)
 
 
+def prepare(endpoint_url: str) -> None:
+    """Makes the clients with which `ensure_stack` calls this endpoint, which need not answer yet."""
+    for service in ("cloudformation", "dynamodb", "sqs"):
+        _emulator_client(service, endpoint_url)
+
+
 def _new_client(service: Any, endpoint_url: str | None) -> Any:
+    import boto3  # noqa: PLC0415 - `make run` imports it while the emulator starts
+    from botocore.config import Config  # noqa: PLC0415
+
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 3})
     defaults = emulator_defaults(os.environ) if endpoint_url else {}
     return boto3.client(

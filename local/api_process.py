@@ -97,6 +97,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if idle:
                 min(idle, key=lambda channel: channel.last_activity).will_close = True
 
+    def writable(self) -> bool:
+        """Leaves an answer to its request's thread; else the loop would poll without a pause until it is sent.
+
+        The loop sends what is left after the request, and meanwhile if the thread waits for that.
+        """
+        is_left_to_thread = self.requests and self.total_outbufs_len <= self.adj.outbuf_high_watermark
+        return not is_left_to_thread and bool(super().writable())
+
     @property
     def is_idle(self) -> bool:
         return not (self.requests or self.total_outbufs_len or self.will_close)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,24 +17,15 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
-from local.ministack_calls import UNAVAILABLE, CallProtocol, Calls, refusal
+from local.emulator_address import HOST, STATE_FILE
+from local.hosts import is_of_this_machine
+from local.ministack_calls import FROM_PAGES, UNAVAILABLE, CallProtocol, Calls, refusal
 from local.ministack_cleaning import Cleaning, without_reaper
 from local.ministack_queues import index_groups
 from local.ministack_state import MinistackState
 from local.ministack_tuning import Asgi, Scope, given_up_with_client, tune
 from local.parent import end_with_parent
 from local.state_file import StateFile
-
-HOST = "127.0.0.1"
-
-STATE_FILE = "state.sqlite3"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:
@@ -62,6 +52,8 @@ def _set_environment(port: str) -> None:
 
 
 async def _serve(port: int, state_dir: Path, finished_at_most: int | None) -> None:
+    # For functions, which no stack has here, MiniStack would import Docker's client for an eighth of a second.
+    sys.modules["docker"] = None  # type: ignore[assignment]
     from ministack.app import app  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     with without_reaper():
@@ -96,7 +88,10 @@ async def _serve(port: int, state_dir: Path, finished_at_most: int | None) -> No
 
 
 class WriteThrough:
-    """Wraps MiniStack: an answer begins once all changes so far are stored; while they can't be, it is a 503."""
+    """Wraps MiniStack: an answer begins once all changes so far are stored; while they can't be, it is a 503.
+
+    A web page, which MiniStack would let read and change everything and run code, gets a 403.
+    """
 
     def __init__(self, app: Asgi, state: MinistackState) -> None:
         self._app = app
@@ -105,6 +100,8 @@ class WriteThrough:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif _is_of_a_page(scope):
+            await _answer(send, 403, "text/plain", b"Web pages may not call the emulator.")
         elif self._state.is_stored():
             await self._app(scope, receive, self._answer_when_stored(scope, send))
         else:  # nothing more is changed while earlier changes wait
@@ -129,6 +126,13 @@ def _target(scope: Scope) -> str:
     return target.decode("latin-1")
 
 
+def _is_of_a_page(scope: Scope) -> bool:
+    """True for a request that a browser sends for a page, also one whose name resolves to this machine."""
+    headers = dict(scope.get("headers", ()))
+    host = headers.get(b"host", b"localhost").decode("latin-1")
+    return not headers.keys().isdisjoint(FROM_PAGES) or not is_of_this_machine(host)
+
+
 async def _refuse(scope: Scope, send: Any) -> None:
     """Answers as AWS does, so that its SDKs repeat the call."""
     if _target(scope):
@@ -137,8 +141,12 @@ async def _refuse(scope: Scope, send: Any) -> None:
     else:
         error = f"<Error><Code>ServiceUnavailable</Code><Message>{UNAVAILABLE}</Message></Error>"
         body, kind = f"<ErrorResponse>{error}</ErrorResponse>".encode(), "text/xml"
+    await _answer(send, 503, kind, body)
+
+
+async def _answer(send: Any, status: int, kind: str, body: bytes) -> None:
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -1,4 +1,4 @@
-"""Knows the names of this machine, so that `make run` serves no other.
+"""Knows the names of this machine, so that `make run` and its emulator serve no other.
 
 A page of a stranger may have its name resolve to 127.0.0.1 (DNS rebinding). For the browser this API then belongs to
 that page; only the Host header tells the difference.
@@ -11,10 +11,13 @@ import os
 import re
 import socket
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from chalicelib.api.origins import Origins
 from chalicelib.settings import ANY_ORIGIN
+
+if TYPE_CHECKING:  # it imports Chalice, which the emulator does not need
+    from chalicelib.api.origins import Origins
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/?#\s,]+)(:[0-9]{1,5})?")
 
@@ -27,13 +30,14 @@ def is_served(host: str | None, origins: Origins) -> bool:
     """
     if host is None or origins.has_tokens or ANY_ORIGIN in origins.allowed:
         return True
+    return is_of_this_machine(host) or host.strip().lower() in {urlsplit(origin).netloc for origin in origins.allowed}
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether a Host header has a name or an address of this machine."""
     authority = _AUTHORITY.fullmatch(host.strip().lower())
-    if authority is None:
-        return False
-    name = authority[1].strip("[]").rstrip(".")
-    return (name != "" and _is_own(name)) or host.strip().lower() in {
-        urlsplit(origin).netloc for origin in origins.allowed
-    }
+    name = authority[1].strip("[]").rstrip(".") if authority else ""
+    return name != "" and _is_own(name)
 
 
 def _is_own(name: str) -> bool:

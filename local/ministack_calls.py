@@ -2,7 +2,7 @@
 
 Results are MiniStack's own: its handlers run, and whatever is unusual about a request takes its usual way. Answers wait
 until the changes of all calls of this turn of the event loop are stored, in one transaction. They lack the headers for
-web pages (CORS) and `x-amz-id-2`.
+web pages, which may not call (CORS), and `x-amz-id-2`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Calls:
     def _answering(self, transport: asyncio.Transport, target: str) -> Iterator[Callable[[Any], None]]:
         """Gives a function that answers with a result of SQS; answers with the error that is raised in the block."""
         try:
-            yield lambda result: self._answer(transport, self._sqs._json_ok(result))
+            yield lambda result: self._answer(transport, _json_response(result))
         except self._sqs._Err as error:
             self._answer(transport, self._sqs._json_err_resp(error.code, error.message, error.status))
         except Exception as error:  # noqa: BLE001 - answered, as by MiniStack
@@ -197,8 +197,10 @@ class CallProtocol(HttpToolsProtocol):
         return bool(self.cycle) and not self.cycle.response_complete
 
 
+#: Headers that browsers add to the requests of web pages.
+FROM_PAGES = frozenset({b"origin", b"sec-fetch-site"})
 #: Headers of requests that take the usual way.
-_UNUSUAL = frozenset({b"content-encoding", b"x-amz-content-sha256-trailer", b"origin", b"upgrade"})
+_UNUSUAL = frozenset({b"content-encoding", b"x-amz-content-sha256-trailer", b"upgrade"}) | FROM_PAGES
 
 
 def _credential(headers: Headers) -> tuple[str, str] | None:

@@ -24,6 +24,10 @@ _SLICE_SECONDS = 0.01
 #: Items of a slice: about a millisecond of CPU.
 _SLICE = 1_000
 _FINISHED = re.compile(rb'"state":\s*\{"S":\s*"(?:succeeded|failed|cancelled)"\}')
+_COMPLETED = re.compile(rb'"completed_at":\s*\{"N":\s*"(\d+)"\}')
+#: Milliseconds after its end for which a finished task's record stays in any case: longer than workers need it to
+#: recognise a message that comes a second time.
+_RECENT_MS = 900_000
 
 log = logging.getLogger("emulator")
 
@@ -73,19 +77,22 @@ class Cleaning:
 
     async def _clean(self, table: Table, attribute: str) -> None:
         pattern = re.compile(rb'"%s":\s*\{"N":\s*"(\d+)"\}' % re.escape(attribute.encode()))
-        ends = array("q")
+        ends, finished, now = array("q"), 0, time.time()
         async for key, text in self._items(table):
             if not (found := pattern.search(text)):
                 continue
-            if int(found[1]) <= (now := time.time()):
+            if int(found[1]) <= now:
                 self._remove(table, key, attribute, now)
             elif _FINISHED.search(text):
-                ends.append(int(found[1]))
-        if self._finished_at_most is not None and (more := len(ends) - self._finished_at_most) > 0:
+                finished += 1
+                if not _is_recent(text, now):
+                    ends.append(int(found[1]))
+        if self._finished_at_most is not None and (more := min(len(ends), finished - self._finished_at_most)) > 0:
             last = sorted(ends)[more - 1]
             async for key, text in self._items(table):
                 found = pattern.search(text)
-                if more and found and int(found[1]) <= last and _FINISHED.search(text):
+                is_old = found and int(found[1]) <= last and _FINISHED.search(text) and not _is_recent(text, now)
+                if more and is_old:
                     more -= 1
                     self._remove(table, key, attribute, last)
 
@@ -105,3 +112,8 @@ class Cleaning:
         expires = table["items"][pk][sk].get(attribute, {}).get("N")
         if expires is not None and float(expires) <= until:
             self._dynamodb._remove_item(table, pk, sk)
+
+
+def _is_recent(text: bytes, now: float) -> bool:
+    found = _COMPLETED.search(text)
+    return found is not None and int(found[1]) > now * 1000 - _RECENT_MS

@@ -24,7 +24,9 @@ _REMOVE_ALL = "DELETE FROM items WHERE owner = ?"
 
 def table_id(table: Table) -> str:
     """An id that a table of the same name, created after this one is deleted, doesn't share."""
-    found: str = table.setdefault("TableId", str(uuid4()))
+    if "TableId" not in table:
+        table["TableId"] = str(uuid4())
+    found: str = table["TableId"]
     return found
 
 

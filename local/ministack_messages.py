@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
+from local.ministack_json import encode
 from local.state_file import StateFile
 
 Queue = dict[str, Any]
@@ -37,7 +38,9 @@ _MESSAGES = "SELECT owner, handle, visible_at, first_receive_at, receive_count, 
 
 def queue_id(queue: Queue) -> str:
     """An id that a queue of the same name, created after this one is deleted, doesn't share."""
-    found: str = queue.setdefault("state_id", str(uuid4()))
+    if "state_id" not in queue:
+        queue["state_id"] = str(uuid4())
+    found: str = queue["state_id"]
     return found
 
 
@@ -177,11 +180,12 @@ class Messages:
             message["row"] = self._last_row
         self._changed.add(queue_id(queue))
         columns = (message.get(name) for name in _COLUMNS)
-        self._file.add(_SEND, message["row"], queue_id(queue), *columns, json.dumps(message))
+        self._file.add(_SEND, message["row"], queue_id(queue), *columns, encode(message).decode())
 
     def _add_duplicate(self, queue: Queue, key: str) -> None:
         entry = queue["dedup_cache"][key]
-        self._file.add(_DEDUPLICATE, queue_id(queue), entry["expire"], json.dumps(key), json.dumps(entry))
+        texts = (encode(one).decode() for one in (key, entry))
+        self._file.add(_DEDUPLICATE, queue_id(queue), entry["expire"], *texts)
 
     def _add_removals(self, before: Iterable[Message], after: Iterable[Message]) -> None:
         if after is before:

@@ -2,8 +2,8 @@
 
 A long poll returns as soon as a message arrives, and receives nothing once its client has disconnected. Queues are
 cleaned once a second, so a message may be received once more before it is dead-lettered. The other parts:
-`ministack_calls`, `ministack_cleaning`, `ministack_expressions`, `ministack_items`, `ministack_queues`. Each gains a
-tenth or more: bench/README.md.
+`ministack_calls`, `ministack_cleaning`, `ministack_expressions`, `ministack_items`, `ministack_queues`,
+`ministack_writes`. Each gains a tenth or more: bench/README.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from local.ministack_expressions import tune_expressions
 from local.ministack_queues import narrow_cleaning
+from local.ministack_writes import tune_writes
 
 #: Seconds between two looks of a long poll for messages that became visible by time; as in MiniStack itself.
 _LOOK_SECONDS = 0.1
@@ -46,6 +47,7 @@ def tune() -> None:
     from ministack.services import dynamodb, sqs  # noqa: PLC0415 - MiniStack reads the environment when it is imported
 
     tune_expressions(dynamodb)
+    tune_writes(dynamodb)
     handlers = sqs._HANDLERS
     waiting = WaitingReceives(handlers["ReceiveMessage"], lambda url: sqs._get_q(url)["attributes"])
     handlers["ReceiveMessage"] = waiting.receive

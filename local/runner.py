@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from chalicelib.core.errors import OwnTasksError, SettingError
 from chalicelib.settings import Settings
 from infra.environment import emulator_defaults, environment
-from infra.stack import StackError, ensure_stack
+from infra.stack import StackError, ensure_stack, prepare
 from infra.tasks_folder import TasksFolder
-from local.emulator import HOST, STATE_FILE, free_port
+from local.emulator_address import HOST, STATE_FILE, free_port
 from local.health import is_healthy
 from local.open_files import OpenFilesError, raise_limit
 from local.pid_files import SUPERVISOR
@@ -165,6 +165,7 @@ class Run:
             return []
         program = emulator_program(self._settings, urlsplit(self._endpoint_url).port or 0)
         self._supervisor.start([program], self._env)
+        prepare(self._endpoint_url)
         self._wait_for(lambda: _listens(self._endpoint_url), program.process_names)
         return [program]
 

@@ -25,6 +25,9 @@ from local.queue_source import BATCH, VISIBILITY_SECONDS, Message, Source, Sourc
 from local.running_calls import WatchedRunner, reporting
 from local.signals import StopSignals
 
+#: Threads that receive. A receive takes up to ten messages of one lane before another lane's first one, so in a rush
+#: of bulks the first starts of many users would wait for each other's receives.
+RECEIVERS = 4
 #: Seconds of a long poll. Short, because a stop waits for it: aborting the call could leave messages hidden.
 _WAIT_SECONDS = 1
 _EXTEND_SECONDS = 3.0
@@ -41,7 +44,10 @@ Function = Callable[[dict[str, Any], Context], Any]
 
 
 class Poller:
-    """The threads that receive messages for the lanes and extend their visibility."""
+    """The threads that receive messages for the lanes and extend their visibility.
+
+    One always receives. The others do so while receives return as many messages as they ask for.
+    """
 
     def __init__(
         self,
@@ -59,37 +65,55 @@ class Poller:
         self._heartbeat = heartbeat
         self._batch = batch
         self._stopping = threading.Event()
-        self._receiver = threading.Thread(target=self._poll)
+        self._are_more_waiting = threading.Event()
+        self._receivers = [threading.Thread(target=self._poll, args=[n > 0]) for n in range(RECEIVERS)]
         self._extender = threading.Thread(target=self._extend, daemon=True)
         self._helpers = (self._extender, *helpers)
 
     def start(self) -> None:
         self._extender.start()
-        self._receiver.start()
+        for receiver in self._receivers:
+            receiver.start()
 
     def stop(self) -> None:
-        """Starts no further receive; `join` waits for the running one."""
+        """Starts no further receive; `join` waits for the running ones."""
         self._stopping.set()
+        self._are_more_waiting.set()
 
     def join(self) -> None:
-        self._receiver.join()
+        for receiver in self._receivers:
+            receiver.join()
 
-    def _poll(self) -> None:
+    def _poll(self, only_more: bool) -> None:
         backoff = _Backoff()
         while not self._stopping.is_set():
             try:
-                if all(thread.is_alive() for thread in self._helpers):
-                    self._heartbeat.touch()
-                if count := min(self._batch, self._lanes.room):
-                    self._lanes.add(self._source.receive(count, _WAIT_SECONDS))
-                else:
-                    self._stopping.wait(_BUSY_SECONDS)
+                if not only_more:
+                    self._beat()
+                    self._receive(_WAIT_SECONDS)
+                elif self._are_more_waiting.wait(_WAIT_SECONDS) and not self._stopping.is_set():
+                    self._receive(0)
                 backoff.succeeded()
             except SourceError as error:
                 self._stopping.wait(backoff.failed(error))
             except BaseException:  # a SystemExit would end the thread
                 log.exception("receiving failed")
                 self._stopping.wait(self._pause_seconds)
+
+    def _beat(self) -> None:
+        if all(thread.is_alive() for thread in self._helpers):
+            self._heartbeat.touch()
+
+    def _receive(self, wait_seconds: int) -> None:
+        if not (count := min(self._batch, self._lanes.room)):
+            self._stopping.wait(_BUSY_SECONDS)
+            return
+        messages = self._source.receive(count, wait_seconds)
+        if len(messages) == count:
+            self._are_more_waiting.set()
+        elif not self._stopping.is_set():
+            self._are_more_waiting.clear()
+        self._lanes.add(messages)
 
     def _extend(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.emulator import free_port
+from local.emulator_address import free_port
 
 PATIENCE_SECONDS = 60
 

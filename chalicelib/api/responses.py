@@ -199,8 +199,8 @@ def rate_limit_headers(
         f'"{limit.name}";r={_remaining(limit, lane, now_ms)};t={_reset_seconds(limit, lane, now_ms, last_at)}'
         for limit in limits
     ]
-    policies += [policy_item(limit, name) for _, limit, name in shared_policies(shared)]
-    states += [state_item(use, limit, name, now_ms) for use, limit, name in shared_policies(shared)]
+    policies += [policy_item(limit, name) for _, limit, _, name in shared_policies(shared)]
+    states += [state_item(use, part, name, now_ms) for use, _, part, name in shared_policies(shared)]
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 

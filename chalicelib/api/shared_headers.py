@@ -28,24 +28,33 @@ def policy_item(limit: Limit, name: str) -> str:
     return f'"{name}";q={limit.quota}{unit};w={limit.window_seconds}'
 
 
-def state_item(use: SharedUse, limit: Limit, name: str, now_ms: int) -> str:
-    """A shared limit's limit in RateLimit."""
-    left = max(0, limit.quota - wanted_of(use.state, limit, now_ms, use.starts, use.units))
-    return f'"{name}";r={left};t={seconds(used_of(use.state, limit, now_ms).resets_at - now_ms)}'
+def state_item(use: SharedUse, part: Limit, name: str, now_ms: int) -> str:
+    """A shared limit's limit in RateLimit. part: what the shard has of it that was read; so it is a lower bound."""
+    left = max(0, part.quota - wanted_of(use.state, part, now_ms, use.starts, use.units))
+    return f'"{name}";r={left};t={seconds(used_of(use.state, part, now_ms).resets_at - now_ms)}'
 
 
-def shared_policies(uses: Sequence[SharedUse]) -> Iterator[tuple[SharedUse, Limit, str]]:
-    """Each limit of the shared limits, with its name in the headers."""
-    return ((use, limit, policy_name(use.state.name, limit)) for use in uses for limit in use.state.limits)
+def shared_policies(uses: Sequence[SharedUse]) -> Iterator[tuple[SharedUse, Limit, Limit, str]]:
+    """Each limit of the shared limits, the part of it that was read, and its name in the headers.
+
+    Of one with shards, that which most of the submit's tasks want.
+    """
+    busiest = {use.state.name: use for use in sorted(uses, key=lambda use: use.starts)}
+    chosen = (use for use in uses if use is busiest[use.state.name])
+    return (
+        (use, limit, part, policy_name(use.state.name, limit)) for use in chosen for limit, part in use.state.policies
+    )
 
 
 def violated_by(uses: Sequence[SharedUse], now_ms: int) -> list[str]:
     """Names of the limits that hold too much with the submit's tasks, and those that wait before them."""
-    return [
-        name
-        for use, limit, name in shared_policies(uses)
-        if wanted_of(use.state, limit, now_ms, use.starts, use.units) > limit.quota
-    ]
+    found = (
+        policy_name(use.state.name, limit)
+        for use in uses
+        for limit, part in use.state.policies
+        if wanted_of(use.state, part, now_ms, use.starts, use.units) > part.quota
+    )
+    return list(dict.fromkeys(found))
 
 
 def shared_ready_at(uses: Sequence[SharedUse], now_ms: int) -> int:
@@ -61,7 +70,8 @@ def stop_of_uses(uses: Sequence[SharedUse], now_ms: int) -> str:
 
 def waits_for(uses: Sequence[SharedUse], now_ms: int) -> str:
     """A sentence about each shared limit that tasks wait for, with a space behind it."""
-    return "".join(f"{_sentence(use, now_ms)} " for use in uses if not expected(use.state, now_ms).is_now(now_ms))
+    waiting = {use.state.name: use for use in reversed(uses) if not expected(use.state, now_ms).is_now(now_ms)}
+    return "".join(f"{_sentence(use, now_ms)} " for use in reversed(waiting.values()))
 
 
 def _sentence(use: SharedUse, now_ms: int) -> str:

@@ -18,9 +18,9 @@ from chalicelib.core.errors import InvalidError, LimitsError, MalformedError
 from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits, format_limits, most_at_once, parse_shared_limits
 from chalicelib.core.names import NAME_RULE, is_name
-from chalicelib.core.shared_estimates import expected, policy_name, used_of, waiting_of, wanted_of
+from chalicelib.core.shared_estimates import policy_name
 from chalicelib.core.users import from_path
-from chalicelib.lanes.shared import SharedView
+from chalicelib.lanes.shared import SharedUsage, SharedView
 
 
 def path_name(segment: str) -> str:
@@ -52,36 +52,33 @@ def _shared_answer(view: SharedView) -> SharedLimitAnswer:
     shared, limits, now_ms = view.state.shared, view.state.limits, view.now_ms
     is_paused, is_throttled = shared.is_paused(now_ms), shared.is_throttled(now_ms)
     is_endless = shared.paused_until == FOREVER_MS
-    next_one = expected(view.state, now_ms)
     return SharedLimitAnswer(
         name=shared.name,
         limits=format_limits(limits),
         setting=None if view.setting is None else format_limits(view.setting),
-        policies=[_policy(view, limit) for limit in limits],
+        policies=[_policy(view, limit, usage) for limit, usage in view.usage],
         at_once=most_at_once(limits),
         running=len(shared.holders or {}),
-        waiting=waiting_of(view.state, now_ms),
+        waiting=view.waiting,
         waiters=[WaiterAnswer(one.user_id, one.task_id, one.turn) for one in view.waiters],
-        next_start_at=None if next_one.is_full else next_one.earliest_at,
+        next_start_at=view.next_start_at,
         paused=is_paused,
         paused_until=shared.paused_until if is_paused and not is_endless else None,
         throttled_until=shared.throttled_until if is_throttled else None,
         throttled_reason=shared.throttled_reason if is_throttled else None,
-        starts=list(shared.starts),
-        started=shared.started,
+        starts=list(view.starts),
+        started=view.started,
         now=now_ms,
     )
 
 
-def _policy(view: SharedView, limit: Limit) -> LimitAnswer:
-    state, now_ms = view.state, view.now_ms
-    usage = used_of(state, limit, now_ms)
+def _policy(view: SharedView, limit: Limit, usage: SharedUsage) -> LimitAnswer:
     return LimitAnswer(
-        name=policy_name(state.name, limit),
+        name=policy_name(view.state.name, limit),
         quota=limit.quota,
         counts="units" if limit.counts_units else "starts",
         window_seconds=limit.window_seconds,
         used=usage.used,
-        remaining=max(0, limit.quota - wanted_of(state, limit, now_ms)),
-        reset_seconds=seconds(usage.resets_at - now_ms),
+        remaining=usage.left,
+        reset_seconds=seconds(usage.resets_at - view.now_ms),
     )

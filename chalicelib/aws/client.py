@@ -111,16 +111,34 @@ class NotRepeatedError(Exception):
     """A call failed, may have been executed all the same, and must not be repeated: that could undo later writes."""
 
 
-def _refuse_repeat(request: Any, **_: Any) -> None:
-    if request.context["retries"]["attempt"] > 1:
+_once: ContextVar[bool] = ContextVar("once", default=False)
+
+
+@contextmanager
+def tried_once(what: str) -> Iterator[None]:
+    """Gives each of the body's calls one try. UnavailableError if that fails: it may have been executed."""
+    token = _once.set(True)
+    try:
+        yield
+    except NotRepeatedError as error:
+        raise _failed(what, error) from error
+    finally:
+        _once.reset(token)
+
+
+def _refuse_second_try(operation: str, attempt: int) -> None:
+    if attempt > 1 and (operation == "BatchWriteItem" or _once.get()):
         raise NotRepeatedError("only its caller knows how to go on")
+
+
+def _refuse_repeat(request: Any, operation_name: str, **_: Any) -> None:
+    _refuse_second_try(operation_name, request.context["retries"]["attempt"])
 
 
 def _before_try(operation: str, attempt: int) -> None:
-    """What the two functions above do for boto3."""
+    """What `_refuse_when_spent` and `_refuse_repeat` do for boto3."""
     _refuse_when_spent()
-    if operation == "BatchWriteItem" and attempt > 1:
-        raise NotRepeatedError("only its caller knows how to go on")
+    _refuse_second_try(operation, attempt)
 
 
 class ClientOptions(Struct, frozen=True):
@@ -192,7 +210,7 @@ def _boto3_client(service: Any, endpoint_url: str | None, options: ClientOptions
     with unavailable(f"making a client for {service}"):
         made = boto3.client(service, endpoint_url=endpoint_url, config=config)
     made.meta.events.register("before-send", _refuse_when_spent)
-    made.meta.events.register("request-created.dynamodb.BatchWriteItem", _refuse_repeat)
+    made.meta.events.register("request-created.dynamodb", _refuse_repeat)
     return made
 
 

@@ -4,9 +4,10 @@ A shared limit has a partition of its own. Its key holds a space, which no user 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from chalicelib.aws.client import Condition, conditional, unavailable
+from chalicelib.aws.client import Condition, conditional, tried_once, unavailable
 from chalicelib.aws.dynamodb_expression import TRIM_SLACK, Expression, Item, integer, integers, key, number, numbers
 from chalicelib.aws.dynamodb_histories import (
     EXTRA_UNITS,
@@ -29,6 +30,7 @@ from chalicelib.core.ports import (
     own_shared_claim,
 )
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
+from chalicelib.core.shared_shards import index_of
 
 #: The partition that lists the shared limits that were changed at run time, each an item by its name.
 NAMES_KEY = "shared limits"
@@ -72,11 +74,15 @@ class DynamoDBSharedLimitStore:
         self._update(seen.name, trim_expression(seen, kept))
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
+        if not index_of(seen.name):
+            self._list(seen.name)
+        return self._update(seen.name, change_expression(seen, changed))
+
+    def _list(self, name: str) -> None:
         listed = Expression()
         listed.set("listed_by", {"S": "name"})
         with unavailable("listing the shared limit"):
-            self._client.update_item(TableName=self._table, Key=key(NAMES_KEY, seen.name), **listed.parameters())
-        return self._update(seen.name, change_expression(seen, changed))
+            self._client.update_item(TableName=self._table, Key=key(NAMES_KEY, name), **listed.parameters())
 
     def ask(self, name: str) -> SharedLimit:
         update = Expression()
@@ -98,7 +104,9 @@ class DynamoDBSharedLimitStore:
         return self._update(queue.name, update)
 
     def correct_units(self, correction: Correction, now_ms: int) -> SharedWrite:
-        write = self._update(correction.name, correction_expression(correction, now_ms))
+        # The list of corrections may be too short to show an earlier try: units given back twice would break the limit.
+        with tried_once("correcting units") if correction.more < 0 else nullcontext():
+            write = self._update(correction.name, correction_expression(correction, now_ms))
         return SharedWritten(write.shared) if is_corrected(write.shared, correction) else write
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
@@ -179,6 +187,7 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
     update.conditions.append(f"(attribute_not_exists({newest}) OR {newest} <> {update.value({'S': claim.token})})")
     update.absent("paused_until")
     update.absent("throttled_until")
+    _require_shards(update, claim.shards)
     if claim.own is None:
         update.absent("limits")
     else:
@@ -199,6 +208,13 @@ def fast_claim_expression(claim: SharedClaim) -> Expression:
     if most is not None:
         _add_holder(update, claim.task_id, Holder(claim.user_id, claim.at), most)
     return update
+
+
+def _require_shards(update: Expression, shards: int) -> None:
+    if shards == 1:
+        update.absent("shards")
+    else:
+        update.equals("shards", shards)
 
 
 def _add_holder(update: Expression, task_id: str, holder: Holder, most: int) -> None:
@@ -273,18 +289,34 @@ def change_expression(seen: SharedLimit, changed: SharedLimit) -> Expression:
     update.set_or_remove("paused_until", number(changed.paused_until) if changed.paused_until is not None else None)
     if not changed.throttled_until:
         _remove_throttling(update)
+    elif changed.throttled_until != seen.throttled_until:
+        update.set("throttled_until", number(changed.throttled_until))
+        update.set("throttled_reason", {"S": changed.throttled_reason})
+    if (changed.shards, changed.is_changing) != (seen.shards, seen.is_changing):
+        update.set_or_remove("shards", _shards_value(changed))
     update.set("revision", number(changed.revision))
     if changed.opened_at != seen.opened_at:
         update.set("opened_at", number(changed.opened_at))
     if (changed.starts, changed.real) != (seen.starts, seen.real):
         update.set("starts", numbers(changed.starts))
+        if changed.started != seen.started:
+            update.set("started", number(changed.started))
         set_history(update, STARTS, changed.real, seen.real)
         update.equals("started", seen.started)
         update.equals("reports", seen.reports)
+    if changed.holders is None and seen.holders is not None:
+        update.remove("holders")
     if changed.reported_at != seen.reported_at:
         update.set("reported_at", number(changed.reported_at))
     update.equals("revision", seen.revision)
     return update
+
+
+def _shards_value(shared: SharedLimit) -> Item | None:
+    """Below 0 while it is changing; None for one shard, as in items of earlier versions."""
+    if shared.is_changing:
+        return number(-shared.shards)
+    return number(shared.shards) if shared.shards > 1 else None
 
 
 def correction_expression(correction: Correction, now_ms: int) -> Expression:
@@ -318,6 +350,8 @@ def throttle_expression(until: int, reason: str) -> Expression:
     update.increment("revision")
     throttled = update.name("throttled_until")
     update.conditions.append(f"(attribute_not_exists({throttled}) OR {throttled} < {update.value(number(until))})")
+    shards = update.name("shards")
+    update.conditions.append(f"(attribute_not_exists({shards}) OR {shards} > {update.value(number(0))})")
     return update
 
 
@@ -364,6 +398,8 @@ def shared_limit_of(name: str, item: Item | None) -> SharedLimit:
         corrected=tuple(token["S"] for token in item.get("corrected", {}).get("L", ())),
         turn=integer(item, "turn"),
         turn_from=integer(item, "turn_from"),
+        shards=abs(integer(item, "shards")) or 1,
+        is_changing=integer(item, "shards") < 0,
     )
 
 

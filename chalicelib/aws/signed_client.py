@@ -35,7 +35,7 @@ OPERATIONS = {
     "dynamodb": ("update_item", "put_item", "get_item", "delete_item", "query", "batch_write_item", "batch_get_item"),
     "sqs": (
         *("send_message", "send_message_batch", "change_message_visibility", "change_message_visibility_batch"),
-        *("receive_message", "delete_message", "delete_message_batch"),
+        *("receive_message", "delete_message", "delete_message_batch", "get_queue_attributes"),
     ),
 }
 #: Statuses and error codes after which botocore's standard mode tries again.
@@ -124,8 +124,10 @@ class SignedClient:
         head = self._signer.head(self._connections.authority, target, body, time.time())
         status, headers, content = self._connections.exchange(head, body)
         try:
-            value: dict[str, Any] = msgspec.json.decode(content) if content else {}
-        except ValueError:
+            value = msgspec.json.decode(content, type=dict[str, Any]) if content else {}
+        except ValueError as error:
+            if status < 300:  # it is not known to come from the service
+                raise ConnectionClosedError(endpoint_url=self._connections.url, error=error, request=None) from error
             value = {"message": content[:200].decode(errors="replace")}
         metadata = {"HTTPStatusCode": status, "RequestId": headers.get("x-amzn-requestid", ""), "HTTPHeaders": headers}
         if status < 300:
@@ -201,12 +203,13 @@ class Signer:
         return f"AWS4-HMAC-SHA256 {by}, SignedHeaders={names}, Signature={signature}"
 
     def _key_of(self, day: str) -> bytes:
-        if self._key[0] != day:
+        known_day, key = self._key
+        if known_day != day:
             key = f"AWS4{self._credentials.secret_key}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.new(key, part.encode(), "sha256").digest()
             self._key = (day, key)
-        return self._key[1]
+        return key
 
 
 class Connections:
@@ -214,7 +217,7 @@ class Connections:
 
     def __init__(self, endpoint_url: str, connect_timeout: float, read_timeout: float, kept: int) -> None:
         parts = urlsplit(endpoint_url)
-        self._url, self._tls = endpoint_url, _tls() if parts.scheme == "https" else None
+        self.url, self._tls = endpoint_url, _tls() if parts.scheme == "https" else None
         self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
         self.authority = parts.netloc.rpartition("@")[2]
         self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
@@ -231,9 +234,9 @@ class Connections:
         except BaseException as error:
             connection.close()
             if isinstance(error, TimeoutError):
-                raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
+                raise ReadTimeoutError(endpoint_url=self.url, error=error) from error
             if isinstance(error, OSError | ValueError):
-                raise ConnectionClosedError(endpoint_url=self._url, error=error, request=None) from error
+                raise ConnectionClosedError(endpoint_url=self.url, error=error, request=None) from error
             raise
         if is_kept and len(self._idle) < self._kept:
             self._idle.append(connection)
@@ -260,9 +263,9 @@ class Connections:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_hostname=self._address[0])
         except TimeoutError as error:
-            raise ConnectTimeoutError(endpoint_url=self._url, error=error) from error
+            raise ConnectTimeoutError(endpoint_url=self.url, error=error) from error
         except OSError as error:
-            raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
+            raise EndpointConnectionError(endpoint_url=self.url, error=error) from error
         connection.settimeout(self._read_timeout)
         return connection
 

@@ -1,6 +1,6 @@
 """What a shared limit says about tasks that want it: when they start, what is left, who goes first. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -10,18 +10,39 @@ from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import Limit, Limits
 from chalicelib.core.past_starts import next_start
 from chalicelib.core.shared_limit import SharedLimit, missed_turns, planned_starts
+from chalicelib.core.shared_shards import index_of, plain_name, share
 from chalicelib.core.tally import resets_at, used_at
 
 
 class SharedState(Struct, frozen=True):
-    """A shared limit as it was read, and the limits in force for it."""
+    """A shared limit, or one of its shards, as it was read, and the limits in force for it."""
 
     shared: SharedLimit
     limits: Limits
+    #: those of all shards together; None if they are the same
+    total: Limits | None = None
 
     @property
     def name(self) -> str:
-        return self.shared.name
+        return plain_name(self.shared.name)
+
+    @property
+    def policies(self) -> Sequence[tuple[Limit, Limit]]:
+        """Each limit of the whole shared limit, and the part of it that was read."""
+        return list(zip(self.limits if self.total is None else self.total, self.limits, strict=True))
+
+
+def limits_of(shared: SharedLimit, settings: Mapping[str, Limits]) -> Limits | None:
+    """Those in force for all shards together; None if the shared limit was deleted, or never existed."""
+    return settings.get(plain_name(shared.name)) if shared.limits is None else shared.limits
+
+
+def state_of(shared: SharedLimit, settings: Mapping[str, Limits]) -> SharedState | None:
+    """The shard with the limits in force for it; None if the shared limit was deleted, or never existed."""
+    total, index = limits_of(shared, settings), index_of(shared.name)
+    if total is None or index >= shared.shards:  # such a shard is no longer one
+        return None if total is None else SharedState(shared, total)
+    return SharedState(shared, share(total, shared.shards, index), total)
 
 
 class Expected(Struct, frozen=True):

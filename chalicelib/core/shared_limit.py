@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, without_future
+from chalicelib.core.history import NO_HISTORY, History, listed_for, tallies_of, updated, without_future
 from chalicelib.core.lane import CLOCKS_DIFFER_MS, FOREVER_MS
-from chalicelib.core.limits import Limits, large_limits, most_at_once
+from chalicelib.core.limits import Limit, Limits, fingerprint, large_limits, most_at_once, small_limits
 from chalicelib.core.past_starts import next_start, with_start
 from chalicelib.core.planner import Planner
+from chalicelib.core.shared_shards import LONGEST_WINDOW_MS
+from chalicelib.core.tally import Tally, counted
 
 #: Milliseconds from its time after which a turn counts as missed: the next ones may take its start.
 MISSED_AFTER_MS = 60
@@ -86,6 +88,10 @@ class SharedLimit(Struct, frozen=True):
     turn: int = 0
     #: and from when on the group may use it, epoch ms
     turn_from: int = 0
+    #: items over which it is spread, each with a part of its quotas (see shared_shards.py); this is one of them
+    shards: int = 1
+    #: limits or number of shards change at this moment: nothing starts until all shards are written
+    is_changing: bool = False
 
     @property
     def waiting(self) -> int:
@@ -307,16 +313,55 @@ def resumed_shared(shared: SharedLimit, now_ms: int) -> SharedLimit:
 
     Such a start comes from a worker whose clock was ahead, so its task really started before now.
     """
+    return replace(
+        without_starts_ahead(shared, now_ms),
+        paused_until=None,
+        throttled_until=0,
+        throttled_reason="",
+        opened_at=now_ms,
+        revision=shared.revision + 1,
+    )
+
+
+def without_starts_ahead(shared: SharedLimit, now_ms: int) -> SharedLimit:
     latest = now_ms + CLOCKS_DIFFER_MS
     is_ahead = bool(shared.starts) and shared.starts[0] > latest
     return replace(
         shared,
-        paused_until=None,
-        throttled_until=0,
-        throttled_reason="",
         starts=tuple(min(at, latest) for at in shared.starts) if is_ahead else shared.starts,
         real=without_future(shared.real, latest) if is_ahead else shared.real,
         reported_at=min(shared.reported_at, latest),
-        opened_at=now_ms,
-        revision=shared.revision + 1,
     )
+
+
+def controlled_by(shared: SharedLimit, control: SharedLimit) -> SharedLimit:
+    """The shard with the limits, pause and throttling of the shared limit's first one, as of that one's revision."""
+    return replace(
+        shared,
+        limits=control.limits,
+        paused_until=control.paused_until,
+        throttled_until=control.throttled_until,
+        throttled_reason=control.throttled_reason,
+        opened_at=control.opened_at,
+        shards=control.shards,
+        is_changing=control.is_changing,
+        revision=control.revision,
+    )
+
+
+def full_at(shared: SharedLimit, limits: Limits, at: int, started: int) -> SharedLimit:
+    """The shared limit as if it had been used up at that time, epoch ms, and knew no start before.
+
+    started: how many were taken, in all its shards. A large limit with a longer window than shards have counts no more.
+    """
+    listed = (at,) * max((limit.quota for limit in small_limits(limits)), default=1)
+    total, extra_units = max(shared.started, len(listed), started if shared.shards == 1 else 0), shared.real.extra_units
+    real = History(extra_units=extra_units) if extra_units else NO_HISTORY
+    tallies = {limit: counted(Tally(), limit, [(at, _used_up(limit, started))]) for limit in large_limits(limits)}
+    if tallies:
+        real = updated(real, listed, total, tallies, fingerprint(limits))
+    return replace(shared, starts=listed, started=total, real=real)
+
+
+def _used_up(limit: Limit, started: int) -> int:
+    return limit.quota if limit.window_ms <= LONGEST_WINDOW_MS else min(limit.quota, started)

@@ -20,7 +20,7 @@ def waits_for(lane: Lane, state: SharedState, now_ms: int, queue: SharedLimit | 
         return None
     is_known = shared.paused_until != FOREVER_MS and not shared.is_full(limits)
     start_at = turn_time(shared, limits, turn, now_ms) if is_known else None
-    return WaitsFor(shared.name, shared.ahead_of(turn), start_at)
+    return WaitsFor(state.name, shared.ahead_of(turn), start_at)
 
 
 def behind_shared(

@@ -26,6 +26,9 @@ ADMITTING_MS = 4_000
 STOP_AFTER_MS = 3_000
 #: Milliseconds between two tries to begin, and their number; after them the message is hidden.
 POLL_MS, POLLS = 100, 5
+#: Milliseconds after its time from which on a task without a record has finished: records of finished tasks are kept
+#: for a day at least. Earlier its submit may be about to store the record, or a restore has lost it.
+RECORD_EXPIRED_AFTER_MS = 24 * 3_600_000
 
 
 class AdmittedByAnother(Struct, frozen=True):
@@ -134,9 +137,9 @@ class DueAdmitter:
         The record is stored before the message is sent. So a cancellation before that finishes the task here, and one
         after that finishes it in its lane, never both.
         """
-        if not has_record and self._lanes.get(task.user_id).forgotten_at >= task.submitted_at:
-            return None  # it is finished, and its record was deleted with its user
         now_ms = self._clock.now_ms()
+        if not has_record and self._is_deleted(task, now_ms):
+            return None
         reserved = self._submitter.reserve(task.user_id, task.task_id, now_ms, task.units)
         if isinstance(reserved, Refused):
             return Postponed(reserved.retry_at)
@@ -154,6 +157,11 @@ class DueAdmitter:
         elif record := self._tasks.get(task.user_id, task.task_id):
             self._send_again(record)
         return None
+
+    def _is_deleted(self, task: Task, now_ms: int) -> bool:
+        """True if the task without a record is finished: its record has expired, or was deleted with its user."""
+        is_expired = now_ms >= (task.run_at or task.submitted_at) + RECORD_EXPIRED_AFTER_MS
+        return is_expired or self._lanes.get(task.user_id).forgotten_at >= task.submitted_at
 
     def _send_again(self, record: TaskRecord) -> None:
         """Sends an admitted task, in case its message is missing.

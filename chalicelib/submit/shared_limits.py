@@ -4,14 +4,18 @@ One read for each shared limit, and none for tasks without one. Nothing is reser
 claimed, so others may go first, and an answer from this state is a lower bound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from chalicelib.core.limits import Limits, smallest_units_quota
-from chalicelib.core.shared_estimates import Expected, SharedState, expected_in_turn
+from chalicelib.core.shared_estimates import Expected, SharedState, expected_in_turn, state_of
 from chalicelib.core.shared_limit import SharedLimit
+from chalicelib.core.shared_shards import shard_of
 from chalicelib.submit.submission import SharedUse, Submission
+
+#: Tries to find a task's shard, whose number may have changed.
+SHARD_TRIES = 3
 
 
 class SharedLimitReads(Protocol):
@@ -27,12 +31,13 @@ class UnknownShared(Exception):  # noqa: N818 - caught where it is raised for
 
 
 class SharedLimitsOf:
-    """The shared limits of a submission's tasks, as they were read for it."""
+    """The shared limits of a submission's tasks, as they were read for it: of one with shards, those of its tasks."""
 
-    def __init__(self, submission: Submission, states: Mapping[str, SharedState]) -> None:
+    def __init__(self, submission: Submission, states: Mapping[str, SharedState], items: Sequence[str]) -> None:
+        """states: by the name of the item. items: that of each task; empty for a task that wants none now."""
         self._submission = submission
         self._states = states
-        self._names = [_name_now(submission, index) for index in range(len(submission.tasks))]
+        self._names = items
 
     @cached_property
     def expected(self) -> list[Expected | None]:
@@ -66,7 +71,8 @@ class SharedLimitsOf:
             quota = smallest_units_quota(self._states[name].limits) if name in self._states else None
             units = self._submission.units_of(index)
             if quota is not None and units > quota:
-                return index, f"{units} units, more than the {quota} that the shared limit {name!r} ever allows"
+                limit = self._submission.shared_of(index)
+                return index, f"{units} units, more than the {quota} that the shared limit {limit!r} ever allows"
         return None
 
 
@@ -75,20 +81,36 @@ class SharedLimitReader:
         """settings: the limits of those in SHARED_LIMITS, by name."""
         self._store = store
         self._settings = settings
+        #: over how many shards each is spread, as it was read last
+        self._shards: dict[str, int] = {}
 
-    def read(self, submission: Submission) -> SharedLimitsOf:
-        """Reads those that tasks want now, and any that only the store may know. Raises UnknownShared."""
+    def read(self, submission: Submission, ids: Sequence[str]) -> SharedLimitsOf:
+        """Reads those that tasks want now, and any that only the store may know. Raises UnknownShared.
+
+        ids: of the tasks. Of a shared limit with shards it reads those that they count against.
+        """
         states: dict[str, SharedState] = {}
-        for index in range(len(submission.tasks)):
-            name = submission.shared_of(index)
-            if not name or name in states or (name in self._settings and not _name_now(submission, index)):
-                continue
-            shared = self._store.get(name)
-            limits = self._settings.get(name) if shared.limits is None else shared.limits
-            if limits is None:
+        items = []
+        for index, task_id in enumerate(ids):
+            name, name_now = submission.shared_of(index), _name_now(submission, index)
+            is_read = name and (name_now or name not in self._settings)
+            state = self._of_task(name, task_id, states) if is_read else None
+            if is_read and state is None:
                 raise UnknownShared(index)
-            states[name] = SharedState(shared, limits)
-        return SharedLimitsOf(submission, states)
+            items.append(state.shared.name if state and name_now else "")
+        return SharedLimitsOf(submission, states, items)
+
+    def _of_task(self, name: str, task_id: str, states: dict[str, SharedState]) -> SharedState | None:
+        """The shard that the task counts against; read again if there is another number of them than was known."""
+        for _ in range(SHARD_TRIES):
+            item = shard_of(name, task_id, self._shards.get(name, 1))
+            shared = states[item].shared if item in states else self._store.get(item)
+            self._shards[name] = shared.shards
+            if state := state_of(shared, self._settings):
+                states[item] = state
+            if shard_of(name, task_id, shared.shards) == item:
+                break
+        return state
 
 
 def _name_now(submission: Submission, index: int) -> str:

@@ -75,7 +75,7 @@ class Submitter:
         is_withdrawn: asked once the task is admitted, with the lane as that left it; true if its user was forgotten.
         """
         user_id, now_ms = submission.user_id, submission.now_ms
-        shared = self._read_shared(submission) if submission.has_shared else None
+        shared = self._read_shared(submission, ids) if submission.has_shared else None
         if isinstance(shared, Refused):
             return shared
         if submission.tasks[0].due_at(now_ms) is not None:
@@ -107,7 +107,7 @@ class Submitter:
         After a UnavailableError or a crash, a repeat under the same ids completes the bulk.
         """
         now_ms = submission.now_ms
-        shared = self._read_shared(submission) if submission.has_shared else None
+        shared = self._read_shared(submission, ids) if submission.has_shared else None
         if isinstance(shared, Refused):
             return shared
         due = [task.due_at(now_ms) for task in submission.tasks]
@@ -246,12 +246,12 @@ class Submitter:
         answers = (SubmittedTask.of(task, lane, limits, now_ms, one) for task, one in zip(tasks, expected, strict=True))
         return Submitted(tuple(answers), lane, limits, now_ms, shared.uses if shared else ())
 
-    def _read_shared(self, submission: Submission) -> SharedLimitsOf | Refused | None:
+    def _read_shared(self, submission: Submission, ids: Sequence[str]) -> SharedLimitsOf | Refused | None:
         """Reads the shared limits of the tasks; refuses all if one of them does not take a task."""
         if self._shared_limits is None:
             return None
         try:
-            shared = self._shared_limits.read(submission)
+            shared = self._shared_limits.read(submission, ids)
         except UnknownShared as error:
             empty, now_ms = Lane(submission.user_id), submission.now_ms
             reason = f"There is no shared limit {submission.shared_of(error.index)!r}"
@@ -270,7 +270,7 @@ class Submitter:
             return None
         last_at = max(now_ms + 1_000 if one.estimated_at is None else one.estimated_at for one in waits)
         if submission.over_limit is OverLimit.REJECT:
-            names = " and ".join(use.state.name for use in shared.uses)
+            names = " and ".join(dict.fromkeys(use.state.name for use in shared.uses))
             reason, retry_at = f"The shared limit {names} is reached, and waiting was not wanted.", last_at
         elif last_at - now_ms > longest_ms:
             reason = f"The task would wait {last_at - now_ms} ms, longer than the {longest_ms} ms allowed."

@@ -33,6 +33,7 @@ from chalicelib.worker.steps import (
     Step,
     WaitUntil,
     fail_too_large,
+    is_record_expired,
     last_attempt,
 )
 
@@ -78,19 +79,21 @@ def step_beside(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str)
     if lane is None:
         lane = Lane(task.user_id, admitted=task.seq, started_seq=task.seq - 1)
     limits = lane.limits_or(rules.default_limits)
-    if step := _step_of_started(facts, lane, task):
+    if step := _step_of_started(facts, lane, task, now_ms):
         return step
     if not facts.is_forwarded and at_once(limits) > 1:
         return _forward_or_wait(facts, lane, task, limits, now_ms, token)
     return _after_predecessors(facts, lane, task, now_ms) or _claim_or_wait(facts, lane, task, now_ms, rules, token)
 
 
-def _step_of_started(facts: Facts, lane: Lane, task: Task) -> Step | None:
+def _step_of_started(facts: Facts, lane: Lane, task: Task, now_ms: int) -> Step | None:
     """Skips a finished task; None for one that has not started, or not finished."""
     if task.task_id in lane.cancelled or not (task.seq <= lane.started_seq or task.is_repeat):
         return None
     if not facts.is_record_read:
         return ReadRecord()
+    if is_record_expired(facts, now_ms):
+        return Skip()
     if facts.record and facts.record.outcome:
         may_be_unlogged = facts.record.state is TaskState.CANCELLED
         return Skip() if facts.is_lane_fresh or not may_be_unlogged else ReadLane()

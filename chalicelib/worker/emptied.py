@@ -23,6 +23,7 @@ from chalicelib.worker.steps import (
     RunFirst,
     Skip,
     Step,
+    is_record_expired,
 )
 
 #: Seqs among which the lane's next task is looked for; a seq has no task if its submit died.
@@ -43,7 +44,7 @@ def step_of_emptied(facts: Facts, task: Task, now_ms: int, rules: Rules) -> Step
         return ReadLane()
     if not facts.is_record_read:
         return ReadRecord()
-    if facts.record and facts.record.outcome:
+    if is_record_expired(facts, now_ms) or (facts.record and facts.record.outcome):
         return Skip()
     if may_give_way and (step := _step_of_the_next(facts, lane, now_ms, rules)):
         return step

@@ -29,6 +29,7 @@ from chalicelib.worker.steps import (
     Step,
     WaitUntil,
     fail_too_large,
+    is_record_expired,
     last_attempt,
 )
 
@@ -63,6 +64,8 @@ def next_step(facts: Facts, task: Task, now_ms: int, rules: Rules, token: str = 
     if lane and _may_be_finished(lane, task):
         if not facts.is_record_read:
             return ReadRecord()
+        if is_record_expired(facts, now_ms):
+            return Skip()
         if facts.record and facts.record.outcome:
             may_be_unlogged = facts.record.state is TaskState.CANCELLED and not facts.is_lane_fresh
             return ReadLane() if may_be_unlogged else Skip()

@@ -27,6 +27,7 @@ from chalicelib.core.ports import (
     Clock,
     Correction,
     LaneStore,
+    Presence,
     SharedClaim,
     SharedLimitStore,
     SharedWritten,
@@ -34,6 +35,7 @@ from chalicelib.core.ports import (
     Written,
 )
 from chalicelib.core.shared_groups import has_waiters_turn, is_passed_over, wake_first
+from chalicelib.core.shared_layout import SharedLayout
 from chalicelib.core.shared_limit import (
     MISSED_AFTER_MS,
     Full,
@@ -45,9 +47,11 @@ from chalicelib.core.shared_limit import (
     turn_time,
     turn_times,
 )
+from chalicelib.core.shared_shards import plain_name, shard_of
 from chalicelib.core.task import Task
 from chalicelib.core.visibility import MAX_SLEEP_MS, again_seconds
 from chalicelib.settings import Settings
+from chalicelib.worker.known_lanes import NoPresence
 from chalicelib.worker.shared_groups import LISTED_FROM_MS, GroupTurns, Place, is_listed
 from chalicelib.worker.steps import LEAD_MS, LOOK_FOR_MS, Facts, ReadLane, Step, WaitUntil, fail_too_large
 
@@ -65,6 +69,10 @@ NEXT_TURNS = 40
 TRIM_EVERY = 12
 #: Milliseconds after which a message looks again that lost them all.
 LOST_RACES_MS = 50
+#: Tries to find the task's shard, which may be another one by the answer.
+SHARD_TRIES = 3
+#: Milliseconds after which a message looks again that finds the shards of its shared limit changing.
+CHANGING_MS = 500
 #: Milliseconds between the turns of lanes that are listed: of a thousand lanes that wait for 100 starts a second, every
 #: fiftieth costs the write.
 LISTED_EVERY_MS = 500
@@ -97,16 +105,25 @@ class SharedClaims:
         clock: Clock,
         settings: Settings,
         is_clock_off: Callable[[], bool] = lambda: False,
+        presence: Presence | None = None,
+        layout: SharedLayout | None = None,
     ) -> None:
-        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count."""
+        """is_clock_off: this machine's clock is wrong by over a second: it claims no start that others would count.
+
+        presence: tells a task that runs on this machine without a valid lease; None on Lambda.
+        """
+        self._layout = layout or SharedLayout(store, clock, settings.shared_limits)
         self._is_clock_off = is_clock_off
+        self._presence = presence or NoPresence()
         self._clock_logged_at = 0
         self._store = store
         self._lanes = lanes
         self._queue = queue
         self._clock = clock
-        self._settings = settings
+        #: by the name of the item
         self._known: dict[str, SharedLimit] = {}
+        #: revision and number of shards, by the name of the shared limit
+        self._shards: dict[str, tuple[int, int]] = {}
         self._claims = count(1)
         self._groups = GroupTurns(store, lanes, queue)
 
@@ -115,38 +132,63 @@ class SharedClaims:
 
         Returns the step to take first if there is none yet, such as to wait; and the facts, with the lane's turn.
         """
-        known = self._known.get(task.shared)
+        known = self._known.get(self._item(task))
         if not facts.is_lane_fresh and (facts.receives > 1 or (known and known.waiting)):
             return ReadLane(), facts  # a start would be lost if its lane has to wait, and to ask for a turn needs it
         return self._take(task, start, facts, f"{token}.{next(self._claims)}")  # a job may take several, in turn
 
     def _seen(self, task: Task, is_grouped: bool) -> SharedLimit:
         """The shared limit as it was seen last, if that may allow the start at once; else as it is."""
-        known = self._known.get(task.shared)
-        limits = self._limits(known) if known else None
+        known = self._known.get(self._item(task))
+        limits = self._limits(known) if known and not known.is_changing else None
         if is_grouped or known is None or limits is None or known.waiting or smallest_exceeded(limits, task.units):
-            return self._read(task.shared)
+            return self._read(self._item(task))
         return known
 
+    def _in_shard(self, task: Task, shared: SharedLimit) -> SharedLimit | None:
+        """The task's shard; None while the shards are changed. shared: the one that was taken for it."""
+        for _ in range(SHARD_TRIES):
+            if self._layout.is_due(shared):
+                self._layout.lay_out(task.shared)
+                self._read(task.shared)
+                shared = self._read(self._item(task))
+            if not self._has_moved(task, shared):
+                return shared
+            if not self._layout.is_open(shared):
+                return None
+            shared = self._read(self._item(task))
+        return None
+
+    def _has_moved(self, task: Task, shared: SharedLimit) -> bool:
+        """True if the shards have changed meanwhile: the next look asks the right one."""
+        return shared.name != self._item(task) or not self._layout.is_open(shared)
+
+    def _item(self, task: Task) -> str:
+        """The name of the item that the task counts against, as far as is known."""
+        return shard_of(task.shared, task.task_id, self._shards.get(task.shared, (0, 1))[1])
+
     def _take(self, task: Task, start: Start, facts: Facts, token: str) -> tuple[SharedStart | Step, Facts]:
-        shared = self._seen(task, bool(facts.is_lane_fresh and facts.lane and facts.lane.group))
+        seen = self._seen(task, bool(facts.is_lane_fresh and facts.lane and facts.lane.group))
         if self._is_clock_off():  # as the answers have shown up to now
             return self._leave_to_others(task, facts), facts
+        shared = self._in_shard(task, seen)
+        if shared is None:
+            now_ms = self._clock.now_ms()
+            return WaitUntil(now_ms, now_ms + CHANGING_MS), facts
         return self._take_of(shared, task, start, facts, token)
 
     def _take_of(
         self, shared: SharedLimit, task: Task, start: Start, facts: Facts, token: str
     ) -> tuple[SharedStart | Step, Facts]:
-        """Takes a start of the shared limit, as it was read."""
-        place = Place()
-        if facts.lane and facts.is_lane_fresh:  # an older lane may have a turn that was used since
-            place.turn = facts.lane.turn_for(task.shared)
-            place.member = self._groups.member(task.shared, facts.lane)
+        """Takes a start of the task's shard, as it was read."""
+        name, place = shared.name, self._place(shared.name, facts)
         for _ in range(CLAIM_TRIES):
             limits = self._limits(shared)
+            if self._has_moved(task, shared):
+                return ReadLane(), facts
             if limits is None:
                 listed_at = shared.listed_at(task.task_id)
-                return SharedStart(task.shared, start.at, NO_SHARED_LIMITS, listed_at=listed_at), facts
+                return SharedStart(name, start.at, NO_SHARED_LIMITS, listed_at=listed_at), facts
             if limit := smallest_exceeded(limits, task.units):
                 return fail_too_large(facts, facts.lane or start.lane, task, limit), facts
             now_ms = self._clock.now_ms()
@@ -158,7 +200,7 @@ class SharedClaims:
             decision = place.decided(decision, now_ms)
             if isinstance(decision, Taken) and not place.has_given_way and _comes_before_others(shared, limits, turn):
                 self._clock.sleep(GIVE_WAY_MS)
-                place.has_given_way, shared = True, self._read(task.shared)
+                place.has_given_way, shared = True, self._read(name)
                 place.lose_if_used(shared)
                 start = replace(start, at=max(start.at, self._clock.now_ms()))
             elif isinstance(decision, Taken) and facts.is_forwarded and _was_just_used(turn, shared, now_ms):
@@ -167,7 +209,7 @@ class SharedClaims:
                 allowed_at = first_time(shared, limits, turn, task.units) if turn else 0
                 shared = self._claim(task, shared, place.asking_again(shared, decision, allowed_at), place, token)
                 if shared.newest == token:
-                    self._groups.hand_on(task.shared, facts.lane, place, shared, limits, decision.at)
+                    self._groups.hand_on(name, facts.lane, place, shared, limits, decision.at)
                     return replace(self._start(shared, decision, allowed_at), turn=_lanes_turn(facts, place)), facts
                 place.lose_if_used(shared)
             elif not facts.is_lane_fresh or facts.lane is None:
@@ -181,6 +223,12 @@ class SharedClaims:
         now_ms = self._clock.now_ms()
         return WaitUntil(now_ms, now_ms + LOST_RACES_MS), facts
 
+    def _place(self, name: str, facts: Facts) -> Place:
+        """Without a turn for a lane that was remembered: its turn may be used since."""
+        if facts.lane is None or not facts.is_lane_fresh:
+            return Place()
+        return Place(facts.lane.turn_for(name), member=self._groups.member(name, facts.lane))
+
     def _find_turn(
         self, task: Task, place: Place, shared: SharedLimit, limits: Limits, full: Full, facts: Facts, lane: Lane
     ) -> tuple[SharedLimit, Step | None, Facts]:
@@ -190,10 +238,10 @@ class SharedClaims:
             self._list(task, place, shared, lane.group, full, now_ms)
             return shared, self._wait(shared, limits, place.turn, full, facts, task.units), facts
         if not lane.group:
-            place.turn, shared, facts = self._ask(task.shared, facts, lane)
+            place.turn, shared, facts = self._ask(shared.name, facts, lane)
             place.is_new = True
             return shared, None if place.turn else ReadLane(), facts
-        asked, facts = self._groups.look(task.shared, place, shared, facts, now_ms)
+        asked, facts = self._groups.look(shared.name, place, shared, facts, now_ms)
         if place.member is None:
             return shared, ReadLane(), facts
         step = self._wait_in_group(task, place, self._remember(asked), limits, full, facts)
@@ -202,7 +250,7 @@ class SharedClaims:
 
     def _leave_to_others(self, task: Task, facts: Facts) -> WaitUntil:
         now_ms = self._clock.now_ms()
-        self._known.pop(task.shared, None)  # the next look reads it, and compares the clock again
+        self._known.pop(self._item(task), None)  # the next look reads it, and compares the clock again
         if abs(now_ms - self._clock_logged_at) >= CLOCK_LOGGED_EVERY_MS:
             self._clock_logged_at = now_ms
             log.error("this machine's clock is over a second off AWS's: it starts no task with a shared limit")
@@ -214,18 +262,22 @@ class SharedClaims:
         if now_ms < oldest.at + LEASE_MS:
             return None
         lease = self._lanes.get(oldest.user_id).lease_of(task_id)
-        if lease and lease.until > now_ms and lease.phase is not Phase.RETRY:
+        if lease and lease.phase is not Phase.RETRY and (lease.until > now_ms or self._presence.is_served(lease.token)):
             return None
         return self._remember(self._store.release(shared.name, task_id, oldest.at))
 
     def is_open(self, task: Task) -> bool:
         """True if the task's shared limit is open, and fewer tasks run under it than may."""
-        shared = self._read(task.shared)
+        shared = self._read(self._item(task))
         limits, now_ms = self._limits(shared), self._clock.now_ms()
         return limits is None or (not shared.is_full(limits, task.task_id) and shared.opens_at(now_ms) <= now_ms)
 
-    def is_near(self, name: str, lane: Lane) -> bool:
-        """True if the shared limit lets the lane's next task start within LOOK_FOR_MS, as far as is known."""
+    def is_near(self, name: str, lane: Lane, task: Task) -> bool:
+        """True if the shared limit lets the lane's next task start within LOOK_FOR_MS, as far as is known.
+
+        name: of the item for which the lane has a turn; else of the shared limit that the task names.
+        """
+        name = self._item(task) if name == task.shared else name
         shared, now_ms = self._read(name), self._clock.now_ms()
         limits = self._limits(shared)
         if limits is None:
@@ -242,7 +294,10 @@ class SharedClaims:
             self._release(start.name, task.task_id, start.listed_at)
 
     def release_finished(self, task: Task) -> None:
-        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it."""
+        """The same for a finished task, whichever attempt of it is listed: its worker died, or could not release it.
+
+        With a number at once a shared limit has one shard.
+        """
         if listed_at := self._read(task.shared).listed_at(task.task_id):
             self._release(task.shared, task.task_id, listed_at)
 
@@ -267,7 +322,8 @@ class SharedClaims:
 
     def throttle(self, name: str, until: int, reason: str) -> None:
         """Lets nothing start that counts against the shared limit until that time, epoch ms."""
-        self._known[name] = self._store.throttle(name, until, reason)
+        for shard in self._layout.throttle(name, until, reason):
+            self._remember(shard)
 
     def is_limited(self, name: str) -> bool:
         """True if there is such a shared limit, as far as this worker knows."""
@@ -275,22 +331,25 @@ class SharedClaims:
         return bool(name) and known is not None and self._limits(known) is not None
 
     def _limits(self, shared: SharedLimit) -> Limits | None:
-        """In force; None if the shared limit was deleted."""
-        return shared.limits if shared.limits is not None else self._settings.shared_limits.get(shared.name)
+        """In force for this shard; None if the shared limit was deleted."""
+        return self._layout.share(shared)
 
     def _read(self, name: str) -> SharedLimit:
         return self._remember(self._store.get(name))
 
     def _remember(self, shared: SharedLimit) -> SharedLimit:
+        name = plain_name(shared.name)
         self._known[shared.name] = shared
+        if shared.revision >= self._shards.get(name, (0, 1))[0]:
+            self._shards[name] = shared.revision, shared.shards
         return shared
 
     def _claim(self, task: Task, seen: SharedLimit, taken: Taken, place: Place, token: str) -> SharedLimit:
         """The shared limit after the claim; the token of its newest claim says whether the claim succeeded."""
         is_newest = place.turn > seen.served
         claim = SharedClaim(
-            task.shared, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
-            place.turn, is_newest, place.asks_again,
+            seen.name, *(task.user_id, task.task_id), taken.at, token, taken.limits, seen.limits, task.units,
+            place.turn, is_newest, place.asks_again, seen.shards,
         )  # fmt: skip
         if seen.used and not place.turn:  # only the exact claim ends the list of turns that were used
             return self._remember(self._store.claim(seen, taken).shared)
@@ -333,7 +392,7 @@ class SharedClaims:
         is_due = place.is_new and is_listed(full, now_ms) and (group or _is_apart(place.turn, full, now_ms))
         if has_no_end or is_due:
             with suppress(UnavailableError):  # it looks again by itself
-                self._store.add_waiter(task.shared, Waiter(place.turn, task.user_id, task.task_id, group), full.at)
+                self._store.add_waiter(shared.name, Waiter(place.turn, task.user_id, task.task_id, group), full.at)
 
     def _wait_in_group(
         self, task: Task, place: Place, shared: SharedLimit, limits: Limits, full: Full, facts: Facts

@@ -19,6 +19,10 @@ LOOK_FOR_MS = 1_000
 #: Milliseconds after which the worker looks again at a task whose lease ran out while the worker that runs it lives.
 SERVED_POLL_MS = 2_500
 
+#: Age of a message, in milliseconds, from which on a task without a record has finished: a submit stores the record
+#: within seconds, and it is kept for longer than this after the task's end.
+RECORD_EXPIRED_AFTER_MS = 600_000
+
 
 class Facts(Struct, frozen=True):
     """The facts about a task that a worker has read so far."""
@@ -196,3 +200,12 @@ def last_attempt(lane: Lane, task: Task) -> Start | None:
         return None
     slot = task.task_id if lease.in_slot else ""
     return Start(lease.starts[-1], lease.attempt, min(task.planned_at, lease.starts[0]), lane, slot=slot)
+
+
+def is_record_expired(facts: Facts, now_ms: int) -> bool:
+    """True if the task has finished so long ago that its record was deleted.
+
+    A younger message without a record may be of a submit that is about to store it.
+    """
+    is_missing = facts.is_record_read and facts.record is None
+    return is_missing and 0 < facts.sent_at <= now_ms - RECORD_EXPIRED_AFTER_MS

@@ -11,7 +11,7 @@ Pace, order and attempts rest on the claim's conditional write alone; everything
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Protocol
 
 from msgspec import Struct
@@ -19,21 +19,22 @@ from msgspec.structs import replace
 
 from chalicelib.core.claim import Gap, SharedStart, Start, passed_over, without_cancelled
 from chalicelib.core.errors import MessageError, NewerMessageError, UnavailableError
-from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane, Phase
+from chalicelib.core.lane import CLOCKS_DIFFER_MS, Lane
 from chalicelib.core.lane_changes import with_run_time, without_cancelled_run
 from chalicelib.core.limits import at_once
 from chalicelib.core.ports import Clock, LaneStore, Presence, TaskQueue, TaskStore, Write, Written
-from chalicelib.core.recovery import tasks_to_send_again
 from chalicelib.core.task import Task, emptied_outcome
 from chalicelib.core.visibility import MAX_SLEEP_MS, NEWER_SECONDS, SHORT_SLEEP_MS, again_soon
 from chalicelib.settings import Settings
 from chalicelib.tasks.runner import Room
 from chalicelib.worker.execution import Ran, Retry, TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.hiding import Hider
+from chalicelib.worker.known_lanes import KnownLanes, NoPresence
+from chalicelib.worker.messages import Deferred, Delivery, Done, Handled, task_of
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import (
-    LEAD_MS,
     Claim,
     DropCancelled,
     DropEmptied,
@@ -55,11 +56,6 @@ from chalicelib.worker.steps import (
     WaitUntil,
 )
 
-#: Seconds for which a message is hidden at most. 24 receives a day stay below the 1,000 after which SQS dead-letters a
-#: message, and a lane whose wake-up was lost with its worker goes on within the hour.
-MAX_DEFERRAL_SECONDS = 3_600
-#: Milliseconds of wait from which on the lane stores the hidden message's receipt, so that a resume can wake it.
-SAVE_RECEIPT_AFTER_MS = 3_000
 #: Milliseconds, from its submit and its planned start, for which a task with an unknown name is deferred: its API may
 #: have been updated before this worker.
 UNKNOWN_FOR_MS = 300_000
@@ -68,56 +64,6 @@ UNKNOWN_AGAIN_MS = 5_000
 #: Milliseconds after which a worker looks again for room to run a task. 1,000 receives, after which SQS dead-letters
 #: the message, allow eight hours.
 NO_ROOM_MS = 30_000
-#: Age of a message, in milliseconds, from which on a worker that hides it sends the lane's last task again, since SQS
-#: deletes messages after 14 days.
-SEND_AGAIN_AFTER_MS = 12 * 24 * 3_600_000
-#: Milliseconds after which it does so again.
-SEND_AGAIN_EVERY_MS = 12 * 3_600_000
-#: Lanes that a worker remembers, so that most claims succeed with their first write.
-LANES_REMEMBERED = 10_000
-
-
-class Delivery(Struct, frozen=True):
-    """A message as the queue delivered it."""
-
-    body: str
-    receipt: str
-    #: its message group: the user, or a forwarded task's own group
-    user_id: str
-    message_id: str
-    #: epoch ms
-    sent_at: int
-    #: how often SQS delivered it, this time included
-    receives: int = 1
-
-
-class Done(Struct, frozen=True):
-    """The message is to be deleted."""
-
-
-class Deferred(Struct, frozen=True):
-    """The message stays in the queue, hidden until shortly before `until`, epoch ms."""
-
-    until: int
-    #: lane version the wait was based on; None if no change of the lane can shorten it
-    lane: Lane | None = None
-    #: the wait is for a slot of the lane
-    is_for_slot: bool = False
-    #: the wait for a shared limit may be over at any time, since it is for a task to end, or for it to open
-    is_for_shared: bool = False
-
-
-Handled = Done | Deferred
-
-
-class NoPresence:
-    """Null object for Lambda, where a running task's message stays hidden, or its worker ends."""
-
-    def serving(self, _token: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def is_served(self, _token: str) -> bool:
-        return False
 
 
 class Decide(Protocol):
@@ -174,12 +120,13 @@ class Worker:
         self._presence = presence or NoPresence()
         self._decide = decide
         self._shared = shared
-        self._remembered: dict[str, Lane] = {}
+        self._known = KnownLanes(self._presence, clock)
+        self._hider = Hider(lanes, tasks, queue, clock, settings, self._known, shared)
 
     def handle(self, delivery: Delivery) -> Handled:
         """Takes the message as far as it goes now. UnavailableError if AWS fails: the message then reappears."""
         try:
-            task = _task_of(delivery)
+            task = task_of(delivery)
         except NewerMessageError:
             self._queue.defer(delivery.receipt, NEWER_SECONDS)
             return Deferred(self._clock.now_ms() + NEWER_SECONDS * 1000)
@@ -200,16 +147,19 @@ class Worker:
             outcome = self._take_step(job, jobs)
             if isinstance(outcome, Deferred) and job.goes_ahead:
                 outcome = Done()
-            if isinstance(outcome, Deferred) and self._hide(delivery, outcome, job):
-                return outcome
+            if isinstance(outcome, Deferred):
+                changed = self._hider.hide(delivery, outcome, job.task)
+                if changed is None:
+                    return outcome
+                self._learn(job, changed)
             if isinstance(outcome, Done):
                 jobs.pop()
                 if jobs:  # the job that was just done changed the lane
-                    jobs[-1].facts = replace(self._remembered_facts(jobs[-1].task), gave_way=job.goes_ahead)
+                    jobs[-1].facts = replace(self._known.facts(jobs[-1].task), gave_way=job.goes_ahead)
         return Done()
 
     def _job(self, task: Task, receipt: str, out_of_order: bool = False) -> _Job:
-        return _Job(task, self._new_token(), self._remembered_facts(task), receipt, out_of_order)
+        return _Job(task, self._new_token(), self._known.facts(task), receipt, out_of_order)
 
     def _take_step(self, job: _Job, jobs: list[_Job]) -> Handled | None:
         """One step with the job; Done if its task needs nothing more, Deferred if the message has to wait."""
@@ -235,7 +185,7 @@ class Worker:
             case ReadNewest(gap):
                 self._read_newest(gap, job)
             case ReadShared(name):
-                is_near = not (self._shared and job.facts.lane) or self._shared.is_near(name, job.facts.lane)
+                is_near = not (self._shared and job.facts.lane) or self._shared.is_near(name, job.facts.lane, job.task)
                 job.facts = replace(job.facts, is_shared_near=is_near)
             case RunFirst(predecessors):
                 first = [self._job(predecessor, job.receipt, out_of_order=True) for predecessor in predecessors]
@@ -260,10 +210,8 @@ class Worker:
             case Forward(tasks, then_wait_until):
                 for task in tasks:
                     self._queue.forward(task, self._clock.now_ms())
-                is_woken = (
-                    job.facts.lane is not None and job.facts.lane.awaited_shared != ""
-                )  # by the next task's start
-                lane = job.facts.lane if is_woken else None
+                lane = job.facts.lane if job.facts.lane and job.facts.lane.awaited_shared else None
+                # With a lane, the next task's start wakes the message.
                 return Deferred(then_wait_until, lane) if then_wait_until else Done()
             case SendBack():
                 self._queue.send_again(job.task, self._clock.now_ms())
@@ -306,7 +254,7 @@ class Worker:
         lease = lane.lease_of(job.task.task_id)
         assert lease is not None, "a task that ran has a lease"
         write = self._lanes.change(lane, without_cancelled_run(lane, lease, self._settings.limits, now_ms))
-        job.facts = self._with_lane(job, write.lane)
+        self._learn(job, write.lane)
         return isinstance(write, Written)
 
     def _may_be_known_soon(self, task: Task) -> bool:
@@ -359,7 +307,7 @@ class Worker:
         task, start = job.task, step.start
         with self._presence.serving(job.token):
             before, write = job.facts.lane, self._claim(step, job)
-            job.facts = self._with_lane(job, write.lane)
+            self._learn(job, write.lane)
             if not isinstance(write, Written):
                 return None
             job.facts = replace(job.facts, shared_start=None)  # it is used: a retry takes one of its own
@@ -376,13 +324,13 @@ class Worker:
         task = job.task
         if start.slot:
             after = ended.lane if isinstance(ended, Ran) else None
-            lane = self._remember(after or self._lanes.get(task.user_id))
+            lane = self._known.remember(after or self._lanes.get(task.user_id))
             self._wake_for_slot(lane)
-            job.facts = self._with_lane(job, lane)
+            self._learn(job, lane)
             return Deferred(ended.at, lane) if isinstance(ended, Retry) else Done()
         if isinstance(ended, Retry):
             return Deferred(ended.at, job.facts.lane)
-        self._remembered[task.user_id] = with_run_time(claimed, ended.took_ms)
+        self._known.put(with_run_time(claimed, ended.took_ms))
         return Done()
 
     def _wake_for_slot(self, lane: Lane) -> None:
@@ -414,53 +362,6 @@ class Worker:
         assert job.facts.lane is not None, "an exact claim is decided on a lane that was read"
         return self._lanes.claim(job.facts.lane, step.start)
 
-    def _hide(self, delivery: Delivery, deferred: Deferred, job: _Job) -> bool:
-        """Hides the message, and stores its receipt in the lane if the wait is long; False if the lane changed.
-
-        First hidden, then stored: whoever changes the lane afterwards finds the receipt and wakes the message.
-        """
-        latest = deferred.until + self._settings.late_up_to_ms
-        self._queue.defer(delivery.receipt, _hidden_seconds(latest, self._clock.now_ms()))
-        if deferred.lane is None or deferred.until - self._clock.now_ms() < SAVE_RECEIPT_AFTER_MS:
-            return True
-        write = self._save_receipt(deferred, delivery, job)
-        if write is None:
-            return True
-        job.facts = self._with_lane(job, write.lane)
-        if not isinstance(write, Written) or _has_missed_start(deferred.lane, write.lane):
-            return False
-        if deferred.is_for_shared and self._shared and self._shared.is_open(job.task):
-            # Whoever opened it may have looked for the receipt before it was stored, or wakes the message now.
-            self._queue.defer(delivery.receipt, 0)
-        self._outlive(delivery, write.lane)
-        return True
-
-    def _save_receipt(self, deferred: Deferred, delivery: Delivery, job: _Job) -> Write | None:
-        """None if no change of the lane is to wake the message."""
-        lane, task = deferred.lane, job.task
-        assert lane is not None, "a wait that a change may end was decided on a lane"
-        if not job.facts.is_forwarded:
-            return self._lanes.save_head_receipt(lane, delivery.receipt)
-        lease = (lane.slots or {}).get(task.task_id)
-        if lease:
-            visible_at = min(deferred.until, self._clock.now_ms() + MAX_DEFERRAL_SECONDS * 1000)
-            return self._lanes.save_slot_receipt(lane, lease, delivery.receipt, visible_at)
-        is_next = lane.started_seq == task.seq - 1
-        return self._lanes.save_next_receipt(lane, delivery.receipt) if is_next else None
-
-    def _outlive(self, delivery: Delivery, lane: Lane) -> None:
-        """Sends a younger message into the lane if SQS soon deletes this one, so the lane goes on without it."""
-        now_ms = self._clock.now_ms()
-        age_ms = now_ms - delivery.sent_at
-        if age_ms < SEND_AGAIN_AFTER_MS:
-            return
-        if age_ms % SEND_AGAIN_EVERY_MS < MAX_DEFERRAL_SECONDS * 1000:
-            for task in tasks_to_send_again(lane, self._tasks, now_ms):
-                self._queue.send_again(task, now_ms)
-        with suppress(UnavailableError):  # the next look is within the hour
-            # Last, since it reads all of the user's payloads: it may take longer than the function has.
-            self._tasks.keep_payloads(delivery.user_id, now_ms)
-
     def _last_error(self, job: _Job) -> str | None:
         """The error of the task's last attempt if that one failed by itself; None if it lost its worker."""
         lane, task = job.facts.lane, job.task
@@ -476,7 +377,7 @@ class Worker:
         if lane and lease and not lease.in_slot:
             with suppress(UnavailableError):  # the next claim replaces it
                 self._lanes.end_lease(job.task.user_id, lease, now_ms, lane.took_ms)
-            self._remembered.pop(job.task.user_id, None)
+            self._known.forget(job.task.user_id)
         return self._free_slot(job)
 
     def _free_slot(self, job: _Job) -> Done:
@@ -489,7 +390,7 @@ class Worker:
             self._shared.release_finished(task)
         while lane and (lease := (lane.slots or {}).get(task.task_id)):
             write = self._lanes.release_slot(task.user_id, lease, 0)
-            lane = self._remember(write.lane)
+            lane = self._known.remember(write.lane)
             if isinstance(write, Written):
                 self._wake_for_slot(lane)
         return Done()
@@ -499,7 +400,7 @@ class Worker:
         lane, task = job.facts.lane, job.task
         while lane and task.task_id in lane.cancelled:
             write = self._lanes.change(lane, without_cancelled(lane, task.task_id, task.seq, task.units))
-            job.facts = self._with_lane(job, write.lane)
+            self._learn(job, write.lane)
             lane = write.lane
             self._wake_head(job)
 
@@ -508,12 +409,16 @@ class Worker:
         lane, task = job.facts.lane, job.task
         while lane and (lane.started_seq < task.seq or lane.retry_of(task.task_id)):
             after = passed_over(lane, task.task_id, task.seq, task.units, self._clock.now_ms())
-            job.facts = self._with_lane(job, self._lanes.change(lane, after).lane)
+            self._learn(job, self._lanes.change(lane, after).lane)
             lane = job.facts.lane
             self._wake_head(job)
 
+    def _learn(self, job: _Job, lane: Lane) -> None:
+        """Gives the job's facts this lane, just read."""
+        job.facts = self._known.facts_with(lane, job.task, job.facts)
+
     def _read_lane(self, job: _Job) -> None:
-        job.facts = self._with_lane(job, self._lanes.get(job.task.user_id))
+        self._learn(job, self._lanes.get(job.task.user_id))
 
     def _read_newest(self, gap: Gap, job: _Job) -> None:
         newest_id = job.facts.lane.newest if job.facts.lane else ""
@@ -522,14 +427,6 @@ class Worker:
         is_it = record is not None and record.task.seq == gap.last
         job.facts = replace(job.facts, predecessors=(record,) if record and is_it else ())
 
-    def _with_lane(self, job: _Job, lane: Lane) -> Facts:
-        """The facts about the job's message, with this lane, just read."""
-        facts = job.facts
-        times = {"receives": facts.receives, "received_at": facts.received_at, "sent_at": facts.sent_at}
-        others = {"is_forwarded": facts.is_forwarded, "shared_start": facts.shared_start}
-        others["is_shared_near"] = facts.is_shared_near
-        return replace(self._fresh_facts(job.task, lane), **others, **times)
-
     def _read_payload(self, job: _Job) -> None:
         """Reads the payload of a task that was found in a list of records; the task fails if it is gone."""
         record = self._tasks.get(job.task.user_id, job.task.task_id)
@@ -537,49 +434,9 @@ class Worker:
             job.task = replace(job.task, payload=record.task.payload, has_payload=record.task.has_payload)
         job.is_payload_read = True
 
-    def _remembered_facts(self, task: Task) -> Facts:
-        lane = self._remembered.get(task.user_id)
-        return Facts(lane, is_served=lane is not None and self._is_served(task, lane))
-
-    def _fresh_facts(self, task: Task, lane: Lane) -> Facts:
-        is_served, beside = self._is_served(task, lane), self._served_beside(task, lane)
-        return Facts(self._remember(lane), is_lane_fresh=True, is_served=is_served, served_beside=beside)
-
-    def _is_served(self, task: Task, lane: Lane) -> bool:
-        lease = lane.lease_of(task.task_id)
-        return lease is not None and self._presence.is_served(lease.token)
-
-    def _served_beside(self, task: Task, lane: Lane) -> int:
-        """Only leases that ran out cost a look, and a quick claim counts those too."""
-        now_ms, others = self._clock.now_ms(), (lane.slots or {}).values()
-        over = [one for one in others if one.until <= now_ms and one.phase is not Phase.RETRY]
-        return sum(one.task_id != task.task_id and self._presence.is_served(one.token) for one in over)
-
-    def _remember(self, lane: Lane) -> Lane:
-        """Keeps the average run time for the next claim to store, unless a task has started since it was computed."""
-        known = self._remembered.pop(lane.user_id, None)
-        if known and known.took_ms and known.started == lane.started:
-            lane = replace(lane, took_ms=known.took_ms)
-        self._remembered[lane.user_id] = lane
-        if len(self._remembered) > LANES_REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)), None)
-        return lane
-
-
-def _has_missed_start(seen: Lane, stored: Lane) -> bool:
-    """True if the task that waited for a shared limit started before it could find the head's receipt and wake it."""
-    return bool(seen.awaited_shared) and stored.started_seq != seen.started_seq
-
 
 def _is_emptied(lane: Lane | None, task: Task) -> bool:
     return lane is not None and lane.is_emptied(task.task_id, task.seq)
-
-
-def _task_of(delivery: Delivery) -> Task:
-    task = Task.from_message(delivery.body)
-    if delivery.user_id not in (task.user_id, task.own_group):
-        raise MessageError(f"the message names user {task.user_id!r} in the lane of {delivery.user_id!r}")
-    return task
 
 
 def _loses_shared_start(step: Step, taken: SharedStart, lane: Lane | None, now_ms: int) -> bool:
@@ -593,8 +450,3 @@ def _loses_shared_start(step: Step, taken: SharedStart, lane: Lane | None, now_m
     if isinstance(step, ReadLane | ReadRecord | ReadNewest | ReadPredecessors | ReadShared):
         return False
     return not isinstance(step, Claim) or step.start.at != taken.at or now_ms > taken.at + CLOCKS_DIFFER_MS
-
-
-def _hidden_seconds(until: int, now_ms: int) -> int:
-    """Whole seconds that end before the claim's lead to `until` begins; the worker sleeps the rest of the wait."""
-    return max(0, min((until - LEAD_MS - now_ms) // 1000, MAX_DEFERRAL_SECONDS))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from local.emulator import HOST, free_port
+from local.emulator_address import HOST, free_port
 from local.supervisor import SupervisorError
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.runs import RunReports

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from local.emulator import free_port
+from local.emulator_address import free_port
 from local.run_settings import LocalSettings
 from local.supervisor import ProcessInfo, Supervisor
 from tests.answer import Answer

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.emulator import free_port
+from local.emulator_address import free_port
 from tests.e2e.running import ROOT, Paceline
 
 CLI = (sys.executable, "-m", "operations")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from chalicelib.core.errors import UnavailableError
 from chalicelib.scheduled.dispatcher import ScheduledDelivery
-from chalicelib.worker.worker import Delivery, Done
+from chalicelib.worker.messages import Delivery, Done
 from tests.facts.functions import Functions
 from tests.facts.queues import SQSQueue, SQSQueues
 from tests.memory.scheduled_queue import MemoryScheduledQueue

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.stack import ensure_stack, restore_resources
-from local.emulator import free_port
+from local.emulator_address import free_port
 from tests.integration.conftest import wait_until_up
 
 STAGE = "kept"

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.emulator import free_port
+from local.emulator_address import free_port
 from tests.facts.differences import DIFFERENCES
 from tests.facts.emulators import chosen, emulating
 from tests.facts.fact import Fact, cases, check

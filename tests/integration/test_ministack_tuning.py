@@ -1,6 +1,7 @@
 """MiniStack answers the same with its parts tuned as without: random calls to two copies of its modules."""
 
 import asyncio
+import functools
 import importlib.util
 import json
 import random
@@ -17,6 +18,7 @@ import pytest
 from local.ministack_expressions import tune_expressions
 from local.ministack_items import Partitions
 from local.ministack_queues import index_groups, narrow_cleaning
+from local.ministack_writes import tune_writes
 from tests.integration.test_emulator_state import Emulator
 
 Call = dict[str, Any]
@@ -39,16 +41,18 @@ def module(service: str) -> Any:
 def databases() -> tuple[Any, Any]:
     plain, tuned = module("dynamodb"), module("dynamodb")
     tune_expressions(tuned)
+    tune_writes(tuned)
     return plain, tuned
 
 
 def database(dynamodb: Any, items: Any) -> Any:
     keys = [{"AttributeName": "user", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}]
-    types = [{"AttributeName": name, "AttributeType": "S"} for name in ("user", "item")]
+    types = [{"AttributeName": name, "AttributeType": "S"} for name in ("user", "item", "listed")]
+    listed = [{"AttributeName": "listed", "KeyType": "HASH"}, keys[0]]
+    index = {"IndexName": "lists", "KeySchema": listed, "Projection": {"ProjectionType": "KEYS_ONLY"}}
+    table = {"TableName": TABLE, "BillingMode": "PAY_PER_REQUEST", "KeySchema": keys, "AttributeDefinitions": types}
     dynamodb.reset()
-    dynamodb._create_table(
-        {"TableName": TABLE, "KeySchema": keys, "AttributeDefinitions": types, "BillingMode": "PAY_PER_REQUEST"}
-    )
+    dynamodb._create_table({**table, "GlobalSecondaryIndexes": [index]})
     dynamodb._tables[TABLE]["items"] = items
     return dynamodb
 
@@ -56,6 +60,7 @@ def database(dynamodb: Any, items: Any) -> Any:
 def value(chance: random.Random, depth: int = 2) -> Call:
     kinds: list[Callable[[], Call]] = [
         lambda: {"N": str(chance.randint(-2, 3))},
+        lambda: {"N": chance.choice(["1795900651000", "007", "1.0"])},
         lambda: {"N": f"{chance.random():.3f}e{chance.randint(-3, 3)}"},
         lambda: {"S": chance.choice(["", "a", "b", "é\u2028"])},
         lambda: {"BOOL": chance.random() < 0.5},
@@ -63,11 +68,11 @@ def value(chance: random.Random, depth: int = 2) -> Call:
         lambda: {"L": [value(chance, depth - 1) for _ in range(chance.randint(0, 3))]},
         lambda: {"M": {name: value(chance, depth - 1) for name in chance.sample("abc", 2)}},
     ]
-    return chance.choice(kinds if depth else kinds[:4])()
+    return chance.choice(kinds if depth else kinds[:5])()
 
 
 def path(chance: random.Random) -> str:
-    return chance.choice(["#a", "#b", "#c", "plain", "#a.#b", "#b[0]", "#b[1].#c", "#c.plain"])
+    return chance.choice(["#a", "#b", "#c", "plain", "#a.#b", "#b[0]", "#b[1].#c", "#c.plain", "listed"])
 
 
 def condition(chance: random.Random, depth: int = 3) -> str:
@@ -125,11 +130,35 @@ def calls(chance: random.Random) -> Iterator[tuple[str, Call]]:
             call = {"TableName": TABLE}
         if kind == "_update_item":
             call |= {"UpdateExpression": chance.choice(updates), "ReturnValues": chance.choice(["ALL_NEW", "ALL_OLD"])}
-        yield kind, used(call if "Item" in call else {**call, "Key": key}, names, values)
+        call = used(call if "Item" in call else {**call, "Key": key}, names, values)
+        yield kind, {**call, **spoiled(chance, call)} if chance.random() < 0.1 else call
+    yield (
+        "_query",
+        {"TableName": TABLE, "IndexName": "lists", "KeyConditionExpression": "listed = :a"}
+        | {"ExpressionAttributeValues": {":a": {"S": "a"}}},
+    )
+
+
+def spoiled(chance: random.Random, call: Call) -> Call:
+    """A field that makes the call unusual or wrong."""
+    field = chance.choice([*call, "ReturnConsumedCapacity", "Expected"])
+    deep = functools.reduce(lambda inner, _: {"L": [inner]}, range(chance.choice([19, 30, 40, 70])), {"S": "a"})
+    large = {"S": "a" * chance.choice([200_000, 300_000, 410_000])}
+    keys = [{"S": ""}, {"S": "a" * 1_025}, {"N": "1"}, {"S": "a", "N": "1"}]
+    parts: list[Any] = [deep, large, *keys, {"N": "x"}, {"S": 1}, {"SS": []}, {"S": "\ud83d\ude00"}, {}, None]
+    if field == "ExpressionAttributeNames":
+        parts = ["alpha", "user", ""]
+    given = call.get(field)
+    if isinstance(given, dict) and given and chance.random() < 0.8:
+        return {field: {**given, chance.choice([*given, "more"]): chance.choice(parts)}}
+    return {field: chance.choice(["", " ", "WRONG", "TOTAL", "ALL_OLD", "SET", {}, None])}
 
 
 def answer(dynamodb: Any, kind: str, call: Call) -> Any:
-    status, _, body = getattr(dynamodb, kind)(json.loads(json.dumps(call)))
+    try:
+        status, _, body = getattr(dynamodb, kind)(json.loads(json.dumps(call)))
+    except Exception as error:  # noqa: BLE001 - the emulator's 500
+        return type(error), str(error)
     return status, json.loads(body)
 
 
@@ -266,14 +295,51 @@ SEND: Call = {"QueueUrl": QUEUE, "MessageBody": "é\u2028", "MessageGroupId": "a
     ],
 )
 def test_short_way_of_a_call_and_the_usual_one(emulator: Emulator, target: str, body: Any) -> None:
-    """A request that names its origin takes MiniStack's usual way."""
-    short, usual = (send(emulator, target, body, headers) for headers in ({}, {"Origin": "http://localhost"}))
+    """A request that says how it is encoded takes MiniStack's usual way."""
+    short, usual = (send(emulator, target, body, headers) for headers in ({}, {"Content-Encoding": "identity"}))
     assert "access-control-allow-origin" not in short.headers
     assert short.status == usual.status
     assert short.json == usual.json
     for name in ("content-type", "x-amz-crc32", "x-amzn-errortype", "x-amzn-query-error", "date"):
         assert (name in short.headers) == (name in usual.headers), name
     assert short.headers["content-type"] == usual.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:3000"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin", "Host": "localhost"},
+        {"Host": "evil.example"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("OPTIONS", "/"),
+        ("POST", "/"),
+        ("GET", "/?Action=ListQueues"),
+        ("GET", "/2015-03-31/functions/"),
+    ],
+)
+def test_a_web_page_may_call_nothing(emulator: Emulator, method: str, path: str, headers: Mapping[str, str]) -> None:
+    connection = HTTPConnection("127.0.0.1", emulator.port)
+    connection.request(method, path, "Action=ListQueues" if method == "POST" else None, dict(headers))
+    with closing(connection):
+        answer = connection.getresponse()
+        assert answer.status == 403
+        assert answer.getheader("Access-Control-Allow-Origin") is None
+
+
+def test_a_web_page_may_make_no_call_that_takes_the_short_way(emulator: Emulator) -> None:
+    connection = HTTPConnection("127.0.0.1", emulator.port)
+    credential = "AWS4-HMAC-SHA256 Credential=test/20261128/us-east-1/any/aws4_request, Signature=0"
+    headers = {"X-Amz-Target": "AmazonSQS.SendMessage", "Authorization": credential, "Sec-Fetch-Site": "cross-site"}
+    connection.request("POST", "/", json.dumps(SEND), headers)
+    with closing(connection):
+        assert connection.getresponse().status == 403
 
 
 class Sent:

@@ -33,7 +33,7 @@ from chalicelib.core.scheduled import MAX_AHEAD_MS, Callback, ScheduleBell, Sche
 from chalicelib.core.task import Task
 from chalicelib.core.ticks import Timing
 from chalicelib.worker.completion_log import StandardOutputLog
-from chalicelib.worker.worker import SEND_AGAIN_AFTER_MS
+from chalicelib.worker.hiding import SEND_AGAIN_AFTER_MS
 from infra.deploy.stages import ROOT
 from infra.stack import ensure_stack
 from tests.integration.conftest import wait_until_up

@@ -12,6 +12,8 @@ from chalicelib.core.shared_limit import (
     Taken,
     Waiter,
     claim_shared,
+    controlled_by,
+    full_at,
     paused_shared,
     resumed_shared,
     with_shared_limits,
@@ -300,6 +302,64 @@ def test_racing_claims_never_take_more_than_the_limit_allows(
 def test_revision_counts_changes(ports: Ports, user: str) -> None:
     change(ports, user, lambda shared: replace(shared, revision=shared.revision + 1))
     assert ports.shared_limits.throttle(user, NOW, "x").revision == 2
+
+
+# --- shards
+
+
+def test_claim_that_knows_of_other_shards_is_stale(ports: Ports, user: str) -> None:
+    assert written(quick(ports, user)).shards == 1
+    spread = change(ports, user, lambda shared: replace(shared, shards=3, revision=shared.revision + 1))
+    assert (spread.shards, spread.is_changing) == (3, False)
+    assert stale(quick(ports, user, NOW + 1)).shards == 3
+    assert stale(quick(ports, user, NOW + 1, shards=2)).shards == 3
+    assert written(quick(ports, user, NOW + 1, shards=3)).started == 2
+    again = change(ports, user, lambda shared: replace(shared, shards=1, revision=shared.revision + 1))
+    assert again == ports.shared_limits.get(user)
+    assert stale(quick(ports, user, NOW + 2, shards=3)).shards == 1
+    assert written(quick(ports, user, NOW + 2)).started == 3
+
+
+def test_nothing_starts_and_nothing_is_throttled_while_the_shards_change(ports: Ports, user: str) -> None:
+    seen = ports.shared_limits.get(user)
+    change(ports, user, lambda shared: replace(shared, shards=3, is_changing=True, revision=shared.revision + 1))
+    assert stale(quick(ports, user)).is_changing
+    assert stale(quick(ports, user, shards=3)).shards == 3
+    assert stale(ports.shared_limits.claim(seen, taken(seen))).is_changing
+    assert ports.shared_limits.throttle(user, NOW + 5_000, "slow down").throttled_until == 0
+    change(ports, user, lambda shared: replace(shared, is_changing=False, revision=shared.revision + 1))
+    assert written(quick(ports, user, shards=3)).started == 1
+
+
+@pytest.mark.parametrize("limits", [LIMITS, parse_shared_limits("500/minute"), parse_shared_limits("90 units/second")])
+def test_shared_limit_that_counts_as_used_up_allows_the_next_start_a_window_later(
+    ports: Ports, user: str, limits: Limits
+) -> None:
+    written(exact(ports, user, NOW - 90_000, limits))
+    change(ports, user, lambda shared: replace(full_at(shared, limits, NOW, 1), revision=shared.revision + 1))
+    full = claim_shared(ports.shared_limits.get(user), limits, NOW + 1, NOW + 150)
+    assert isinstance(full, Full)
+    longest_ms = max(limit.window_ms for limit in limits)
+    assert NOW + longest_ms <= full.at <= NOW + longest_ms * 101 // 100
+    assert written(exact(ports, user, full.at, limits)).starts[0] == full.at
+
+
+def test_shard_follows_the_first_one_and_is_listed_nowhere(ports: Ports, user: str) -> None:
+    ports.shared_limits.throttle(user, NOW + 5_000, "slow down")
+    first = change(ports, user, lambda shared: paused_shared(replace(shared, shards=2), NOW + 9_000))
+    shard = f"{user}#1"
+    change(ports, shard, lambda shared: controlled_by(shared, first))
+    followed = ports.shared_limits.get(shard)
+    assert controlled_by(followed, first) == followed
+    assert (followed.throttled_until, followed.throttled_reason) == (NOW + 5_000, "slow down")
+    assert (followed.paused_until, followed.shards, followed.started) == (NOW + 9_000, 2, 0)
+    assert shard not in ports.shared_limits.names()
+
+
+def test_change_may_drop_the_list_of_those_that_run(ports: Ports, user: str) -> None:
+    written(exact(ports, user, limits=FIVE_AT_ONCE))
+    assert change(ports, user, lambda shared: replace(shared, revision=1)).holders
+    assert change(ports, user, lambda shared: replace(shared, revision=2, holders=None)).holders is None
 
 
 # --- correct_units

@@ -15,7 +15,7 @@ def race_at(aws: Aws, user: str, limits: str) -> None:
     assert_pace_kept(starts, parse_limits(limits))
 
 
-@pytest.mark.parametrize("limits", ["20/second; 60/5 seconds", "500/10 seconds"])
+@pytest.mark.parametrize("limits", ["20/second; 60/5 seconds", "500/10 seconds", "210/2 seconds"])
 def test_many_processes_never_take_more_of_a_shared_limit_than_it_allows(
     ministack: Aws, user: str, limits: str
 ) -> None:

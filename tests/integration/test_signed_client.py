@@ -89,6 +89,20 @@ def test_request_is_signed_as_botocore_signs_it(service: str, target: str, token
     assert sent.get("x-amz-security-token", "") == token
 
 
+def test_a_request_of_the_next_day_changes_no_other_ones_key() -> None:
+    class Interrupted(Signer):
+        """Another thread signs for the next day just when this one has stored its key."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_key" and value[0] == "20150830":
+                self._key_of("20150831")
+
+    made = [kind("sqs", "eu-west-1", Credentials("AKID", "secret")) for kind in (Signer, Interrupted)]
+    first, second = (signer.head("h", "AmazonSQS.X", b"{}", 1_440_938_160) for signer in made)
+    assert first == second
+
+
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SignedClient]:
     """Makes a client of a service at some URL; a pause between two tries takes no time."""
@@ -239,6 +253,8 @@ def test_answer_in_chunks_is_read_whole(make: Callable[..., SignedClient], chunk
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\n\r\nno length",
         b"HTTP/1.1 abc OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n<html>hello</>",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         b"x" * 70_000,
     ],
@@ -301,10 +317,11 @@ def test_what_only_boto3_understands_is_left_to_it(monkeypatch: pytest.MonkeyPat
     assert not isinstance(aws.client("sqs", None), SignedClient)
 
 
-def test_boto3_is_not_imported_for_a_submit() -> None:
+def test_boto3_is_not_imported_for_a_submit_and_a_health_check() -> None:
     code = (
         "import sys, app; from chalicelib.container import container; parts = container(); "
-        "_ = (parts.submitter, parts.idempotency, parts.worker); sys.exit('boto3' in sys.modules)"
+        "_ = (parts.submitter, parts.idempotency, parts.worker, *parts.check_health()); "
+        "sys.exit('boto3' in sys.modules)"
     )
     urls = ("QUEUE_URL", "DEAD_LETTER_URL", "SCHEDULED_QUEUE_URL")
     env = {**os.environ, "TABLE_NAME": "t", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", **dict.fromkeys(urls, "http://q")}

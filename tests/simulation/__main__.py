@@ -18,6 +18,7 @@ from tests.simulation.schedule import (
     draw_forgettings,
     draw_groups,
     draw_several,
+    draw_shards,
     draw_shared,
     draw_shared_units,
     draw_units,
@@ -41,6 +42,7 @@ def main() -> int:
         "--several", action="store_true", help="schedules of lanes with several tasks at once; also with another kind"
     )
     parser.add_argument("--shared", action="store_true", help="schedules of tasks with a shared limit")
+    parser.add_argument("--shards", action="store_true", help="the same, of one that is spread over shards")
     parser.add_argument("--shared-units", action="store_true", help="the same, of tasks with units")
     parser.add_argument("--groups", action="store_true", help="the same, with users in groups")
     parser.add_argument("--emptyings", action="store_true", help="schedules of lanes that are emptied")
@@ -49,6 +51,7 @@ def main() -> int:
     plan_of = draw_due if options.due else draw_units if options.units else draw
     plan_of = draw_cancels if options.cancels else plan_of
     plan_of = draw_shared if options.shared else plan_of
+    plan_of = draw_shards if options.shards else plan_of
     plan_of = draw_groups if options.groups else draw_shared_units if options.shared_units else plan_of
     plan_of = draw_emptyings if options.emptyings else plan_of
     plan_of = draw_forgettings if options.forgettings else plan_of

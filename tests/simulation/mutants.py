@@ -23,16 +23,18 @@ from chalicelib.core.ports import (
     own_admission,
 )
 from chalicelib.core.scheduled import MAX_SQS_DELAY_SECONDS, DueTask
+from chalicelib.core.shared_layout import SharedLayout
 from chalicelib.core.shared_limit import SharedLimit, Taken, Waiter
+from chalicelib.core.shared_shards import index_of
 from chalicelib.core.task import Outcome, Task, TaskRecord, TaskState
 from chalicelib.submit.submission import Submission
 from chalicelib.submit.submitter import Submitter
 from chalicelib.worker.finalizer import Finalizer
+from chalicelib.worker.known_lanes import NoPresence
 from chalicelib.worker.lease_renewal import LeaseRenewer, RunningTask
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
 from chalicelib.worker.steps import Facts, Rules, Step, WaitUntil
-from chalicelib.worker.worker import NoPresence
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
@@ -53,6 +55,7 @@ from tests.simulation.schedule import (
     draw_forgettings,
     draw_groups,
     draw_several,
+    draw_shards,
     draw_shared,
     draw_shared_units,
     draw_units,
@@ -627,6 +630,36 @@ class AnyRelease(MemorySharedLimitStore):
         return super().release(name, task_id, holder.at if holder else at)
 
 
+class PauseOfTheFirstShard(MemorySharedLimitStore):
+    """A pause stops the shard that has the shared limit's name, and none of the others."""
+
+    def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
+        return super().change(seen, replace(changed, paused_until=None) if index_of(seen.name) else changed)
+
+
+class ThrottlingOfTheFirstShard(MemorySharedLimitStore):
+    """An API's 429 stops the shard that has the shared limit's name, and none of the others."""
+
+    def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
+        return super().change(seen, replace(changed, throttled_until=0) if index_of(seen.name) else changed)
+
+
+class EmptyNewShards(MemorySharedLimitStore):
+    """New shards do not count the starts in those of before."""
+
+    def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
+        if seen.is_changing and not changed.is_changing:
+            changed = replace(changed, starts=seen.starts, started=seen.started, real=seen.real)
+        return super().change(seen, changed)
+
+
+class PartsRoundedUp(SharedLayout):
+    def share(self, shared: SharedLimit) -> Limits | None:
+        limits = self.limits(shared)
+        parts = (replace(one, quota=-(-one.quota // shared.shards)) for one in limits or ())
+        return tuple(parts) if shared.shards > 1 else limits
+
+
 class NoSharedCorrection(MemorySharedLimitStore):
     """A shared limit does not count units beyond those claimed."""
 
@@ -702,6 +735,10 @@ MUTANTS: dict[str, Parts] = {
     "shared: more units are counted": Parts(shared_limits=NoSharedCorrection),
     "shared: units corrected once": Parts(shared_limits=ForgottenCorrections),
     "shared: unmoved since read": Parts(shared_limits=SharedClaimsWhateverCameBetween),
+    "shards: all paused": Parts(shared_limits=PauseOfTheFirstShard),
+    "shards: all throttled": Parts(shared_limits=ThrottlingOfTheFirstShard),
+    "shards: starts of those before count": Parts(shared_limits=EmptyNewShards),
+    "shards: parts are the quota together": Parts(shared_layout=PartsRoundedUp),
     "slots: released": Parts(lanes=NoSlotReleased),
     "slots: released once": Parts(lanes=AnySlotReleased),
     "slots: counted by the quick claim": Parts(lanes=NoSlotCount),
@@ -832,6 +869,10 @@ FOUND_BY: dict[str, int | Plan] = {
     "shared: more units are counted": draw_shared_units(0),
     "shared: units corrected once": draw_shared_units(13),
     "shared: unmoved since read": draw_shared(37),
+    "shards: all paused": draw_shards(10),
+    "shards: all throttled": draw_shards(1),
+    "shards: starts of those before count": draw_shards(43),
+    "shards: parts are the quota together": draw_shards(8),
     "slots: released": draw_several(96),
     "slots: released once": draw_several(12),
     "slots: counted by the quick claim": draw_several(32),

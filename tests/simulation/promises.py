@@ -119,6 +119,10 @@ class Known:
     sent_callbacks: list[str] = field(default_factory=list)
 
 
+#: Milliseconds after a throttling for which starts are left that were taken before it.
+THROTTLED_WITHIN_MS = 500
+
+
 @dataclass(frozen=True)
 class Paused:
     """A pause that was answered."""
@@ -205,6 +209,8 @@ class History:
         self.broken: list[Broken] = []
         self._renewal_failed_at = renewal_failed_at
         self._is_apart = plan.is_apart
+        #: a task that runs without a valid lease is seen by its lock
+        self._has_locks = not (plan.is_apart or plan.is_lambda)
         self._is_calm = plan.is_calm
         self._clocks_differ_ms = 0 if plan.is_calm else 500
         self.known: dict[str, Known] = {}
@@ -218,6 +224,7 @@ class History:
         self._kept_answers: dict[str, str] = {}
         self._lives: Counter[str] = Counter()
         self._prompt = Promptness(slots) if plan.is_prompt else None
+        self._is_sharded = plan.starts_each > 0
         self._paused: dict[str, Paused] = {}
         #: the users' lanes as they were emptied last
         self._emptied: dict[str, Lane] = {}
@@ -229,9 +236,11 @@ class History:
         self._shared_tokens: dict[str, int] = {}
         self._shared_corrected = set[str]()
         #: the turn with which the start of that user at that time was taken, and the task that started with that turn
-        self._turn_of: dict[tuple[str, int], int] = {}
-        self._turn_used_by: dict[int, str] = {}
+        self._turn_of: dict[tuple[str, int], tuple[str, int]] = {}
+        self._turn_used_by: dict[tuple[str, int], str] = {}
         self._shared_closed: dict[str, Closed] = {}
+        #: since and until when, by name
+        self._shared_throttled: dict[str, tuple[int, int]] = {}
         #: the same for each start that was taken of it, and the limits of the newest
         self._shared_taken: dict[str, list[tuple[int, int]]] = {}
         self._shared_limits: dict[str, Limits] = {}
@@ -478,6 +487,9 @@ class History:
         closed = self._shared_closed.get(name)
         if closed and closed.since - self._clocks_differ_ms <= at < closed.until:
             self.breaks("shared limit is closed", f"{known.tag} starts at {at}, closed until {closed.until}")
+        since, until = self._shared_throttled.get(name, (0, 0))
+        if since + THROTTLED_WITHIN_MS + self._clocks_differ_ms <= at < until:
+            self.breaks("shared limit is throttled", f"{known.tag} starts at {at}, throttled until {until}")
         if closed and at >= closed.since + self._clocks_differ_ms and closed.limits not in (None, limits):
             self.breaks("shared limits in force", f"{known.tag} starts at {at} under {limits}, not {closed.limits}")
 
@@ -510,7 +522,8 @@ class History:
         running = [one.tag for one in others if one.running_in and one.running_in.is_alive]
         self.figures["starts beside others of a shared limit"] += bool(running)
         self.figures["shared limits that were full at once"] += len(running) == most - 1
-        if len(running) >= most and not self._renewal_failed_at and self._is_one_limit_at_once(known.task.shared):
+        may_be_lost = bool(self._renewal_failed_at) and not self._has_locks
+        if len(running) >= most and not may_be_lost and self._is_one_limit_at_once(known.task.shared):
             self.breaks("shared at once", f"{known.tag} starts at {at} beside {running}, {most} at once")
 
     def _is_one_limit_at_once(self, name: str) -> bool:
@@ -519,6 +532,7 @@ class History:
 
     def shared_change_begins(self, name: str) -> int:
         self._shared_closed.pop(name, None)
+        self._shared_throttled.pop(name, None)
         self._shared_changes[name] += 1
         self._shared_open[name] += 1
         return self._shared_changes[name] if self._shared_open[name] == 1 else 0
@@ -527,6 +541,12 @@ class History:
         """A change of the shared limit was answered: from now on nothing starts that it does not allow."""
         if change == self._shared_changes[name] and self._shared_open[name] == 1:
             self._shared_closed[name] = Closed(now, shared.paused_until or 0, shared.limits)
+
+    def shared_throttled(self, name: str, now: int, until: int) -> None:
+        """A worker has let nothing start under the shared limit until that time, epoch ms."""
+        self.figures["throttlings of a shared limit"] += 1
+        if not self._shared_open[name]:
+            self._shared_throttled[name] = now, until
 
     def shared_change_ends(self, name: str) -> None:
         self._shared_open[name] -= 1
@@ -599,6 +619,8 @@ class History:
             return
         late_ms = self._prompt.late_ms(known, start, [one.at for one in before], self._units(start.user, before))
         late_ms = min(late_ms, start.at - self._newest_first_start(before))
+        if known.task.shared and self._is_sharded:
+            return  # a task waits for its own shard
         if known.task.shared:
             late_ms = min(late_ms, start.at - self._shared_possible_at(known, start))
         self.figures["starts looked at for promptness"] += 1
@@ -630,22 +652,21 @@ class History:
         self._shared_taken.setdefault(name, []).append((at, units))
         self._shared_limits[name] = limits
 
-    def turn_taken(self, user: str, at: int, turn: int) -> None:
-        """A start of the shared limit was taken for a lane, with this turn; 0 for none."""
-        self._turn_of[user, at] = turn
+    def turn_taken(self, user: str, at: int, item: str, turn: int) -> None:
+        """A start of that item of the shared limit was taken for a lane, with this turn; 0 for none."""
+        self._turn_of[user, at] = item, turn
         self.figures["starts of a shared limit that were lost"] += 1  # until its lane takes it
 
     def _check_turn(self, known: Known, at: int) -> None:
         """Each turn lets one task start: a start that its lane does not take is lost, and does not count."""
-        turn = self._turn_of.get((known.task.user_id, at), 0)
+        item, turn = self._turn_of.get((known.task.user_id, at), ("", 0))
         self.figures["starts with a turn"] += turn > 0
         self.figures["starts of a shared limit that were lost"] -= 1
-        if turn in self._turn_used_by:
-            self.breaks(
-                "one start to a turn", f"{known.tag} starts with turn {turn}, as {self._turn_used_by[turn]} did"
-            )
+        earlier = self._turn_used_by.get((item, turn))
+        if earlier:
+            self.breaks("one start to a turn", f"{known.tag} starts with turn {turn} of {item}, as {earlier} did")
         if turn:
-            self._turn_used_by[turn] = known.tag
+            self._turn_used_by[item, turn] = known.tag
 
     def turn_stored(self, before: Lane, after: Lane, served: int) -> None:
         """A lane asks for a turn only if it has none that is still to come."""

@@ -237,6 +237,10 @@ class Plan:
     is_any_order: bool = False
     #: SHARED_LIMITS
     shared: str = ""
+    #: the same for every second machine, of which no window allows more: those that a deployment has not reached yet
+    earlier_shared: str = ""
+    #: starts a second of one shard of it; 0: as it is built
+    starts_each: int = 0
     #: invocations are throttled until then, ms: the messages are received, and hidden for ever less when they begin
     throttled_until: int = 0
 
@@ -447,6 +451,35 @@ def draw_shared(seed: int) -> Plan:
     return Plan(
         seed, random.choice(("5/second", "20/second", *LIMITS)), is_lambda, workers, offsets, actions, faults, outages,
         random.choice((1, 2, 3)), is_apart, shared=random.choice(SHARED_LIMITS),
+    )  # fmt: skip
+
+
+#: Shared limits over two to four shards, where each carries one start a second.
+SHARDED_LIMITS = ("s: 3/second", "s: 4/second; 6/3 seconds", "s: 5/second; 7/3 seconds", "s: 5/2 seconds")
+
+
+def draw_shards(seed: int) -> Plan:
+    """Returns the plan of `draw_shared`, or of `draw_groups`, under a shared limit that is spread over shards."""
+    random = Random(f"shards {seed}")
+    plan = draw_groups(seed) if random.random() < 0.3 else draw_shared(seed)
+
+    def of_shards(action: Action) -> Action:
+        if not isinstance(action, ChangeShared) or not action.limits:
+            return action
+        texts = ("1/second", "2/second", "5/second", "20/second", "2/3 seconds; 9/6 seconds", "8/second; 3 at once")
+        return replace(action, limits=random.choice(texts))
+
+    more = [ChangeShared(random.randint(1, 20_000), "s", random.choice(("", "2/second", "6/second")))]
+    actions = (*map(of_shards, plan.actions), *(more if random.random() < 0.4 else ()))
+    wrong, pause = random.choice(list(Wrong)), random.choice((5, 50, 700, 5_000))
+    faults = (
+        *plan.faults,
+        *([Fault("shared_limits.change", random.randint(1, 20), wrong, pause)] if plan.faults else ()),
+    )
+    return replace(
+        plan, actions=tuple(sorted(actions, key=lambda action: action.at)), faults=faults,
+        shared=random.choice(SHARDED_LIMITS), starts_each=1,
+        earlier_shared=random.choice(("", "", "s: 1/second", "s: 2/second")),
     )  # fmt: skip
 
 

@@ -14,7 +14,17 @@ from completions.audit import LEASE_MS, audit
 from completions.reader import LogLine, read_completions
 from completions.report import Report
 from tests.extent import extent
-from tests.simulation.schedule import Behaviour, ForgetLane, Plan, Submit, draw, draw_cancels, draw_several, draw_units
+from tests.simulation.schedule import (
+    Behaviour,
+    ForgetLane,
+    Plan,
+    Submit,
+    draw,
+    draw_cancels,
+    draw_several,
+    draw_shards,
+    draw_units,
+)
 from tests.simulation.several import draw_beside
 from tests.simulation.world import World
 
@@ -29,7 +39,7 @@ Events = Sequence[dict[str, Any]]
 
 def audited(events: Events, world: World) -> Report:
     lines = (LogLine("2026/11/22/[w]1", json.dumps(event)) for event in events)
-    return audit(read_completions(lines), world.settings.limits)
+    return audit(read_completions(lines), world.settings.limits, world.settings.shared_limits)
 
 
 def logged(world: World) -> Events:
@@ -70,6 +80,18 @@ def test_log_of_several_tasks_at_once_is_clean(first: int) -> None:
             assert report.clean, f"{plan}: {report.breaches[0]}"
             most = max(most, report.at_once.most if report.at_once else 0)
     assert most >= 2
+
+
+def test_log_of_a_shared_limit_over_shards_is_clean_whatever_it_was_changed_to() -> None:
+    """A start is judged with all before it, those of other shards and under other limits too."""
+    changed = 0
+    for seed in range(extent(25, 150)):
+        world = World(draw_shards(seed))
+        events = logged(world)
+        report = audited(events, world)
+        assert report.clean, f"seed {seed}: {report.breaches[0]}"
+        changed += any("shared_limits" in event for event in events)
+    assert changed > 4
 
 
 def test_log_of_a_task_too_many_at_once_is_found() -> None:

@@ -18,6 +18,7 @@ from tests.simulation.schedule import (
     SetGroup,
     Submit,
     draw_groups,
+    draw_shards,
     draw_shared,
     draw_shared_units,
 )
@@ -30,6 +31,12 @@ BLOCKS = [range(first, first + 10) for first in range(0, extent(30, 150), 10)]
 @pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
 def test_shared_limits_hold_over_all_users_whatever_fails(seeds: range) -> None:
     broken = {seed: found for seed in seeds if (found := run(draw_shared(seed)).broken)}
+    assert not broken
+
+
+@pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"seeds {seeds[0]}-{seeds[-1]}")
+def test_a_shared_limit_over_shards_holds_whatever_fails(seeds: range) -> None:
+    broken = {seed: found for seed in seeds if (found := run(draw_shards(seed)).broken)}
     assert not broken
 
 

@@ -13,8 +13,15 @@ def test_lanes_use_every_start_of_a_full_shared_limit_by_turns_with_about_two_wr
 
 
 def test_writes_that_the_item_refuses_make_starts_late_and_never_too_many() -> None:
-    model = Model("api: 10/second", lanes=30, seconds=30, writes_a_second=12).run()
+    model = Model("api: 10/second", lanes=30, seconds=30, units_a_second=12).run()
     assert model.throttled > 100
     assert model.over(10) == 0
     assert 0.4 <= model.share(10) <= 0.9
     assert len({user for _, _, user in model.starts}) >= 25  # one whose writes were refused again and again waits 57 s
+
+
+def test_lanes_use_the_starts_of_a_limit_over_shards_beyond_the_writes_of_one_item() -> None:
+    model = Model("api: 120/second", lanes=120, seconds=13, units_a_second=1_000).run()
+    assert model.share(120) >= 0.99
+    assert model.over(120) == 0
+    assert model.throttled == 0

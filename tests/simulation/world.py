@@ -3,9 +3,10 @@
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any
@@ -22,7 +23,10 @@ from chalicelib.core.limits import Limits, parse_limits, parse_shared_limits
 from chalicelib.core.ports import Presence, SharedWritten, Written
 from chalicelib.core.scheduled import Callback
 from chalicelib.core.shared_groups import queue_name
+from chalicelib.core.shared_layout import SharedLayout
+from chalicelib.core.shared_limit import SharedLimit
 from chalicelib.core.shared_names import parse_shared
+from chalicelib.core.shared_shards import MAX_SHARDS, item_name, shards_of
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
 from chalicelib.lanes.shared import SharedControl, SharedView
@@ -40,9 +44,10 @@ from chalicelib.tasks.runner import Call, Ended, InProcess
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.messages import Deferred, Delivery, Handled
 from chalicelib.worker.next_step import next_step
 from chalicelib.worker.shared_claims import SharedClaims
-from chalicelib.worker.worker import Decide, Deferred, Delivery, Handled, Worker
+from chalicelib.worker.worker import Decide, Worker
 from tests.factories import NOW, make_settings
 from tests.memory.requests import MemoryRequestStore
 from tests.memory.scheduled_queue import MemoryScheduledQueue
@@ -133,6 +138,7 @@ class Parts:
     lanes: type[MemoryLaneStore] = MemoryLaneStore
     shared_limits: type[MemorySharedLimitStore] = MemorySharedLimitStore
     shared_claims: type[SharedClaims] = SharedClaims
+    shared_layout: type[SharedLayout] = SharedLayout
     tasks: type[MemoryTaskStore] = MemoryTaskStore
     queue: type[MemoryTaskQueue] = MemoryTaskQueue
     scheduled_queue: type[MemoryScheduledQueue] = MemoryScheduledQueue
@@ -217,6 +223,8 @@ class World:
         self._answered: dict[str, list[str]] = {}
         #: calls that gave an answer which repeats get
         self._kept_answers: set[Process | None] = set()
+        #: until when each process is about to throttle the shared limit
+        self._throttling: dict[Process, int] = {}
         self._actions = count()
         self._events = 0
         self._most_events = max(MAX_EVENTS, MAX_EVENTS_EACH * plan.size)
@@ -238,8 +246,8 @@ class World:
                 self._go_on(self.timeline.now + (CALMLY_DRAINED_WITHIN_MS if self.plan.is_calm else DRAINED_WITHIN_MS))
             if not self.history.broken:
                 records = {task_id: record for (_, task_id), record in self.tasks._records.items()}
-                shared = self.shared_limits.get("s")
-                self.history.check_shared_units("s", shared.started + shared.real.extra_units)
+                counted = sum(one.started + one.real.extra_units for one in self._shards())
+                self.history.check_shared_units("s", counted)
                 self.history.check_drained(len(self.queue) + len(self.scheduled_queue), records)
                 self.history.check_released(self.shared_limits.get("s"))
         finally:
@@ -442,7 +450,7 @@ class World:
         if name.startswith("lanes."):
             return self._observe_lane(name, arguments, effect, process)
         if name.startswith("shared_limits."):
-            return self._observe_shared(name, arguments, effect)
+            return self._observe_shared(name, arguments, effect, process)
         if name in (
             "queue.send",
             "tasks.create_if_absent",
@@ -511,6 +519,8 @@ class World:
                 queue = queue_name(turn.name, turn.group) if turn.group else turn.name
                 self.history.turn_stored(before, answer.lane, self.shared_limits.get(queue).served)
             return answer
+        if name == "lanes.throttle" and process in self._throttling:
+            self.history.shared_throttled("s", self.timeline.now, self._throttling.pop(process))
         if name in ("lanes.change", "lanes.forget", "lanes.throttle", "lanes.release_lease"):
             return self._observe_change(name, arguments, effect)
         if name in ("lanes.try_fast_admit", "lanes.admit"):
@@ -541,28 +551,37 @@ class World:
                 self.history.started_shared(known, lease, self._shared_limits_of(lease), process, start.units)
         return answer
 
-    def _observe_shared(self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any]) -> Any:
+    def _observe_shared(
+        self, name: str, arguments: tuple[Any, ...], effect: Callable[[], Any], process: Process
+    ) -> Any:
         if name == "shared_limits.save_group_turn":
             queue = self.shared_limits.get(arguments[0].name)
             write = effect()
             if isinstance(write, SharedWritten):
-                self.history.group_turn_stored(queue, arguments[2], self.shared_limits.get("s").served)
+                shard = queue.name.partition(" ")[0]
+                self.history.group_turn_stored(queue, arguments[2], self.shared_limits.get(shard).served)
             return write
-        before = self.shared_limits.get("s")
+        item = arguments[0] if isinstance(arguments[0], str) else arguments[0].name
+        before = self.shared_limits.get(item)
         answer = effect()
-        after = self.shared_limits.get("s")
+        after = self.shared_limits.get(item)
+        if name == "shared_limits.throttle":
+            self._throttling[process] = after.throttled_until
         if name == "shared_limits.correct_units" and after.reports > before.reports:
             correction, at = arguments
             self.history.corrected_shared("s", correction.token, correction.more, at)
         limits = after.limits or self.settings.shared_limits.get("s", ())
-        if after.started > before.started:
+        if after.newest != before.newest:
             units = 1 + after.real.extra_units - before.real.extra_units
             claim = arguments[-1]
             self.history.shared_taken("s", after.starts[0], units, limits)
-            self.history.turn_taken(claim.user_id, after.starts[0], claim.turn)
+            self.history.turn_taken(claim.user_id, after.starts[0], item, claim.turn)
         if len(after.holders or ()) < len(before.holders or ()) or after.revision > before.revision:
             self.history.shared_opens("s", after.opens_at(self.timeline.now))
         return answer
+
+    def _shards(self) -> list[SharedLimit]:
+        return [self.shared_limits.get(item_name("s", index)) for index in range(MAX_SHARDS)]
 
     def _shared_limits_of(self, lease: Lease) -> Limits | None:
         text = lease.shared_limits[-1] if lease.shared_limits else ""
@@ -682,14 +701,24 @@ def _opening(lane: Lane) -> tuple[Any, ...]:
 
 
 class Machine(ABC):
-    def __init__(self, world: World, name: str, offset_ms: int) -> None:
+    def __init__(self, world: World, kind: str, number: int, offset_ms: int) -> None:
         self.world = world
-        self.name = name
+        self.name, self.number = f"{kind}{number}", number
         self.clock = MachineClock(world.timeline, offset_ms)
 
     def remote(self, name: str, error: type[Exception] = UnavailableError) -> Any:
         world = self.world
         return Remote(name, getattr(world, name), world.timeline, world.faults, self.die, world.observe, error)
+
+    def layout(self) -> SharedLayout:
+        world, each = self.world, self.world.plan.starts_each
+        count = partial(shards_of, of_an_item=each, of_a_shard=each) if each else shards_of
+        return world.parts.shared_layout(self.remote("shared_limits"), self.clock, self.shared_settings, count)
+
+    @property
+    def shared_settings(self) -> Mapping[str, Limits]:
+        earlier = self.world.plan.earlier_shared
+        return parse_shared(earlier) if earlier and self.number % 2 else self.world.settings.shared_limits
 
     def scheduling(self) -> dict[str, Any]:
         cap = DailyCap(self.remote("scheduled_counts"), self.world.settings.max_scheduled)
@@ -703,7 +732,7 @@ class ApiMachine(Machine):
     """Serves API calls; one that dies takes no other with it, as on Lambda."""
 
     def __init__(self, world: World, number: int) -> None:
-        super().__init__(world, f"api{number}", world.plan.offsets[number])
+        super().__init__(world, "api", number, world.plan.offsets[number])
         lanes, tasks, queue = self.remote("lanes"), self.remote("tasks"), self.remote("queue")
         races = RetryWithJitter(self.clock, world.chance)
         scheduled_queue = self.remote("scheduled_queue")
@@ -712,8 +741,8 @@ class ApiMachine(Machine):
         )
         self._ids = count(1)
         self.idempotency = Idempotency(self.remote("requests"), self.clock, self._new_id)
-        known = world.settings.shared_limits
-        self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known)
+        known = self.shared_settings
+        self.shared = SharedControl(self.remote("shared_limits"), lanes, queue, self.clock, races, known, self.layout())
         self.control = world.parts.control(
             lanes, tasks, queue, self.clock, races, world.settings, scheduled_queue, self.remote("shared_limits")
         )
@@ -749,7 +778,7 @@ class WorkerMachine(Machine):
     """A process that handles messages, one at a time as on Lambda or several; it is replaced when it dies."""
 
     def __init__(self, world: World, number: int) -> None:
-        super().__init__(world, f"w{number}", world.plan.offsets[2 + number])
+        super().__init__(world, "w", number, world.plan.offsets[2 + number])
         self.slots = 1 if world.plan.is_lambda else LOCAL_SLOTS
         self._handling: dict[Process, Message] = {}
         self._others: list[Process] = []
@@ -810,7 +839,9 @@ class WorkerMachine(Machine):
         finalizer = parts.finalizer(
             tasks, queue, log, self.clock, renewer, world.settings.stage, self.remote("scheduled_queue")
         )
-        shared = parts.shared_claims(self.remote("shared_limits"), lanes, queue, self.clock, world.settings)
+        presence = None if world.plan.is_lambda else parts.presence(self._served)
+        stores = (self.remote("shared_limits"), lanes, queue)
+        shared = parts.shared_claims(*stores, self.clock, world.settings, presence=presence, layout=self.layout())
         executor = TaskExecutor(
             lanes, tasks, world.registry, self.clock, world.settings, renewer, finalizer,
             lambda: self.kill("expired"), MortalRunner(world.timeline), shared,
@@ -819,7 +850,7 @@ class WorkerMachine(Machine):
         tokens = count(1)
         self._worker = Worker(
             lanes, tasks, queue, executor, finalizer, self.clock, lambda: f"{life}.{next(tokens)}", world.settings,
-            None if world.plan.is_lambda else parts.presence(self._served), parts.decide, shared,
+            presence, parts.decide, shared,
         )  # fmt: skip
         submitter = parts.submitter(
             lanes,

@@ -10,7 +10,7 @@ from chalicelib.core.lane import FOREVER_MS
 from chalicelib.core.limits import earliest_start, format_limits, parse_limits
 from chalicelib.core.task import TaskState
 from chalicelib.lanes.control import MAX_CANCELLED
-from chalicelib.worker.worker import MAX_DEFERRAL_SECONDS
+from chalicelib.worker.hiding import MAX_DEFERRAL_SECONDS
 from completions.windows import Start, busiest_windows
 from tests.factories import NOW, task_id_of
 from tests.unit.control_room import USER, ControlRoom

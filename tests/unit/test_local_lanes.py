@@ -12,7 +12,7 @@ from local.deletions import Deletions
 from local.invocation import Context, sqs_event
 from local.lane_threads import HELD, Lanes
 from local.queue_source import Message, Source, SourceError
-from local.worker_process import Poller, handler
+from local.worker_process import RECEIVERS, Poller, handler
 
 WAIT_SECONDS = 5
 QUEUE_ARN = "arn:aws:sqs:eu-central-1:000000000000:paceline-dev.fifo"
@@ -178,6 +178,35 @@ def test_an_unexpected_error_does_not_end_the_poll_loop(tmp_path: Path, caplog: 
     poller = Poller(cast("Source", Answers()), bench.lanes, tmp_path / "beat", 10, pause_seconds=0.01)
     poller.start()
     wait_until(lambda: bench.done == ["a1"])
+    poller.stop()
+    poller.join()
+    bench.lanes.join()
+
+
+def test_receives_run_beside_each_other_only_while_more_messages_wait(tmp_path: Path) -> None:
+    class Rush:
+        """Gives a lane's messages to the first receive, and to each of the next ones once all of them run."""
+
+        def __init__(self) -> None:
+            self.waits: list[int] = []
+            self.lock, self.all_run = threading.Lock(), threading.Barrier(RECEIVERS, timeout=WAIT_SECONDS)
+
+        def receive(self, count: int, wait_seconds: int) -> list[Message]:
+            with self.lock:
+                number = len(self.waits)
+                self.waits.append(wait_seconds)
+            if number > RECEIVERS:
+                time.sleep(0.001)
+                return []
+            if number > 0:
+                self.all_run.wait()
+            return [message(f"lane-{number}-", sequence) for sequence in range(count)]
+
+    source, bench = Rush(), Bench(lambda _: True)
+    poller = Poller(cast("Source", source), bench.lanes, tmp_path / "beat", 10)
+    poller.start()
+    wait_until(lambda: len(bench.done) == (1 + RECEIVERS) * 10)
+    wait_until(lambda: source.waits[-20:] == [1] * 20)
     poller.stop()
     poller.join()
     bench.lanes.join()

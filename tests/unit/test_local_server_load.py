@@ -26,7 +26,7 @@ WAIT_SECONDS = 10
 
 
 class App:
-    """Answers /slow once `go` is set; other paths at once."""
+    """Answers /slow once `go` is set, /large with more than a connection's buffers take; other paths at once."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -34,8 +34,9 @@ class App:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/slow":
             self.go.wait(60)
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"OK"]
+        parts = [bytes(4_000_000)] * 4 if environ["PATH_INFO"] == "/large" else [b"OK"]
+        start_response("200 OK", [("Content-Length", str(sum(map(len, parts))))])
+        return parts
 
 
 class System:
@@ -121,6 +122,38 @@ def test_a_check_is_answered_when_all_connections_are_active(system: System, mon
     public, _ = system.server._servers
     monkeypatch.setattr(public.adj, "connection_limit", 0)
     assert is_healthy(system.run_dir, NAME)
+
+
+def test_the_loop_sleeps_while_a_thread_sends_its_answer(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    sending, go, turns = threading.Event(), threading.Event(), list[float]()
+    send, turn = api_process.Channel.send, system.server._turn
+
+    def send_the_first_late(channel: Any, data: bytes, do_close: bool = True) -> Any:
+        if not sending.is_set():
+            sending.set()
+            go.wait(60)
+        return send(channel, data, do_close)
+
+    monkeypatch.setattr(api_process.Channel, "send", send_the_first_late)
+    monkeypatch.setattr(system.server, "_turn", lambda seconds: (turns.append(seconds), turn(seconds)))
+    with closing(system.connect()) as late:
+        late.sendall(b"GET /fast HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sending.wait(WAIT_SECONDS)
+        turns.clear()
+        for _ in range(50):  # each wakes the loop
+            assert system.ask("/fast").status == 200
+        assert len(turns) < 50 * 10
+        go.set()
+        assert late.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_answer_larger_than_all_buffers_arrives_whole(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    public, _ = system.server._servers
+    monkeypatch.setattr(public.adj, "outbuf_high_watermark", 100_000)
+    with closing(HTTPConnection(*system.listener.getsockname(), timeout=60)) as connection:
+        connection.request("GET", "/large")
+        wait_until(lambda: any(one.total_outbufs_len > 100_000 for one in public.active_channels.values()))
+        assert len(connection.getresponse().read()) == 16_000_000
 
 
 class Stuck:

@@ -82,3 +82,12 @@ def test_of_those_that_finished_in_one_second_as_many_go_as_are_too_many() -> No
 
 def test_any_number_of_finished_stays_without_a_limit() -> None:
     assert len(kept({str(n): record("failed", LATER) for n in range(9)})) == 9
+
+
+def test_records_stay_while_a_second_message_of_their_tasks_may_come() -> None:
+    ended = {
+        name: {"completed_at": {"N": str((NOW - seconds) * 1000)}} for name, seconds in [("new", 60), ("old", 1_200)]
+    }
+    items = {name: record("succeeded", LATER) | ended[name] for name in ended}
+    assert kept(items, 0) == {"new"}
+    assert kept({**items, **{f"older-{n}": record("failed", LATER - 1) for n in range(2)}}, 2) == {"new", "old"}

@@ -8,7 +8,7 @@ from chalicelib.core.lane import Turn
 from chalicelib.core.limits import parse_limits, parse_shared_limits
 from chalicelib.core.shared_limit import SharedLimit, Taken, claim_shared, paused_shared, with_shared_limits
 from chalicelib.core.task import Json, TaskState
-from chalicelib.worker.worker import Deferred, Done, Handled
+from chalicelib.worker.messages import Deferred, Done, Handled
 from paceline.testing.memory.task_queue import Message
 from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -12,14 +14,14 @@ from chalicelib.core.limits import parse_shared_limits
 from chalicelib.core.shared_limit import with_shared_limits
 from chalicelib.core.task import Json
 from chalicelib.worker.finalizer import FINALIZE_TRIES
-from chalicelib.worker.worker import Deferred
+from chalicelib.worker.messages import Deferred
 from tests.factories import NOW
 from tests.unit.workshop import WorkerDiedError, Workshop
 
 LIMITS = ["100/second", "100/second; 3 at once"]
 
 
-def shop_of(limits: str = LIMITS[0], shared: str = "db: 1 at once", **env: str) -> Workshop:
+def shop_of(limits: str = LIMITS[0], shared: str = "db: 1 at once", **env: Any) -> Workshop:
     return Workshop(SHARED_LIMITS=shared, LIMITS=limits, **env)
 
 
@@ -137,6 +139,38 @@ def test_a_task_between_two_attempts_does_not_run() -> None:
     assert [event["user_id"] for event in shop.events] == ["bob"]
     run_through(shop)
     assert (seen, shop.shared_limits.get("db").holders) == ([1, 1], {})
+
+
+class OneMachine:
+    """The workers of one machine, by the claims that they serve."""
+
+    def __init__(self) -> None:
+        self._served = set[str]()
+
+    @contextmanager
+    def serving(self, token: str) -> Iterator[None]:
+        self._served.add(token)
+        yield
+        self._served.discard(token)
+
+    def is_served(self, token: str) -> bool:
+        return token in self._served
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_task_whose_lease_could_not_be_renewed_still_runs_on_this_machine(limits: str) -> None:
+    shop = shop_of(limits, presence=OneMachine())
+
+    def takes_long(_: Json) -> Json:
+        shop.clock.sleep_until(shop.clock.now_ms() + 20_000)  # without a renewal
+        deliver_waiting(shop)
+        return None
+
+    shop.register("long", takes_long)
+    shop.submit("ann", name="long", shared="db")
+    shop.submit("bob", shared="db")
+    shop.run()
+    assert [(event["user_id"], event["started_at"] - NOW) for event in shop.events] == [("ann", 0), ("bob", 20_000)]
 
 
 @pytest.mark.parametrize("limits", LIMITS)

@@ -9,7 +9,7 @@ from chalicelib.core.task import Json, Task, TaskState
 from chalicelib.submit.submission import Submission, Submitted, TaskRequest
 from chalicelib.tasks.runner import Call, Ended, Failed, Returned
 from chalicelib.worker.finalizer import FINALIZE_TRIES
-from chalicelib.worker.worker import Done
+from chalicelib.worker.messages import Done
 from tests.factories import NOW, task_id_of
 from tests.unit.workshop import MortalRunner, WorkerDiedError, Workshop
 

@@ -18,8 +18,9 @@ from chalicelib.tasks.registry import TaskDefinition
 from chalicelib.tasks.runner import InProcess, Room
 from chalicelib.worker.finalizer import FINALIZE_TRIES
 from chalicelib.worker.lease_renewal import RENEW_AFTER_MS, LeaseRenewer
+from chalicelib.worker.messages import Deferred, Done
 from chalicelib.worker.steps import LEAD_MS
-from chalicelib.worker.worker import UNKNOWN_AGAIN_MS, UNKNOWN_FOR_MS, Deferred, Done
+from chalicelib.worker.worker import UNKNOWN_AGAIN_MS, UNKNOWN_FOR_MS
 from tests.factories import NOW, make_task, task_id_of
 from tests.strategies import Step, steps
 from tests.unit.workshop import WorkerDiedError, Workshop

@@ -6,6 +6,7 @@ from typing import Any
 
 from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
+from chalicelib.core.ports import Presence
 from chalicelib.core.task import Json, Task, TaskRecord
 from chalicelib.lanes.clearance import Clearance
 from chalicelib.lanes.control import Control
@@ -17,9 +18,10 @@ from chalicelib.tasks.runner import Call, Ended, Failed, InProcess, TaskRunner
 from chalicelib.worker.execution import TaskExecutor
 from chalicelib.worker.finalizer import Finalizer
 from chalicelib.worker.lease_renewal import LeaseRenewer
+from chalicelib.worker.messages import Deferred, Delivery, Done, Handled
 from chalicelib.worker.progress import ProgressWriter
 from chalicelib.worker.shared_claims import SharedClaims
-from chalicelib.worker.worker import Deferred, Delivery, Done, Handled, Worker
+from chalicelib.worker.worker import Worker
 from tests.factories import NOW, VirtualClock, make_settings, task_id_of
 from tests.memory.scheduled_queue import MemoryScheduledQueue
 from tests.memory.shared_limits import MemorySharedLimitStore
@@ -83,7 +85,8 @@ class MortalRunner(InProcess):
 
 
 class Workshop:
-    def __init__(self, **env: str) -> None:
+    def __init__(self, presence: Presence | None = None, **env: str) -> None:
+        self.presence = presence
         self.settings = make_settings(**env)
         self.clock = VirtualClock()
         self.lanes = Failing(MemoryLaneStore())
@@ -119,14 +122,16 @@ class Workshop:
         self.progress = ProgressWriter(self.tasks, clock, in_background=False)
         stores = (self.tasks, self.queue, self.log)
         self.finalizer = Finalizer(*stores, clock, self.renewer, settings.stage, self.scheduled_queue)
-        self.shared = SharedClaims(self.shared_limits, self.lanes, self.queue, clock, settings)
+        stores = (self.shared_limits, self.lanes, self.queue)
+        self.shared = SharedClaims(*stores, clock, settings, presence=self.presence)
         self.executor = TaskExecutor(
             self.lanes, self.tasks, self.registry, clock, settings, self.renewer, self.finalizer, self._end_process,
             self.task_runner, self.shared, progress=self.progress,
         )  # fmt: skip
         token = lambda: f"token-{next(self._tokens)}"  # noqa: E731
         runs = (self.executor, self.finalizer)
-        return Worker(self.lanes, self.tasks, self.queue, *runs, clock, token, settings, shared=self.shared)
+        stores = (self.lanes, self.tasks, self.queue)
+        return Worker(*stores, *runs, clock, token, settings, self.presence, shared=self.shared)
 
     def _end_process(self) -> None:
         self.processes_ended += 1

@@ -45,6 +45,8 @@ class SharedClaim(Struct, frozen=True):
     is_newest_turn: bool = False
     #: it gives the next turn too: for another lane of the same group
     asks_again: bool = False
+    #: over which the shared limit is spread, as it was read
+    shards: int = 1
 
 
 class Correction(Struct, frozen=True):
@@ -73,8 +75,8 @@ class SharedLimitStore(Protocol):
 
     A claim has twins, as with lanes: a fast one, whose condition decides by itself on an ordinary shared limit, and an
     exact one, for any that was read (`seen`). A shared limit is ordinary if it is neither paused nor throttled, has the
-    limits that the claim was computed from, and shows by a list of starts, neither too short nor too long, and by the
-    room in the large limits, that it allows the start.
+    limits and shards that the claim was computed from, and shows by a list of starts, neither too short nor too long,
+    and by the room in the large limits, that it allows the start.
     """
 
     def get(self, name: str) -> SharedLimit:
@@ -105,7 +107,10 @@ class SharedLimitStore(Protocol):
         ...
 
     def change(self, seen: SharedLimit, changed: SharedLimit) -> SharedWrite:
-        """Writes limits, pause, throttling and starts. Stale if they changed, or if `changed` has other starts."""
+        """Writes limits, pause, throttling, shards and starts; drops the list of those that run if `changed` has none.
+
+        Stale if they changed, or if `changed` has other starts and one was taken meanwhile.
+        """
         ...
 
     def ask(self, name: str) -> SharedLimit:
@@ -132,7 +137,7 @@ class SharedLimitStore(Protocol):
         ...
 
     def throttle(self, name: str, until: int, reason: str) -> SharedLimit:
-        """Lets nothing start until `until`, epoch ms, unless it is throttled for longer already."""
+        """Lets nothing start until `until`, epoch ms, unless it is throttled for longer already, or changes."""
         ...
 
     def release(self, name: str, task_id: str, at: int) -> SharedLimit:

@@ -14,7 +14,7 @@ from chalicelib.scheduled.dispatcher import ScheduledDelivery
 from chalicelib.settings import OverLimit, Settings
 from chalicelib.submit.submission import Refused, Submission, TaskRequest
 from chalicelib.tasks.runner import Call
-from chalicelib.worker.worker import Deferred, Delivery
+from chalicelib.worker.messages import Deferred, Delivery
 from paceline.testing.parts import MemoryContainer, VirtualRunner
 from paceline.testing.timeline import Timeline
 from paceline.testing.values import Start, SubmittedTask, Task

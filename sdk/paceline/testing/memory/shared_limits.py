@@ -16,6 +16,7 @@ from chalicelib.core.ports import (
     own_shared_claim,
 )
 from chalicelib.core.shared_limit import Holder, SharedLimit, Taken, Waiter
+from chalicelib.core.shared_shards import index_of
 from paceline.testing.memory.stores import TRIM_SLACK, less_room, shows_room, within
 
 #: Lists of starts may be so much longer than needed before a claim refuses to make them longer.
@@ -39,7 +40,10 @@ class MemorySharedLimitStore:
 
     def try_claim(self, claim: SharedClaim) -> SharedWrite:
         def fits(shared: SharedLimit) -> bool:
-            special = shared.paused_until is not None or shared.throttled_until > 0 or shared.limits != claim.own
+            moved = (shared.shards, shared.is_changing) != (claim.shards, False)
+            special = (
+                moved or shared.paused_until is not None or shared.throttled_until > 0 or shared.limits != claim.own
+            )
             room = shows_room(shared.real, shared.started, shared.real.under, claim.limits, claim.units)
             if large_limits(claim.limits):
                 room = room and (not shared.started or shared.real.roomed == shared.started)
@@ -108,11 +112,13 @@ class MemorySharedLimitStore:
 
         def whole(shared: SharedLimit) -> SharedLimit:
             names = ["limits", "paused_until", "throttled_until", "throttled_reason", "revision", "opened_at"]
+            names += ["shards", "is_changing", *(["holders"] if changed.holders is None else [])]
             names += ["reported_at"] if changed.reported_at != seen.reported_at else []
-            names += ["starts", "real"] if has_new_starts else []
+            names += ["starts", "real", "started"] if has_new_starts else []
             return replace(shared, **{name: getattr(changed, name) for name in names})
 
-        self._changed.add(seen.name)
+        if not index_of(seen.name):
+            self._changed.add(seen.name)
         return self._write(seen.name, unmoved, whole)
 
     def ask(self, name: str) -> SharedLimit:
@@ -155,7 +161,9 @@ class MemorySharedLimitStore:
             revision = shared.revision + 1
             return replace(shared, throttled_until=until, throttled_reason=reason, revision=revision)
 
-        return self._write(name, lambda shared: shared.throttled_until < until, throttled).shared
+        return self._write(
+            name, lambda shared: shared.throttled_until < until and not shared.is_changing, throttled
+        ).shared
 
     def release(self, name: str, task_id: str, at: int) -> SharedLimit:
         def has(shared: SharedLimit) -> bool:
