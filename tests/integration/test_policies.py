@@ -281,8 +281,9 @@ def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None
         played(post(client, "/api/v1/task", {"user_id": user, **late}), 202)
     system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody="no message")
     event = {"event": "task_completed"}
-    callback = Callback(user, "0198", "http://receiver.invalid/", event, time.time_ns() // 1_000_000)
-    full = Task(f"full-{user}", "0199", 0, "log", None, 1, 1, run_at=1)
+    now_ms = time.time_ns() // 1_000_000
+    callback = Callback(user, "0198", "http://receiver.invalid/", event, now_ms)
+    full = Task(f"full-{user}", "0199", 0, "log", None, now_ms, now_ms, run_at=now_ms)
     for message in (callback, ScheduledTask(full)):
         system.client("sqs").send_message(QueueUrl=system.outputs["ScheduledQueueUrl"], MessageBody=to_message(message))
     # Of this user's next minutes nothing is left, so what comes for it is put off.
@@ -292,7 +293,7 @@ def put_scheduled_messages(system: Enforcing, client: Client, user: str) -> None
             "user_id": {"S": full.user_id},
             "item": {"S": "lane"},
             "admitted": {"N": "1"},
-            "planned": {"L": [{"N": str(time.time_ns() // 1_000_000 + 7_200_000)}]},
+            "planned": {"L": [{"N": str(now_ms + 7_200_000)}]},
         },
     )
 
