@@ -48,6 +48,11 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
+def test_no_merge_left_a_conflict(page: Path) -> None:
+    assert not re.findall(r"^(?:<<<<<<<|>>>>>>>) .*", page.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_relative_links_point_to_files_and_anchors_that_exist(page: Path) -> None:
     for origin, link in links():
         if origin != page:
