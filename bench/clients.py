@@ -34,11 +34,6 @@ def pause(user_id: str, milliseconds: int) -> Request:
     return "POST", f"/api/v1/users/{user_id}/pause", json.dumps({"until": until}).encode()
 
 
-def limit(user_id: str, limits: str) -> Request:
-    """A request that sets the user's own limits."""
-    return "PUT", f"/api/v1/users/{user_id}/limits", json.dumps({"limits": limits}).encode()
-
-
 @dataclass(frozen=True)
 class Sent:
     """Answers of a series of requests; times in seconds."""

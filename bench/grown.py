@@ -8,12 +8,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.clients import limit, pause, send_all, submit
+from bench.clients import pause, send_all, submit
 from bench.figures import Results, quantile
 from bench.finished_records import multiply
 from bench.local_run import LocalRun
@@ -43,9 +43,6 @@ class Size:
 QUICK = Size(users=4, waiting=40, kept=400, submits=16, lanes=3, rounds=1, restarts=1)
 #: Tasks of a bulk: the first starts at once, the others follow at 1 a second.
 TASKS = 4
-#: Limit of lanes that start tasks while others are measured, 20 starts a second in all; tasks that wait in a short lane
-#: of them, and tasks that each lane gets before each round.
-STARTING_LIMIT, SHORT_LANE, ADDED = "1/10 seconds", 5, 3
 
 Figures = dict[str, tuple[str, float]]
 
@@ -63,14 +60,9 @@ def measure(*, quick: bool) -> Results:
             _load(run, "again", size.submits, size.lanes)
         memory = {name: run.total_memory_mb() for name, run in runs.items()}
         found = _in_turns(runs, size)
-        _add_ratios(results, found, "empty", {"waiting": f"{size.waiting:,} waiting", "kept": f"{size.kept:,} kept"})
+        _add_ratios(results, found, {"waiting": f"{size.waiting:,} waiting", "kept": f"{size.kept:,} kept"})
         _add_memory(results, memory, size)
         _add_restarts(results, runs, size)
-    with _systems("short", "long") as runs:
-        for name, tasks in (("short", SHORT_LANE), ("long", size.waiting // size.users)):
-            _add_starting_lanes(runs[name], size, tasks)
-        found = _in_turns(runs, size, lambda run: _add_bulks(run, size, ADDED))
-        _add_ratios(results, found, "short", {"long": f"{size.waiting:,} waiting that start"})
     return results
 
 
@@ -94,11 +86,6 @@ def _add_paused_lanes(run: LocalRun, size: Size) -> None:
         raise RuntimeError(f"{waiting} of {size.waiting} tasks wait")
 
 
-def _add_starting_lanes(run: LocalRun, size: Size, tasks: int) -> None:
-    send_all(run.port, [limit(f"waiting-{n}", STARTING_LIMIT) for n in range(size.users)], CLIENTS)
-    _add_bulks(run, size, tasks)
-
-
 def _add_bulks(run: LocalRun, size: Size, tasks: int) -> None:
     send_all(run.port, [submit(f"waiting-{n}", tasks) for n in range(size.users)], CLIENTS)
 
@@ -109,27 +96,23 @@ def _run_one_of_each(run: LocalRun, size: Size) -> None:
     _wait_for(run, "kept-", size.users)
 
 
-def _in_turns(
-    runs: Mapping[str, LocalRun], size: Size, prepare: Callable[[LocalRun], None] = lambda _run: None
-) -> Mapping[str, list[Figures]]:
+def _in_turns(runs: Mapping[str, LocalRun], size: Size) -> Mapping[str, list[Figures]]:
     found: dict[str, list[Figures]] = defaultdict(list)
     for turn in range(size.rounds):
         for name in reversed(list(runs)) if turn % 2 else runs:
             print(f"  round {turn + 1}: {name}", flush=True)
-            prepare(runs[name])
             found[name].append(_load(runs[name], f"round-{turn}", size.submits, size.lanes))
     return found
 
 
 def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
     """The figures of single submits by distinct users, then those of bulks."""
-    before, started = run.cpu_seconds(), run.completed("waiting-")
+    before = run.cpu_seconds()
     sent = send_all(run.port, [submit(f"{name}-first-{n}") for n in range(submits)], CLIENTS)
     _wait_for(run, f"{name}-first-", submits)
     cpu: dict[str, float] = defaultdict(float)
     for process, taken in run.cpu_seconds().items():
         cpu[process.partition("-")[0]] += (taken - before[process]) * 1000 / submits
-    beside = run.completed("waiting-") - started
     send_all(run.port, [submit(f"{name}-later-{n}", TASKS) for n in range(lanes)], CLIENTS)
     _wait_for(run, f"{name}-later-", lanes * TASKS)
     lines = [line for line in run.completions() if line["user_id"].startswith(name)]
@@ -140,7 +123,6 @@ def _load(run: LocalRun, name: str, submits: int, lanes: int) -> Figures:
         "answer, p50": ("ms", quantile(sent.latencies, 0.5) * 1000),
         **_quantiles("first starts late", first),
         **_quantiles("later starts late", later),
-        "starts of waiting tasks beside one of these": ("", beside / submits),
         "CPU per task": ("ms", sum(cpu.values())),
         **{f"CPU of {kind} per task": ("ms", taken) for kind, taken in cpu.items()},
     }
@@ -155,20 +137,20 @@ def _wait_for(run: LocalRun, users: str, tasks: int) -> None:
         raise RuntimeError(f"{run.completed(users)} of {tasks} tasks completed within {TIMEOUT_SECONDS} s")
 
 
-def _add_ratios(results: Results, found: Mapping[str, Sequence[Figures]], base: str, names: Mapping[str, str]) -> None:
-    """The figures of each system, and those of the grown ones over the base's, round by round."""
+def _add_ratios(results: Results, found: Mapping[str, Sequence[Figures]], names: Mapping[str, str]) -> None:
+    """The figures of each system, and those of the grown ones over the empty one's, round by round."""
     for system, rounds in found.items():
         for figure, (unit, _) in rounds[0].items():
             results.add(f"{system}: {figure}", [one[figure][1] for one in rounds], unit)
     for system, name in names.items():
-        for figure in found[base][0]:
+        for figure in found["empty"][0]:
             pairs = [
-                (mine[figure][1], other[figure][1]) for mine, other in zip(found[base], found[system], strict=True)
+                (mine[figure][1], other[figure][1]) for mine, other in zip(found["empty"], found[system], strict=True)
             ]
             if all(mine > 0 for mine, _ in pairs):
                 ratios = [other / mine for mine, other in pairs]
                 most, least = (None, 1 / GROWTH) if figure == "accepted" else (GROWTH, None)
-                results.add(f"{name} over {base}: {figure}", ratios, at_most=most, at_least=least)
+                results.add(f"{name} over empty: {figure}", ratios, at_most=most, at_least=least)
 
 
 def _add_memory(results: Results, memory: Mapping[str, float], size: Size) -> None:
