@@ -45,6 +45,10 @@ def put(
         int | None,
         typer.Option(min=1, max=1_000_000, help="What a task counts for in limits of units.", show_default=False),
     ] = None,
+    shared: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The shared limit that each task counts against.", show_default=False),
+    ] = None,
     callback_url: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Gets a signed POST when a task has ended.", show_default=False),
@@ -69,6 +73,7 @@ def put(
             paused=paused,
             units=units,
             callback_url=callback_url,
+            shared=shared,
         )
         _show(context, [stored], as_json)
 

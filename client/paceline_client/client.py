@@ -163,15 +163,15 @@ class Paceline:
         return self._pages(self._rules.tasks(user_id, state, page_size))
 
     def task_names(self) -> list[str]:
-        """The names of the tasks that can be submitted."""
+        """Returns the names of the tasks that can be submitted."""
         return run(self._rules.task_names(), self._perform)
 
     def failed(self, *, page_size: int = 100) -> Iterator[Task]:
-        """The failed tasks of all users, the newest failure first; pages are fetched as they are needed."""
+        """Yields the failed tasks of all users, the newest failure first, page by page. Needs an admin."""
         return self._pages(self._rules.failed(page_size))
 
     def lanes(self, search: str = "", *, page_size: int = 100) -> Iterator[Lane]:
-        """The lanes of the users whose ids begin with `search`, by id; pages are fetched as they are needed."""
+        """Yields the lanes of the users whose ids begin with `search`, by id, page by page. Needs an admin."""
         return self._pages(self._rules.lanes(search, page_size))
 
     def redrive(self, user_id: str, task_id: str, *, strict: bool = False) -> SubmittedTask:
@@ -204,7 +204,7 @@ class Paceline:
         """Deletes a user's finished tasks, payloads, schedules and own limits; returns how many tasks were deleted.
 
         ConflictError while it has tasks that wait, are scheduled or run. Its seqs and starts stay for its longest
-        window and 14 days.
+        window and 14 days. Needs an admin.
         """
         return run(self._rules.forget(user_id), self._perform)
 
@@ -226,15 +226,15 @@ class Paceline:
         return run(self._rules.cancel(user_id, task_id), self._perform)
 
     def lane(self, user_id: str) -> Lane:
-        """The user's lane; it is empty for a user who never submitted."""
+        """Returns the user's lane; an empty one for a user who never submitted."""
         return run(self._rules.lane(user_id), self._perform)
 
     def set_limits(self, user_id: str, limits: str) -> Lane:
-        """Gives the user limits of its own, such as `5/second; 100/minute`, in force from the next start on."""
+        """Gives the user limits of its own, such as `5/second; 100/minute`, from the next start on. Needs an admin."""
         return run(self._rules.set_limits(user_id, limits), self._perform)
 
     def clear_limits(self, user_id: str) -> Lane:
-        """Gives the user the deployment's limits again."""
+        """Gives the user the deployment's limits again. Needs an admin."""
         return run(self._rules.clear_limits(user_id), self._perform)
 
     def set_group(self, user_id: str, group: str | None) -> Lane:
@@ -242,18 +242,18 @@ class Paceline:
         return run(self._rules.set_group(user_id, group), self._perform)
 
     def pause(self, user_id: str, until: int | datetime | None = None) -> Lane:
-        """Pauses the lane until that time, None for no end. Once this returns, no task starts.
+        """Pauses the lane until that time, None for no end. Once this returns, no task starts. Needs an admin.
 
         until: epoch milliseconds, or a datetime with a time zone.
         """
         return run(self._rules.pause(user_id, until), self._perform)
 
     def resume(self, user_id: str) -> Lane:
-        """Ends the lane's pause, if there is one."""
+        """Ends the lane's pause and throttling, if there is one. Needs an admin."""
         return run(self._rules.resume(user_id), self._perform)
 
     def schedules(self, user_id: str, *, page_size: int = 100) -> Iterator[Schedule]:
-        """The user's schedules, by name; pages are fetched as they are needed."""
+        """Yields the user's schedules, by name, page by page."""
         return self._pages(self._rules.schedules(user_id, page_size))
 
     def schedule(self, user_id: str, name: str) -> Schedule:

@@ -107,6 +107,14 @@ def test_the_settings_page_names_the_settings_of_the_example_file() -> None:
     assert [setting for setting in settings if f"`{setting}`" not in page] == []
 
 
+def test_the_example_file_has_the_settings_of_the_page() -> None:
+    """Those of tasks and of `make run`: all but those of a deployment, whose tables come after them."""
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text().partition("| `STAGE`")[0]
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) ", page, re.MULTILINE)
+    example = (ROOT / ".env.example").read_text()
+    assert [one for row in rows for one in re.findall("[A-Z_]+", row) if f"\n#{one}=" not in example] == []
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_diagrams_are_as_the_command_draws_them(name: str) -> None:
     assert (FOLDER / name).read_text() == PICTURES[name](), "run `make diagrams`"

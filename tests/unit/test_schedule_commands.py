@@ -67,11 +67,12 @@ def test_another_answer_is_no_list() -> None:
 @pytest.mark.parametrize(("paused", "every"), [(True, None), (False, 60)])
 def test_a_pause_keeps_all_else(paused: bool, every: int | None) -> None:
     timing: dict[str, Any] = {"cron": None, "timezone": None, "every_seconds": every} if every else {}
-    before = schedule(payload={"n": 1}, units=3, callback_url="https://hooks.example.com/", **timing)
+    others = {"units": 3, "shared": "stripe", "callback_url": "https://hooks.example.com/"}
+    before = schedule(payload={"n": 1}, **others, **timing)
     server = Server(answer(before), answer({**before, "paused": paused}))
     assert client(server).pause_schedule("ann", "report", paused).paused is paused
     sent = json.loads(server.requests[1].content)
-    fields = ("task", "payload", "units", "callback_url", "cron", "timezone", "every_seconds")
+    fields = ("task", "payload", *others, "cron", "timezone", "every_seconds")
     assert sent == {name: before[name] for name in fields if before[name] is not None} | {"paused": paused}
 
 
@@ -107,10 +108,23 @@ def test_json_is_one_schedule_a_line() -> None:
 
 def test_put_sends_the_options() -> None:
     server = Server(answer(schedule(), 201))
-    words = ("--every", "10m", "--task", "mail", "--payload", '{"n": 1}', "--units", "3", "--paused")
+    words = (
+        "--every",
+        "10m",
+        "--task",
+        "mail",
+        "--payload",
+        '{"n": 1}',
+        "--units",
+        "3",
+        "--shared",
+        "mail",
+        "--paused",
+    )
     result = run(server, "schedules", "put", "ann", "report", *words)
     assert result.exit_code == 0
-    assert server.bodies == [{"task": "mail", "payload": {"n": 1}, "units": 3, "paused": True, "every_seconds": 600}]
+    order = {"task": "mail", "payload": {"n": 1}, "units": 3, "shared": "mail"}
+    assert server.bodies == [{**order, "paused": True, "every_seconds": 600}]
 
 
 @pytest.mark.parametrize("words", [(), ("--cron", "0 8 * * *", "--every", "1h"), ("--every", "soon")])
