@@ -60,9 +60,12 @@ class SharedLayout:
         return [shared, *(self._store.get(item_name(shared.name, index)) for index in range(1, shared.shards))]
 
     def is_open(self, shared: SharedLimit) -> bool:
-        """True unless its shards change at this moment, or are too many for the limits."""
-        limits = self.limits(shared)
-        return not shared.is_changing and (limits is None or is_shareable(limits, shared.shards))
+        """True unless its shards change at this moment, or are too many for the limits.
+
+        While they change, a new one may be there that the change has not closed yet: it does not know their number.
+        """
+        limits, is_known = self.limits(shared), index_of(shared.name) < shared.shards
+        return is_known and not shared.is_changing and (limits is None or is_shareable(limits, shared.shards))
 
     def is_due(self, shared: SharedLimit) -> bool:
         """True if the number of shards is too low, or too high for the limits; or its change was interrupted.

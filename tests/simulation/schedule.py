@@ -454,8 +454,14 @@ def draw_shared(seed: int) -> Plan:
     )  # fmt: skip
 
 
-#: Shared limits over two to four shards, where each carries one start a second.
-SHARDED_LIMITS = ("s: 3/second", "s: 4/second; 6/3 seconds", "s: 5/second; 7/3 seconds", "s: 5/2 seconds")
+#: Shared limits over two to four shards, where each carries one start a second, and lower ones of an earlier setting.
+#: They have the same windows: a process counts in those of its own setting only.
+SHARDED_LIMITS = {
+    "s: 3/second": ("s: 1/second", "s: 2/second"),
+    "s: 4/second; 6/3 seconds": ("s: 1/second; 3/3 seconds", "s: 2/second; 5/3 seconds"),
+    "s: 5/second; 7/3 seconds": ("s: 1/second; 2/3 seconds", "s: 2/second; 6/3 seconds"),
+    "s: 5/2 seconds": ("s: 1/2 seconds", "s: 3/2 seconds"),
+}
 
 
 def draw_shards(seed: int) -> Plan:
@@ -476,10 +482,10 @@ def draw_shards(seed: int) -> Plan:
         *plan.faults,
         *([Fault("shared_limits.change", random.randint(1, 20), wrong, pause)] if plan.faults else ()),
     )
+    shared, lower = random.choice(list(SHARDED_LIMITS.items()))
     return replace(
         plan, actions=tuple(sorted(actions, key=lambda action: action.at)), faults=faults,
-        shared=random.choice(SHARDED_LIMITS), starts_each=1,
-        earlier_shared=random.choice(("", "", "s: 1/second", "s: 2/second")),
+        shared=shared, starts_each=1, earlier_shared=random.choice(("", "", *lower)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tests.simulation.schedule import (
     draw_cancels,
     draw_due,
     draw_groups,
+    draw_shards,
     draw_shared,
     draw_shared_units,
     draw_units,
@@ -29,6 +30,7 @@ DRAWS: dict[str, Callable[[int], Plan]] = {
     "shared": draw_shared,
     "shared_units": draw_shared_units,
     "groups": draw_groups,
+    "shards": draw_shards,
 }
 
 

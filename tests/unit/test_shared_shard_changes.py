@@ -13,7 +13,7 @@ from chalicelib.core.contention import RetryWithJitter
 from chalicelib.core.errors import UnavailableError
 from chalicelib.core.limits import parse_shared_limits
 from chalicelib.core.ports import SharedWritten
-from chalicelib.core.shared_layout import INTERRUPTED_AFTER_MS
+from chalicelib.core.shared_layout import INTERRUPTED_AFTER_MS, SharedLayout
 from chalicelib.core.shared_limit import Waiter, paused_shared
 from chalicelib.core.shared_shards import MAX_SHARDS, item_name
 from chalicelib.core.task import Task
@@ -300,3 +300,12 @@ def test_newer_state_of_a_shard_is_not_replaced_by_an_older_one() -> None:
     deployment.control.resume("api")
     deployment.control._layout.spread(write.shared)
     assert deployment.start(300) > 250
+
+
+def test_a_new_shard_is_not_open_before_a_change_has_closed_it() -> None:
+    """A worker that knows the new number from the first shard would claim in an item that counts no earlier start."""
+    store = MemorySharedLimitStore()
+    layout = SharedLayout(store, VirtualClock(), {"s": parse_shared_limits("240/second")})
+    assert not layout.is_open(store.get(item_name("s", 1)))
+    layout.lay_out("s")
+    assert layout.is_open(store.get(item_name("s", 1)))
