@@ -93,7 +93,11 @@ class DynamoDBSharedLimitStore:
         update = Expression()
         update.set("asked", number(turn - 1))
         update.equals("asked", turn)
-        self._update(name, update)
+        served, used, number_of = update.name("served"), update.name("used"), update.value(number(turn))
+        update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {number_of})")
+        update.conditions.append(f"NOT contains({used}, {number_of})")
+        with tried_once("withdrawing a turn"):  # by then another lane may have got this number
+            self._update(name, update)
 
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         update = Expression()

@@ -188,6 +188,14 @@ def test_turn_is_taken_back_unless_a_later_one_was_given(ports: Ports, user: str
     assert ports.shared_limits.ask(user).asked == 2
 
 
+@pytest.mark.parametrize("claim", [quick, exact])
+def test_turn_that_was_used_is_not_taken_back(ports: Ports, user: str, claim: Callable[..., SharedWrite]) -> None:
+    ports.shared_limits.ask(user)
+    written(claim(ports, user, turn=1, **({"is_newest_turn": True} if claim is quick else {})))
+    ports.shared_limits.withdraw(user, 1)
+    assert ports.shared_limits.get(user).asked == 1
+
+
 def test_claims_that_come_in_another_order_than_their_turns_are_all_written(ports: Ports, user: str) -> None:
     for _ in range(3):
         ports.shared_limits.ask(user)

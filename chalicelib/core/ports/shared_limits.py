@@ -118,7 +118,10 @@ class SharedLimitStore(Protocol):
         ...
 
     def withdraw(self, name: str, turn: int) -> None:
-        """Takes back the turn that `ask` gave, unless a later one was given: then it is passed over."""
+        """Takes back the turn that `ask` gave, by one try, unless it was used or a later one was given.
+
+        Then it is passed over.
+        """
         ...
 
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:

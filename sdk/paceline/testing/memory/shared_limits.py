@@ -125,7 +125,10 @@ class MemorySharedLimitStore:
         return self._write(name, lambda _: True, lambda shared: replace(shared, asked=shared.asked + 1)).shared
 
     def withdraw(self, name: str, turn: int) -> None:
-        self._write(name, lambda shared: shared.asked == turn, lambda shared: replace(shared, asked=turn - 1))
+        def is_open(shared: SharedLimit) -> bool:
+            return shared.asked == turn > shared.served
+
+        self._write(name, is_open, lambda shared: replace(shared, asked=turn - 1))
 
     def save_group_turn(self, queue: SharedLimit, served: int, turn: int, turn_from: int) -> SharedWrite:
         return self._write(
