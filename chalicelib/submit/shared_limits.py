@@ -81,7 +81,7 @@ class SharedLimitReader:
         """settings: the limits of those in SHARED_LIMITS, by name."""
         self._store = store
         self._settings = settings
-        #: over how many shards each is spread, as it was read last
+        #: over how many shards each is spread, as it was read last; those of one are not in it
         self._shards: dict[str, int] = {}
 
     def read(self, submission: Submission, ids: Sequence[str]) -> SharedLimitsOf:
@@ -105,7 +105,10 @@ class SharedLimitReader:
         for _ in range(SHARD_TRIES):
             item = shard_of(name, task_id, self._shards.get(name, 1))
             shared = states[item].shared if item in states else self._store.get(item)
-            self._shards[name] = shared.shards
+            if shared.shards > 1:
+                self._shards[name] = shared.shards
+            else:
+                self._shards.pop(name, None)
             if state := state_of(shared, self._settings):
                 states[item] = state
             if shard_of(name, task_id, shared.shards) == item:
