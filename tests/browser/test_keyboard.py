@@ -117,7 +117,7 @@ def what_is_said(window: Window) -> object:
 def test_ends_of_tasks_are_said_aloud_once(window: Window, open_system: Paceline, user: str) -> None:
     page = window.lane(user)
     expect(page.locator(".pulse")).to_have_text("live")
-    open_system.submit(user, {"seconds": 3}, "sleep")
+    open_system.submit(user, {"seconds": 10}, "sleep")
     expect(page.locator("table.tasks tbody tr")).to_contain_text("running")
     page.evaluate(SAID)
     expect(page.locator("table.tasks tbody tr")).to_contain_text("succeeded")

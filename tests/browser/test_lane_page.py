@@ -151,7 +151,7 @@ def test_scheduled_task_is_listed_with_its_time_and_can_be_cancelled(
 def test_task_behind_one_that_runs_is_said_to_wait_for_its_turn(
     window: Window, open_system: Paceline, user: str
 ) -> None:
-    open_system.submit(user, {"seconds": 4}, "sleep")
+    open_system.submit(user, {"seconds": 15}, "sleep")
     open_system.submit(user)
     page = window.lane(user)
     expect(task_row(page, 2)).to_contain_text("in turn")
