@@ -1,5 +1,6 @@
 """The documentation: its links, its make targets, its pictures, and one version everywhere."""
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -130,3 +131,11 @@ def test_api_clients_and_changelog_have_one_version() -> None:
 def test_the_page_about_emulators_is_as_the_facts_say() -> None:
     page = table.PAGE.read_text()
     assert page == table.with_tables(page), "python -m tests.facts.table writes it anew"
+
+
+def test_what_ci_imports_is_there() -> None:
+    """`.ci/run` runs Python after an hour of tests, so a moved name would show late."""
+    script = (ROOT / ".ci" / "run").read_text()
+    found = re.findall(r"from ([\w.]+) import (\w+)", script)
+    assert [one for one in found if not hasattr(importlib.import_module(one[0]), one[1])] == []
+    assert found
