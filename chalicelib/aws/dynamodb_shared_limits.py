@@ -93,9 +93,7 @@ class DynamoDBSharedLimitStore:
         update = Expression()
         update.set("asked", number(turn - 1))
         update.equals("asked", turn)
-        served, used, number_of = update.name("served"), update.name("used"), update.value(number(turn))
-        update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {number_of})")
-        update.conditions.append(f"NOT contains({used}, {number_of})")
+        _require_unused(update, turn)
         with tried_once("withdrawing a turn"):  # by then another lane may have got this number
             self._update(name, update)
 
@@ -231,14 +229,19 @@ def _add_holder(update: Expression, task_id: str, holder: Holder, most: int) -> 
 
 def _take_turn(update: Expression, claim: SharedClaim) -> None:
     if claim.is_newest_turn:
-        served, used, turn = update.name("served"), update.name("used"), update.value(number(claim.turn))
-        update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {turn})")
-        update.conditions.append(f"NOT contains({used}, {turn})")
+        _require_unused(update, claim.turn)
         update.add_to_set("used", claim.turn)
     elif not claim.turn:
         asked, served = update.name("asked"), update.name("served")
         update.conditions.append(f"(attribute_not_exists({asked}) OR {asked} <= {served})")
         update.absent("used")
+
+
+def _require_unused(update: Expression, turn: int) -> None:
+    """Requires that no claim has used the turn."""
+    served, used, value = update.name("served"), update.name("used"), update.value(number(turn))
+    update.conditions.append(f"(attribute_not_exists({served}) OR {served} < {value})")
+    update.conditions.append(f"NOT contains({used}, {value})")
 
 
 def claim_expression(seen: SharedLimit, taken: Taken) -> Expression:
