@@ -41,7 +41,7 @@ def _multiplied(row: Row, tasks: int) -> Iterator[Row]:
 
 
 def _copy(record: Item, n: int, tasks: int) -> Item:
-    """The record of the user's n-th task of so many, the last of which is this one."""
+    """The record of the last of a user's tasks, copied as that of number `n` of them, from 0 on."""
     earlier_ms = (tasks - 1 - n) * _BETWEEN_MS
     milliseconds_in_id = UUID(record["item"]["S"]).int - (earlier_ms << 80)
     times = {name: {"N": str(int(record[name]["N"]) - earlier_ms)} for name in _TIMES}

@@ -136,7 +136,7 @@ def _refuse_repeat(request: Any, operation_name: str, **_: Any) -> None:
 
 
 def _before_try(operation: str, attempt: int) -> None:
-    """What `_refuse_when_spent` and `_refuse_repeat` do for boto3."""
+    """Refuses a try of the signed client as `_refuse_when_spent` and `_refuse_repeat` refuse boto3's."""
     _refuse_when_spent()
     _refuse_second_try(operation, attempt)
 

@@ -1,4 +1,4 @@
-"""What the core needs from a store of lanes, and how a repeated write finds that it succeeded."""
+"""The port of the store of lanes, and how a repeated write finds that its first call succeeded."""
 
 from typing import Protocol
 

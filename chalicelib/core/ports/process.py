@@ -1,4 +1,4 @@
-"""What the core needs from the process that it runs in: clock, log, presence, and sums for its metrics."""
+"""The ports of clock, completion log and presence, and the sums that metrics show."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""What the core needs from the queues."""
+"""The ports of the queues of lanes and of scheduled tasks."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What the core needs for tasks with a time to come: counts, lists, schedules, and room for callbacks."""
+"""The ports for scheduled tasks, schedules and callbacks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

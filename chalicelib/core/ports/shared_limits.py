@@ -1,4 +1,4 @@
-"""What the core needs from a store of shared limits."""
+"""The port of the store of shared limits."""
 
 from collections.abc import Sequence
 from typing import Protocol

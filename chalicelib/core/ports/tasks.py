@@ -1,4 +1,4 @@
-"""What the core needs from the stores of tasks and requests, and from lists of lanes."""
+"""The ports of the stores of tasks, failed tasks and requests, and of the lists of lanes."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
